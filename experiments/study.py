@@ -1,0 +1,43 @@
+"""Runs a study: python -m experiments.study --config=configs/mnist_to_digits.py --workdir=runs/mnist_to_digits
+
+The same command continues an interrupted study. --dry_run shows what would run. --config.a.b=x overrides a field.
+"""
+import os
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'The study: a file of configs/, with :argument where it takes one.')
+WORKDIR = flags.DEFINE_string('workdir', None, 'The folder for all that the study finds.')
+DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print cells, programs, memory and FLOPs, and stop.')
+
+
+def main(argv: list[str]) -> None:
+  """Plan, run, report."""
+  if len(argv) > 1:
+    raise app.UsageError(f'Unknown arguments {argv[1:]}; flags begin with --.')
+  if CONFIG.value is None or not (WORKDIR.value or DRY_RUN.value):
+    raise app.UsageError('Say what to run and where to: --config=configs/FILE.py --workdir=DIR (or --dry_run).')
+  import jax  # after the flags are known to be right: it takes a second
+
+  from tlx import report
+  from tlx.study import dry_run, run
+  from tlx.train import mesh
+  mesh.use_all_cores()
+  jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/tlx/xla')))
+  try:
+    if DRY_RUN.value:
+      print(dry_run.describe(CONFIG.value))
+      return
+    workdir = run.run(CONFIG.value, WORKDIR.value)
+    print(report.text(workdir))
+    print(f'Report: {report.write(workdir)}')
+  except ValueError as error:
+    sys.exit(f'Error: {error}')
+  except KeyboardInterrupt:
+    sys.exit(f'Interrupted; {WORKDIR.value} holds all that was done. The same command continues.')
+
+
+if __name__ == '__main__':
+  app.run(main)

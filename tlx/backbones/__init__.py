@@ -1,0 +1,104 @@
+"""Backbones: one architecture a file, `build(num_classes, **options) -> Network`."""
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from tlx.tree import map_named, named_leaves
+from tlx.types import Array, Network, PyTree, Variables
+
+
+def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
+  """The network that runs linen modules `module(x, train)` one after another.
+
+  Each stage's variables stand under its name in `params` and, where the stage has batch statistics, in `stats`.
+  A stage that needs randomness (dropout, stochastic depth) asks for the 'dropout' stream.
+
+  Raises:
+    ValueError: two stages of one name, or a slice outside the stages.
+  """
+  names = tuple(name for name, _ in stages)
+  modules = dict(stages)
+  if len(modules) != len(names):
+    raise ValueError(f'Stage names must differ, got {names}.')
+
+  def init(key: Array, inputs: PyTree) -> Variables:
+    params, stats, x = {}, {}, inputs
+    for i, name in enumerate(names):
+      x, variables = modules[name].init_with_output({'params': jax.random.fold_in(key, i)}, x, False)
+      params[name] = variables.get('params', {})
+      if 'batch_stats' in variables:
+        stats[name] = variables['batch_stats']
+    return Variables(params, stats)
+
+  def apply(variables: Variables, x: PyTree, *, train: bool, key: Array | None = None, start: int | None = None,
+            stop: int | None = None, frozen_norms: frozenset[str] = frozenset()) -> tuple[PyTree, PyTree]:
+    stats = dict(variables.stats)
+    for i in range(*slice(start, stop).indices(len(names))):
+      name = names[i]
+      collections = {'params': variables.params[name]}
+      if name in stats:
+        collections['batch_stats'] = stats[name]
+      rngs = {'dropout': jax.random.fold_in(key, i)} if train and key is not None else None
+      with nn.intercept_methods(_freeze_norms(name, frozen_norms)):
+        x, updates = modules[name].apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
+      if name in stats and train:
+        stats[name] = updates['batch_stats']
+    return x, stats
+
+  return Network(names, init, apply)
+
+
+def _freeze_norms(stage: str, frozen_norms: frozenset[str]) -> Callable:
+  """An interceptor that sends the named norm layers of a stage to their stored statistics."""
+  def intercept(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
+    module = context.module
+    if isinstance(module, nn.BatchNorm) and '/'.join((stage, *module.path)) in frozen_norms:
+      kwargs = dict(kwargs, use_running_average=True)
+    return call(*args, **kwargs)
+  return intercept
+
+
+# Our name ('block1/conv/kernel', for statistics 'block1/norm/mean') -> (the name in the file, what turns that array into ours).
+NameMap = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
+
+
+def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
+         fresh: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Variables, dict[str, Any]]:
+  """(the variables of `shapes` filled from the arrays of a file, a record of what came from where).
+
+  Leaves of the stages in `fresh` are left None, to be initialised anew; tensors of the file matching a regex of `ignore`
+  may stay unused. The record has `names` (ours -> theirs), `fresh` and `ignored`.
+
+  Raises:
+    ValueError: tensors missing from the file, in the file but unused, or of another shape: all of them, as a +/- list.
+  """
+  wanted = dict(named_leaves(shapes.params) + named_leaves(shapes.stats))
+  kept = {name: leaf for name, leaf in wanted.items() if name.split('/')[0] not in fresh}
+  unmapped = sorted(kept.keys() - names.keys())
+  used = {names[name][0] for name in kept if name in names}
+  missing = sorted(used - arrays.keys())
+  dropped = {theirs for name, (theirs, _) in names.items() if name not in kept} - used
+  unexpected = sorted(name for name in arrays.keys() - used - dropped if not any(re.search(i, name) for i in ignore))
+  filled, wrong = {}, []
+  for name, leaf in kept.items():
+    if name in names and names[name][0] in arrays:
+      theirs, transform = names[name]
+      array = np.asarray(transform(np.asarray(arrays[theirs])))
+      if array.shape != leaf.shape:
+        wrong.append(f'  ! {theirs}: {arrays[theirs].shape} gives {array.shape}, {name} wants {leaf.shape}')
+      filled[name] = array.astype(leaf.dtype)
+  if unmapped or missing or unexpected or wrong:
+    raise ValueError('\n'.join([
+        'The weights do not fit the network (- wanted and not in the file, + in the file and not used, ! another shape):',
+        *(f'  - {name} (no name known for it)' for name in unmapped), *(f'  - {name}' for name in missing),
+        *(f'  + {name}' for name in unexpected), *wrong,
+        'Check the backbone and its options against the file.']))
+  take = functools.partial(map_named, lambda name, _: filled.get(name))
+  ignored = sorted(arrays.keys() - used)
+  record = {'names': {name: names[name][0] for name in kept}, 'fresh': sorted(wanted.keys() - kept.keys()), 'ignored': ignored}
+  return Variables(take(shapes.params), take(shapes.stats)), record

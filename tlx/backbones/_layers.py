@@ -1,0 +1,158 @@
+"""Layers that several vision backbones share, written so that they are fast where they run.
+
+XLA on CPU is slow at depthwise convolutions, and at any convolution inside a loop. There, convolutions are written as shifted
+multiply-adds or as patches times a matrix; elsewhere as `lax.conv_general_dilated`. Kernels (HWIO) and results are the same.
+"""
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tlx.plug import closest
+from tlx.types import Array
+
+Options = TypeVar('Options')
+he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'truncated_normal')
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+def resolve(defaults: Options, variants: Mapping[str, Mapping[str, Any]], variant: str | None, changes: Mapping[str, Any]) -> Options:
+  """The options of a backbone: its defaults (a NamedTuple), changed by a named variant, changed by the caller.
+
+  Raises:
+    ValueError: an unknown variant, option or dtype.
+  """
+  fields: tuple[str, ...] = defaults._fields  # type: ignore[attr-defined]
+  if variant is not None and variant not in variants:
+    raise ValueError(f'Unknown variant {variant!r}; have {", ".join(variants)}.{closest(variant, variants)}')
+  unknown = [name for name in changes if name not in fields]
+  if unknown:
+    raise ValueError(f'Unknown option {unknown[0]!r}; have {", ".join(fields)}.{closest(unknown[0], fields)}')
+  options = defaults._replace(**{**(variants[variant] if variant else {}), **changes})  # type: ignore[attr-defined]
+  compute_dtype(options.dtype)
+  return options
+
+
+def compute_dtype(dtype: str) -> jnp.dtype:
+  """The dtype activations are computed in; parameters are float32 always.
+
+  Raises:
+    ValueError: neither 'float32' nor 'bfloat16'.
+  """
+  return jnp.dtype(choose('dtype', dtype, ('float32', 'bfloat16')))
+
+
+def choose(option: str, got: str, choices: Sequence[str]) -> str:
+  """`got`, which must be one of `choices`.
+
+  Raises:
+    ValueError: it is not; the message lists them.
+  """
+  if got not in choices:
+    raise ValueError(f'Option {option} is {got!r}; choose one of {", ".join(repr(choice) for choice in choices)}.')
+  return got
+
+
+def sizes(option: str, got: Sequence[int], length: int | None = None) -> tuple[int, ...]:
+  """`got` as a tuple of positive integers, of the given length where one is given.
+
+  Raises:
+    ValueError: it is not.
+  """
+  listed = tuple(got) if isinstance(got, Sequence) and not isinstance(got, str) else ()
+  if not listed or any(not isinstance(size, int) or size < 1 for size in listed) or length not in (None, len(listed)):
+    wanted = 'one or more' if length is None else str(length)
+    raise ValueError(f'Option {option} is {got!r}; give {wanted} positive integers, such as {(8,) * (length or 2)}.')
+  return listed
+
+
+def pads_of(padding: int | str, size: Sequence[int], kernel: Sequence[int], stride: int) -> Pads:
+  """((top, bottom), (left, right)) zeros around an image: a number for all four, or 'SAME' as TensorFlow means it.
+
+  >>> pads_of('SAME', (224, 224), (3, 3), 2)
+  ((0, 1), (0, 1))
+  """
+  if padding == 'SAME':
+    totals = [max((-(-length // stride) - 1) * stride + width - length, 0) for length, width in zip(size, kernel)]
+    top, left = totals[0] // 2, totals[1] // 2
+    return (top, totals[0] - top), (left, totals[1] - left)
+  return (int(padding), int(padding)), (int(padding), int(padding))
+
+
+def convolve(x: Array, kernel: Array, stride: int = 1, padding: int | str = 0, backend: str | None = None) -> Array:
+  """The convolution of images [B, H, W, C] with a kernel [h, w, C, K], or [h, w, 1, C] for a depthwise one.
+
+  `backend` is where it will run ('cpu' or another), by default where JAX runs.
+  """
+  pads = pads_of(padding, x.shape[1:3], kernel.shape, stride)
+  depthwise = kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3] > 1
+  if (backend or jax.default_backend()) != 'cpu':
+    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+                                        feature_group_count=x.shape[3] if depthwise else 1)
+  taps = _taps(x, kernel.shape, stride, pads)
+  if depthwise:
+    return sum(tap * weight for tap, weight in zip(taps, kernel.reshape(-1, x.shape[3])))
+  patches = jnp.concatenate(taps, axis=-1)  # [B, H', W', h w C]
+  flat = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+  return flat.reshape(*patches.shape[:3], kernel.shape[-1])
+
+
+def _taps(x: Array, kernel: Sequence[int], stride: int, pads: Pads) -> list[Array]:
+  """For each place of the kernel, row by row, what it sees of the image: [B, H', W', C]."""
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+  rows, columns = ((length - width) // stride + 1 for length, width in zip(x.shape[1:3], kernel))
+  if stride == kernel[0] == kernel[1]:  # disjoint patches: one transpose instead of h w strided slices
+    x = x[:, :rows * stride, :columns * stride].reshape(x.shape[0], rows, stride, columns, stride, x.shape[3])
+    return [x.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], rows, columns, -1)]
+  return [x[:, i:i + (rows - 1) * stride + 1:stride, j:j + (columns - 1) * stride + 1:stride]
+          for i in range(kernel[0]) for j in range(kernel[1])]
+
+
+class Conv(nn.Module):
+  """A convolution with parameters `kernel` [h, w, C, K] (depthwise: [h, w, 1, C]) and `bias` [K]."""
+  features: int
+  width: int = 3
+  stride: int = 1
+  padding: int | str = 0
+  depthwise: bool = False
+  use_bias: bool = False
+  dtype: jnp.dtype = jnp.float32
+  kernel_init: Callable = he_normal
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    inputs = 1 if self.depthwise else x.shape[-1]
+    kernel = self.param('kernel', self.kernel_init, (self.width, self.width, inputs, self.features), jnp.float32)
+    x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
+    if self.use_bias:
+      x = x + self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+    return x
+
+
+class Head(nn.Module):
+  """Logits [B, K] in float32 from features [B, D]: parameters `head/kernel` and `head/bias`."""
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), (x.shape[-1], self.num_classes), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (self.num_classes,), jnp.float32)
+    return x.astype(jnp.float32) @ kernel + bias
+
+
+class Pool(nn.Module):
+  """The mean over an image's places: [B, H, W, C] to [B, C]."""
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    return x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
+
+
+def batch_norm(train: bool, dtype: jnp.dtype, name: str, epsilon: float = 1e-5, momentum: float = 0.9) -> nn.BatchNorm:
+  """nn.BatchNorm with statistics in float32; PyTorch's momentum m is 1 - m here.
+
+  The running variance takes the batch's biased variance in, where PyTorch takes the unbiased one.
+  """
+  return nn.BatchNorm(not train, momentum=momentum, epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)

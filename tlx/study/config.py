@@ -1,0 +1,198 @@
+"""Configs: the fields a study has, their defaults, and the errors for what is wrong with one.
+
+A config file starts from `base()`, so that every field it may set or a flag may override stands there with its default.
+"""
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from tlx.plug import closest, plug
+
+# Every phase has these fields; a config's `train` holds their values for the whole study, each phase may differ.
+TRAIN = {
+    'tune': 'all',  # what to train: a policy of tlx/freezing, or {'policy': 'after', 'k': 2}
+    'steps': 100,
+    'batch_size': 32,
+    'optimizer': 'adam',  # any of optax, or {'name': 'sgd', 'momentum': 0.9}
+    'schedule': 'cosine',  # constant, linear, cosine, slanted_triangular
+    'warmup': 0.0,  # share of the phase's steps
+    'learning_rate': 0.0,  # fixed for this phase; 0 takes the grid's
+    'rates': {'train': 1.0},  # group -> multiple of the learning rate
+    'layer_decay': 1.0,  # each stage below the head learns at this multiple of the one above it
+    'clip_norm': 0.0,  # of the trainable gradients; 0 is off
+    'norm': 'frozen',  # batch statistics of frozen layers: frozen | live
+    'augment': {},  # {'shift': 2, 'flip': 0.5, 'crop': 4, 'mixup': 0.2}
+    'label_smoothing': 0.0,
+    'evaluations': 4,  # of the validation part, evenly over the phase
+}
+GRID = {'learning_rate': (1e-3,), 'weight_decay': (0.0,)}
+INPUT = {'image_size': 16, 'channels': 1, 'mean': (0.5,), 'std': (0.25,)}
+SOURCE = {
+    'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
+    'input': INPUT,
+    'dataset': '',  # the study trains the source on this itself
+    'shift': 'none',
+    'train': {},  # fields of TRAIN for that
+    'seed': 0,
+}
+TARGET = {'dataset': '', 'shift': 'none', 'val_fraction': 0.22, 'test_fraction': 0.3}
+METHOD = {
+    'init': 'source',  # source | random
+    'grid': {},  # its own grid, of the same size as the study's
+    'phases': ({},),  # fields of TRAIN, one dict a phase
+}
+STUDY = {
+    'name': '',
+    'claim': '',
+    'sources': {},
+    'targets': {},
+    'methods': {},
+    'shots': (1, 5, 20),  # examples a class; 0 is all
+    'seeds': (0, 1, 2, 3, 4),
+    'grid': GRID,
+    'baseline': '',  # the method that the others are compared with
+    'train': TRAIN,
+    'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
+    'cohort_bytes': 4e9,  # runs are trained together up to this much memory
+    'checkpoint_seconds': 30.0,
+}
+
+
+def base() -> ml_collections.ConfigDict:
+  """A config with every field of a study at its default and no sources, targets or methods yet."""
+  return ml_collections.ConfigDict(copy.deepcopy(STUDY), convert_dict=True, sort_keys=False)
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config as plain dicts with every default filled in, checked field by field.
+
+  Raises:
+    ValueError: what is wrong, where in the config, and what would be right.
+  """
+  config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+  study = _fields('config', config, STUDY)
+  study['train'] = _fields('config.train', study['train'], TRAIN)
+  study['grid'] = _grid('config.grid', study['grid'], GRID)
+  for kind in ('sources', 'targets', 'methods'):
+    if not study[kind]:
+      raise ValueError(f'config.{kind} is empty; a study needs at least one.')
+    for name in study[kind]:
+      if not name.replace('_', '').isalnum():
+        raise ValueError(f'config.{kind}: names become folders and take letters, digits and _ only, got {name!r}.')
+  study['sources'] = {name: _source(f'config.sources.{name}', source, study) for name, source in study['sources'].items()}
+  study['targets'] = {name: _target(f'config.targets.{name}', target) for name, target in study['targets'].items()}
+  study['methods'] = {name: _method(f'config.methods.{name}', method, study) for name, method in study['methods'].items()}
+  _whole_numbers('config.shots', study['shots'])
+  _whole_numbers('config.seeds', study['seeds'])
+  if study['baseline'] and study['baseline'] not in study['methods']:
+    raise ValueError(f'config.baseline {study["baseline"]!r} is no method; have {", ".join(study["methods"])}.'
+                     + closest(study['baseline'], study['methods']))
+  return study
+
+
+def named(value: str | Mapping[str, Any], key: str = 'name') -> tuple[str, dict[str, Any]]:
+  """('adam', {}) for 'adam', and ('sgd', {'momentum': 0.9}) for {'name': 'sgd', 'momentum': 0.9}."""
+  if isinstance(value, str):
+    return value, {}
+  if key not in value:
+    raise ValueError(f'{dict(value)} lacks the field {key!r} that names the plug-in.')
+  return value[key], {name: option for name, option in value.items() if name != key}
+
+
+def _fields(where: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+  """`given` over `defaults`; unknown fields and other types than the default's are errors."""
+  if not isinstance(given, Mapping):
+    raise ValueError(f'{where} is a dict with fields such as {", ".join(defaults)}, got {given!r}.')
+  for name, value in given.items():
+    if name not in defaults:
+      raise ValueError(f'{where} has no field {name!r}; it has {", ".join(defaults)}.{closest(name, defaults)}')
+    default = defaults[name]
+    number = isinstance(default, (int, float)) and isinstance(value, (int, float)) and not isinstance(value, bool)
+    plugin = name in ('tune', 'optimizer', 'backbone') and isinstance(value, (str, Mapping))
+    sequence = isinstance(default, tuple) and isinstance(value, (list, tuple))
+    if not (number or plugin or sequence or isinstance(value, type(default)) or isinstance(default, dict) and isinstance(value, Mapping)):
+      raise ValueError(f'{where}.{name} takes a {type(default).__name__} such as {default!r}, got {value!r}.')
+    if isinstance(default, int) and isinstance(value, float) and value != int(value):
+      raise ValueError(f'{where}.{name} takes a whole number, got {value!r}.')
+  merged = copy.deepcopy(dict(defaults)) | copy.deepcopy(dict(given))
+  return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
+
+
+def _grid(where: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+  grid = _fields(where, given, defaults)
+  for name, values in grid.items():
+    if not values or not all(isinstance(v, (int, float)) and v >= 0 for v in values) or len(set(values)) != len(values):
+      raise ValueError(f'{where}.{name} takes different numbers of at least 0, got {values!r}.')
+  if 0 in grid['learning_rate']:
+    raise ValueError(f'{where}.learning_rate takes numbers above 0, got {grid["learning_rate"]!r}.')
+  return grid
+
+
+def _whole_numbers(where: str, values: tuple[int, ...]) -> None:
+  if not values or any(not isinstance(v, int) or v < 0 for v in values) or len(set(values)) != len(values):
+    raise ValueError(f'{where} takes different whole numbers of at least 0, got {values!r}.')
+
+
+def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weight_decays: tuple[float, ...]) -> dict[str, Any]:
+  """One phase, filled from config.train. Rules are tried against the network later, when its parameters are known."""
+  from tlx.train import augment, optim  # brings jax, which a config file does not need
+
+  phase = _fields(where, given, study['train'])
+  try:
+    plug('freezing', named(phase['tune'], 'policy')[0])
+    name, options = named(phase['optimizer'])
+    optim.check(name, options, max(weight_decays))
+    optim.schedule(phase['schedule'], phase['warmup'])
+    augment.check(phase['augment'])
+  except ValueError as error:
+    raise ValueError(f'{where}: {error}') from None
+  for field in ('steps', 'batch_size', 'evaluations'):
+    if phase[field] < 1:
+      raise ValueError(f'{where}.{field} is at least 1, got {phase[field]}.')
+  for field in ('learning_rate', 'clip_norm', 'layer_decay'):
+    if phase[field] < 0:
+      raise ValueError(f'{where}.{field} is not negative, got {phase[field]}.')
+  if phase['norm'] not in ('frozen', 'live'):
+    raise ValueError(f"{where}.norm is 'frozen' or 'live', got {phase['norm']!r}.")
+  return phase
+
+
+def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
+  source = _fields(where, given, SOURCE)
+  source['input'] = _fields(f'{where}.input', source['input'], INPUT)
+  channels = source['input']['channels']
+  if channels not in (1, 3) or not len(source['input']['mean']) == len(source['input']['std']) == channels:
+    raise ValueError(f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.')
+  plug('backbones', named(source['backbone'])[0])
+  if not source['dataset']:
+    raise ValueError(f'{where}.dataset is empty; name the data set that the study trains this source on.')
+  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,))
+  if not source['train']['learning_rate']:
+    raise ValueError(f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.')
+  return source
+
+
+def _target(where: str, given: Any) -> dict[str, Any]:
+  target = _fields(where, given, TARGET)
+  if not target['dataset']:
+    raise ValueError(f"{where}.dataset is empty; name one such as 'uci_digits', 'folder:PATH' or a TFDS name.")
+  for field in ('val_fraction', 'test_fraction'):
+    if not 0 < target[field] < 1:
+      raise ValueError(f'{where}.{field} is a share between 0 and 1, got {target[field]}.')
+  return target
+
+
+def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
+  method = _fields(where, given, METHOD)
+  if method['init'] not in ('source', 'random'):
+    raise ValueError(f"{where}.init is 'source' or 'random', got {method['init']!r}.")
+  grid = _grid(f'{where}.grid', method['grid'], study['grid'])
+  sizes = [len(g['learning_rate']) * len(g['weight_decay']) for g in (grid, study['grid'])]
+  if sizes[0] != sizes[1]:
+    raise ValueError(f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.')
+  if not method['phases']:
+    raise ValueError(f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.')
+  phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay']) for i, phase in enumerate(method['phases']))
+  return {'init': method['init'], 'grid': grid, 'phases': phases}

@@ -1,0 +1,28 @@
+"""What a study would run, as text."""
+from collections.abc import Mapping
+from typing import Any
+
+from tlx.study import config as configs
+from tlx.study import plan
+
+
+def describe(config: Mapping[str, Any]) -> str:
+  """A line a cohort: runs, programs, steps, trained parameters, FLOPs and memory; then the totals.
+
+  Raises:
+    ValueError: what is wrong with the config.
+  """
+  study = configs.resolve(config)
+  cohorts = plan.make(study)
+  rows = plan.table(study, cohorts)
+  formats = {'cohort': '{}', 'runs': '{}', 'phases': '{}', 'new programs': '{}', 'steps': '{}', 'trained': '{:,}', 'share': '{:.1%}',
+             'GFLOP': '{:,.1f}', 'MB': '{:,.1f}'}
+  cells = [list(formats), *([form.format(row[name]) for name, form in formats.items()] for row in rows)]
+  widths = [max(len(line[i]) for line in cells) for i in range(len(formats))]
+  lines = ['  '.join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths)))
+           for line in cells]
+  total = {name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP')}
+  lines.append(f"{total['runs']} runs in {len(rows)} cohorts, {total['new programs']} training programs to compile, "
+               f"{total['GFLOP']:,.0f} GFLOP of training; at most {max(row['MB'] for row in rows):,.0f} MB of parameters, gradients and "
+               'optimizer state at a time.')
+  return '\n'.join(lines)

@@ -1,0 +1,88 @@
+"""The training step: pure, and blind to what is frozen."""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tlx.train import augment, optim
+from tlx.tree import map_named, merge, partition
+from tlx.types import Array, Batch, Network, PyTree, RunState, Task, Variables
+
+
+class Phase(NamedTuple):
+  """All of a phase that shapes its program; hashable, so equal phases share one. What differs between runs is in Hyper."""
+  labels: tuple[tuple[str, str], ...]  # (parameter name, group)
+  rates: tuple[tuple[str, float], ...]  # (group, multiple of the learning rate)
+  frozen_norms: frozenset[str] = frozenset()
+  optimizer: str = 'adam'
+  optimizer_options: tuple[tuple[str, float], ...] = ()
+  schedule: str = 'cosine'
+  warmup: float = 0.0
+  clip_norm: float = 0.0
+  augment: tuple[tuple[str, float], ...] = ()
+  mean: tuple[float, ...] = (0.0,)  # of the inputs scaled to [0, 1], per channel
+  std: tuple[float, ...] = (1.0,)
+  num_classes: int = 0
+
+
+class Hyper(NamedTuple):
+  """What differs between the runs of one program: scalars."""
+  learning_rate: Array
+  weight_decay: Array
+  num_steps: Array
+
+
+def normalise(inputs: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
+  """Images [B, H, W, C] with values from 0 to 255 as float32, (x / 255 - mean) / std."""
+  return (inputs.astype(jnp.float32) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
+
+
+def split(params: PyTree, phase: Phase) -> tuple[PyTree, PyTree]:
+  """(trainable, frozen) leaves of `params` in this phase."""
+  return partition(params, _labels(params, phase))
+
+
+def _labels(params: PyTree, phase: Phase) -> PyTree:
+  groups = dict(phase.labels)
+  return map_named(lambda name, _: groups[name], params)
+
+
+def make_optimizer(params: PyTree, phase: Phase, hyper: Hyper) -> optax.GradientTransformation:
+  """The optimizer of a phase for the trainable leaves of `params`."""
+  labels = _labels(params, phase)
+  factor = optim.schedule(phase.schedule, phase.warmup)
+  rate = lambda count: hyper.learning_rate * factor(count, hyper.num_steps)
+  return optim.optimizer(phase.optimizer, dict(phase.optimizer_options), partition(labels, labels)[0], dict(phase.rates),
+                         rate, hyper.weight_decay, phase.clip_norm)
+
+
+def start(params: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunState:
+  """The state before a phase's first step."""
+  trainable, _ = split(params, phase)
+  return RunState(jnp.zeros((), jnp.int32), trainable, stats, make_optimizer(params, phase, hyper).init(trainable))
+
+
+def train_step(network: Network, task: Task, phase: Phase, state: RunState, frozen: PyTree, batch: Batch, key: Array,
+               hyper: Hyper) -> tuple[RunState, dict[str, Array]]:
+  """(next state, {'loss', 'grad_norm'}); gradients, norms and optimizer state exist for the trainable leaves only.
+
+  `batch.inputs` are images as stored (uint8). Where the loss or the gradient is not finite the state stays as it is, its step too.
+  """
+  augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+  batch = augment.augment(augment_key, batch, dict(phase.augment), phase.num_classes)
+  batch = batch._replace(inputs=normalise(batch.inputs, phase.mean, phase.std))
+
+  def loss_of(trainable: PyTree) -> tuple[Array, PyTree]:
+    variables = Variables(merge(trainable, frozen), state.stats)
+    logits, stats = network.apply(variables, batch.inputs, train=True, key=dropout_key, frozen_norms=phase.frozen_norms)
+    return task.loss(logits, batch), stats
+
+  (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.trainable)
+  grad_norm = optax.global_norm(grads)
+  tx = make_optimizer(merge(state.trainable, frozen), phase, hyper)
+  updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+  proposed = RunState(state.step + 1, optax.apply_updates(state.trainable, updates), stats, opt_state)
+  finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+  state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
+  return state, {'loss': loss, 'grad_norm': grad_norm}

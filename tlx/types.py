@@ -1,0 +1,69 @@
+"""The few types everything else speaks in: tuples of arrays and of pure functions."""
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+PyTree = Any
+Array = jax.Array
+
+
+class Variables(NamedTuple):
+  """What a network holds: `params` are trained, `stats` (running means and variances) are counted.
+
+  Both are nested dicts whose first level is the stage: `params['stem']['conv']['kernel']`.
+  """
+  params: PyTree
+  stats: PyTree
+
+
+class Network(NamedTuple):
+  """A list of named stages from input to output; the last one is the head.
+
+  init(key, inputs) -> Variables
+  apply(variables, x, *, train, key=None, start=None, stop=None, frozen_norms=frozenset()) -> (activation, stats)
+    runs `stages[start:stop]` on the activation that enters stage `start`. `stats` is the whole tree, updated where
+    `train` is set. Norm layers named in `frozen_norms` ('block1/norm') use their stored statistics even in training.
+  """
+  stages: tuple[str, ...]
+  init: Callable[..., Variables]
+  apply: Callable[..., tuple[PyTree, PyTree]]
+
+
+class Batch(NamedTuple):
+  """Inputs [B, ...], targets [B, ...] and mask [B]; the mask is 0.0 on padding, and metrics are sums over it."""
+  inputs: PyTree
+  targets: Array
+  mask: Array
+
+
+class Task(NamedTuple):
+  """What a head is asked for. `sums` are additive over batches, devices and hosts.
+
+  loss(outputs, batch) -> scalar, the mean over the batch's mask
+  sums(outputs, batch) -> {'loss': ..., 'correct': ..., 'count': ...}
+  """
+  loss: Callable[[PyTree, Batch], Array]
+  sums: Callable[[PyTree, Batch], dict[str, Array]]
+
+
+class RunState(NamedTuple):
+  """All that training changes. Keys are `fold_in(key, step)`: nothing random is stored, so a resumed run replays exactly.
+
+  A run whose loss is not finite stays at the step where that happened.
+  """
+  step: Array
+  trainable: PyTree
+  stats: PyTree
+  opt_state: PyTree
+
+
+class Cell(NamedTuple):
+  """One run of a study: one row of its table."""
+  source: str
+  target: str
+  method: str
+  shots: int
+  seed: int
+  learning_rate: float
+  weight_decay: float
