@@ -3,9 +3,10 @@
 The same command continues an interrupted study. --dry_run shows what would run. --config.a.b=x overrides a field.
 """
 import os
+import signal
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The study: a file of configs/, with :argument where it takes one.')
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> None:
   from tlx import report
   from tlx.study import dry_run, run
   from tlx.train import mesh
+  logging.set_verbosity(logging.WARNING)  # JAX looks for accelerators aloud
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/tlx/xla')))
   try:
@@ -31,12 +33,13 @@ def main(argv: list[str]) -> None:
       print(dry_run.describe(CONFIG.value))
       return
     workdir = run.run(CONFIG.value, WORKDIR.value)
-    print(report.text(workdir))
+    print(report.summary(workdir))
     print(f'Report: {report.write(workdir)}')
   except ValueError as error:
     sys.exit(f'Error: {error}')
-  except KeyboardInterrupt:
-    sys.exit(f'Interrupted; {WORKDIR.value} holds all that was done. The same command continues.')
+  except KeyboardInterrupt as stop:
+    print(f'Interrupted; {WORKDIR.value} holds all that was done. The same command continues.', file=sys.stderr)
+    sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
 
 
 if __name__ == '__main__':

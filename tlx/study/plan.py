@@ -178,7 +178,7 @@ def _image_shape(source: Mapping[str, Any]) -> tuple[int, ...]:
 def _state_bytes(shapes: Variables, plan: fit.PhasePlan) -> int:
   """Bytes of a run's trainable parameters, their gradients and updates, and its optimizer state."""
   scalar = jax.ShapeDtypeStruct((), np.float32)
-  state = jax.eval_shape(lambda params, stats, hyper: step.start(params, stats, plan.phase, hyper), shapes.params, shapes.stats,
+  state = jax.eval_shape(lambda params, stats, hyper: step.start(step.split(params, plan.phase)[0], stats, plan.phase, hyper), shapes.params, shapes.stats,
                          step.Hyper(scalar, scalar, scalar))
   return 3 * tree.num_bytes(state.trainable) + tree.num_bytes(state.opt_state)
 

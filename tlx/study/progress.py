@@ -33,7 +33,7 @@ class Reporter:
     done = self.steps + steps
     pace = (self.counted + steps) / max(now - self.began, 1e-9)
     left = (self.total_steps - done) / pace
-    text = f'{name}  runs {self.runs}/{self.total_runs}  {rate:,.0f} steps/s  {left // 60:.0f}:{left % 60:02.0f} left'
+    text = f'{name}  runs {self.runs}/{self.total_runs}  {rate:,.0f} steps/s  {int(left) // 60}:{int(left) % 60:02d} left'
     if self.bar:
       self.bar.update(self.task, completed=done, description=text)
     elif now - self.told >= LINE_SECONDS:

@@ -26,7 +26,7 @@ class Lab(NamedTuple):
   study: Mapping[str, Any]
   workdir: epath.Path
   reporter: progress.Reporter
-  interrupted: Callable[[], bool]
+  interrupted: Callable[[], int]
 
 
 class Source(NamedTuple):
@@ -40,7 +40,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
 
   Raises:
     ValueError: what is wrong with the config or the folder, before anything is compiled.
-    KeyboardInterrupt: after SIGINT or SIGTERM, once the state is saved.
+    KeyboardInterrupt: with the signal's number, after SIGINT or SIGTERM and once the state is saved.
   """
   study = configs.resolve(config)
   cohorts = plan.make(study)
@@ -52,14 +52,22 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
     reporter = progress.Reporter(sum(steps[cell.method] for cell in cells), len(cells))
     lab = Lab(study, workdir, reporter, interrupted)
     try:
-      data = {name: _load(lab, target, source) for source in study['sources'].values() for name, target in study['targets'].items()}
-      del data
+      for source, target in itertools.product(study['sources'].values(), study['targets'].values()):
+        _check_shots(study, target, _load(lab, target, source))
       sources = {name: _source(lab, name) for name in study['sources']}
       for _, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:3]):
         _group(lab, list(group), sources)
     finally:
       reporter.close()
   return workdir
+
+
+def _check_shots(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset) -> None:
+  """Raises ValueError, before anything is trained, where a class has fewer examples than the study's largest size."""
+  try:
+    datasets.subsets(data.train.labels, data.train.ids, study['shots'], 0)
+  except ValueError as error:
+    raise ValueError(f'config.shots on {target["dataset"]!r}: {error}') from None
 
 
 def _group(lab: Lab, cohorts: list[Cohort], sources: Mapping[str, Source]) -> None:
@@ -129,18 +137,22 @@ def _job(lab: Lab, cells: tuple[Cell, ...], method: Mapping[str, Any], source_co
 def _initial(network: Network, shapes: Variables, source: Source, seeds: list[int], image_shape: tuple[int, ...]):
   """(params [R, ...] that the source does not bring, stats [R, ...]); runs of one seed begin alike."""
   loaded = source.variables or Variables({}, {})
-
-  def fresh(key):
-    variables = network.init(key, np.zeros((1, *image_shape), np.float32))
-    return {k: v for k, v in variables.params.items() if k not in loaded.params}, {k: v for k, v in variables.stats.items()}
-
-  distinct = sorted(set(seeds))
-  keys = jax.numpy.stack([jax.random.fold_in(jax.random.key(seed), 0) for seed in distinct])
-  rows = np.asarray([distinct.index(seed) for seed in seeds])
-  params, stats = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], jax.device_get(jax.jit(jax.vmap(fresh))(keys)))
+  fresh = _initialiser(network, tuple(stage for stage in shapes.params if stage not in loaded.params), image_shape)
+  drawn = {seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)}
+  params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
   stats |= {stage: jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), leaves)
             for stage, leaves in loaded.stats.items()}
   return {stage: params.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}, stats
+
+
+@functools.lru_cache(maxsize=None)
+def _initialiser(network: Network, stages: tuple[str, ...], image_shape: tuple[int, ...]) -> Callable:
+  """key -> (params, stats) of `stages`, as a compiled program; the other stages are not computed."""
+  def fresh(key):
+    variables = network.init(key, np.zeros((1, *image_shape), np.float32))
+    return tuple({stage: leaves for stage, leaves in part.items() if stage in stages} for part in variables)
+
+  return jax.jit(fresh)
 
 
 def _load(lab: Lab, target: Mapping[str, Any], source: Mapping[str, Any]) -> datasets.Dataset:
@@ -251,7 +263,7 @@ def _peak_memory() -> int:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
+def _signals() -> Iterator[Callable[[], int]]:
   """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not ask."""
   got: list[int] = []
 
@@ -261,7 +273,7 @@ def _signals() -> Iterator[Callable[[], bool]]:
 
   before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
   try:
-    yield lambda: bool(got)
+    yield lambda: got[0] if got else 0
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

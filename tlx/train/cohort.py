@@ -35,12 +35,6 @@ class Shared(NamedTuple):
   data: Arrays
 
 
-def begin(network: Network, task: Task, phase: Phase) -> Callable:
-  """((params, stats, hyper), ()) of one run -> its RunState before the first step."""
-  del network, task
-  return lambda run, shared: start(*run[:2], phase, run[2])
-
-
 def advance(network: Network, task: Task, phase: Phase) -> Callable:
   """((state, sums, runs, num_steps), shared) of one run -> (state, sums of its metrics) after num_steps more steps."""
   def run(run: tuple[RunState, dict[str, Array], Runs, Array], shared: Shared) -> tuple[RunState, dict[str, Array]]:
@@ -103,7 +97,7 @@ class Program:
 
 @functools.lru_cache(maxsize=None)
 def program(function: Callable, network: Network, task: Task, phase: Phase, mesh: jax.sharding.Mesh) -> Program:
-  """The program of `begin`, `advance` or `evaluate`; equal arguments give the same one, compiled once."""
+  """The program of `advance` or `evaluate`; equal arguments give the same one, compiled once."""
   return Program(function(network, task, phase), mesh)
 
 
@@ -114,8 +108,8 @@ def step_flops(network: Network, task: Task, phase: Phase, params: PyTree, stats
   batch = Batch(inputs, jax.ShapeDtypeStruct(inputs.shape[:1], np.int32), jax.ShapeDtypeStruct(inputs.shape[:1], np.float32))
 
   def step(params, stats, batch, hyper):
-    state = start(params, stats, phase, hyper)
-    return train_step(network, task, phase, state, split(params, phase)[1], batch, jax.random.key(0), hyper)
+    trainable, frozen = split(params, phase)
+    return train_step(network, task, phase, start(trainable, stats, phase, hyper), frozen, batch, jax.random.key(0), hyper)
 
   cost = jax.jit(step).lower(params, stats, batch, hyper).cost_analysis()
   return float((cost or {}).get('flops', float('nan')))

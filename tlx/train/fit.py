@@ -58,12 +58,12 @@ class Fitted(NamedTuple):
 
 
 def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[[int, float], None] = lambda steps, rate: None,
-        interrupted: Callable[[], bool] = lambda: False) -> Fitted:
+        interrupted: Callable[[], int] = lambda: 0) -> Fitted:
   """Trains the cohort, or finishes it from the checkpoint in `folder`: the numbers are the same bit for bit.
 
   Args:
     say: called with (steps of a run done so far, steps per second of all runs together).
-    interrupted: where it turns true, the state is saved and KeyboardInterrupt raised.
+    interrupted: where it returns a signal's number, the state is saved and KeyboardInterrupt(number) raised.
   """
   spread = _Spread.over(len(job.seeds))
   data = spread.everywhere(jax.tree.map(jnp.asarray, job.data))
@@ -75,12 +75,12 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
 
   for index in range(progress['phase'], len(job.phases)):
     plan = job.phases[index]
-    begin, advance, evaluate = _programs(job, plan, spread)
+    advance, evaluate = _programs(job, plan, spread)
     own = _with_trained(own, job, index, spread)
     trainable, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
     hyper = _hyper(job, plan, spread)
-    everything = spread.place(trees.merge(trainable, frozen_own, spread.broadcast(frozen_source)))
-    state = begin((everything, spread.place(stats), hyper), ())
+    begin = lambda trainable, stats, hyper, phase=plan.phase: step.start(trainable, stats, phase, hyper)
+    state = spread.place(jax.vmap(begin)(trainable, stats, hyper))
     carry = {'state': state, 'sums': _zeros(spread), 'frozen': spread.place(frozen_own)}
     if index == progress['phase'] and progress['at']:
       carry = spread.place(spread.pad(checkpoint.restore(folder, spread.unpad(carry))))
@@ -118,7 +118,7 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
         checkpoint.save(folder, _steps_before(job, index) + progress['at'], tree, progress)
         saved = time.perf_counter()
         if interrupted() and not final:
-          raise KeyboardInterrupt
+          raise KeyboardInterrupt(interrupted())
     progress['at'] = 0
     own, stats = trees.merge(state.trainable, runs.frozen), state.stats
 
@@ -203,7 +203,7 @@ def averages(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _programs(job: Job, plan: PhasePlan, spread: _Spread) -> tuple[cohort.Program, ...]:
   return tuple(cohort.program(function, job.network, plan.task, plan.phase, spread.mesh)
-               for function in (cohort.begin, cohort.advance, cohort.evaluate))
+               for function in (cohort.advance, cohort.evaluate))
 
 
 def _with_trained(own: PyTree, job: Job, index: int, spread: _Spread) -> PyTree:

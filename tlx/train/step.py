@@ -48,19 +48,17 @@ def _labels(params: PyTree, phase: Phase) -> PyTree:
   return map_named(lambda name, _: groups[name], params)
 
 
-def make_optimizer(params: PyTree, phase: Phase, hyper: Hyper) -> optax.GradientTransformation:
-  """The optimizer of a phase for the trainable leaves of `params`."""
-  labels = _labels(params, phase)
+def make_optimizer(trainable: PyTree, phase: Phase, hyper: Hyper) -> optax.GradientTransformation:
+  """The optimizer of a phase for its trainable leaves."""
   factor = optim.schedule(phase.schedule, phase.warmup)
   rate = lambda count: hyper.learning_rate * factor(count, hyper.num_steps)
-  return optim.optimizer(phase.optimizer, dict(phase.optimizer_options), partition(labels, labels)[0], dict(phase.rates),
+  return optim.optimizer(phase.optimizer, dict(phase.optimizer_options), _labels(trainable, phase), dict(phase.rates),
                          rate, hyper.weight_decay, phase.clip_norm)
 
 
-def start(params: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunState:
+def start(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunState:
   """The state before a phase's first step."""
-  trainable, _ = split(params, phase)
-  return RunState(jnp.zeros((), jnp.int32), trainable, stats, make_optimizer(params, phase, hyper).init(trainable))
+  return RunState(jnp.zeros((), jnp.int32), trainable, stats, make_optimizer(trainable, phase, hyper).init(trainable))
 
 
 def train_step(network: Network, task: Task, phase: Phase, state: RunState, frozen: PyTree, batch: Batch, key: Array,
@@ -79,8 +77,8 @@ def train_step(network: Network, task: Task, phase: Phase, state: RunState, froz
     return task.loss(logits, batch), stats
 
   (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.trainable)
-  grad_norm = optax.global_norm(grads)
-  tx = make_optimizer(merge(state.trainable, frozen), phase, hyper)
+  grad_norm = optax.tree.norm(grads)
+  tx = make_optimizer(state.trainable, phase, hyper)
   updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
   proposed = RunState(state.step + 1, optax.apply_updates(state.trainable, updates), stats, opt_state)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

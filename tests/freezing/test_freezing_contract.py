@@ -1,0 +1,89 @@
+"""What every freezing policy satisfies, on a network with batch statistics."""
+import jax
+import numpy as np
+import pytest
+
+from tlx import freezing
+from tlx.backbones import cnn
+from tlx.plug import available, plug
+from tlx.tasks import classification
+from tlx.train import step
+from tlx.tree import label, merge, named_leaves, sha256
+from tlx.types import Batch, Variables
+
+NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
+TASK = classification.task()
+OPTIONS = {'first': {'k': 1}, 'last': {'k': 2}, 'after': {'k': 1}, 'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))}}
+# The stages in which each policy, with the options above, trains anything; and the leaves it trains there.
+TRAINED = {
+    'all': {'block1', 'block2', 'fc', 'head'}, 'head': {'head'}, 'first': {'block1', 'head'}, 'last': {'fc', 'head'},
+    'after': {'block2', 'fc', 'head'}, 'regex': {'block2', 'fc', 'head'}, 'bias': {'block1', 'block2', 'fc', 'head'},
+    'norm': {'block1', 'block2', 'head'},
+}
+
+
+def variables() -> Variables:
+  return NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
+
+
+def rules_of(policy):
+  return plug('freezing', policy).rules(NETWORK.stages, **OPTIONS.get(policy, {}))
+
+
+def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
+  """(variables before, after) with weight decay, momentum and clipping on."""
+  before = variables()
+  phase = step.Phase(
+      tuple(named_leaves(label(before.params, rules))), (('train', 1.0),), freezing.frozen_norms(before.params, before.stats, rules, norm),
+      'sgd', (('momentum', 0.9),), clip_norm=0.5, num_classes=3)
+  hyper = step.Hyper(np.float32(0.1), np.float32(0.1), np.float32(5))
+  trainable, frozen = step.split(before.params, phase)
+  state = step.start(trainable, before.stats, phase, hyper)
+  random = np.random.default_rng(0)
+  batch = Batch(random.integers(0, 255, (8, 6, 6, 1)).astype(np.uint8), random.integers(0, 3, 8), np.ones(8, np.float32))
+  advance = jax.jit(lambda state: step.train_step(NETWORK, TASK, phase, state, frozen, batch, jax.random.key(1), hyper)[0])
+  for _ in range(5):
+    state = advance(state)
+  assert int(state.step) == 5
+  return before, Variables(merge(state.trainable, frozen), state.stats)
+
+
+@pytest.mark.parametrize('policy', available('freezing'))
+def test_frozen_stay_bit_identical_and_the_others_move(policy):
+  rules = rules_of(policy)
+  groups = dict(named_leaves(label(variables().params, rules, ('frozen', 'train'))))
+  assert {name.split('/')[0] for name, group in groups.items() if group == 'train'} == TRAINED[policy]
+  before, after = five_steps(rules)
+  moved = {name for (name, a), (_, b) in zip(named_leaves(before.params), named_leaves(after.params)) if sha256(a) != sha256(b)}
+  assert moved == {name for name, group in groups.items() if group == 'train'}
+
+
+@pytest.mark.parametrize('policy, live', [('head', set()), ('after', {'block2'}), ('norm', {'block1', 'block2'})])
+def test_statistics_follow_their_layer(policy, live):
+  before, after = five_steps(rules_of(policy))
+  assert {stage for stage in before.stats if sha256(before.stats[stage]) != sha256(after.stats[stage])} == live
+
+
+def test_live_statistics_move_under_frozen_weights():
+  before, after = five_steps(rules_of('head'), norm='live')
+  assert all(sha256(before.stats[stage]) != sha256(after.stats[stage]) for stage in before.stats)
+
+
+def test_leaves_of_bias_and_norm():
+  for policy, ends in (('bias', ('/bias',)), ('norm', ('norm/scale', 'norm/bias'))):
+    groups = dict(named_leaves(label(variables().params, rules_of(policy))))
+    trained = {name for name, group in groups.items() if group == 'train' and not name.startswith('head/')}
+    assert trained == {name for name in groups if name.endswith(ends) and not name.startswith('head/')}
+
+
+@pytest.mark.parametrize('policy, options, words', [
+    ('after', {'k': 4}, 'takes 0 to 3'), ('first', {'k': -1}, 'takes 0 to 3'), ('last', {'k': 0}, 'would train nothing'),
+    ('last', {'k': 9}, 'this network takes'), ('regex', {'rules': ('.*',)}, 'pair')])
+def test_bad_options(policy, options, words):
+  with pytest.raises(ValueError, match=words):
+    plug('freezing', policy).rules(NETWORK.stages, **options)
+
+
+def test_unknown_policy_lists_what_there_is():
+  with pytest.raises(ValueError, match="Unknown freezing 'haed'; have after, all.*Did you mean 'head'"):
+    plug('freezing', 'haed')

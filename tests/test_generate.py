@@ -1,0 +1,152 @@
+"""Generation against official tokens (third_party/parity), and its own properties."""
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tlx.backbones import bert, fill, gpt2, llama
+from tlx.generate import Sampling, generate, limit
+
+PARITY = Path(__file__).parents[1] / 'third_party' / 'parity'
+OTHER = {'vocab_size': 89, 'dim': 32, 'depth': 2}
+CASES = {
+    'gpt2_padded': (gpt2, {**OTHER, 'heads': 2, 'max_positions': 40}),
+    'llama_untied': (llama, {**OTHER, 'heads': 4, 'kv_heads': 1, 'head_dim': 12, 'mlp_dim': 40, 'rope_theta': 5e4,
+                             'norm_eps': 1e-6, 'tied': False}),
+    'llama': (llama, {'vocab_size': 97, 'dim': 48, 'depth': 3, 'heads': 6, 'kv_heads': 2, 'mlp_dim': 80, 'rope_theta': 1e4,
+                      'norm_eps': 1e-6}),
+}
+SAMPLING = Sampling(temperature=0.8, top_k=20, top_p=0.9)
+NEVER = (-1,)  # an end token that no row meets: the program that stops, without stopping
+
+
+@functools.cache
+def load(case, **changes):
+  """(the network, its official weights, the official inputs and outputs)."""
+  module, options = CASES[case]
+  arrays, stored = load_file(PARITY / f'{case}.safetensors'), dict(np.load(PARITY / f'{case}.npz'))
+  network = module.build(**options, **changes)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), {'ids': stored['ids'].astype('int32')})
+  return network, fill(shapes, arrays, module.names(arrays, **options))[0], stored
+
+
+@pytest.fixture(scope='module')
+def small():
+  """(a network, its variables, prompts padded at the left)."""
+  network, variables, stored = load('llama_untied')
+  return network, variables, {'ids': stored['ids'].astype('int32'), 'mask': stored['left_mask'].astype('int32')}
+
+
+@pytest.mark.parametrize('case', ['gpt2_padded', 'llama_untied'])
+def test_greedy_tokens_of_padded_prompts_are_the_official_ones(case):
+  network, variables, stored = load(case)
+  inputs = {'ids': stored['ids'].astype('int32'), 'mask': stored['left_mask'].astype('int32')}
+  np.testing.assert_array_equal(generate(network, variables, inputs, 14, eos=NEVER), stored['greedy'])
+  eos = int(stored['eos'])
+  got = np.asarray(generate(network, variables, inputs, 14, eos=(eos,)))
+  ended = np.cumsum(got == eos, axis=1) - (got == eos) > 0
+  assert ended.any() and (got[ended] == eos).all()
+  official = np.zeros_like(got)  # which stops when all rows have ended, and fills with 0
+  official[:, :stored['greedy_eos'].shape[1]] = stored['greedy_eos']
+  np.testing.assert_array_equal(np.where(ended, 0, got), official)
+
+
+def test_greedy_tokens_without_padding_are_the_official_ones():
+  network, variables, stored = load('llama')
+  got = generate(network, variables, {'ids': stored['ids'][:, :5].astype('int32')}, 8)
+  np.testing.assert_array_equal(got, stored['greedy'][:, 5:])
+
+
+def test_logits_with_the_cache_equal_those_without():
+  network, variables, stored = load('llama_untied')
+  ids, mask = stored['ids'].astype('int32'), stored['left_mask'].astype('int32')
+  run = jax.jit(lambda x: network.apply(variables, x, train=False, stop=-1)[0])
+  whole = run({'ids': ids, 'mask': mask})['hidden']
+  cache = run({'ids': ids[:, :10], 'mask': mask[:, :10], 'cache': ()})['cache']
+  cache = jax.tree.map(lambda array: jnp.pad(array, ((0, 0), (0, 0), (0, 3), (0, 0))), cache)
+  for i in range(10, 13):
+    x = run({'ids': ids[:, i:i + 1], 'mask': mask, 'cache': cache, 'index': jnp.int32(i)})
+    real = mask[:, i] != 0
+    assert real.any()
+    np.testing.assert_allclose(x['hidden'][real, 0], whole[real, i], atol=1e-5 * np.abs(whole).max())
+    cache = x['cache']
+
+
+def test_bfloat16_keeps_its_cache_in_bfloat16():
+  network, variables, stored = load('llama', dtype='bfloat16')
+  inputs = {'ids': stored['ids'].astype('int32')}
+  x = jax.eval_shape(lambda: network.apply(variables, {**inputs, 'cache': ()}, train=False, stop=-1)[0])
+  assert {leaf.dtype for leaf in jax.tree.leaves(x['cache'])} == {jnp.bfloat16.dtype}
+  assert jax.eval_shape(lambda: generate(network, variables, inputs, 2)).shape == (2, 2)
+
+
+def test_padding_at_the_right_generates_what_padding_at_the_left_does(small):
+  network, variables, inputs = small
+  stored = np.load(PARITY / 'llama_untied.npz')
+  turned = {name: np.array(array) for name, array in inputs.items()}
+  for i, num_real in enumerate(inputs['mask'].sum(1)):
+    for name in turned:
+      turned[name][i] = np.roll(inputs[name][i], num_real)
+  assert turned['mask'][2, 0] == 1 and turned['mask'][2, -1] == 0
+  np.testing.assert_array_equal(generate(network, variables, turned, 14, eos=NEVER), stored['greedy'])
+
+
+def test_sampling_follows_its_key(small):
+  network, variables, inputs = small
+  one, again, other = (np.asarray(generate(network, variables, inputs, 8, sampling=SAMPLING, key=jax.random.key(seed)))
+                       for seed in (0, 0, 1))
+  np.testing.assert_array_equal(one, again)
+  assert (one != other).any()
+  assert (one != one[:, :1]).any()  # steps draw with keys of their own
+
+
+def test_sampling_of_the_single_best_token_is_greedy(small):
+  network, variables, inputs = small
+  greedy = np.load(PARITY / 'llama_untied.npz')['greedy'][:, :8]
+  for sampling in (SAMPLING._replace(top_k=1), SAMPLING._replace(top_p=1e-6), SAMPLING._replace(temperature=1e-6)):
+    np.testing.assert_array_equal(generate(network, variables, inputs, 8, sampling=sampling, key=jax.random.key(0)), greedy)
+
+
+def test_what_top_k_and_top_p_leave():
+  logits = jnp.log(jnp.array([[0.1, 0.4, 0.2, 0.3]]))
+
+  def left(**options):
+    return np.flatnonzero(np.isfinite(limit(logits, Sampling(**options))[0])).tolist()
+
+  assert left() == [0, 1, 2, 3]
+  assert left(top_k=2) == [1, 3] and left(top_k=9) == [0, 1, 2, 3]
+  assert left(top_p=0.39) == [1] and left(top_p=0.41) == [1, 3] and left(top_p=0.71) == [1, 2, 3]
+  # Of the two that top_k leaves, the first has 4/7.
+  assert left(top_k=2, top_p=0.5) == [1] and left(top_k=2, top_p=0.6) == [1, 3]
+  np.testing.assert_allclose(limit(logits, Sampling(temperature=0.5)), 2 * logits, rtol=1e-6)
+
+
+@pytest.mark.parametrize('options, message', [
+    ({'sampling': SAMPLING}, 'both `sampling` and `key`'),
+    ({'key': jax.random.key(0)}, 'both `sampling` and `key`'),
+    ({'sampling': Sampling(temperature=0.0), 'key': jax.random.key(0)}, 'wanted temperature > 0'),
+    ({'sampling': Sampling(top_p=1.5), 'key': jax.random.key(0)}, '0 < top_p <= 1'),
+    ({'sampling': Sampling(top_k=0), 'key': jax.random.key(0)}, 'top_k at least 1'),
+    ({'num_tokens': 0}, 'num_tokens is 0'),
+])
+def test_impossible_requests(small, options, message):
+  network, variables, inputs = small
+  with pytest.raises(ValueError, match=message):
+    generate(network, variables, inputs, **{'num_tokens': 2, **options})
+
+
+@pytest.mark.parametrize('module, changes, num_tokens, message', [
+    (bert, {}, 2, 'keeps no cache'),
+    (gpt2, {}, 2, 'build the network without num_classes'),
+    (gpt2, {'num_classes': None}, 12, '17 tokens, but there are 16 positions'),
+])
+def test_networks_that_cannot_generate(module, changes, num_tokens, message):
+  options, inputs = module.tiny()
+  network = module.build(**{**options, **changes})
+  variables = jax.eval_shape(network.init, jax.random.key(0), inputs)
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(lambda variables: generate(network, variables, inputs, num_tokens), variables)

@@ -1,0 +1,117 @@
+"""Frozen costs nothing: FLOPs and optimizer bytes of the compiled step; and it changes nothing but the cost."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tlx.backbones import mlp
+from tlx.tasks import classification
+from tlx.train import augment, optim, step
+from tlx.tree import count, label, merge, named_leaves, num_bytes
+from tlx.types import Batch, Variables
+
+NETWORK = mlp.build(3, widths=(64, 64, 64))
+TASK = classification.task()
+HEAD = (('^head/', 'train'), ('.*', 'frozen'))
+ALL = (('.*', 'train'),)
+HYPER = step.Hyper(np.float32(0.1), np.float32(0.0), np.float32(10))
+BATCH = Batch(np.random.default_rng(0).integers(0, 255, (32, 4, 4, 1)).astype(np.uint8), np.arange(32) % 3, np.ones(32, np.float32))
+
+
+def phase_of(rules, **fields):
+  return step.Phase(tuple(named_leaves(label(params(), rules))), (('train', 1.0),), num_classes=3, **fields)
+
+
+def params(seed=0):
+  return NETWORK.init(jax.random.key(seed), np.zeros((1, 4, 4, 1), np.float32)).params
+
+
+def one_step(phase, values):
+  trainable, frozen = step.split(values, phase)
+  state = step.start(trainable, {}, phase, HYPER)
+  return jax.jit(lambda state, frozen: step.train_step(NETWORK, TASK, phase, state, frozen, BATCH, jax.random.key(0), HYPER)), state, frozen
+
+
+def flops(rules, **fields):
+  function, state, frozen = one_step(phase_of(rules, **fields), params())
+  return function.lower(state, frozen).compile().cost_analysis()['flops']
+
+
+def test_head_only_step_costs_a_forward_pass_and_the_head():
+  """Clipping and the logged norm are on: neither may bring the frozen gradients back."""
+  forward = jax.jit(lambda values: NETWORK.apply(Variables(values, {}), BATCH.inputs / 255.0, train=False)[0])
+  forward_flops = forward.lower(params()).compile().cost_analysis()['flops']
+  assert flops(HEAD, clip_norm=1.0) < 1.25 * forward_flops
+  assert flops(ALL, clip_norm=1.0) > 2.4 * forward_flops
+
+
+def test_head_only_optimizer_state_is_of_the_head():
+  values = params()
+  for rules, part in ((HEAD, values['head']), (ALL, values)):
+    state = step.start(step.split(values, phase_of(rules))[0], {}, phase_of(rules), HYPER)
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    assert num_bytes(moments) == 2 * 4 * count(part)
+    assert num_bytes(state.opt_state) <= 2 * 4 * count(part) + 16  # and the counters
+
+
+def test_partition_trains_as_set_to_zero_does():
+  """The same head as `optax.multi_transform` with `set_to_zero` over the whole tree."""
+  phase, values = phase_of(HEAD, clip_norm=1.0), params()
+  function, state, frozen = one_step(phase, values)
+  labels = label(values, HEAD)
+  tx = optim.optimizer('adam', {}, labels, {'train': 1.0}, lambda c: 0.1 * optim.schedule('cosine')(c, 10), 0.0, 1.0)
+
+  def loss(values):
+    logits, _ = NETWORK.apply(Variables(values, {}), step.normalise(BATCH.inputs, phase.mean, phase.std), train=True)
+    return TASK.loss(logits, BATCH)
+
+  whole, opt_state = values, tx.init(values)
+  for _ in range(3):
+    state, _ = function(state, frozen)
+    updates, opt_state = tx.update(jax.grad(loss)(whole), opt_state, whole)
+    whole = optax.apply_updates(whole, updates)
+  for (name, a), (_, b) in zip(named_leaves(merge(state.trainable, frozen)), named_leaves(whole)):
+    np.testing.assert_allclose(a, b, atol=1e-6, err_msg=name)
+
+
+def test_a_run_that_is_not_finite_stays_where_it_was():
+  phase, values = phase_of(ALL), params()
+  function, state, frozen = one_step(phase, values)
+  state, _ = function(state, frozen)
+  broken = state._replace(trainable=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.nan), state.trainable))
+  after, metrics = function(broken, frozen)
+  assert not np.isfinite(metrics['loss']) and int(after.step) == 1
+  for (name, a), (_, b) in zip(named_leaves(after), named_leaves(broken)):
+    np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_augmentation_depends_on_key_and_step_alone():
+  batch = Batch(BATCH.inputs, jnp.asarray(BATCH.targets), BATCH.mask)
+  options = {'crop': 1, 'shift': 1, 'flip': 0.5, 'mixup': 0.2}
+  draw = lambda seed: augment.augment(jax.random.key(seed), batch, options, 3)
+  same, again, other = draw(0), draw(0), draw(1)
+  np.testing.assert_array_equal(same.inputs, again.inputs)
+  assert np.any(same.inputs != other.inputs)
+  assert same.inputs.shape == batch.inputs.shape
+  np.testing.assert_allclose(same.targets.sum(-1), 1, atol=1e-6)
+
+
+def test_augmentations_do_what_they_say():
+  image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
+  batch = Batch(jnp.repeat(image, 200, 0), jnp.zeros(200, jnp.int32), jnp.ones(200))
+  flipped = augment.augment(jax.random.key(0), batch, {'flip': 1.0}, 2).inputs
+  np.testing.assert_array_equal(flipped, batch.inputs[:, :, ::-1])
+  shifted = np.asarray(augment.augment(jax.random.key(0), batch, {'shift': 1}, 2).inputs)
+  padded = np.pad(image[0, :, :, 0], 1)
+  windows = {padded[i:i + 4, j:j + 4].tobytes() for i in range(3) for j in range(3)}
+  assert {np.ascontiguousarray(i[:, :, 0]).tobytes() for i in shifted} == windows
+  cropped = np.asarray(augment.augment(jax.random.key(0), batch, {'crop': 1}, 2).inputs)
+  assert cropped.min() >= 1 - 1e-4 and cropped.max() <= 16 + 1e-4 and len(np.unique(cropped.round(3), axis=0)) > 100
+  assert augment.augment(jax.random.key(0), batch, {'flip': 0.0}, 2) is batch
+
+
+@pytest.mark.parametrize('options, words', [({'flop': 1}, "Did you mean 'flip'"), ({'shift': -1}, 'at least 0')])
+def test_bad_augmentations(options, words):
+  with pytest.raises(ValueError, match=words):
+    augment.check(options)
