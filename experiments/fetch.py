@@ -1,0 +1,23 @@
+"""Downloads the file that a source URI names and prints its path and sha256, for the config.
+
+    python -m experiments.fetch 'npm:@vladmandic/face-api@1.7.15/model/face_recognition_model-weights_manifest.json'
+
+Packages come without their dependencies and nothing of them runs; see docs/sources.md.
+"""
+from absl import app, flags
+
+from tlx.sources import fetch
+from tlx.sources._files import digest
+
+_SHA256 = flags.DEFINE_string('sha256', None, 'The digest wanted; the file is refused if it has another.')
+
+
+def main(argv):
+  if len(argv) != 2:
+    raise app.UsageError('Give one URI.')
+  path = fetch(argv[1], _SHA256.value)
+  print(f'{path}\nsha256 {digest(path)}')
+
+
+if __name__ == '__main__':
+  app.run(main)

@@ -1,0 +1,56 @@
+"""Held-out parts and k-shot subsets."""
+import numpy as np
+import pytest
+
+from tlx.datasets import subsets
+from tlx.datasets._splits import hold_out
+
+LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [40, 50, 60]))
+IDS = tuple(f'train/{i:04d}' for i in range(150))
+
+
+def test_hold_out_is_stratified():
+  held = hold_out(LABELS, IDS, 0.2)
+  np.testing.assert_array_equal(np.bincount(LABELS[held]), [8, 10, 12])
+
+
+def test_hold_out_depends_on_ids_and_on_nothing_else():
+  held = {IDS[i] for i in np.flatnonzero(hold_out(LABELS, IDS, 0.2))}
+  order = np.random.default_rng(1).permutation(150)
+  again = hold_out(LABELS[order], [IDS[i] for i in order], 0.2)
+  assert held == {IDS[order[i]] for i in np.flatnonzero(again)}
+  assert held < {IDS[i] for i in np.flatnonzero(hold_out(LABELS, IDS, 0.4))}
+  others = hold_out(LABELS, ['x' + i for i in IDS], 0.2)
+  assert held != {IDS[i] for i in np.flatnonzero(others)}
+
+
+@pytest.mark.parametrize('fraction', [0.0, 1.0])
+def test_hold_out_leaves_both_sides_something(fraction):
+  with pytest.raises(ValueError, match='both sides need one'):
+    hold_out(LABELS, IDS, fraction)
+
+
+def test_subsets_are_balanced_and_nested():
+  found = subsets(LABELS, IDS, [20, 1, 5, 0], seed=3)
+  assert list(found) == [20, 1, 5, 0]
+  for k in (1, 5, 20):
+    np.testing.assert_array_equal(np.bincount(LABELS[found[k]]), [k, k, k])
+    np.testing.assert_array_equal(found[k], found[0][:3 * k])
+  assert sorted(found[0]) == list(range(150))
+
+
+def test_subsets_depend_on_seed_and_ids_only():
+  one, same, other = (subsets(LABELS, IDS, [10], seed)[10] for seed in (0, 0, 1))
+  np.testing.assert_array_equal(one, same)
+  assert set(one) != set(other)
+  order = np.random.default_rng(1).permutation(150)
+  moved = subsets(LABELS[order], [IDS[i] for i in order], [10], 0)[10]
+  assert [IDS[i] for i in one] == [IDS[order[i]] for i in moved]
+  relabelled = subsets(LABELS * 2, IDS, [10], 0)[10]  # each class is drawn by its own label
+  assert set(one[LABELS[one] == 0]) == set(relabelled[LABELS[relabelled] == 0])
+
+
+@pytest.mark.parametrize('shots', [41, -1])
+def test_too_many_shots(shots):
+  with pytest.raises(ValueError, match=rf'{shots} shots wanted, but class 0 has 40 training examples. Ask for 1 to 40 shots'):
+    subsets(LABELS, IDS, [1, shots], seed=0)

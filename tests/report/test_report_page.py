@@ -1,0 +1,147 @@
+import functools
+import html.parser
+import json
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tlx import report
+from tlx.report import figures, folder
+
+HOSTILE = '</title><script>alert(1)</script> & "quoted" $x^2$'
+VOID = {'meta', 'br', 'img', 'link', 'input', 'hr'}
+
+
+class Checker(html.parser.HTMLParser):
+  """Every tag closes in order; collects what the page would load, its ids and its text."""
+
+  def __init__(self):
+    super().__init__()
+    self.stack, self.loads, self.ids, self.tags, self.text = [], [], [], [], []
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append(tag)
+    if tag not in VOID:
+      self.stack.append(tag)
+    for name, value in attributes:
+      if name in ('src', 'href', 'xlink:href', 'data', 'action', 'srcset') and not value.startswith('#'):
+        self.loads.append(value)
+      if name == 'id':
+        self.ids.append(value)
+
+  def handle_startendtag(self, tag, attributes):
+    self.handle_starttag(tag, attributes)
+    if tag not in VOID:
+      self.stack.pop()
+
+  def handle_endtag(self, tag):
+    assert self.stack.pop() == tag
+
+  def handle_data(self, data):
+    self.text.append(data)
+
+
+def check(path):
+  page = path.read_text(encoding='utf-8')
+  checker = Checker()
+  checker.feed(page)
+  checker.close()
+  assert not checker.stack and not checker.loads and 'script' not in checker.tags
+  assert not re.search(r'@import|url\((?!#)', page)
+  assert len(set(checker.ids)) == len(checker.ids)
+  return page, ' '.join(checker.text), checker.tags
+
+
+@pytest.fixture(scope='module')
+def written(study, tmp_path_factory):
+  folder_ = tmp_path_factory.mktemp('written') / 'study'
+  shutil.copytree(study, folder_)
+  return report.write(folder_)
+
+
+def test_the_page_of_a_large_partial_study(written):
+  _, text, tags = check(written)
+  assert '480 of 500 runs done (partial' in text and 'Negative transfer: full at 1' in text
+  assert tags.count('svg') == 6 and '95% Student-t interval' in text and 'ab' * 32 in text
+  # freeze2, linear, lora and bitfit train less than everything: 4 x 2 sizes x 5 seeds x 3 rates x 2 targets
+  assert 'unchanged (same SHA-256 before and after every phase) in 240 of 240 runs' in text
+  assert '3 settings of learning rate and weight decay in every cell' in text
+  names = {path.name for path in (written.parent / 'figures').iterdir()}
+  assert names == {f'{name}.{kind}' for name in ('accuracy', 'targets', 'freezing', 'parameters', 'seconds', 'learning') for kind in ('svg', 'png')}
+  kinds = {path.suffix for path in (written.parent / 'tables').iterdir()}
+  assert kinds == {'.md', '.csv', '.tex'}
+
+
+def test_the_same_study_gives_the_same_page(tmp_path, make_study):
+  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1, 5), seeds=(0, 1))
+  first = report.write(tmp_path).read_bytes()
+  assert report.write(tmp_path).read_bytes() == first
+
+
+def test_what_comes_from_files_is_escaped(tmp_path, make_study):
+  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1,), seeds=(0, 1), rates=(0.01,), claim=HOSTILE, diverged=False)
+  evil = '<img src="http://evil.example/x">$\\frac$'
+  study = json.loads((tmp_path / 'study.json').read_text())
+  study |= {'name': HOSTILE, 'devices': [evil], 'versions': {evil: evil}}
+  study['config'] |= {'note': HOSTILE}
+  (tmp_path / 'study.json').write_text(json.dumps(study))
+  for path in tmp_path.glob('runs/*/result.json'):
+    result = json.loads(path.read_text())
+    result['cell'] |= {'target': evil, 'source': evil}
+    result |= {'status': evil, 'source_sha256': evil}
+    path.write_text(json.dumps(result))
+  page, text, tags = check(report.write(tmp_path))
+  assert HOSTILE in text and evil in text and 'img' not in tags and '<script' not in page
+
+
+@pytest.mark.parametrize('options', [
+    dict(targets=('digits',), methods=('full',), shots=(5,), seeds=(0,), rates=(0.01,), baseline=''),
+    dict(targets=('digits',), methods=('scratch', 'full'), shots=(5,), seeds=(0,), rates=(0.01,)),
+    dict(sources=('a', 'b'), targets=('x', 'y'), methods=('scratch', 'full', 'linear'), shots=(1,), seeds=(0, 1), rates=(0.01,)),
+    dict(targets=('x',), methods=('full', 'linear'), shots=(1, 2, 3, 4, 5, 6), seeds=(0, 1), rates=(0.01,), baseline='full'),
+    dict(targets=('x',), methods=('full',), shots=(1,), seeds=(0, 1), baseline='not_run')])
+def test_small_and_odd_studies_have_a_page_too(tmp_path, options, make_study):
+  check(report.write(make_study(tmp_path, **{'diverged': False, **options})))
+
+
+def test_a_study_without_a_tested_run(tmp_path, make_study):
+  make_study(tmp_path, targets=('x',), methods=('full',), shots=(1,), seeds=(0,), rates=(0.001, 0.01), diverged=False)
+  for path in tmp_path.glob('runs/*/result.json'):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'chosen': False, 'test': None}))
+  _, text, _ = check(report.write(tmp_path))
+  assert 'there is nothing to compare' in text and 'No setting has been chosen yet' in text
+
+
+def test_a_changed_digest_and_a_test_peek_are_not_hidden(tmp_path, make_study):
+  make_study(tmp_path, targets=('x',), methods=('linear',), shots=(1,), seeds=(0, 1), diverged=False, baseline='')
+  for path in tmp_path.glob('runs/*seed0*/result.json'):
+    result = json.loads(path.read_text())
+    result['phases'][0]['frozen_sha256_after'] = 'changed'
+    result['test'] = {'accuracy': 0.5, 'loss': 1.0, 'count': 9}
+    path.write_text(json.dumps(result))
+  _, text, _ = check(report.write(tmp_path))
+  assert 'in 3 of 6 runs' in text and 'CHANGED in: mnist-x-linear-1shot-seed0-lr0.001' in text and 'Beware: 2 runs' in text
+
+
+def test_no_figure_without_what_it_shows(tmp_path, make_study):
+  make_study(tmp_path, targets=('x',), methods=('scratch', 'full'), shots=(1,), seeds=(0,), rates=(0.01,), diverged=False)
+  for path in tmp_path.glob('runs/*/metrics.jsonl'):
+    path.unlink()
+  assert [drawing.name for drawing in figures.make(folder.load(tmp_path))] == ['accuracy', 'parameters', 'seconds']
+
+
+def test_the_command(tmp_path, make_study):
+  make_study(tmp_path, targets=('x',), methods=('scratch', 'full'), shots=(1,), seeds=(0, 1), rates=(0.01,), diverged=False)
+  run = functools.partial(subprocess.run, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, encoding='utf-8')
+  command = [sys.executable, '-W', 'error', '-m', 'experiments.report']
+  done = run([*command, f'--workdir={tmp_path}'])
+  assert done.returncode == 0 and 'Test accuracy in %' in done.stdout and done.stdout.endswith('report.html\n')
+  missing = run([*command, f'--workdir={tmp_path / "nowhere"}'])
+  assert missing.returncode == 2 and missing.stderr.count('\n') == 1 and 'no such folder' in missing.stderr
+  for misuse in ([], [f'--workdir={tmp_path}', 'stray']):
+    bad = run([*command, *misuse])
+    assert bad.returncode == 1 and 'Traceback' not in bad.stderr and 'workdir' in bad.stderr

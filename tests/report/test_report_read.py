@@ -1,0 +1,111 @@
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tlx import report
+from tlx.report import folder, numbers
+
+
+def test_read_has_a_row_a_run_and_the_fields_of_the_contract(study):
+  runs = report.read(study)
+  assert len(runs) == 480 and tuple(runs.columns) == folder.COLUMNS
+  row = runs[runs['id'] == 'mnist-digits-lp_ft-5shot-seed1-lr0.003'].iloc[0]
+  assert (row['source'], row['target'], row['method'], row['shots'], row['seed'], row['learning_rate']) == ('mnist', 'digits', 'lp_ft', 5, 1, 0.003)
+  assert row['chosen'] and row['status'] == 'ok' and row['init'] == 'source' and row['num_phases'] == 2
+  assert row['val_accuracy'] == pytest.approx(row['test_accuracy'] + 0.01) and row['trainable_params'] == 23456
+  assert row['frozen_unchanged'] and row['frozen_sha256_before'] == row['frozen_sha256_after'] == '1a'
+  assert runs.loc[~runs['chosen'], 'test_accuracy'].isna().all()
+  assert (runs['status'] == 'diverged at step 7').sum() == 1
+
+
+def test_read_sees_frozen_parameters_that_changed_in_an_early_phase(tmp_path, write_run):
+  write_run(tmp_path, ('mnist', 'digits', 'lp_ft', 5, 0, 0.1), 0.9)
+  path = next(tmp_path.glob('runs/*/result.json'))
+  result = json.loads(path.read_text())
+  result['phases'][0]['frozen_sha256_after'] = 'other'
+  path.write_text(json.dumps(result))
+  assert not report.read(tmp_path)['frozen_unchanged'].any()
+
+
+def test_read_passes_over_unfinished_runs_and_stray_files(tmp_path, write_run):
+  write_run(tmp_path, ('mnist', 'digits', 'full', 5, 0, 0.1), 0.9)
+  (tmp_path / 'runs' / 'unfinished').mkdir()
+  (tmp_path / 'runs' / '.DS_Store').write_text('')
+  assert len(report.read(tmp_path)) == 1
+
+
+def test_nulls_and_nan_of_a_diverged_run(tmp_path, write_run):
+  write_run(tmp_path, ('mnist', 'digits', 'full', 5, 0, 0.1), math.nan, broken=True)
+  path = next(tmp_path.glob('runs/*/result.json'))
+  result = json.loads(path.read_text()) | {'val': None, 'source_sha256': None}
+  result['cell']['source'] = None
+  path.write_text(json.dumps(result))
+  runs = report.read(tmp_path)
+  assert runs['source'].tolist() == ['']
+  assert runs['val_accuracy'].isna().all() and runs['test_accuracy'].isna().all()
+
+
+def test_a_diverged_run_that_was_chosen_is_counted_and_said(tmp_path, make_study):
+  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1,), seeds=(0, 1), rates=(0.01,), diverged=False)
+  run = tmp_path / 'runs' / 'mnist-digits-scratch-1shot-seed0-lr0.01'
+  result = json.loads((run / 'result.json').read_text()) | {'status': 'diverged at step 7', 'val': {'accuracy': None, 'loss': None, 'count': 300}}
+  (run / 'result.json').write_text(json.dumps(result))
+  (run / 'metrics.jsonl').write_text('{"step": 20, "phase": 0, "loss": null, "grad_norm": null, "val_accuracy": null, "val_loss": null}\n')
+  results = folder.load(tmp_path)
+  speed = numbers.speeds(results, 'scratch').set_index('method')
+  assert numbers.means(results)['n'].tolist() == [2, 2] and speed.loc['scratch', 'reached'] == 1 and speed.loc['full', 'reached'] == 2
+  assert '1 chosen run diverged' in report.write(tmp_path).read_text()
+
+
+def test_read_of_a_1000_runs(tmp_path, make_study):
+  make_study(tmp_path, targets=('digits',), seeds=tuple(range(25)), methods=('scratch', 'full'), shots=(1, 2, 5, 10), rates=(1, 2, 3, 4, 5))
+  assert len(report.read(tmp_path)) == 1000
+
+
+@pytest.mark.parametrize('break_it, message', [
+    (lambda path: path.write_text('{'), 'Cannot read .*result.json'), (lambda path: path.write_text('{}'), "no field 'cell'"),
+    (lambda path: path.write_text('[]'), 'Cannot read'), (lambda path: path.write_bytes(b'\xff\xfe'), 'Cannot read'),
+    (lambda path: path.unlink(), 'No finished run')])
+def test_what_cannot_be_read_is_named(tmp_path, break_it, message, write_run):
+  write_run(tmp_path, ('mnist', 'digits', 'full', 5, 0, 0.1), 0.9)
+  break_it(next(tmp_path.glob('runs/*/result.json')))
+  with pytest.raises(ValueError, match=message):
+    report.read(tmp_path)
+
+
+def test_no_folder_and_an_empty_one(tmp_path):
+  with pytest.raises(ValueError, match='no such folder'):
+    report.read(tmp_path / 'nowhere')
+  with pytest.raises(ValueError, match='No finished run'):
+    report.read(tmp_path)
+
+
+def test_load_wants_study_json_and_keeps_the_order_of_the_config(study, tmp_path, write_run):
+  results = folder.load(study)
+  assert results.methods[:3] == ['scratch', 'full', 'freeze2'] and results.pairs == [('mnist', 'digits'), ('mnist', 'textures')]
+  write_run(tmp_path, ('mnist', 'digits', 'full', 5, 0, 0.1), 0.9)
+  with pytest.raises(ValueError, match=r'No .*study\.json'):
+    folder.load(tmp_path)
+  (tmp_path / 'study.json').write_text('{"config": ')
+  with pytest.raises(ValueError, match='Cannot read'):
+    folder.load(tmp_path)
+  (tmp_path / 'study.json').write_text('{"config": {"methods": [{"name": "full"}, "lora"]}}')
+  assert folder.load(tmp_path).methods == ['full'] and folder.load(tmp_path).name == tmp_path.name
+
+
+def test_metrics(study):
+  lines = folder.read_metrics(study, ['mnist-digits-full-1shot-seed0-lr0.003', 'not-there'])
+  assert lines['step'].tolist() == [20, 40, 60, 80, 100] and lines['val_accuracy'].is_monotonic_increasing
+
+
+def test_report_imports_no_jax(study):
+  code = (f'import sys; from tlx import report; report.read({str(study)!r}); '
+          'assert "matplotlib" not in sys.modules and "scipy" not in sys.modules, "read must stay fast"; '
+          f'print(len(report.summary({str(study)!r}))); from tlx.report import page; '
+          'assert not {"jax", "flax", "optax", "tensorflow"} & set(sys.modules)')
+  root = pathlib.Path(__file__).parents[2]
+  subprocess.run([sys.executable, '-c', code], check=True, cwd=root, stdout=subprocess.DEVNULL)

@@ -1,0 +1,104 @@
+"""Data sets by name, as arrays in memory.
+
+  mnist_5k, uci_digits           digits that ship in installed packages: one file each in this folder
+  tfds:NAME[/config][:version]   any TFDS data set of images with a label; a bare TFDS name works too
+  folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>
+"""
+import hashlib
+import os
+import re
+
+from tlx.datasets import _folder, _images, _shifts, _splits
+from tlx.datasets._subsets import subsets
+from tlx.datasets._types import Dataset, Info, Split
+from tlx.plug import available, closest, plug
+
+__all__ = ['Dataset', 'Info', 'Split', 'info', 'load', 'subsets']
+
+DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
+
+
+def info(name: str, data_dir: DataDir = None, shift: str = 'none') -> Info:
+  """Classes (of the shifted labels) and counts, without reading data; our own and folders without importing TFDS.
+
+  Raises:
+    ValueError: an unknown name or shift, or a data set that cannot be used; the message says why.
+  """
+  kind, rest = _parse(name)
+  if kind == 'package':
+    module = plug('datasets', rest)
+    found = Info(module.CLASS_NAMES, dict(module.NUM_EXAMPLES))
+  elif kind == 'folder':
+    found = _folder.describe(rest)
+  else:
+    from tlx.datasets import _tfds
+    found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False))
+  return found._replace(class_names=_shifts.class_names(shift, found.class_names))
+
+
+def load(name: str, image_size: int, channels: int, shift: str = 'none', val_fraction: float = 0.2,
+         test_fraction: float = 0.3, data_dir: DataDir = None, max_bytes: int = 4 * 2**30) -> Dataset:
+  """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at every call.
+
+  Published splits are kept. Where there is none, test is taken from the whole (`test_fraction`) and val from train
+  (`val_fraction`), of each class alike and by hash of the ids. The shift comes last and applies to every split.
+
+  Raises:
+    ValueError: an unknown name or shift, channels other than 1 and 3, unusable or damaged data, a class too small to divide, or
+      arrays of more than `max_bytes`.
+  """
+  if channels not in (1, 3) or image_size < 1:
+    raise ValueError(f'Got image_size {image_size} and channels {channels}; '
+                     'wanted a positive size and 1 (grey) or 3 (RGB) channels.')
+  _shifts.check(shift)
+  names, examples = _published(name, data_dir)
+  names = _shifts.class_names(shift, names)
+  _images.check_memory(examples, image_size, channels, max_bytes)
+  decoded = {split: _images.decode_all(part, image_size, channels) for split, part in examples.items()}
+  _check_ids(name, decoded)
+  splits = {split: Split(*_shifts.shift(shift, inputs, labels), ids)
+            for split, (inputs, labels, ids) in _splits.complete(decoded, val_fraction, test_fraction).items()}
+  train, val, test = splits['train'], splits['val'], splits['test']
+  return Dataset(train, val, test, names, _sha256(train, val, test))
+
+
+def _parse(name: str) -> tuple[str, str]:
+  """(kind of data set, its name within that kind)."""
+  kind, colon, rest = name.partition(':')
+  if colon and kind in ('tfds', 'folder'):
+    return kind, rest
+  names = available('datasets')
+  if name in names:
+    return 'package', name
+  from tlx.datasets import _tfds  # only here: TFDS takes 0.6 s to import
+  if re.split('[/:]', name)[0] in _tfds.known_names():
+    return 'tfds', name
+  raise ValueError(f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME and folder:PATH.'
+                   f'{closest(name, (*names, *_tfds.known_names()))}')
+
+
+def _published(name: str, data_dir: DataDir):
+  """(class names, {split: examples yet to be decoded})."""
+  kind, rest = _parse(name)
+  if kind == 'folder':
+    return _folder.published(rest)
+  from tlx.datasets import _tfds
+  builder = _tfds.package_builder(rest, data_dir) if kind == 'package' else _tfds.tfds_builder(rest, data_dir, prepare=True)
+  return _tfds.published(builder)
+
+
+def _check_ids(name: str, splits: dict[str, Split]) -> None:
+  ids = [i for split in splits.values() for i in split.ids]
+  if len(set(ids)) < len(ids):
+    raise ValueError(f'{name} has {len(ids) - len(set(ids))} examples whose id another has too; ids decide splits. '
+                     'Write the data out as folder:PATH.')
+
+
+def _sha256(*splits: Split) -> str:
+  digest = hashlib.sha256()
+  for inputs, labels, ids in splits:
+    digest.update(f'{inputs.shape} {inputs.dtype} {labels.dtype}\n'.encode())
+    digest.update(inputs.tobytes())
+    digest.update(labels.tobytes())
+    digest.update('\n'.join(ids).encode())
+  return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""tfds:NAME and our own builders, through TFDS without TensorFlow. Importing this file imports TFDS (0.6 s)."""
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from tlx.datasets._builder import builder_class
+from tlx.datasets._types import Example, Examples, Info
+from tlx.plug import closest
+
+_SPLITS = {'train': 'train', 'validation': 'val', 'val': 'val', 'valid': 'val', 'dev': 'val', 'test': 'test'}
+
+
+@functools.cache
+def known_names() -> tuple[str, ...]:
+  """The data sets that the installed TFDS has code for."""
+  return tuple(tfds.list_builders(with_community_datasets=False))  # the community's list is a download
+
+
+def package_builder(name: str, data_dir: str | os.PathLike | None) -> tfds.core.DatasetBuilder:
+  """The builder of one of our own data sets, prepared."""
+  return _prepare(lambda: builder_class(name)(data_dir=data_dir, file_format='array_record'))
+
+
+def tfds_builder(name: str, data_dir: str | os.PathLike | None, prepare: bool) -> tfds.core.DatasetBuilder:
+  """The builder of 'NAME[/config][:version]'; prepared (downloaded, where it is not in `data_dir` yet) if asked.
+
+  Raises:
+    ValueError: TFDS does not know it, wants TensorFlow for it, or cannot download it, with TFDS's own words.
+  """
+  make = functools.partial(tfds.builder, name, data_dir=data_dir, file_format='array_record')
+  with _explained('open', name):
+    builder = make()
+  _keys(builder)  # before a download that would be of no use
+  if prepare:
+    with _explained('prepare', name):
+      builder = _prepare(make)
+  return builder
+
+
+@contextlib.contextmanager
+def _explained(step: str, name: str) -> Iterator[None]:
+  try:
+    yield
+  except tfds.core.DatasetNotFoundError as error:
+    raise ValueError(f'TFDS has neither code nor prepared data for {name!r}.{closest(name, known_names())} '
+                     'Some of its data sets show only where TensorFlow is installed; folder:PATH takes any images.') from error
+  except Exception as error:  # TFDS raises AssertionError, ImportError, OSError, its own kinds and those of HTTP clients
+    raise ValueError(
+        f'Cannot {step} tfds:{name}: {type(error).__name__}: {str(error)[:400]}\n'
+        f'Check the name; or prepare it where TensorFlow and the network are, with `tfds build {name} '
+        f'--file_format=array_record`, and give that folder as data_dir.') from error
+
+
+def _prepare(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
+  tfds.disable_progress_bar()
+  builder = make()
+  try:
+    builder.download_and_prepare(file_format='array_record')  # nothing where it is prepared
+  except OSError:
+    # TFDS writes to a folder of its own and renames it when complete, which fails where another process was first.
+    builder = make()
+    if not builder.is_prepared():
+      raise
+  return builder
+
+
+def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+  """The names of the image and of the label feature."""
+  features = builder.info.features
+  image, label = keys = builder.info.supervised_keys or ('image', 'label')
+  is_pair = isinstance(image, str) and isinstance(label, str) and image in features and label in features
+  kinds = ((image, tfds.features.Image), (label, tfds.features.ClassLabel))
+  if not is_pair or not all(isinstance(features[key], kind) for key, kind in kinds):
+    raise ValueError(f'tfds:{builder.name} has the features {", ".join(features)}, supervised {keys}; '
+                     'wanted an Image and a ClassLabel. Use another data set, or write it out as folder:PATH.')
+  return image, label
+
+
+def _split_names(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+  """{our split: TFDS's}; a data set with one split has 'all', splits of other names are left aside."""
+  theirs = list(builder.info.splits)
+  ours = {_SPLITS[split]: split for split in theirs if split in _SPLITS}
+  if len(theirs) == 1:
+    return {'all': theirs[0]}
+  if theirs and 'train' not in ours:
+    raise ValueError(f'tfds:{builder.name} has the splits {", ".join(theirs)}; wanted train. Write it out as folder:PATH.')
+  return ours
+
+
+def describe(builder: tfds.core.DatasetBuilder) -> Info:
+  """Class names, and counts where the data is prepared."""
+  _, label = _keys(builder)
+  counts = {ours: int(builder.info.splits[theirs].num_examples) for ours, theirs in _split_names(builder).items()}
+  return Info(tuple(builder.info.features[label].names), counts)
+
+
+def published(builder: tfds.core.DatasetBuilder) -> tuple[tuple[str, ...], dict[str, Examples]]:
+  """(class names, the published splits). An id is 'split/id' where the data set has ids, else 'split/row'."""
+  image, label = _keys(builder)
+  features = builder.info.features
+  has_ids = 'id' in features and isinstance(features['id'], tfds.features.Text)
+
+  def examples(split: str) -> Examples:
+    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+    def parse(index: int, record: bytes) -> Example:
+      row = tf_example_pb2.Example.FromString(record).features.feature
+      name = row['id'].bytes_list.value[0].decode() if has_ids else f'{index:06d}'
+      target = row[label].int64_list.value[0]
+      if target < 0:
+        raise ValueError(f'{split}/{name} of tfds:{builder.name} has no label ({target}). '
+                         'Write the labelled part out as folder:PATH.')
+      return Example(f'{split}/{name}', target, row[image].bytes_list.value[0])
+
+    def read(indices: Sequence[int]) -> list[Example]:
+      records = source.__getitems__(list(indices))  # a whole list at a time, which ArrayRecord reads in parallel
+      return [parse(index, record) for index, record in zip(indices, records)]
+
+    return Examples(len(source), read)
+
+  return tuple(features[label].names), {ours: examples(theirs) for ours, theirs in _split_names(builder).items()}

@@ -1,0 +1,105 @@
+"""What was found, in sentences computed from the numbers and no stronger than they are."""
+import math
+
+import pandas as pd
+
+from tlx.report import numbers
+from tlx.report.folder import Results
+from tlx.report.formats import percent, probability
+from tlx.report.tables import arrow
+
+
+def progress(results: Results) -> str:
+  """How much of the plan is done, as a phrase."""
+  runs, planned = results.runs, results.plan.get('num_runs')
+  chosen, failed = len(numbers.tested(results)), int((runs['status'] != 'ok').sum())
+  done = f'{len(runs)} of {planned} runs done' if planned else f'{len(runs)} runs done (the plan does not say of how many)'
+  partial = ' (partial: numbers will change)' if planned and len(runs) < planned else ''
+  return f'{done}{partial}; {count(chosen, "chosen run")} tested; {failed} diverged.'
+
+
+def sentences(results: Results) -> dict[str, list[str]]:
+  """{'source → target': what was found there}: the method validation prefers at each size, the transfer gain, how deep to freeze."""
+  means = numbers.means(results)
+  if not len(means):
+    return {'Nothing yet': ['No chosen run has seen the test set yet: there is nothing to compare.']}
+  against, depths = numbers.differences(results, results.baseline), numbers.depths(results)
+  reference = numbers.scratch(results)
+  gains = numbers.gains(results, reference)
+  found = {}
+  for pair in results.pairs:
+    part = _of(means, *pair)
+    lines = [_preferred(row, len(part[part['shots'] == row['shots']]), results.baseline, against) for row in _best(part)]
+    if results.baseline and len(part) and not len(_of(against, *pair)):
+      lines.append(f'No run can be paired with one of the baseline {results.baseline} yet.')
+    if reference and len(_of(gains, *pair)):
+      lines.append(_transfer(_of(gains, *pair), reference))
+    if len(_of(depths, *pair)):
+      lines.append(_freezing(_of(depths, *pair)))
+    if lines:
+      found[arrow(*pair)] = lines
+  return found
+
+
+def _of(frame: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
+  return frame[(frame['source'] == source) & (frame['target'] == target)]
+
+
+def _best(part: pd.DataFrame) -> list[dict]:
+  """For each size the row with the best mean validation accuracy: the test set must not choose, not even here."""
+  ranked = part.sort_values(['shots', 'val_mean'], ascending=[True, False], kind='stable')
+  return ranked.drop_duplicates('shots').to_dict('records')
+
+
+def _preferred(row: dict, num_methods: int, baseline: str, against: pd.DataFrame) -> str:
+  half = '' if math.isnan(row['low']) else f' ± {percent((row["high"] - row["low"]) / 2)}'
+  place = f'{row["shots"]} per class'
+  score = f'{percent(row["mean"])}{half}% on the test set ({count(row["n"], "seed")})'
+  if num_methods == 1:
+    return f'{place}: {row["method"]}, the only method tested, has {score}.'
+  start = f'{place}: of {num_methods} methods {row["method"]} is best on validation, with {score}'
+  if row['method'] == baseline:
+    return f'{start}: no method does better there than this baseline.'
+  same = (against[numbers.CELL] == [row[key] for key in numbers.CELL]).all(axis=1)
+  return f'{start}; {_compared(against[same].iloc[0], baseline)}' if same.any() else f'{start}.'
+
+
+def _compared(pair: pd.Series, baseline: str) -> str:
+  change = f'{percent(pair["difference"], signed=True)} points against {baseline}'
+  if math.isnan(pair['low']):
+    return f'{change} in one pair, which says nothing about chance.'
+  change += (f' [{percent(pair["low"], True)}, {percent(pair["high"], True)}], {pair["wins"]} of {pair["n"]} pairs won, '
+             f'Holm p {probability(pair["holm_p"])}')
+  if pair['low'] <= 0 <= pair['high']:
+    return f'{change}: the interval includes 0, so no difference is shown.'
+  if pair['holm_p'] >= 0.05:
+    return f'{change}: the interval excludes 0, but the test does not survive the correction for all comparisons of its table.'
+  return f'{change}.'
+
+
+def _transfer(gains: pd.DataFrame, reference: str) -> str:
+  """How often the source helped and hurt; negative transfer is an interval wholly below 0 against a random start."""
+  sure = gains[gains['low'].notna()]
+  place = f'Starting from the source against {reference} (random start)'
+  if not len(sure):
+    return f'{place}: one pair each, so neither gain nor negative transfer can be told from chance.'
+  above, below = sure[sure['low'] > 0], sure[sure['high'] < 0]
+  text = (f'{place}: of {count(len(sure), "comparison")} {len(above)} gain (95% interval above 0), '
+          f'{len(sure) - len(above) - len(below)} include 0, {len(below)} lose (interval below 0)')
+  if not len(below):
+    return f'{text}; no negative transfer is shown.'
+  cases = [f'{method} at {", ".join(map(str, rows["shots"]))} ({", ".join(percent(d, True) for d in rows["difference"])} points)'
+           for method, rows in below.groupby('method', sort=False)]
+  return f'{text}. Negative transfer: {"; ".join(cases)}.'
+
+
+def _freezing(part: pd.DataFrame) -> str:
+  best = part[part['best']].drop_duplicates('shots', keep='last')
+  cases = [f'{frozen} of {stages} ({method}) at {", ".join(map(str, rows["shots"]))} per class'
+           for (frozen, stages, method), rows in best.groupby(['frozen_stages', 'num_stages', 'method'], sort=False)]
+  return f'Leading stages to freeze, by validation accuracy: {"; ".join(cases)}.'
+
+
+def count(n: int, noun: str) -> str:
+  """'1 seed', '2 seeds'."""
+  return f'{n} {noun}' if n == 1 else f'{n} {noun}s'

@@ -1,0 +1,133 @@
+"""One table in five dresses: Markdown, LaTeX, CSV, plain text and HTML."""
+import html
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+
+class Table(NamedTuple):
+  """`shown` holds strings for people (first column: row names), `numbers` the same and more for programs (tidy, unrounded)."""
+  name: str  # of its files
+  title: str
+  shown: pd.DataFrame
+  numbers: pd.DataFrame
+  note: str = ''
+
+
+def percent(value: float, signed: bool = False) -> str:
+  """'91.2' for 0.912, with a true minus sign; '–' for NaN.
+
+  >>> percent(-0.0312, signed=True), percent(-0.0001), percent(float('nan'))
+  ('−3.1', '0.0', '–')
+  """
+  if math.isnan(value):
+    return '–'
+  text = f'{round(100 * value, 1) + 0.0:{"+" if signed else ""}.1f}'
+  return text.replace('+0.0', '0.0').replace('-', '−')
+
+
+def quantity(value: float) -> str:
+  """Three digits and a power of a thousand: '12.3k'; '–' for NaN, '∞' for infinity.
+
+  >>> quantity(12345), quantity(0.0421), quantity(7), quantity(1.2e9)
+  ('12.3k', '0.042', '7', '1.2G')
+  """
+  if math.isnan(value):
+    return '–'
+  if math.isinf(value):
+    return '∞'
+  for size, letter in ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    if abs(value) >= 0.9995 * size:
+      return f'{value / size:.3g}{letter}' if value < 999.5 * size else f'{value / size:.0f}{letter}'
+  return f'{value:.3g}' if abs(value) >= 1 else f'{value:.2g}'
+
+
+def probability(value: float) -> str:
+  """A p-value to two digits, '<0.001' below that; '–' where there was no test."""
+  return '–' if math.isnan(value) else '<0.001' if value < 0.001 else f'{value:.2g}'
+
+
+def markdown(table: Table) -> str:
+  """The shown table as Markdown, its first column to the left and the rest to the right."""
+  cells = [[_one_line(cell).replace('\\', '\\\\').replace('|', '\\|').replace('<', '&lt;') for cell in row] for row in _rows(table)]
+  rule = [':--'] + ['--:'] * (len(cells[0]) - 1)
+  lines = ['| ' + ' | '.join(row) + ' |' for row in [cells[0], rule, *cells[1:]]]
+  return '\n'.join([f'**{_one_line(table.title)}**', '', *lines, *(['', table.note] if table.note else [])]) + '\n'
+
+
+def text(table: Table) -> str:
+  """The shown table in aligned columns for a terminal."""
+  rows = [[_one_line(cell) for cell in row] for row in _rows(table)]
+  widths = [max(map(_width, column)) for column in zip(*rows)]
+  lines = ['  '.join(_pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
+  return '\n'.join([_one_line(table.title), *lines[:1], '  '.join('-' * width for width in widths), *lines[1:],
+                    *([table.note] if table.note else [])])
+
+
+_LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}',
+          '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', '−': '$-$', '≥': r'$\ge$', '≤': r'$\le$',
+          '→': r'$\to$', '×': r'$\times$', '∞': r'$\infty$', '–': '--', '<': r'\textless{}', '>': r'\textgreater{}'}
+
+
+def latex_escape(value: str) -> str:
+  """The text with everything LaTeX would act on written out.
+
+  >>> latex_escape('lp_ft ± 5%')
+  'lp\\\\_ft $\\\\pm$ 5\\\\%'
+  """
+  return ''.join(_LATEX.get(letter, letter) for letter in _one_line(value))
+
+
+def latex(table: Table) -> str:
+  r"""The shown table as a LaTeX table with booktabs rules; wants \usepackage{booktabs}."""
+  rows = [' & '.join(map(latex_escape, row)) + r' \\' for row in _rows(table)]
+  note = [r'\par\smallskip\footnotesize ' + latex_escape(table.note)] if table.note else []
+  columns = 'l' + 'r' * (table.shown.shape[1] - 1)
+  return '\n'.join([r'\begin{table}', r'\centering', rf'\caption{{{latex_escape(table.title)}}}', rf'\label{{tab:{table.name}}}',
+                    rf'\begin{{tabular}}{{{columns}}}', r'\toprule', rows[0], r'\midrule', *rows[1:], r'\bottomrule',
+                    r'\end{tabular}', *note, r'\end{table}']) + '\n'
+
+
+def as_html(table: Table) -> str:
+  """The shown table as HTML, everything escaped, in a box that scrolls sideways rather than push the page apart."""
+  head, *body = [[html.escape(str(cell)) for cell in row] for row in _rows(table)]
+  top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
+  rows = ''.join(f'<tr><th scope="row">{row[0]}</th>' + ''.join(f'<td>{cell}</td>' for cell in row[1:]) + '</tr>\n' for row in body)
+  note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ''
+  return (f'<div class="table"><table>\n<caption>{html.escape(table.title)}</caption>\n<thead><tr>{top}</tr></thead>\n'
+          f'<tbody>\n{rows}</tbody></table></div>{note}\n')
+
+
+def save(tables: Sequence[Table], folder) -> None:
+  """Writes <name>.md, <name>.tex (both as shown) and <name>.csv (the numbers) of every table into `folder`."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for table in tables:
+    (folder / f'{table.name}.md').write_text(markdown(table), encoding='utf-8')
+    (folder / f'{table.name}.tex').write_text(latex(table), encoding='utf-8')
+    (folder / f'{table.name}.csv').write_text(table.numbers.to_csv(index=False), encoding='utf-8')
+
+
+def slug(*names: str) -> str:
+  """A file name from names: 'accuracy-mnist-digits'."""
+  return '-'.join(re.sub(r'[^\w.]+', '_', name) for name in names if name)
+
+
+def _rows(table: Table) -> list[list[str]]:
+  return [list(map(str, table.shown.columns)), *table.shown.astype(str).to_numpy().tolist()]
+
+
+def _one_line(value) -> str:
+  return ' '.join(str(value).split())
+
+
+def _width(cell: str) -> int:
+  return sum(2 if unicodedata.east_asian_width(letter) in 'WF' else 1 for letter in cell)
+
+
+def _pad(cell: str, width: int, left: bool) -> str:
+  space = ' ' * (width - _width(cell))
+  return cell + space if left else space + cell

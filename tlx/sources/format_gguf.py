@@ -1,0 +1,91 @@
+"""GGUF (llama.cpp), dequantised to float32 by the package gguf (extra `gguf`).
+
+The header is read here (layout: ggml/docs/gguf.md), with every count checked against the size of the file; gguf's own
+reader would follow a header that lies.
+"""
+import mmap
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tlx.sources._files import need
+
+_SCALARS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q', 12: 'd'}
+_STRING, _ARRAY = 8, 9
+
+
+def matches(path: Path) -> bool:
+  return path.suffix == '.gguf'
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+  """({'blk.0.attn_q.weight': array [out, in]}, {'llama.block_count': 30, 'tokenizer.ggml.tokens': [...], ...}).
+
+  Quantised and half-precision tensors become float32.
+  """
+  gguf = need('gguf', 'gguf')
+  with path.open('rb') as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    header = _Header(data)
+    if data[:4] != b'GGUF' or header.number('I', skip=4) not in (2, 3):
+      raise ValueError('it is not GGUF of version 2 or 3, little-endian')
+    num_tensors, num_values = header.number('Q'), header.number('Q')
+    metadata: dict[str, Any] = {}
+    for _ in range(num_values):
+      key = header.string()
+      metadata[key] = header.value(header.number('I'))
+    entries = []
+    for _ in range(num_tensors):
+      name, rank = header.string(), header.number('I')
+      entries.append((name, header.numbers('Q', rank)[::-1], header.number('I'), header.number('Q')))
+    alignment = metadata.get('general.alignment', 32)
+    start = -(-header.position // alignment) * alignment
+    return _tensors(gguf, data, start, entries), metadata
+
+
+def _tensors(gguf, data: mmap.mmap, start: int, entries: list) -> dict[str, np.ndarray]:
+  arrays: dict[str, np.ndarray] = {}
+  for name, shape, code, offset in entries:
+    kind = gguf.GGMLQuantizationType(code)
+    per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    size, row = int(np.prod(shape, dtype=object)), shape[-1] if shape else 1
+    end = start + offset + size // per_block * block_bytes
+    if name in arrays or row % per_block or end > len(data):
+      raise ValueError(f'{name}: {kind.name} {shape} ends at byte {end} of {len(data)}, has broken rows, or is there twice')
+    raw = np.frombuffer(data[start + offset:end], np.uint8).reshape(*shape[:-1], row // per_block * block_bytes)
+    plain = kind.name in ('I8', 'I16', 'I32', 'I64', 'F64')
+    values = raw.view(f'{kind.name[0].lower()}{block_bytes}') if plain else gguf.dequantize(raw, kind)
+    arrays[name] = values.reshape(shape)
+  return arrays
+
+
+class _Header:
+  """Reads forward through the header; struct refuses a count that the rest of the file cannot hold."""
+
+  def __init__(self, data: mmap.mmap):
+    self.data, self.position = data, 0
+
+  def numbers(self, code: str, count: int) -> list:
+    values = struct.unpack_from(form := f'<{count}{code}', self.data, self.position)
+    self.position += struct.calcsize(form)
+    return list(values)
+
+  def number(self, code: str, skip: int = 0) -> Any:
+    self.position += skip
+    return self.numbers(code, 1)[0]
+
+  def string(self) -> str:
+    return self.numbers('s', self.number('Q'))[0].decode('utf-8', 'replace')
+
+  def value(self, kind: int, depth: int = 0) -> Any:
+    if kind == _STRING:
+      return self.string()
+    if kind != _ARRAY:
+      return self.number(_SCALARS[kind])
+    inner, count = self.number('I'), self.number('Q')
+    if inner in _SCALARS:
+      return self.numbers(_SCALARS[inner], count)
+    if count > len(self.data) - self.position or depth > 8:
+      raise ValueError(f'the header has an array of {count} values at byte {self.position}, nested {depth} deep')
+    return [self.value(inner, depth + 1) for _ in range(count)]

@@ -1,0 +1,21 @@
+"""safetensors, alone or sharded with an index; the official reader checks the header before any array is made."""
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+from tlx.sources._files import sharded
+
+
+def matches(path: Path) -> bool:
+  return path.name.endswith(('.safetensors', '.safetensors.index.json'))
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+  """({name: array}, the header's own key-values)."""
+  return sharded(path, _read)
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+  with safetensors.safe_open(path, 'np') as file:
+    return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)

@@ -1,0 +1,50 @@
+"""TensorFlow.js: a weights manifest (or model.json) and its shards, quantised ones too.
+
+Format and dequantisation as in tfjs-core/src/io/io_utils.ts (`decodeWeights`): value * scale + min in double precision,
+rounded to float32; int32 tensors to the nearest integer; float16 is widened.
+"""
+import json
+from pathlib import Path
+
+import numpy as np
+
+from tlx.sources._files import inside
+
+_DTYPES = ('float32', 'int32', 'bool', 'uint8', 'complex64')
+_QUANTISED = ('uint8', 'uint16', 'float16')
+
+
+def matches(path: Path) -> bool:
+  return path.name.endswith('manifest.json') or path.name == 'model.json'
+
+
+def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+  """({name: array}, {}).
+
+  Raises:
+    ValueError: the shards of a group hold more or fewer bytes than its tensors, or a dtype that holds no numbers.
+  """
+  index = json.loads(path.read_bytes())
+  arrays: dict[str, np.ndarray] = {}
+  for group in index['weightsManifest'] if isinstance(index, dict) else index:
+    data, start = b''.join((path.parent / inside(name)).read_bytes() for name in group['paths']), 0
+    for entry in group['weights']:
+      dtype, shape = np.dtype(entry.get('quantization', entry)['dtype']), [int(n) for n in entry['shape']]
+      size = int(np.prod(shape, dtype=object))
+      if entry['dtype'] not in _DTYPES or ('quantization' in entry and dtype.name not in _QUANTISED):
+        raise ValueError(f'{entry["name"]} has dtype {entry["dtype"]} stored as {dtype}')
+      if entry['name'] in arrays or min(shape, default=0) < 0 or start + size * dtype.itemsize > len(data):
+        raise ValueError(f'{entry["name"]} {shape} is there twice, or its shards {group["paths"]} end at byte {len(data)}')
+      values = np.frombuffer(data, dtype, size, start).reshape(shape)
+      arrays[entry['name']] = _dequantise(values, entry) if 'quantization' in entry else values
+      start += size * dtype.itemsize
+    if start != len(data):
+      raise ValueError(f'the shards {group["paths"]} have {len(data)} bytes, their tensors need {start}')
+  return arrays, {}
+
+
+def _dequantise(values: np.ndarray, entry: dict) -> np.ndarray:
+  if values.dtype == np.float16:
+    return values.astype(np.float32)
+  exact = values * np.float64(entry['quantization']['scale']) + np.float64(entry['quantization']['min'])
+  return (np.floor(exact + 0.5) if entry['dtype'] == 'int32' else exact).astype(entry['dtype'])
