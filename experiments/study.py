@@ -2,6 +2,7 @@
 
 The same command continues an interrupted study. --dry_run shows what would run. --config.a.b=x overrides a field.
 """
+import contextlib
 import os
 import signal
 import sys
@@ -9,9 +10,25 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tlx.study.config import missing_field
+
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The study: a file of configs/, with :argument where it takes one.')
+CONFIG_PARSER = flags.FLAGS['config'].parser
 WORKDIR = flags.DEFINE_string('workdir', None, 'The folder for all that the study finds.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print cells, programs, memory and FLOPs, and stop.')
+
+
+def parse(argv: list[str]) -> list[str]:
+  """absl's parsing, with an unreadable config or a wrong --config.a.b=x as one line that says what there is instead."""
+  try:
+    return app.parse_flags_with_usage(argv)
+  except Exception as error:  # a config file may raise anything
+    reason = f'{type(error).__name__}: {error}'
+    with contextlib.suppress(Exception):
+      config = CONFIG_PARSER.parse(next(a for a in argv if a.startswith('--config=')).partition('=')[2])
+      paths = [a.partition('=')[0].removeprefix('--') for a in argv if a.startswith('--config.')]
+      reason = next(filter(None, (missing_field(config, path) for path in paths)), reason)
+    sys.exit(f'Error: {reason}')
 
 
 def main(argv: list[str]) -> None:
@@ -35,7 +52,7 @@ def main(argv: list[str]) -> None:
     workdir = run.run(CONFIG.value, WORKDIR.value)
     print(report.summary(workdir))
     print(f'Report: {report.write(workdir)}')
-  except ValueError as error:
+  except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:
     print(f'Interrupted; {WORKDIR.value} holds all that was done. The same command continues.', file=sys.stderr)
@@ -43,4 +60,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
-  app.run(main)
+  app.run(main, flags_parser=parse)

@@ -150,12 +150,14 @@ def test_dry_run_shows_the_plan_and_touches_no_data(study, tmp_path):
 @pytest.mark.parametrize('flags, words', [
     (('--config.targets.digits.dataset=uci_digit',), "Did you mean 'uci_digits'"),
     (('--config.targets.digits.dataset=folder:/nowhere',), '/nowhere'),
-    (('--config.methods.probe.init=sauce',), "'source' or 'random'"),
+    (('--config.methods.scratch.init=sauce',), "'source' or 'random'"),
     (('--config.baseline=scrtch',), "Did you mean 'scratch'"),
     (('--config.shots=(1, 500)',), '500 shots'),
     (('--config.train.schedule=cosin',), "Did you mean 'cosine'"),
     (('--config.train.tune=heads',), "Did you mean 'head'"),
-    (('--config.trian.steps=3',), 'trian'),
+    (('--config.trian.steps=3',), "Did you mean 'train'"),
+    (('--config.train.steps=many',), 'many'),
+    (('--config=nowhere.py',), 'nowhere.py'),
     (('--config.sources.turned.backbone.name=mpl',), "Did you mean 'mlp'"),
     (('--config.train.norm=living',), "'frozen' or 'live'"),
 ])

@@ -3,6 +3,7 @@
 A config file starts from `base()`, so that every field it may set or a flag may override stands there with its default.
 """
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,6 +100,19 @@ def named(value: str | Mapping[str, Any], key: str = 'name') -> tuple[str, dict[
   if key not in value:
     raise ValueError(f'{dict(value)} lacks the field {key!r} that names the plug-in.')
   return value[key], {name: option for name, option in value.items() if name != key}
+
+
+def missing_field(config: Any, path: str) -> str:
+  """What is wrong with 'config.a.b' as the name of a field that is there, or ''."""
+  where, *names = re.sub(r'\[\d+\]', '', path).split('.')
+  for name in names:
+    if not isinstance(config, ml_collections.ConfigDict):
+      return ''
+    if name not in config:
+      return (f'{where} has no field {name!r}; it has {", ".join(config)}.{closest(name, config)} '
+              'A field that the config file does not set is added there.')
+    where, config = f'{where}.{name}', config[name]
+  return ''
 
 
 def _fields(where: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
