@@ -39,7 +39,6 @@ def main(argv: list[str]) -> None:
     raise app.UsageError('Say what to run and where to: --config=configs/FILE.py --workdir=DIR (or --dry_run).')
   import jax  # after the flags are known to be right: it takes a second
 
-  from tlx import report
   from tlx.study import dry_run, run
   from tlx.train import mesh
   logging.set_verbosity(logging.WARNING)  # JAX looks for accelerators aloud
@@ -49,7 +48,8 @@ def main(argv: list[str]) -> None:
     if DRY_RUN.value:
       print(dry_run.describe(CONFIG.value))
       return
-    workdir = run.run(CONFIG.value, WORKDIR.value)
+    workdir = run.run(CONFIG.value, str(WORKDIR.value))
+    from tlx import report
     print(report.summary(workdir))
     print(f'Report: {report.write(workdir)}')
   except (ValueError, OSError) as error:

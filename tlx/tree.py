@@ -2,6 +2,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,7 +22,7 @@ def map_named(function: Callable, tree: PyTree, *rest: PyTree) -> PyTree:
   return jax.tree_util.tree_map_with_path(lambda path, *leaves: function(path_name(path), *leaves), tree, *rest)
 
 
-def named_leaves(tree: PyTree) -> list[tuple[str, object]]:
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
   """[(name, leaf)] in tree order.
 
   >>> named_leaves({'stem': {'kernel': 1, 'bias': 0}})

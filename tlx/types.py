@@ -33,8 +33,8 @@ class Network(NamedTuple):
 class Batch(NamedTuple):
   """Inputs [B, ...], targets [B, ...] and mask [B]; the mask is 0.0 on padding, and metrics are sums over it."""
   inputs: PyTree
-  targets: Array
-  mask: Array
+  targets: PyTree
+  mask: PyTree
 
 
 class Task(NamedTuple):

@@ -85,5 +85,5 @@ def test_bad_options(policy, options, words):
 
 
 def test_unknown_policy_lists_what_there_is():
-  with pytest.raises(ValueError, match="Unknown freezing 'haed'; have after, all.*Did you mean 'head'"):
+  with pytest.raises(ValueError, match=r"Unknown freezing 'haed'; have after, all.*Did you mean 'head'"):
     plug('freezing', 'haed')

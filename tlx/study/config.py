@@ -126,7 +126,7 @@ def _fields(where: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, An
     number = isinstance(default, (int, float)) and isinstance(value, (int, float)) and not isinstance(value, bool)
     plugin = name in ('tune', 'optimizer', 'backbone') and isinstance(value, (str, Mapping))
     sequence = isinstance(default, tuple) and isinstance(value, (list, tuple))
-    if not (number or plugin or sequence or isinstance(value, type(default)) or isinstance(default, dict) and isinstance(value, Mapping)):
+    if not (number or plugin or sequence or isinstance(value, type(default)) or (isinstance(default, dict) and isinstance(value, Mapping))):
       raise ValueError(f'{where}.{name} takes a {type(default).__name__} such as {default!r}, got {value!r}.')
     if isinstance(default, int) and isinstance(value, float) and value != int(value):
       raise ValueError(f'{where}.{name} takes a whole number, got {value!r}.')

@@ -13,7 +13,7 @@ from tlx.plug import plug
 from tlx.study.config import named
 from tlx.tasks import classification
 from tlx.train import cohort, fit, step
-from tlx.types import Cell, Network, Task, Variables
+from tlx.types import Cell, Network, Variables
 
 
 class Cohort(NamedTuple):
@@ -105,7 +105,8 @@ def sizes(shapes: Variables) -> list[tuple[str, int]]:
 
 def table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any]]:
   """What the study will cost: a row a cohort, sources first. Memory is parameters, gradients and optimizer state of its runs."""
-  rows, programs = [], set()
+  rows: list[dict[str, Any]] = []
+  programs: set[tuple] = set()
   pretraining = [(f'source {name}', source, classes_of(study, source), {'phases': (source['train'],)}, 1)
                  for name, source in study['sources'].items()]
   transfers = [(c.id, study['sources'][c.cells[0].source], classes_of(study, study['targets'][c.cells[0].target]),
@@ -145,7 +146,7 @@ def _layer_rates(groups, stages, rates: Mapping[str, float], decay: float):
   return tuple(labels), tuple(sorted(layered.items()))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _build(backbone: str, num_classes: int) -> Network:
   name, options = named(json.loads(backbone))
   options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
@@ -159,16 +160,16 @@ _info = functools.lru_cache(maxsize=None)(datasets.info)
 _task = functools.lru_cache(maxsize=None)(classification.task)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _shapes(network: Network, image_shape: tuple[int, ...]) -> Variables:
   return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), np.float32))
 
 
-@functools.lru_cache(maxsize=None)
 def _flops(network: Network, plan: fit.PhasePlan, image_shape: tuple[int, ...]) -> float:
-  shapes = _shapes(network, image_shape)
+  """FLOPs of one step of a phase."""
   inputs = jax.ShapeDtypeStruct((plan.batch_size, *image_shape), np.uint8)
-  return cohort.step_flops(network, plan.task, plan.phase, shapes.params, shapes.stats, inputs)
+  trained = frozenset(name for name, group in plan.phase.labels if group != 'frozen')
+  return cohort.gradient_flops(network, plan.task, trained, plan.phase.frozen_norms, inputs)
 
 
 def _image_shape(source: Mapping[str, Any]) -> tuple[int, ...]:

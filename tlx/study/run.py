@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -145,7 +145,7 @@ def _initial(network: Network, shapes: Variables, source: Source, seeds: list[in
   return {stage: params.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}, stats
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _initialiser(network: Network, stages: tuple[str, ...], image_shape: tuple[int, ...]) -> Callable:
   """key -> (params, stats) of `stages`, as a compiled program; the other stages are not computed."""
   def fresh(key):
@@ -203,11 +203,11 @@ def _choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
       if cell.shots == shots:
         settings.setdefault((cell.learning_rate, cell.weight_decay), []).append(cell)
 
-    def quality(cells: list[Cell]) -> tuple:
+    def quality(cells: Iterable[Cell]) -> tuple[bool, float, float]:
       values = [outcomes[cell]['val'] for cell in cells]
       finite = all(outcomes[cell]['status'] == 'ok' and value['loss'] is not None for cell, value in zip(cells, values))
-      mean = lambda name: np.mean([np.nan if value[name] is None else value[name] for value in values])
-      return finite, mean('accuracy'), -np.nan_to_num(mean('loss'), nan=np.inf)
+      mean = lambda name: float(np.mean([np.nan if value[name] is None else value[name] for value in values]))
+      return finite, mean('accuracy'), -float(np.nan_to_num(mean('loss'), nan=np.inf))
 
     chosen |= set(max(settings.values(), key=quality))
   return chosen
@@ -250,7 +250,7 @@ def _history(fitted: fit.Fitted, row: int) -> list[dict[str, Any]]:
           for line in fitted.progress['history']]
 
 
-def _label_text(groups: list[Mapping[str, str]]) -> str:
+def _label_text(groups: list[dict[str, str]]) -> str:
   """Every parameter's group, a line each, phase by phase."""
   return ''.join(f'phase {i}\n' + ''.join(f'  {group:<8} {name}\n' for name, group in labels.items()) for i, labels in enumerate(groups))
 

@@ -84,8 +84,8 @@ def done(workdir: epath.Path, run_id: str) -> bool:
   return (workdir / 'runs' / run_id / 'result.json').exists()
 
 
-def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], history: list[Mapping[str, Any]], labels: str,
-              predictions: Mapping[str, np.ndarray] | None, result: Mapping[str, Any]) -> None:
+def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], history: list[dict[str, Any]], labels: str,
+              predictions: dict[str, Any] | None, result: Mapping[str, Any]) -> None:
   """Writes a run's folder, its result.json last."""
   folder = workdir / 'runs' / run_id
   folder.mkdir(parents=True, exist_ok=True)
@@ -104,13 +104,13 @@ def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:
   Raises:
     ValueError: no such run, or a damaged checkpoint.
   """
-  workdir = epath.Path(workdir)
-  if not done(workdir, run_id):
-    raise ValueError(f'No finished run {run_id!r} in {workdir}.')
-  result = checkpoint.read_json(workdir / 'runs' / run_id / 'result.json')
-  own, stats = trained(workdir / 'cohorts' / result['cohort'] / 'checkpoints', result['row'])
+  folder = epath.Path(workdir)
+  if not done(folder, run_id):
+    raise ValueError(f'No finished run {run_id!r} in {folder}.')
+  result = checkpoint.read_json(folder / 'runs' / run_id / 'result.json')
+  own, stats = trained(folder / 'cohorts' / result['cohort'] / 'checkpoints', result['row'])
   if result['init'] == 'source':
-    base, _ = trained(workdir / 'sources' / result['cell']['source'] / 'checkpoints', 0)
+    base, _ = trained(folder / 'sources' / result['cell']['source'] / 'checkpoints', 0)
     for stage, leaves in base.items():
       own[stage] = _over(own.get(stage, {}), leaves) if stage != result['head'] else own[stage]
   return own, stats

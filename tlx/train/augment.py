@@ -1,5 +1,5 @@
 """Random augmentation of image batches on the device, a pure function of the key."""
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def _mixup(key: Array, batch: Batch, alpha: float) -> Batch:
   return batch._replace(inputs=mix(batch.inputs), targets=mix(batch.targets))
 
 
-AUGMENTATIONS = {'crop': _crop, 'shift': _shift, 'flip': _flip, 'mixup': _mixup}
+AUGMENTATIONS: dict[str, Callable[..., Batch]] = {'crop': _crop, 'shift': _shift, 'flip': _flip, 'mixup': _mixup}
 
 
 def augment(key: Array, batch: Batch, options: Mapping[str, float], num_classes: int) -> Batch:

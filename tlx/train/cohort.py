@@ -7,17 +7,16 @@ A single run has its batches split over the devices instead.
 import functools
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from tlx.train import mesh as meshes
 from tlx.train.feed import Arrays
-from tlx.train.step import Hyper, Phase, normalise, split, start, train_step
-from tlx.tree import merge
+from tlx.train.step import Hyper, Phase, gradient, normalise, split, train_step
+from tlx.tree import map_named, merge, named_leaves
 from tlx.types import Array, Batch, Network, PyTree, RunState, Task, Variables
 
 
@@ -73,7 +72,8 @@ class Program:
   """A function of (one run, shared) as a compiled program over [R] runs; compiles once a shape and keeps account of it."""
 
   def __init__(self, function: Callable, mesh: jax.sharding.Mesh):
-    self.mesh, self.compile_seconds, self.compiled = mesh, 0.0, {}
+    self.mesh, self.compile_seconds = mesh, 0.0
+    self.compiled: dict[tuple, Any] = {}
 
     def over_runs(runs: PyTree, shared: PyTree) -> PyTree:
       if jax.default_backend() == 'cpu':
@@ -95,21 +95,23 @@ class Program:
     return self.compiled[shapes](runs, shared)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def program(function: Callable, network: Network, task: Task, phase: Phase, mesh: jax.sharding.Mesh) -> Program:
   """The program of `advance` or `evaluate`; equal arguments give the same one, compiled once."""
   return Program(function(network, task, phase), mesh)
 
 
-def step_flops(network: Network, task: Task, phase: Phase, params: PyTree, stats: PyTree, inputs: jax.ShapeDtypeStruct) -> float:
-  """FLOPs of one training step on `inputs` [B, H, W, C], as XLA counts them; takes shapes, computes nothing."""
-  scalar = jax.ShapeDtypeStruct((), np.float32)
-  hyper = Hyper(scalar, scalar, scalar)
+@functools.cache
+def gradient_flops(network: Network, task: Task, trained: frozenset[str], frozen_norms: frozenset[str],
+                   inputs: jax.ShapeDtypeStruct) -> float:
+  """FLOPs of the loss and the gradients of the leaves `trained` on `inputs` [B, ...], as XLA counts them; computes nothing.
+
+  The optimizer's few operations a parameter and augmentation are left out.
+  """
+  shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *inputs.shape[1:]), np.float32))
+  labels = map_named(lambda name, _: 'train' if name in trained else 'frozen', shapes.params)
+  phase = Phase(tuple(named_leaves(labels)), (), frozen_norms)
   batch = Batch(inputs, jax.ShapeDtypeStruct(inputs.shape[:1], np.int32), jax.ShapeDtypeStruct(inputs.shape[:1], np.float32))
-
-  def step(params, stats, batch, hyper):
-    trainable, frozen = split(params, phase)
-    return train_step(network, task, phase, start(trainable, stats, phase, hyper), frozen, batch, jax.random.key(0), hyper)
-
-  cost = jax.jit(step).lower(params, stats, batch, hyper).cost_analysis()
+  run = lambda trainable, frozen, stats, batch: gradient(network, task, phase, trainable, frozen, stats, batch, jax.random.key(0))
+  cost = jax.jit(run).lower(*split(shapes.params, phase), shapes.stats, batch).cost_analysis()
   return float((cost or {}).get('flops', float('nan')))

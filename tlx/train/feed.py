@@ -3,13 +3,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tlx.types import Array, Batch
+from tlx.types import Batch, PyTree
 
 
 class Arrays(NamedTuple):
   """Examples [N, ...] and their targets [N], shared by all runs of a cohort."""
-  inputs: Array
-  targets: Array
+  inputs: PyTree
+  targets: PyTree
 
 
 def order(examples: np.ndarray, num_steps: int, batch_size: int, key: tuple[int, ...]) -> np.ndarray:
@@ -29,7 +29,7 @@ def padded(inputs: np.ndarray, targets: np.ndarray, batch_size: int) -> Batch:
   num_examples = len(targets)
   batch_size = min(batch_size, num_examples)
   num_batches = -(-num_examples // batch_size)
-  rows = np.arange(num_batches * batch_size)
+  rows = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)
   mask = (rows < num_examples).astype(np.float32)
-  rows = np.minimum(rows, num_examples - 1).reshape(num_batches, batch_size)
-  return Batch(inputs[rows], targets[rows], mask.reshape(num_batches, batch_size))
+  rows = np.minimum(rows, num_examples - 1)
+  return Batch(inputs[rows], targets[rows], mask)

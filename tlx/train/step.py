@@ -27,10 +27,10 @@ class Phase(NamedTuple):
 
 
 class Hyper(NamedTuple):
-  """What differs between the runs of one program: scalars."""
-  learning_rate: Array
-  weight_decay: Array
-  num_steps: Array
+  """What differs between the runs of one program: scalars, or one a run [R]; arrays or their shapes."""
+  learning_rate: PyTree
+  weight_decay: PyTree
+  num_steps: PyTree
 
 
 def normalise(inputs: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
@@ -61,25 +61,31 @@ def start(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunSt
   return RunState(jnp.zeros((), jnp.int32), trainable, stats, make_optimizer(trainable, phase, hyper).init(trainable))
 
 
-def train_step(network: Network, task: Task, phase: Phase, state: RunState, frozen: PyTree, batch: Batch, key: Array,
-               hyper: Hyper) -> tuple[RunState, dict[str, Array]]:
-  """(next state, {'loss', 'grad_norm'}); gradients, norms and optimizer state exist for the trainable leaves only.
-
-  `batch.inputs` are images as stored (uint8). Where the loss or the gradient is not finite the state stays as it is, its step too.
-  """
-  augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+def gradient(network: Network, task: Task, phase: Phase, trainable: PyTree, frozen: PyTree, stats: PyTree, batch: Batch,
+             key: Array) -> tuple[tuple[Array, PyTree], PyTree]:
+  """((loss, new stats), gradients of the trainable leaves) on a batch of images as stored (uint8)."""
+  augment_key, dropout_key = jax.random.split(key)
   batch = augment.augment(augment_key, batch, dict(phase.augment), phase.num_classes)
   batch = batch._replace(inputs=normalise(batch.inputs, phase.mean, phase.std))
 
   def loss_of(trainable: PyTree) -> tuple[Array, PyTree]:
-    variables = Variables(merge(trainable, frozen), state.stats)
-    logits, stats = network.apply(variables, batch.inputs, train=True, key=dropout_key, frozen_norms=phase.frozen_norms)
-    return task.loss(logits, batch), stats
+    variables = Variables(merge(trainable, frozen), stats)
+    logits, new_stats = network.apply(variables, batch.inputs, train=True, key=dropout_key, frozen_norms=phase.frozen_norms)
+    return task.loss(logits, batch), new_stats
 
-  (loss, stats), grads = jax.value_and_grad(loss_of, has_aux=True)(state.trainable)
+  return jax.value_and_grad(loss_of, has_aux=True)(trainable)
+
+
+def train_step(network: Network, task: Task, phase: Phase, state: RunState, frozen: PyTree, batch: Batch, key: Array,
+               hyper: Hyper) -> tuple[RunState, dict[str, Array]]:
+  """(next state, {'loss', 'grad_norm'}); gradients, norms and optimizer state exist for the trainable leaves only.
+
+  Where the loss or the gradient is not finite the state stays as it is, its step too.
+  """
+  key = jax.random.fold_in(key, state.step)
+  (loss, stats), grads = gradient(network, task, phase, state.trainable, frozen, state.stats, batch, key)
   grad_norm = optax.tree.norm(grads)
-  tx = make_optimizer(state.trainable, phase, hyper)
-  updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
+  updates, opt_state = make_optimizer(state.trainable, phase, hyper).update(grads, state.opt_state, state.trainable)
   proposed = RunState(state.step + 1, optax.apply_updates(state.trainable, updates), stats, opt_state)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
