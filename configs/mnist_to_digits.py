@@ -18,17 +18,17 @@ def get_config():
       'backbone': {'name': 'cnn', 'channels': (8, 16, 32), 'hidden': 64},
       'input': {'image_size': 16, 'channels': 1, 'mean': (0.13,), 'std': (0.3,)},
       'dataset': 'mnist_5k',
-      'train': {'steps': 1200, 'batch_size': 128, 'learning_rate': 2e-3, 'augment': {'shift': 1, 'crop': 3}},  # UCI digits fill the frame
+      'train': {'steps': 1200, 'batch_size': 128, 'learning_rate': 2e-3, 'augment': {'shift': 1, 'crop': 2}},  # UCI digits fill the frame
   }
   config.targets.digits = {'dataset': 'uci_digits'}
   config.shots = (1, 5, 20, 80)
   config.seeds = (0, 1, 2, 3, 4)
   config.train.steps = 200
   config.train.batch_size = 32
-  config.grid.learning_rate = (1e-3, 2e-3, 4e-3)
+  config.grid.learning_rate = (1e-3, 3e-3, 1e-2)
   config.methods = {
       'scratch': {'init': 'random', 'phases': [{'tune': 'all'}]},
-      'linear_probe': {'phases': [{'tune': 'head'}], 'grid': {'learning_rate': (4e-3, 1e-2, 2e-2)}},
+      'linear_probe': {'phases': [{'tune': 'head'}], 'grid': {'learning_rate': (3e-3, 1e-2, 3e-2)}},
       'full': {'phases': [{'tune': 'all'}]},
       'lp_ft': {'phases': [{'tune': 'head', 'steps': 100, 'learning_rate': 1e-2}, {'tune': 'all', 'steps': 100}]},
       'freeze_1': {'phases': [{'tune': {'policy': 'after', 'k': 1}}]},

@@ -34,6 +34,6 @@ def get_config():
   config.shots = (10, 50)
   config.train.steps = 150
   config.train.evaluations = 2
-  config.grid.learning_rate = (3e-4, 1e-3, 3e-3)
+  config.grid.learning_rate = (1e-3, 3e-3, 1e-2)
   config.baseline = 'scratch'
   return config

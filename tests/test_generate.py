@@ -101,7 +101,13 @@ def test_sampling_follows_its_key(small):
                        for seed in (0, 0, 1))
   np.testing.assert_array_equal(one, again)
   assert (one != other).any()
-  assert (one != one[:, :1]).any()  # steps draw with keys of their own
+
+
+def test_every_step_draws_with_a_key_of_its_own(small):
+  network, variables, inputs = small
+  flat = jax.tree.map(np.zeros_like, variables)  # every step has the same logits
+  tokens = np.asarray(generate(network, flat, inputs, 8, sampling=SAMPLING, key=jax.random.key(0)))
+  assert (tokens != tokens[:, :1]).any()
 
 
 def test_sampling_of_the_single_best_token_is_greedy(small):

@@ -3,6 +3,7 @@
 XLA on CPU is slow at depthwise convolutions, and at any convolution inside a loop. There, convolutions are written as shifted
 multiply-adds or as patches times a matrix; elsewhere as `lax.conv_general_dilated`. Kernels (HWIO) and results are the same.
 """
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -110,6 +111,11 @@ def _taps(x: Array, kernel: Sequence[int], stride: int, pads: Pads) -> list[Arra
           for i in range(kernel[0]) for j in range(kernel[1])]
 
 
+def max_pool(x: Array, width: int, stride: int, padding: int = 0) -> Array:
+  """The maximum over windows of an image [B, H, W, C], padded with zeros (as good as -inf after a ReLU)."""
+  return functools.reduce(jnp.maximum, _taps(x, (width, width), stride, ((padding, padding), (padding, padding))))
+
+
 class Conv(nn.Module):
   """A convolution with parameters `kernel` [h, w, C, K] (depthwise: [h, w, 1, C]) and `bias` [K]."""
   features: int
@@ -125,10 +131,14 @@ class Conv(nn.Module):
   def __call__(self, x: Array) -> Array:
     inputs = 1 if self.depthwise else x.shape[-1]
     kernel = self.param('kernel', self.kernel_init, (self.width, self.width, inputs, self.features), jnp.float32)
-    x = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.padding)
+    x = convolve(x.astype(self.dtype), self.used(kernel).astype(self.dtype), self.stride, self.padding)
     if self.use_bias:
       x = x + self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
     return x
+
+  def used(self, kernel: Array) -> Array:
+    """The kernel that convolves, given the parameter; a place for subclasses to normalise it."""
+    return kernel
 
 
 class Head(nn.Module):
@@ -150,9 +160,10 @@ class Pool(nn.Module):
     return x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
 
 
-def batch_norm(train: bool, dtype: jnp.dtype, name: str, epsilon: float = 1e-5, momentum: float = 0.9) -> nn.BatchNorm:
-  """nn.BatchNorm with statistics in float32; PyTorch's momentum m is 1 - m here.
+def batch_norm(x: Array, train: bool, name: str, epsilon: float = 1e-5, momentum: float = 0.9) -> Array:
+  """x through an nn.BatchNorm with statistics in float32; PyTorch's momentum m is 1 - m here.
 
   The running variance takes the batch's biased variance in, where PyTorch takes the unbiased one.
   """
-  return nn.BatchNorm(not train, momentum=momentum, epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
+  norm = nn.BatchNorm(momentum=momentum, epsilon=epsilon, dtype=x.dtype, use_fast_variance=False, name=name)
+  return norm(x, use_running_average=not train)

@@ -1,29 +1,40 @@
 """A small convolutional network for small images, which trains in milliseconds a step on a laptop."""
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import chain
-from tlx.backbones._layers import Conv, Head, batch_norm, choose, compute_dtype, he_normal, sizes
+from tlx.backbones._layers import Conv, Head, batch_norm, choose, compute_dtype, he_normal, resolve, sizes
 from tlx.types import Array, Network
 
 
-def build(num_classes: int, *, channels: Sequence[int] = (16, 32, 64), hidden: int = 64, norm: str = 'none',
-          dtype: str = 'float32') -> Network:
-  """The network with stages block1, block2, ... (each halves the image), fc and head.
+class Options(NamedTuple):
+  """Sizes that suit images of 16 to 32 px.
 
-  `norm` is 'none', 'batch' or 'group' (groups of 8 channels, or one group where 8 does not divide them). The dense stage
-  flattens, so its parameters fit images of the size that `init` saw.
+  channels: the width of each block; every block halves the image
+  hidden: the width of the dense stage, which flattens, so that its parameters fit images of the size `init` saw
+  norm: 'none', 'batch' or 'group' (groups of 8 channels, or one group where 8 does not divide them)
+  """
+  channels: tuple[int, ...] = (16, 32, 64)
+  hidden: int = 64
+  norm: str = 'none'
+  dtype: str = 'float32'
+
+
+def build(num_classes: int, **options: Any) -> Network:
+  """The network with stages block1, block2, ..., fc and head.
 
   Raises:
     ValueError: a bad option.
   """
-  channels, (hidden,) = sizes('channels', channels), sizes('hidden', (hidden,))
-  norm, compute = choose('norm', norm, ('none', 'batch', 'group')), compute_dtype(dtype)
-  blocks = [(f'block{i}', Block(width, norm, compute)) for i, width in enumerate(channels, 1)]
-  return chain([*blocks, ('fc', Dense(hidden, compute)), ('head', Head(num_classes))])
+  o = resolve(Options(), {}, None, options)
+  choose('norm', o.norm, ('none', 'batch', 'group'))
+  sizes('hidden', (o.hidden,))
+  dtype = compute_dtype(o.dtype)
+  blocks = [(f'block{i}', Block(channels, o.norm, dtype)) for i, channels in enumerate(sizes('channels', o.channels), 1)]
+  return chain([*blocks, ('fc', Dense(o.hidden, dtype)), ('head', Head(num_classes))])
 
 
 class Block(nn.Module):
@@ -39,7 +50,7 @@ class Block(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     x = Conv(self.channels, stride=2, padding=1, use_bias=self.norm == 'none', dtype=self.dtype, name='conv')(x)
     if self.norm == 'batch':
-      x = batch_norm(train, self.dtype, 'norm')(x)
+      x = batch_norm(x, train, 'norm')
     if self.norm == 'group':
       size = 8 if self.channels % 8 == 0 else self.channels
       x = nn.GroupNorm(None, size, dtype=self.dtype, use_fast_variance=False, name='norm')(x)
@@ -57,7 +68,7 @@ class Dense(nn.Module):
     return nn.relu(nn.Dense(self.width, dtype=self.dtype, kernel_init=he_normal, name='linear')(x))
 
 
-def tiny() -> tuple[dict, np.ndarray]:
+def tiny() -> tuple[dict[str, Any], np.ndarray]:
   """Build options and example inputs of a tiny network, for tests."""
   inputs = np.random.default_rng(0).normal(size=(4, 9, 8, 2)).astype('float32')
   return {'num_classes': 3, 'channels': (4, 8), 'hidden': 6, 'norm': 'batch'}, inputs

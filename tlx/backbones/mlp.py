@@ -1,23 +1,30 @@
 """A multilayer perceptron: flattened inputs through dense layers with ReLU."""
-from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import chain
-from tlx.backbones._layers import Head, compute_dtype, he_normal, sizes
+from tlx.backbones._layers import Head, compute_dtype, he_normal, resolve, sizes
 from tlx.types import Array, Network
 
 
-def build(num_classes: int, *, widths: Sequence[int] = (128, 128, 128, 64), dtype: str = 'float32') -> Network:
+class Options(NamedTuple):
+  """The width of each dense layer."""
+  widths: tuple[int, ...] = (128, 128, 128, 64)
+  dtype: str = 'float32'
+
+
+def build(num_classes: int, **options: Any) -> Network:
   """The network with stages dense1, dense2, ... and head.
 
   Raises:
     ValueError: a bad option.
   """
-  widths, compute = sizes('widths', widths), compute_dtype(dtype)
-  return chain([*((f'dense{i}', Layer(width, compute)) for i, width in enumerate(widths, 1)), ('head', Head(num_classes))])
+  o = resolve(Options(), {}, None, options)
+  layers = [(f'dense{i}', Layer(width, compute_dtype(o.dtype))) for i, width in enumerate(sizes('widths', o.widths), 1)]
+  return chain([*layers, ('head', Head(num_classes))])
 
 
 class Layer(nn.Module):
@@ -31,6 +38,6 @@ class Layer(nn.Module):
     return nn.relu(nn.Dense(self.width, dtype=self.dtype, kernel_init=he_normal, name='linear')(x))
 
 
-def tiny() -> tuple[dict, np.ndarray]:
+def tiny() -> tuple[dict[str, Any], np.ndarray]:
   """Build options and example inputs of a tiny network, for tests."""
   return {'num_classes': 3, 'widths': (6, 5)}, np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype('float32')

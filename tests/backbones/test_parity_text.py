@@ -1,0 +1,238 @@
+"""Language backbones against the official implementations (third_party/parity), with tiny random weights."""
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tlx.backbones import fill, gpt2
+from tlx.plug import plug
+
+PARITY = Path(__file__).parents[2] / 'third_party' / 'parity'
+SMALL = {'vocab_size': 97, 'dim': 48, 'depth': 3}
+OTHER = {'vocab_size': 89, 'dim': 32, 'depth': 2}
+CASES = {
+    'bert': ('bert', {**SMALL, 'heads': 4, 'mlp_dim': 80, 'max_positions': 32}),
+    'gpt2': ('gpt2', {**SMALL, 'heads': 4, 'max_positions': 32}),
+    'gpt2_padded': ('gpt2', {**OTHER, 'heads': 2, 'max_positions': 40}),
+    'llama': ('llama', {**SMALL, 'heads': 6, 'kv_heads': 2, 'mlp_dim': 80, 'rope_theta': 1e4, 'norm_eps': 1e-6}),
+    'llama_untied': ('llama', {**OTHER, 'heads': 4, 'kv_heads': 1, 'head_dim': 12, 'mlp_dim': 40, 'rope_theta': 5e4,
+                               'norm_eps': 1e-6, 'tied': False}),
+    'qwen2': ('llama', {**OTHER, 'heads': 4, 'kv_heads': 2, 'mlp_dim': 40, 'rope_theta': 1e6, 'norm_eps': 1e-6,
+                        'qkv_bias': True}),
+}
+
+
+def official(case):
+  """(the file's arrays, the official inputs, the official outputs)."""
+  outputs = dict(np.load(PARITY / f'{case}.npz'))
+  inputs = {name: outputs.pop(name).astype('int32') for name in ('ids', 'mask') if name in outputs}
+  return load_file(PARITY / f'{case}.safetensors'), inputs, outputs
+
+
+def load(case, arrays, inputs, **changes):
+  """(the network, its variables from the arrays)."""
+  backbone, options = CASES[case]
+  module, options = plug('backbones', backbone), {**options, **changes}
+  network = module.build(**options)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
+  return network, fill(shapes, arrays, module.names(arrays, **options), ignore=module.IGNORE)[0]
+
+
+@functools.cache
+def activations(case, **changes):
+  """What every stage gives under the official names, and the official outputs."""
+  arrays, inputs, outputs = official(case)
+  network, variables = load(case, arrays, inputs, **changes)
+
+  @jax.jit
+  def by_stage(variables, x):
+    states = []
+    for i, stage in enumerate(network.stages):
+      x, _ = network.apply(variables, x, train=False, start=i, stop=i + 1)
+      if isinstance(x, dict):
+        # The official list of hidden states has the last one after the last norm only.
+        states = [*(states[:-1] if stage == 'norm' else states), x['hidden']]
+    return {**{f'hidden{i}': state for i, state in enumerate(states)}, 'last': states[-1], 'pooled': x, 'logits': x}
+
+  return by_stage(variables, inputs), outputs
+
+
+def drawn(network, inputs):
+  """Random variables; a program of its own to initialise them takes longer to compile than the network."""
+  generator = np.random.default_rng(0)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
+  return jax.tree.map(lambda leaf: generator.normal(scale=0.3, size=leaf.shape).astype(leaf.dtype), shapes)
+
+
+def relative_error(got, want):
+  return np.abs(np.asarray(got, np.float32) - want).max() / np.abs(want).max()
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_every_official_activation(case):
+  found, outputs = activations(case)
+  compared = [name for name in outputs if name in found]
+  assert len(compared) >= 4
+  errors = {name: relative_error(found[name], outputs[name]) for name in compared}
+  assert max(errors.values()) < 1e-5, errors
+
+
+@pytest.mark.parametrize('case', ['gpt2', 'llama'])
+def test_mean_nll(case):
+  found, outputs = activations(case)
+  ids = official(case)[1]['ids']
+  of_next = jnp.take_along_axis(jax.nn.log_softmax(found['logits'][:, :-1]), ids[:, 1:, None], axis=2)
+  assert -of_next.mean() == pytest.approx(float(outputs['mean_nll']), rel=1e-5)
+
+
+@pytest.mark.parametrize('case, output', [('bert', 'pooled'), ('gpt2', 'logits'), ('llama', 'logits')])
+def test_bfloat16_computes_roughly_the_same(case, output):
+  found, outputs = activations(case, dtype='bfloat16')
+  assert found['hidden1'].dtype == jnp.bfloat16 and found[output].dtype == jnp.float32
+  assert 1e-4 < relative_error(found[output], outputs[output]) < 3e-2
+  arrays, inputs, _ = official(case)
+  assert {leaf.dtype for leaf in jax.tree.leaves(load(case, arrays, inputs, dtype='bfloat16')[1])} == {np.dtype('float32')}
+
+
+@pytest.mark.parametrize('case, prefix', [('bert', 'bert.'), ('gpt2', 'transformer.'), ('llama', 'model.')])
+def test_names_with_and_without_prefix(case, prefix):
+  arrays, inputs, _ = official(case)
+  base = {name.removeprefix(prefix): array for name, array in arrays.items() if name != 'lm_head.weight'}
+  full = {prefix + name: array for name, array in base.items()}
+  assert same(load(case, base, inputs)[1], load(case, full, inputs)[1])
+
+
+def same(one, other):
+  """Whether two trees are equal leaf by leaf."""
+  return jax.tree.all(jax.tree.map(np.array_equal, one, other))
+
+
+def gguf_arrays(arrays, heads, kv_heads, permute):
+  """The arrays as llama.cpp's converter writes them: its names; query and key rows of Llama models reordered."""
+  parts = {'input_layernorm': 'attn_norm', 'post_attention_layernorm': 'ffn_norm', 'self_attn.q_proj': 'attn_q',
+           'self_attn.k_proj': 'attn_k', 'self_attn.v_proj': 'attn_v', 'self_attn.o_proj': 'attn_output',
+           'mlp.gate_proj': 'ffn_gate', 'mlp.up_proj': 'ffn_up', 'mlp.down_proj': 'ffn_down', 'model.layers': 'blk',
+           'model.embed_tokens': 'token_embd', 'model.norm': 'output_norm', 'lm_head': 'output'}
+  found = {}
+  for name, array in arrays.items():
+    num = heads if 'q_proj' in name else kv_heads if 'k_proj' in name else None
+    if num and permute:
+      array = array.reshape(num, 2, array.shape[0] // num // 2, -1).swapaxes(1, 2).reshape(array.shape)
+    for theirs, ours in parts.items():
+      name = name.replace(theirs, ours)
+    found[name] = array
+  return found
+
+
+@pytest.mark.parametrize('case, permute', [('llama', True), ('llama_untied', True), ('qwen2', False)])
+def test_gguf_names_and_rotary_pairs(case, permute):
+  arrays, inputs, _ = official(case)
+  options = CASES[case][1]
+  renamed = gguf_arrays(arrays, options['heads'], options['kv_heads'], permute)
+  assert same(load(case, renamed, inputs)[1], load(case, arrays, inputs)[1])
+
+
+def test_a_tied_embedding_is_one_parameter_with_the_gradients_of_both_uses():
+  options = {'vocab_size': 17, 'dim': 8, 'depth': 0, 'heads': 2, 'max_positions': 8}
+  inputs = {'ids': np.arange(8, dtype=np.int32).reshape(2, 4)}
+  tied, untied = gpt2.build(**options), gpt2.build(**options, tied=False)
+  variables = drawn(tied, inputs)
+  embedding = variables.params['embed']['tokens']['embedding']
+  copies = variables._replace(params={**variables.params, 'head': {'embedding': embedding}})
+  assert variables.params['head'] == {}
+
+  def gradients(network, variables):
+    def loss(params):
+      return jnp.tanh(network.apply(variables._replace(params=params), inputs, train=True)[0]).sum()
+    return jax.jit(jax.grad(loss))(variables.params)
+
+  of_one, of_two = gradients(tied, variables), gradients(untied, copies)
+  uses = of_two['embed']['tokens']['embedding'], of_two['head']['embedding']
+  assert all(np.abs(use).max() > 1e-2 for use in uses)
+  np.testing.assert_allclose(of_one['embed']['tokens']['embedding'], sum(uses), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('case', ['bert', 'gpt2', 'llama'])
+def test_activations_between_stages_hold_examples_only(case):
+  arrays, inputs, _ = official(case)
+  network, variables = load(case, arrays, inputs)
+  for k in range(1, len(network.stages)):
+    between = jax.eval_shape(lambda x, k=k: network.apply(variables, x, train=False, stop=k)[0], inputs)
+    assert {leaf.shape[0] for leaf in jax.tree.leaves(between)} == {len(inputs['ids'])}
+
+
+@pytest.mark.parametrize('case', ['gpt2_padded', 'llama_untied'])
+@pytest.mark.parametrize('num_classes', [None, 4])
+def test_padding_left_or_right_changes_nothing(case, num_classes):
+  backbone, options = CASES[case]
+  network = plug('backbones', backbone).build(num_classes, **{**options, 'depth': 1})
+  right = {'ids': np.array([[5, 3, 8, 1, 2]], np.int32), 'mask': np.array([[1, 1, 1, 0, 0]], np.int32)}
+  left = {'ids': np.array([[7, 4, 5, 3, 8]], np.int32), 'mask': np.array([[0, 0, 1, 1, 1]], np.int32)}
+  variables = drawn(network, right)
+  run = jax.jit(lambda x: network.apply(variables, x, train=False)[0])
+  of_right, of_left = run(right), run(left)
+  if num_classes is None:
+    of_right, of_left = of_right[:, :3], of_left[:, 2:]
+  assert of_left.shape == ((1, 3, 89) if num_classes is None else (1, 4))
+  assert np.abs(of_left).max() > 1e-3
+  np.testing.assert_allclose(of_right, of_left, atol=1e-6)
+
+
+@pytest.mark.parametrize('pool', ['pooler', 'cls', 'mean'])
+def test_bert_pools(pool):
+  arrays, inputs, outputs = official('bert')
+  network, variables = load('bert', arrays, inputs, pool=pool)
+  got, _ = network.apply(variables, {'hidden': outputs['last'], 'mask': inputs['mask']}, train=False, start=-2)
+  weight = inputs['mask'][..., None] / inputs['mask'].sum(1)[:, None, None]
+  want = {'pooler': outputs['pooled'], 'cls': outputs['last'][:, 0], 'mean': (outputs['last'] * weight).sum(1)}[pool]
+  assert relative_error(got, want) < 1e-5
+
+
+def test_bert_tells_two_texts_apart_by_type():
+  arrays, inputs, _ = official('bert')
+  network, variables = load('bert', arrays, inputs)
+  embed = variables.params['embed']
+  swapped = variables._replace(params={'embed': {**embed, 'types': {'embedding': embed['types']['embedding'][::-1]}}})
+  run = jax.jit(lambda variables, x: network.apply(variables, x, train=False, stop=1)[0]['hidden'])
+  ones = run(variables, {**inputs, 'types': np.ones_like(inputs['ids'])})
+  np.testing.assert_array_equal(ones, run(swapped, {**inputs, 'types': np.zeros_like(inputs['ids'])}))
+  assert relative_error(ones, np.asarray(run(variables, inputs))) > 1e-3
+
+
+def test_two_embeddings_that_differ_are_not_tied_silently():
+  arrays, inputs, _ = official('gpt2')
+  arrays['lm_head.weight'] = arrays['lm_head.weight'] + 1
+  with pytest.raises(ValueError, match=r'lm_head.weight differs from transformer.wte.weight .* build it with tied=False'):
+    load('gpt2', arrays, inputs)
+  load('gpt2', arrays, inputs, tied=False)
+
+
+@pytest.mark.parametrize('backbone, options, message', [
+    ('llama', {'variant': 'smollm2_13m'}, r"Unknown variant 'smollm2_13m'; have .* Did you mean 'smollm2_135m'\?"),
+    ('gpt2', {'dept': 2}, r"Unknown option 'dept'; have .* Did you mean 'depth'\?"),
+    ('bert', {'dtype': 'float16'}, "dtype is 'float16'"),
+    ('bert', {'pool': 'max'}, "pool is 'max'"),
+    ('gpt2', {'dim': 10, 'heads': 3}, 'dim is 10, which 3 heads do not divide'),
+    ('llama', {'heads': 9, 'kv_heads': 2}, 'heads is 9, which 2 kv_heads do not divide'),
+])
+def test_wrong_options(backbone, options, message):
+  with pytest.raises(ValueError, match=message):
+    plug('backbones', backbone).build(**options)
+
+
+@pytest.mark.parametrize('inputs, message', [
+    (np.zeros((1, 3), np.int32), r"Text inputs are a dict of 'ids'.*got an array \(1, 3\)"),
+    ({'tokens': np.zeros((1, 3), np.int32)}, r"got a dict of \['tokens'\]"),
+    ({'ids': np.zeros((1, 3), np.int32), 'mask': np.ones((1, 2), np.int32)}, r'mask covers \(1, 2\), the ids are \(1, 3\)'),
+    ({'ids': np.zeros((1, 33), np.int32)}, '33 tokens, but there are 32 positions'),
+])
+@pytest.mark.parametrize('case', ['bert', 'gpt2'])
+def test_wrong_inputs(case, inputs, message):
+  backbone, options = CASES[case]
+  network = plug('backbones', backbone).build(**options)
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(network.init, jax.random.key(0), inputs)

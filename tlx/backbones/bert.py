@@ -1,0 +1,154 @@
+"""BERT (arXiv:1810.04805) and the MiniLM sentence encoders, which are small BERTs (arXiv:2002.10957).
+
+Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding) and 'types' [B, T] (which of two texts).
+"""
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from tlx.backbones import NameMap, _names, _text, chain
+from tlx.backbones._layers import Head, choose
+from tlx.types import Array, Network, PyTree
+
+
+class Options(NamedTuple):
+  """The sizes of BERT-base; `pool` says how tokens become one vector for the head.
+
+  pool: 'pooler' (the trained tanh layer over the first token), 'cls' (the first token) or 'mean' (over the tokens that are not
+    padding; sentence encoders, which then divide by the L2 norm)
+  """
+  vocab_size: int = 30522
+  dim: int = 768
+  depth: int = 12
+  heads: int = 12
+  mlp_dim: int = 3072
+  max_positions: int = 512
+  num_types: int = 2
+  norm_eps: float = 1e-12
+  pool: str = 'pooler'
+  dtype: str = 'float32'
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    'bert_base': {},
+    'bert_large': {'dim': 1024, 'depth': 24, 'heads': 16, 'mlp_dim': 4096},
+    'minilm_l6': {'dim': 384, 'depth': 6, 'mlp_dim': 1536, 'pool': 'mean'},
+    'minilm_l12': {'dim': 384, 'depth': 12, 'mlp_dim': 1536, 'pool': 'mean'},
+}
+
+# Tensors of public files that a network does not use: a counted range, and the heads of the pretraining tasks.
+IGNORE = (r'position_ids$', r'^cls\.')
+
+
+def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
+  """BERT with stages embed, block0.., pool, head; without `num_classes` the head passes on the pooled vector [B, D].
+
+  Departs from the official code in having no dropout.
+
+  Raises:
+    ValueError: an unknown variant or option, or inputs longer than `max_positions`.
+  """
+  o = _text.resolve(Options(), VARIANTS, variant, options)
+  choose('pool', o.pool, ('pooler', 'cls', 'mean'))
+  return chain([('embed', Embed(o)), *((f'block{i}', Block(o)) for i in range(o.depth)), ('pool', Pool(o)),
+                ('head', Pooled() if num_classes is None else Head(num_classes))])
+
+
+def tiny() -> tuple[dict[str, Any], PyTree]:
+  """(options of a small network, inputs for it)."""
+  options = {'num_classes': 3, 'vocab_size': 17, 'dim': 8, 'depth': 2, 'heads': 2, 'mlp_dim': 12, 'max_positions': 8}
+  ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
+  return options, {'ids': ids, 'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]], jnp.int32)}
+
+
+class Embed(nn.Module):
+  """The sum of token, position and type embeddings, normalised."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, inputs: PyTree, train: bool) -> dict[str, Any]:
+    o = self.o
+    ids, x = _text.begin(inputs, o.max_positions)
+    types = inputs.get('types', jnp.zeros_like(ids))
+    hidden = nn.Embed(o.vocab_size, o.dim, o.dtype, embedding_init=_text.INIT, name='tokens')(ids)
+    hidden += nn.Embed(o.num_types, o.dim, o.dtype, embedding_init=_text.INIT, name='types')(types)
+    place = nn.Embed(o.max_positions, o.dim, o.dtype, embedding_init=_text.INIT, name='positions')
+    hidden += place(jnp.arange(ids.shape[1])[None])
+    return {'mask': x['mask'], 'hidden': layer_norm(o, 'norm')(hidden)}
+
+
+class Block(nn.Module):
+  """Attention to every token that is not padding, then the MLP; each is followed by the norm of its residual sum."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
+    o, hidden = self.o, x['hidden']
+    attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, False, True, True, None, o.dtype, name='attention')
+    hidden = layer_norm(o, 'norm1')(hidden + attention(hidden, x)[0])
+    hidden = layer_norm(o, 'norm2')(hidden + MLP(o, name='mlp')(hidden))
+    return {**x, 'hidden': hidden}
+
+
+class MLP(nn.Module):
+  """Two layers with the exact GELU between."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    up = nn.Dense(self.o.mlp_dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
+    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(nn.gelu(up, approximate=False))
+
+
+class Pool(nn.Module):
+  """One float32 vector a text, [B, D]."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Mapping[str, Any], train: bool) -> Array:
+    hidden = x['hidden'].astype(jnp.float32)
+    if self.o.pool == 'mean':
+      weight = (x['mask'] != 0).astype(jnp.float32)[..., None]
+      return (hidden * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
+    first = hidden[:, 0]
+    return jnp.tanh(nn.Dense(self.o.dim, kernel_init=_text.INIT, name='dense')(first)) if self.o.pool == 'pooler' else first
+
+
+class Pooled(nn.Module):
+  """The pooled vector as it is, where no classes are asked for."""
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    return x
+
+
+def layer_norm(o: Options, name: str) -> nn.Module:
+  """A layer norm whose statistics are float32."""
+  return nn.LayerNorm(o.norm_eps, o.dtype, use_fast_variance=False, name=name)
+
+
+def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_classes: int | None = None,
+          **options: Any) -> NameMap:
+  """The names of the transformers library for the network that `build` makes of these options.
+
+  `arrays` are those of the file; their names may have something before them, as 'bert.'.
+  """
+  o = _text.resolve(Options(), VARIANTS, variant, options)
+  bert = _names.prefix_of(arrays, 'embeddings.word_embeddings.weight')
+  found: dict[str, Any] = {}
+  for ours, theirs in (('tokens', 'word'), ('positions', 'position'), ('types', 'token_type')):
+    found[f'embed/{ours}/embedding'] = (f'{bert}embeddings.{theirs}_embeddings.weight', _names.same)
+  found |= _names.norm('embed/norm', f'{bert}embeddings.LayerNorm')
+  for i in range(o.depth):
+    ours, theirs = f'block{i}', f'{bert}encoder.layer.{i}'
+    for part in ('query', 'key', 'value'):
+      found |= _names.dense(f'{ours}/attention/{part}', f'{theirs}.attention.self.{part}')
+    found |= _names.dense(f'{ours}/attention/out', f'{theirs}.attention.output.dense')
+    found |= _names.norm(f'{ours}/norm1', f'{theirs}.attention.output.LayerNorm')
+    found |= _names.dense(f'{ours}/mlp/up', f'{theirs}.intermediate.dense')
+    found |= _names.dense(f'{ours}/mlp/down', f'{theirs}.output.dense')
+    found |= _names.norm(f'{ours}/norm2', f'{theirs}.output.LayerNorm')
+  return found | _names.dense('pool/dense', f'{bert}pooler.dense') | _names.dense('head', 'classifier')

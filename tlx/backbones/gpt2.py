@@ -1,0 +1,141 @@
+"""GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
+
+Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding, at the left or the right).
+"""
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from tlx.backbones import NameMap, _names, _text, chain
+from tlx.types import Array, Network, PyTree
+
+
+class Options(NamedTuple):
+  """The sizes of the small GPT-2. `tied`: the output layer is the token embedding."""
+  vocab_size: int = 50257
+  dim: int = 768
+  depth: int = 12
+  heads: int = 12
+  max_positions: int = 1024
+  norm_eps: float = 1e-5
+  tied: bool = True
+  dtype: str = 'float32'
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    'gpt2': {},
+    'distilgpt2': {'depth': 6},
+    'gpt2_medium': {'dim': 1024, 'depth': 24, 'heads': 16},
+    'gpt2_large': {'dim': 1280, 'depth': 36, 'heads': 20},
+    'gpt2_xl': {'dim': 1600, 'depth': 48, 'heads': 25},
+}
+
+# Tensors of public files that a network does not use: causal masks kept as buffers.
+IGNORE = (r'attn\.bias$', r'attn\.masked_bias$')
+
+
+def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
+  """GPT-2 with stages embed, block0.., norm, head.
+
+  The head gives the next token's logits [B, T, V]; with `num_classes`, class scores [B, K] from the last token that is not
+  padding. Departs from the official code in having no dropout, and counts positions from the first real token.
+
+  Raises:
+    ValueError: an unknown variant or option, or inputs longer than `max_positions`.
+  """
+  o = _text.resolve(Options(), VARIANTS, variant, options)
+  network = chain([('embed', Embed(o)), *((f'block{i}', Block(o)) for i in range(o.depth)), ('norm', Norm(o)),
+                   ('head', _text.head(num_classes, o.vocab_size, o.dtype))])
+  return _text.tie(network) if o.tied and num_classes is None else network
+
+
+def tiny() -> tuple[dict[str, Any], PyTree]:
+  """(options of a small network, inputs for it)."""
+  options = {'num_classes': 3, 'vocab_size': 17, 'dim': 8, 'depth': 2, 'heads': 2, 'max_positions': 16}
+  ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
+  return options, {'ids': ids, 'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 1, 1]], jnp.int32)}
+
+
+class Embed(nn.Module):
+  """The sum of token and position embeddings."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, inputs: PyTree, train: bool) -> dict[str, Any]:
+    o = self.o
+    ids, x = _text.begin(inputs, o.max_positions)
+    hidden = nn.Embed(o.vocab_size, o.dim, o.dtype, embedding_init=_text.INIT, name='tokens')(ids)
+    place = nn.Embed(o.max_positions, o.dim, o.dtype, embedding_init=_text.INIT, name='positions')
+    return {**x, 'hidden': hidden + place(_text.positions(x, ids.shape[1]))}
+
+
+class Block(nn.Module):
+  """Attention to the tokens so far, then the MLP; a norm goes before each, and a residual sum around."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
+    o, hidden = self.o, x['hidden']
+    attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, True, True, True, None, o.dtype, name='attention')
+    mixed, changes = attention(layer_norm(o, 'norm1')(hidden), x)
+    hidden = hidden + mixed
+    hidden = hidden + MLP(o, name='mlp')(layer_norm(o, 'norm2')(hidden))
+    return {**x, **changes, 'hidden': hidden}
+
+
+class MLP(nn.Module):
+  """Two layers, four times as wide between, with the tanh form of the GELU."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    up = nn.Dense(4 * self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
+    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(nn.gelu(up, approximate=True))
+
+
+class Norm(nn.Module):
+  """The norm after the last block."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
+    return {**x, 'hidden': layer_norm(self.o, 'norm')(x['hidden'])}
+
+
+def layer_norm(o: Options, name: str) -> nn.Module:
+  """A layer norm whose statistics are float32."""
+  return nn.LayerNorm(o.norm_eps, o.dtype, use_fast_variance=False, name=name)
+
+
+def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_classes: int | None = None,
+          **options: Any) -> NameMap:
+  """The names of the transformers library for the network that `build` makes of these options.
+
+  `arrays` are those of the file; their names may have something before them, as 'transformer.'. Official kernels are
+  [in, out] like ours, and hold query, key and value side by side.
+
+  Raises:
+    ValueError: the network ties input and output embeddings, and the file holds two that differ.
+  """
+  o = _text.resolve(Options(), VARIANTS, variant, options)
+  gpt2 = _names.prefix_of(arrays, 'wte.weight')
+  _text.check_tied(arrays, o.tied and num_classes is None, f'{gpt2}wte.weight', 'lm_head.weight')
+  found: dict[str, Any] = {'embed/tokens/embedding': (f'{gpt2}wte.weight', _names.same),
+                           'embed/positions/embedding': (f'{gpt2}wpe.weight', _names.same),
+                           'head/embedding': ('lm_head.weight', _names.same)}
+
+  def layer(ours: str, theirs: str, take: Any = _names.same) -> None:
+    found[f'{ours}/kernel'], found[f'{ours}/bias'] = (f'{theirs}.weight', take), (f'{theirs}.bias', take)
+
+  for i in range(o.depth):
+    ours, theirs = f'block{i}', f'{gpt2}h.{i}'
+    for part, name in enumerate(('query', 'key', 'value')):
+      layer(f'{ours}/attention/{name}', f'{theirs}.attn.c_attn', lambda array, part=part: np.split(array, 3, axis=-1)[part])
+    layer(f'{ours}/attention/out', f'{theirs}.attn.c_proj')
+    layer(f'{ours}/mlp/up', f'{theirs}.mlp.c_fc')
+    layer(f'{ours}/mlp/down', f'{theirs}.mlp.c_proj')
+    found |= _names.norm(f'{ours}/norm1', f'{theirs}.ln_1') | _names.norm(f'{ours}/norm2', f'{theirs}.ln_2')
+  return found | _names.norm('norm/norm', f'{gpt2}ln_f')

@@ -1,0 +1,297 @@
+"""Vision transformers: ViT (arXiv:2010.11929) as in timm, transformers and big_vision, and DINOv2 (arXiv:2304.07193)."""
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tlx.backbones import NameMap, _names, chain
+from tlx.backbones._layers import Conv, Head, choose, compute_dtype, resolve, sizes
+from tlx.types import Array, Network
+
+
+class Options(NamedTuple):
+  """The sizes of ViT-B/16.
+
+  image_size: one number or (height, width), multiples of the patch; position embeddings belong to it
+  class_position: whether the class token has a position embedding; registers (arXiv:2309.16588) never do
+  layer_scale: the initial value of a learned scale per channel on both branches of a block; None for no such scale
+  pool: 'token' (the class token) or 'mean' (over the patches), after the final norm
+  gelu: 'exact', or 'tanh' as in big_vision
+  """
+  dim: int = 768
+  depth: int = 12
+  heads: int = 12
+  patch: int = 16
+  image_size: int | Sequence[int] = 224
+  mlp_ratio: float = 4.0
+  class_token: bool = True
+  class_position: bool = True
+  registers: int = 0
+  layer_scale: float | None = None
+  qkv_bias: bool = True
+  pool: str = 'token'
+  gelu: str = 'exact'
+  norm_eps: float = 1e-6
+  dtype: str = 'float32'
+
+
+_SIZES = {'ti': (192, 12, 3), 's': (384, 12, 6), 'b': (768, 12, 12), 'l': (1024, 24, 16), 'h': (1280, 32, 16)}
+VARIANTS: dict[str, dict[str, Any]] = {
+    f'{name}/{patch}': {'dim': dim, 'depth': depth, 'heads': heads, 'patch': patch}
+    for name, (dim, depth, heads) in _SIZES.items() for patch in (8, 14, 16, 32)}
+VARIANTS |= {f'dinov2_{name}/14': {**VARIANTS[f'{name}/14'], 'image_size': 518, 'layer_scale': 1e-5} for name in 'sbl'}
+IGNORE = (r'mask_token$', r'pooler\.', r'pre_logits')  # tensors of public files that a network does not use
+dense_init = nn.initializers.truncated_normal(0.02)
+
+
+def build(num_classes: int, variant: str | None = None, **options: Any) -> Network:
+  """The network with stages embed, block0, block1, ..., norm (tokens [B, T, D]), pool ([B, D]) and head.
+
+  Tokens are the class token, then registers, then patches row by row. Variants are 'ti/16', 's/8', 'dinov2_b/14' and so on.
+
+  Raises:
+    ValueError: a bad option.
+  """
+  o = _resolve(variant, options)
+  block = Block(o)
+  return chain([('embed', Embed(o)), *((f'block{i}', block) for i in range(o.depth)), ('norm', Norm(o)),
+                ('pool', Pool(o)), ('head', Head(num_classes))])
+
+
+def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
+  """The options, checked, with `image_size` as (height, width)."""
+  o = resolve(Options(), VARIANTS, variant, options)
+  sizes('dim, depth, heads, patch', (o.dim, o.depth, o.heads, o.patch), 4)
+  height, width = sizes('image_size', (o.image_size,) * 2 if isinstance(o.image_size, int) else o.image_size, 2)
+  if height % o.patch or width % o.patch:
+    raise ValueError(f'Option image_size is {(height, width)}, no multiple of the patch size {o.patch}; choose other sizes.')
+  if o.dim % o.heads:
+    raise ValueError(f'Option dim is {o.dim}, which {o.heads} heads do not divide; choose other dim or heads.')
+  choose('gelu', o.gelu, ('exact', 'tanh'))
+  if choose('pool', o.pool, ('token', 'mean')) == 'token' and not o.class_token:
+    raise ValueError("Option pool is 'token' but class_token is False; set pool='mean'.")
+  return o._replace(image_size=(height, width))
+
+
+def grid(o: Options) -> tuple[int, int]:
+  """The number of patches down and across."""
+  height, width = o.image_size  # type: ignore[misc]
+  return height // o.patch, width // o.patch
+
+
+class Embed(nn.Module):
+  """Tokens [B, T, D] of images [B, H, W, C]."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    o, dtype = self.o, compute_dtype(self.o.dtype)
+    if x.shape[1:3] != o.image_size:
+      raise ValueError(f'The images are {x.shape[1:3]} and this ViT was built for {o.image_size}; set its option image_size.')
+    x = Conv(o.dim, o.patch, o.patch, use_bias=True, dtype=dtype, kernel_init=nn.initializers.lecun_normal(), name='patch')(x)
+    x = x.reshape(x.shape[0], -1, o.dim)
+    with_class = int(o.class_token and o.class_position)
+    position = self.param('position', dense_init, (1, x.shape[1] + with_class, o.dim), jnp.float32).astype(dtype)
+    tokens = [x + position[:, with_class:]]
+    if o.registers:
+      tokens.insert(0, self._token('registers', o.registers, x))
+    if o.class_token:
+      tokens.insert(0, self._token('class', 1, x) + (position[:, :1] if with_class else 0))
+    return jnp.concatenate(tokens, axis=1)
+
+  def _token(self, name: str, number: int, x: Array) -> Array:
+    token = self.param(name, dense_init, (1, number, x.shape[2]), jnp.float32)
+    return jnp.broadcast_to(token, (x.shape[0], number, x.shape[2])).astype(x.dtype)
+
+
+class Block(nn.Module):
+  """x + attention(norm(x)), then x + mlp(norm(x)): tokens [B, T, D] to [B, T, D]."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    x = x + self._scaled(Attention(self.o, name='attention')(layer_norm(self.o, 'norm1')(x)), 'layer_scale1')
+    return x + self._scaled(Mlp(self.o, name='mlp')(layer_norm(self.o, 'norm2')(x)), 'layer_scale2')
+
+  def _scaled(self, x: Array, name: str) -> Array:
+    if self.o.layer_scale is None:
+      return x
+    scale = self.param(name, nn.initializers.constant(self.o.layer_scale), (self.o.dim,), jnp.float32)
+    return x * scale.astype(x.dtype)
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention; the softmax is in float32."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    query, key, value = (
+        dense(self.o, self.o.dim, name, self.o.qkv_bias)(x).reshape(*x.shape[:2], self.o.heads, -1).transpose(0, 2, 1, 3)
+        for name in ('query', 'key', 'value'))  # [B, heads, T, d]
+    logits = (query * query.shape[-1] ** -0.5) @ key.swapaxes(2, 3)
+    weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(x.dtype)
+    return dense(self.o, self.o.dim, 'out')((weights @ value).transpose(0, 2, 1, 3).reshape(x.shape))
+
+
+class Mlp(nn.Module):
+  """Two dense layers with GELU between them."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    y = nn.gelu(dense(self.o, int(self.o.dim * self.o.mlp_ratio), 'up')(x), approximate=self.o.gelu == 'tanh')
+    return dense(self.o, self.o.dim, 'down')(y)
+
+
+class Norm(nn.Module):
+  """The final layer norm of all tokens."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    return layer_norm(self.o, 'norm')(x)
+
+
+class Pool(nn.Module):
+  """The class token, or the mean over the patches: [B, T, D] to [B, D]."""
+  o: Options
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    if self.o.pool == 'token':
+      return x[:, 0]
+    return x[:, self.o.class_token + self.o.registers:].mean(1, dtype=jnp.float32).astype(x.dtype)
+
+
+def dense(o: Options, width: int, name: str, bias: bool = True) -> nn.Module:
+  """A dense layer."""
+  return nn.Dense(width, bias, compute_dtype(o.dtype), kernel_init=dense_init, name=name)
+
+
+def layer_norm(o: Options, name: str) -> nn.Module:
+  """A layer norm whose statistics are float32."""
+  return nn.LayerNorm(o.norm_eps, compute_dtype(o.dtype), use_fast_variance=False, name=name)
+
+
+# What the pieces of a network are called in a file, and where block i's pieces stand; one dict a layout.
+_TIMM = {'class': 'cls_token', 'position': 'pos_embed', 'registers': 'reg_token', 'patch': 'patch_embed.proj', 'norm': 'norm',
+         'head': 'head', 'block': 'blocks.{}.', 'norm1': 'norm1', 'qkv': 'attn.qkv', 'out': 'attn.proj', 'norm2': 'norm2',
+         'up': 'mlp.fc1', 'down': 'mlp.fc2', 'layer_scale1': 'ls1.gamma', 'layer_scale2': 'ls2.gamma'}
+_HF = {'class': 'embeddings.cls_token', 'position': 'embeddings.position_embeddings', 'registers': 'embeddings.register_tokens',
+       'patch': 'embeddings.patch_embeddings.projection', 'norm': 'layernorm', 'head': 'classifier', 'block': 'encoder.layer.{}.',
+       'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'up': 'intermediate.dense', 'down': 'output.dense',
+       'query': 'attention.attention.query', 'key': 'attention.attention.key', 'value': 'attention.attention.value',
+       'out': 'attention.output.dense', 'layer_scale1': 'layer_scale1.lambda1', 'layer_scale2': 'layer_scale2.lambda1'}
+_HF_DINO = {**_HF, 'norm1': 'norm1', 'norm2': 'norm2', 'up': 'mlp.fc1', 'down': 'mlp.fc2'}
+_HF5 = {'query': 'attention.q_proj', 'key': 'attention.k_proj', 'value': 'attention.v_proj', 'out': 'attention.o_proj',
+        'up': 'mlp.fc1', 'down': 'mlp.fc2'}
+_BIG_VISION = {'class': 'cls', 'position': 'pos_embedding', 'patch': 'embedding', 'norm': 'Transformer/encoder_norm', 'head': 'head',
+               'block': 'Transformer/encoderblock_{}/', 'norm1': 'LayerNorm_0', 'norm2': 'LayerNorm_1',
+               'attention': 'MultiHeadDotProductAttention_0/', 'up': 'MlpBlock_0/Dense_0', 'down': 'MlpBlock_0/Dense_1'}
+LAYOUTS = {
+    'timm': _TIMM,
+    'dinov2': {**_TIMM, 'registers': 'register_tokens'},  # its own checkpoints
+    'transformers': _HF,  # what transformers writes; in memory its version 5 has other names:
+    'transformers 5': {**_HF, **_HF5, 'block': 'layers.{}.'},
+    'transformers, dinov2': _HF_DINO,
+    'transformers 5, dinov2': {**_HF_DINO, **_HF5},
+    'big_vision': _BIG_VISION,
+    'augreg': {**_BIG_VISION, 'position': 'Transformer/posembed_input/pos_embedding', 'norm2': 'LayerNorm_2',  # arXiv:2106.10270
+               'attention': 'MultiHeadDotProductAttention_1/', 'up': 'MlpBlock_3/Dense_0', 'down': 'MlpBlock_3/Dense_1'},
+}
+
+
+def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **options: Any) -> NameMap:
+  """The names in `arrays`, of the layout that has most of them, for a network of these options.
+
+  Position embeddings of another grid are resized, bicubically with antialiasing as in timm. What the names cannot tell is
+  yours to set: big_vision has gelu='tanh' and class_position=False (augreg's files True), timm's no_embed_class is
+  class_position=False, transformers' ViT has norm_eps=1e-12.
+  """
+  o = _resolve(variant, options)
+  maps = [_names_in(layout, arrays, o) for layout in LAYOUTS.values()]
+  return max(maps, key=lambda found: sum(theirs in arrays for theirs, _ in found.values()))
+
+
+def _names_in(layout: Mapping[str, str], arrays: Mapping[str, np.ndarray], o: Options) -> dict:
+  """The name map of one layout, with the prefix that its patch embedding has in the file."""
+  flax = 'attention' in layout
+  linear, conv, norm = (_flax, _flax, _flax_norm) if flax else (_names.dense, _names.conv, _names.norm)
+  found = {'embed/position': (layout['position'], lambda array: resize_positions(array, grid(o), o.class_token and o.class_position)),
+           **conv('embed/patch', layout['patch'], bias=True), **norm('norm/norm', layout['norm'])}
+  for token in ('class',) * o.class_token + ('registers',) * ('registers' in layout and o.registers > 0):
+    found[f'embed/{token}'] = (layout[token], _names.same)
+  for i in range(o.depth):
+    ours, theirs = f'block{i}/', layout['block'].format(i)
+    for piece in ('norm1', 'norm2'):
+      found |= norm(ours + piece, theirs + layout[piece])
+    for piece in ('up', 'down'):
+      found |= linear(f'{ours}mlp/{piece}', theirs + layout[piece])
+    for piece in ('layer_scale1', 'layer_scale2') if o.layer_scale is not None and not flax else ():
+      found[ours + piece] = (theirs + layout[piece], _names.same)
+    found |= _attention(f'{ours}attention/', theirs, layout, o)
+  prefix = _names.prefix_of(arrays, found['embed/patch/bias'][0])
+  head = linear('head', layout['head'])
+  return {**_names.prefixed(prefix, found), **(head if layout['head'] == 'classifier' else _names.prefixed(prefix, head))}
+
+
+def _attention(ours: str, theirs: str, layout: Mapping[str, str], o: Options) -> dict:
+  """Entries for query, key, value and out, which a file may hold in one piece (timm) or by head (big_vision)."""
+  found: dict[str, Any] = {}
+  if 'attention' in layout:
+    for piece in ('query', 'key', 'value', 'out'):
+      found |= _flax(ours + piece, theirs + layout['attention'] + piece, piece == 'out' or o.qkv_bias, (o.dim, o.dim))
+    return found
+  for i, piece in enumerate(('query', 'key', 'value')):
+    rows = slice(i * o.dim, (i + 1) * o.dim) if 'qkv' in layout else slice(None)
+    name = theirs + layout.get('qkv', layout.get(piece, ''))
+    found[f'{ours}{piece}/kernel'] = (f'{name}.weight', lambda w, rows=rows: w[rows].T)
+    if o.qkv_bias:
+      found[f'{ours}{piece}/bias'] = (f'{name}.bias', lambda b, rows=rows: b[rows])
+  return found | _names.dense(f'{ours}out', theirs + layout['out'])
+
+
+def _flax(ours: str, theirs: str, bias: bool = True, shape: tuple[int, int] | None = None) -> dict:
+  """A flax layer's kernel and bias, flattened to `shape` where the file has an axis for heads."""
+  entries = {f'{ours}/kernel': (f'{theirs}/kernel', (lambda w: w.reshape(shape)) if shape else _names.same)}
+  return entries | {f'{ours}/bias': (f'{theirs}/bias', np.ravel)} if bias else entries
+
+
+def _flax_norm(ours: str, theirs: str) -> dict:
+  return {f'{ours}/{leaf}': (f'{theirs}/{leaf}', _names.same) for leaf in ('scale', 'bias')}
+
+
+def resize_positions(array: np.ndarray, grid: tuple[int, int], class_position: bool) -> np.ndarray:
+  """Position embeddings [1, (1 +) h w, D] for a grid of patches, from those of another, square grid."""
+  array = np.asarray(array, np.float32)
+  first, patches = array[:, :int(class_position)], array[:, int(class_position):]
+  if patches.shape[1] == grid[0] * grid[1]:
+    return array
+  side = round(patches.shape[1] ** 0.5)
+  if side * side != patches.shape[1]:
+    raise ValueError(f'The file has {patches.shape[1]} patch positions, which are no square grid to resize to {grid} from; set '
+                     'image_size (and class_position) to what the weights were trained with.')
+  image = patches.reshape(1, side, side, -1)
+  resized = jax.image.resize(image, (1, *grid, image.shape[-1]), 'bicubic', antialias=True)
+  return np.concatenate([first, np.asarray(resized).reshape(1, -1, image.shape[-1])], axis=1)
+
+
+def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
+  """The preprocessing that belongs to public weights; mean and std are for values in 0..1 (uint8 / 255).
+
+  DINOv2 (taken to be what has a layer scale) normalises by ImageNet's statistics, ViT to -1..1.
+  """
+  o = _resolve(variant, options)
+  spec = {**_names.IMAGENET_INPUT, 'image_size': o.image_size, 'interpolation': 'bicubic'}
+  return spec if o.layer_scale is not None else {**spec, 'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5), 'crop': 0.9}
+
+
+def tiny() -> tuple[dict[str, Any], np.ndarray]:
+  """Build options and example inputs of a tiny network, for tests."""
+  inputs = np.random.default_rng(0).normal(size=(4, 16, 8, 3)).astype('float32')
+  return {'num_classes': 3, 'dim': 8, 'depth': 2, 'heads': 2, 'patch': 4, 'image_size': (16, 8), 'registers': 2,
+          'layer_scale': 0.1}, inputs
