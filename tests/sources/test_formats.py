@@ -6,8 +6,8 @@ import zipfile
 
 import numpy as np
 import pytest
-import writers
 
+from tests.sources import writers
 from tlx import sources
 
 TWO = {'a': np.ones(4, np.float32), 'b': np.zeros((2, 3), np.float32)}

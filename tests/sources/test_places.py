@@ -12,8 +12,8 @@ import zipfile
 
 import numpy as np
 import pytest
-import writers
 
+from tests.sources import writers
 from tlx import sources
 from tlx.sources import place_gs, place_npm
 

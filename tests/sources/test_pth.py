@@ -7,9 +7,9 @@ import zipfile
 
 import numpy as np
 import pytest
-import writers
-from writers import Call, Global, Persistent, pickled, storage, tensor
 
+from tests.sources import writers
+from tests.sources.writers import Call, Global, Persistent, pickled, storage, tensor
 from tlx import sources
 
 TORCH = pathlib.Path(__file__).parents[2] / 'third_party' / 'tests' / 'torch'

@@ -5,8 +5,8 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
-import writers
 
+from tests.sources import writers
 from tlx import sources
 from tlx.plug import available
 

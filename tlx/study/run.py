@@ -87,12 +87,12 @@ def _group(lab: Lab, cohorts: list[Cohort], sources: Mapping[str, Source]) -> No
     folder = lab.workdir / 'cohorts' / cohort.id / 'checkpoints'
     say = lambda steps, rate, cohort=cohort: lab.reporter.say(cohort.id, steps * len(cohort.cells), rate)
     trained.append((cohort, job, fit.fit(job, folder, lab.study['checkpoint_seconds'], say, lab.interrupted)))
+    lab.reporter.finish(len(cohort.cells), steps * len(cohort.cells))
   chosen = _choose({cell: _outcome(job, fitted, row) for cohort, job, fitted in trained for row, cell in enumerate(cohort.cells)})
   for cohort, job, fitted in trained:
     for row, cell in enumerate(cohort.cells):
       if not store.done(lab.workdir, plan.cell_id(cell)):
         _write(lab, cohort, row, job, fitted, source, data, cell in chosen)
-    lab.reporter.finish(len(cohort.cells), steps * len(cohort.cells))
 
 
 def _source(lab: Lab, name: str) -> Source:
