@@ -108,10 +108,10 @@ def test_predictions_are_in_order_and_unpadded(make_job, make_phase, tmp_path):
 def test_a_flipped_bit_is_noticed(make_job, make_phase, tmp_path):
   job = make_job([make_phase()])
   fit.fit(job, epath.Path(tmp_path))
-  files = sorted((f for f in tmp_path.rglob('*') if f.is_file() and f.parent.name == 'd'), key=lambda f: f.stat().st_size)
-  data = bytearray(files[-1].read_bytes())
-  data[len(data) // 2] ^= 1
-  files[-1].write_bytes(bytes(data))
+  for file in (f for f in tmp_path.rglob('*') if f.is_file() and f.parent.name == 'd'):  # Orbax keeps copies that it does not read
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
   with pytest.raises(ValueError, match=r'is damaged.*Delete .* and run the same command'):
     fit.fit(job, epath.Path(tmp_path))
   gc.collect()
