@@ -92,10 +92,9 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: int | str = 0, b
   if (backend or jax.default_backend()) != 'cpu':
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
                                         feature_group_count=x.shape[3] if depthwise else 1)
-  taps = _taps(x, kernel.shape, stride, pads)
   if depthwise:
-    return sum(tap * weight for tap, weight in zip(taps, kernel.reshape(-1, x.shape[3])))
-  patches = jnp.concatenate(taps, axis=-1)  # [B, H', W', h w C]
+    return _depthwise(x, kernel, stride, pads)
+  patches = jnp.concatenate(_taps(x, kernel.shape, stride, pads), axis=-1)  # [B, H', W', h w C]
   flat = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
   return flat.reshape(*patches.shape[:3], kernel.shape[-1])
 
@@ -109,6 +108,40 @@ def _taps(x: Array, kernel: Sequence[int], stride: int, pads: Pads) -> list[Arra
     return [x.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], rows, columns, -1)]
   return [x[:, i:i + (rows - 1) * stride + 1:stride, j:j + (columns - 1) * stride + 1:stride]
           for i in range(kernel[0]) for j in range(kernel[1])]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _depthwise(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+  """A depthwise convolution as a sum of shifted images, one a place of the kernel."""
+  shifted = (tap * weight for tap, weight in zip(_taps(x, kernel.shape, stride, pads), kernel.reshape(-1, x.shape[3])))
+  return functools.reduce(jnp.add, shifted)
+
+
+def _depthwise_forward(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
+  return _depthwise(x, kernel, stride, pads), (x, kernel)
+
+
+def _depthwise_backward(stride: int, pads: Pads, saved: tuple[Array, Array], output: Array) -> tuple[Array, Array]:
+  """The gradients of image and kernel; derived automatically they take twice as long to run and to compile."""
+  x, kernel = saved
+  height, width = kernel.shape[:2]
+  seen = [(length - 1) * stride + 1 for length in output.shape[1:3]]  # what one place of the kernel sees, from first to last
+  before = [height - 1 - pads[0][0], width - 1 - pads[1][0]]
+  after = [x.shape[axis + 1] + kernel.shape[axis] - 1 - before[axis] - seen[axis] for axis in (0, 1)]
+  spread = jax.lax.pad(output, jnp.zeros((), output.dtype), (
+      (0, 0, 0), (before[0], after[0], stride - 1), (before[1], after[1], stride - 1), (0, 0, 0)))
+  image_gradient = _depthwise(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
+  padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+
+  def place_gradient(place: Array) -> Array:
+    tap = jax.lax.dynamic_slice(padded, (0, *place, 0), (x.shape[0], *seen, x.shape[3]))[:, ::stride, ::stride]
+    return (tap * output).sum((0, 1, 2), dtype=jnp.float32).astype(kernel.dtype)
+
+  places = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), axis=-1).reshape(-1, 2)
+  return image_gradient, jax.lax.map(place_gradient, places).reshape(kernel.shape)
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def max_pool(x: Array, width: int, stride: int, padding: int = 0) -> Array:

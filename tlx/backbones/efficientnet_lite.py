@@ -136,4 +136,4 @@ def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
 def tiny() -> tuple[dict[str, Any], np.ndarray]:
   """Build options and example inputs of a small network, for tests."""
   inputs = np.random.default_rng(0).normal(size=(4, 33, 32, 3)).astype('float32')
-  return {'num_classes': 3, 'width': 0.1, 'depth': 0.3}, inputs
+  return {'num_classes': 3, 'width': 0.1, 'depth': 0.2}, inputs
