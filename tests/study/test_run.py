@@ -1,8 +1,11 @@
 """Whole studies through the command line: what they leave, what they refuse, and that nothing interrupts them for good."""
 import json
+import os
 import pathlib
+import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -174,3 +177,16 @@ def test_missing_flags_say_what_to_give(study, tmp_path):
     assert '--config=configs/FILE.py --workdir=DIR' in refused.stderr or 'stray' in refused.stderr
 
 
+
+
+def test_a_relative_workdir_and_report_command(study):
+  """The form of every command in the README, from the folder of the checkout."""
+  workdir = os.path.join('runs', f'test-{os.getpid()}')
+  try:
+    done = study(workdir, '--config.seeds=(0, 1)', '--config.shots=(1,)')
+    assert done.returncode == 0, done.stderr
+    assert f'Report: {workdir}' in done.stdout
+    shown = subprocess.run([sys.executable, '-m', 'experiments.report', f'--workdir={workdir}'], cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 0 and '12 of 12 runs done' in shown.stdout, shown.stderr
+  finally:
+    shutil.rmtree(ROOT / workdir, ignore_errors=True)

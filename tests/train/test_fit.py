@@ -133,3 +133,12 @@ def test_a_checkpoint_without_its_meta_does_not_exist(tmp_path):
 def test_json_has_no_nan(tmp_path):
   checkpoint.write_json(epath.Path(tmp_path) / 'x.json', {'a': float('nan'), 'b': (np.float32(1.5), np.int64(2))})
   assert json.loads((tmp_path / 'x.json').read_text()) == {'a': None, 'b': [1.5, 2]}
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+  """`--workdir=runs/x`, as the README has it; Orbax alone takes absolute paths only."""
+  monkeypatch.chdir(tmp_path)
+  folder, tree = epath.Path('runs/x'), {'a': np.arange(3.0)}
+  checkpoint.save(folder, 1, tree, {})
+  assert_same(checkpoint.restore(folder, tree), tree)
+  assert checkpoint._absolute(epath.Path('gs://bucket/x')) == epath.Path('gs://bucket/x')

@@ -3,6 +3,7 @@
 `<folder>/<step>/arrays` is written first and `<folder>/<step>/meta.json` last: a checkpoint without the latter does not exist.
 """
 import json
+import os
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ def save(folder: epath.Path, step: int, tree: PyTree, meta: dict[str, Any]) -> N
     place.rmtree()
   place.mkdir(parents=True)
   with ocp.PyTreeCheckpointer() as checkpointer:
-    checkpointer.save(place / 'arrays', {f'{i:05d}': array for i, array in enumerate(arrays.values())})
+    checkpointer.save(_absolute(place / 'arrays'), {f'{i:05d}': array for i, array in enumerate(arrays.values())})
   write_json(place / 'meta.json', meta | {'names': list(arrays), 'sha256': trees.sha256(arrays)})
   for other in steps(folder):
     if other != step:
@@ -54,7 +55,7 @@ def load(folder: epath.Path) -> dict[str, np.ndarray]:
   place = folder / str(meta['step'])
   try:
     with ocp.PyTreeCheckpointer() as checkpointer:
-      stored = checkpointer.restore(place / 'arrays')
+      stored = checkpointer.restore(_absolute(place / 'arrays'))
     arrays = {name: np.asarray(stored[f'{i:05d}']) for i, name in enumerate(meta['names'])}
     found = trees.sha256(arrays)
   except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -77,6 +78,11 @@ def restore(folder: epath.Path, like: PyTree) -> PyTree:
     raise ValueError(f'The checkpoint in {folder} holds other arrays than this code trains; they differ in '
                      f'{sorted(set(names) ^ set(arrays))[:8]}. Delete it to train again from the start.')
   return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
+
+
+def _absolute(path: epath.Path) -> epath.Path:
+  """What Orbax takes; `resolve` is for local paths only."""
+  return path if '://' in os.fspath(path) else path.resolve()
 
 
 def write_json(path: epath.Path, content: Any) -> None:
