@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from tlx.train import checkpoint, cohort, fit
+from tlx import checkpoint
+from tlx.train import cohort, fit
 from tlx.tree import named_leaves, sha256
 
 HEAD = (('^head/', 'train'), ('.*', 'frozen'))

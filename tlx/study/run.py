@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import datasets, tree
+from tlx import checkpoint, datasets, tree
 from tlx.study import config as configs
 from tlx.study import plan, progress, store
 from tlx.study.plan import Cohort
-from tlx.train import checkpoint, feed, fit
+from tlx.train import feed, fit
 from tlx.types import Cell, Network, Variables
 
 

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from etils import epath
 
+from tlx import checkpoint
 from tlx.study.plan import Cohort
-from tlx.train import checkpoint
 
 FREE_FIELDS = ('data_dir', 'checkpoint_seconds')  # may change between two starts: no number depends on them
 PACKAGES = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')

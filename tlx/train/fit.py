@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from tlx import checkpoint
 from tlx import tree as trees
-from tlx.train import checkpoint, cohort, feed, step
+from tlx.train import cohort, feed, step
 from tlx.train import mesh as meshes
 from tlx.types import Batch, Network, PyTree, Task, Variables
 
