@@ -6,7 +6,7 @@ import numpy as np
 from tlx.backbones import NameMap
 
 IMAGENET_INPUT = {'image_size': 224, 'channels': 3, 'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225),
-                  'interpolation': 'bilinear', 'crop': 0.875}
+                  'interpolation': 'bilinear', 'fit': 'crop', 'crop': 0.875}
 
 
 def same(array: np.ndarray) -> np.ndarray:

@@ -158,9 +158,13 @@ def _official(o: Options, prefix: str) -> NameMap:
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
-  """The preprocessing that belongs to the public weights; mean and std are for values in 0..1 (uint8 / 255)."""
+  """The preprocessing that belongs to the public weights; mean and std are for values in 0..1 (uint8 / 255).
+
+  The official code squeezes images to a square. The size is that of pre-training; BiT-HyperRule takes 128 for images of less
+  than 96 x 96 and 480 for larger ones.
+  """
   _resolve(variant, options)
-  return {**_names.IMAGENET_INPUT, 'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5)}
+  return {**_names.IMAGENET_INPUT, 'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5), 'fit': 'squeeze', 'crop': 1.0}
 
 
 def tiny() -> tuple[dict[str, Any], np.ndarray]:

@@ -127,10 +127,14 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **option
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
-  """The preprocessing that belongs to the weights: (pixel - 127) / 128; mean and std are for values in 0..1 (uint8 / 255)."""
+  """The preprocessing that belongs to the weights: (pixel - 127) / 128; mean and std are for values in 0..1 (uint8 / 255).
+
+  As in the official code 16 pixels are cut off each side. It resizes by bilinear without antialiasing, which Pillow's bicubic
+  comes nearer to than its bilinear, says timm.
+  """
   o = _resolve(variant, options)
   return {'image_size': o.image_size, 'channels': 3, 'mean': (127 / 255,) * 3, 'std': (128 / 255,) * 3,
-          'interpolation': 'bicubic', 'crop': 0.875}
+          'interpolation': 'bicubic', 'fit': 'crop', 'crop': o.image_size / (o.image_size + 32)}
 
 
 def tiny() -> tuple[dict[str, Any], np.ndarray]:

@@ -130,11 +130,11 @@ def _layer(ours: str, number: str, theirs: str) -> dict:
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
   """The preprocessing that belongs to the weights; mean and std are for values in 0..1 (uint8 / 255).
 
-  face-api pads an image to a square rather than cropping it.
+  face-api pads an image to a square, in its middle, rather than cropping it.
   """
   _resolve(variant, options)
   return {'image_size': 150, 'channels': 3, 'mean': (122.782 / 255, 117.001 / 255, 104.298 / 255), 'std': (1.0, 1.0, 1.0),
-          'interpolation': 'bilinear', 'crop': 1.0}
+          'interpolation': 'bilinear', 'fit': 'pad', 'crop': 1.0}
 
 
 def tiny() -> tuple[dict[str, Any], np.ndarray]:

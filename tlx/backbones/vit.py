@@ -283,10 +283,16 @@ def resize_positions(array: np.ndarray, grid: tuple[int, int], class_position: b
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
   """The preprocessing that belongs to public weights; mean and std are for values in 0..1 (uint8 / 255).
 
-  DINOv2 (taken to be what has a layer scale) normalises by ImageNet's statistics, ViT to -1..1.
+  DINOv2 (taken to be what has a layer scale) normalises by ImageNet's statistics, ViT to -1..1; both are cropped as in timm.
+
+  Raises:
+    ValueError: a bad option, or an image_size that is no square.
   """
   o = _resolve(variant, options)
-  spec = {**_names.IMAGENET_INPUT, 'image_size': o.image_size, 'interpolation': 'bicubic'}
+  height, width = o.image_size  # type: ignore[misc]
+  if height != width:
+    raise ValueError(f'Option image_size is {(height, width)}; data sets give square images. Choose a square size.')
+  spec = {**_names.IMAGENET_INPUT, 'image_size': height, 'interpolation': 'bicubic'}
   return spec if o.layer_scale is not None else {**spec, 'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5), 'crop': 0.9}
 
 

@@ -10,10 +10,10 @@ import re
 
 from tlx.datasets import _folder, _images, _shifts, _splits
 from tlx.datasets._subsets import subsets
-from tlx.datasets._types import Dataset, Info, Split
+from tlx.datasets._types import Dataset, Examples, Form, Info, Split
 from tlx.plug import available, closest, plug
 
-__all__ = ['Dataset', 'Info', 'Split', 'info', 'load', 'subsets']
+__all__ = ['Dataset', 'Info', 'Split', 'check', 'info', 'load', 'subsets']
 
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
 
@@ -36,28 +36,41 @@ def info(name: str, data_dir: DataDir = None, shift: str = 'none') -> Info:
   return found._replace(class_names=_shifts.class_names(shift, found.class_names))
 
 
+def check(image_size: int, channels: int, interpolation: str = 'bicubic', fit: str = 'squeeze', crop: float = 1.0) -> None:
+  """Raises ValueError where `load` would not take these arguments, without reading data."""
+  _images.check(Form(image_size, channels, interpolation, fit, crop))
+
+
 def load(name: str, image_size: int, channels: int, shift: str = 'none', val_fraction: float = 0.2,
-         test_fraction: float = 0.3, data_dir: DataDir = None, max_bytes: int = 4 * 2**30) -> Dataset:
+         test_fraction: float = 0.3, data_dir: DataDir = None, max_bytes: int = 4 * 2**30, interpolation: str = 'bicubic',
+         fit: str = 'squeeze', crop: float = 1.0) -> Dataset:
   """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at every call.
+
+  How an image becomes square, `scaled` being image_size / crop rounded down:
+    fit 'squeeze': all of it is resized to scaled x scaled, whose centre is taken (crop 1.0: all of it)
+    fit 'crop': its shorter side is resized to `scaled`, then the centre is taken, as timm and torchvision evaluate
+    fit 'pad': its longer side is resized to image_size, and it stands in the middle of black, as face-api does it
+  Interpolation is nearest, bilinear, bicubic or lanczos; all but nearest are antialiased.
 
   Published splits are kept. Where there is none, test is taken from the whole (`test_fraction`) and val from train
   (`val_fraction`), of each class alike and by hash of the ids. The shift comes last and applies to every split.
 
   Raises:
-    ValueError: an unknown name or shift, channels other than 1 and 3, unusable or damaged data, a class too small to divide, or
+    ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, a class too small to divide, or
       arrays of more than `max_bytes`.
   """
-  if channels not in (1, 3) or image_size < 1:
-    raise ValueError(f'Got image_size {image_size} and channels {channels}; '
-                     'wanted a positive size and 1 (grey) or 3 (RGB) channels.')
+  form = Form(image_size, channels, interpolation, fit, crop)
+  _images.check(form)
   _shifts.check(shift)
-  names, examples = _published(name, data_dir)
+  names, published = _published(name, data_dir)
   names = _shifts.class_names(shift, names)
-  _images.check_memory(examples, image_size, channels, max_bytes)
-  decoded = {split: _images.decode_all(part, image_size, channels) for split, part in examples.items()}
-  _check_ids(name, decoded)
-  splits = {split: Split(*_shifts.shift(shift, inputs, labels), ids)
-            for split, (inputs, labels, ids) in _splits.complete(decoded, val_fraction, test_fraction).items()}
+  _check_ids(name, published)
+  _images.check_memory(published, form, max_bytes)
+  of_inputs, of_labels = _shifts.SHIFTS[shift]
+  splits = {}
+  for split, examples in _splits.complete(published, val_fraction, test_fraction).items():
+    decoded = _images.decode_all(examples, form, of_inputs)
+    splits[split] = decoded._replace(labels=of_labels(decoded.labels))
   train, val, test = splits['train'], splits['val'], splits['test']
   return Dataset(train, val, test, names, _sha256(train, val, test))
 
@@ -87,7 +100,7 @@ def _published(name: str, data_dir: DataDir):
   return _tfds.published(builder)
 
 
-def _check_ids(name: str, splits: dict[str, Split]) -> None:
+def _check_ids(name: str, splits: dict[str, Examples]) -> None:
   ids = [i for split in splits.values() for i in split.ids]
   if len(set(ids)) < len(ids):
     raise ValueError(f'{name} has {len(ids) - len(set(ids))} examples whose id another has too; ids decide splits. '
@@ -98,7 +111,7 @@ def _sha256(*splits: Split) -> str:
   digest = hashlib.sha256()
   for inputs, labels, ids in splits:
     digest.update(f'{inputs.shape} {inputs.dtype} {labels.dtype}\n'.encode())
-    digest.update(inputs.tobytes())
+    digest.update(inputs.data)  # not tobytes(), which copies
     digest.update(labels.tobytes())
     digest.update('\n'.join(ids).encode())
   return digest.hexdigest()

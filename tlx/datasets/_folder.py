@@ -1,9 +1,10 @@
 """folder:PATH: images in one folder per class, with or without a folder per split above them."""
 import os
 
+import numpy as np
 from etils import epath
 
-from tlx.datasets._types import Example, Examples, Info
+from tlx.datasets._types import Examples, Info
 
 _SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp')
 _SPLITS = {'train': 'train', 'val': 'val', 'validation': 'val', 'test': 'test'}
@@ -66,8 +67,8 @@ def published(path: str) -> tuple[tuple[str, ...], dict[str, Examples]]:
   root = epath.Path(path).expanduser()
 
   def examples(classes: dict[str, list[epath.Path]]) -> Examples:
-    listed = [Example(os.fspath(file.relative_to(root)), label, file)
-              for label, files in enumerate(classes.values()) for file in files]
-    return Examples(len(listed), lambda indices: [listed[i] for i in indices])
+    listed = [file for files in classes.values() for file in files]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in classes.values()])
+    return Examples(tuple(os.fspath(file.relative_to(root)) for file in listed), labels, lambda rows: [listed[i] for i in rows])
 
   return tuple(next(iter(splits.values()))), {split: examples(classes) for split, classes in splits.items()}

@@ -43,13 +43,6 @@ def check(name: str) -> None:
     raise ValueError(f'Unknown shift {name!r}; have {", ".join(SHIFTS)}.{closest(name, SHIFTS)}')
 
 
-def shift(name: str, inputs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(inputs, labels) after the shift; inputs keep shape and dtype."""
-  check(name)
-  of_inputs, of_labels = SHIFTS[name]
-  return of_inputs(inputs), of_labels(labels)
-
-
 def class_names(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
   """The names of the shifted labels: those of all classes that a label stands for, as in '0/5'.
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tlx.datasets._types import Split
+from tlx.datasets._types import Examples
 
 
 def hold_out(labels: np.ndarray, ids: Sequence[str], fraction: float) -> np.ndarray:
@@ -26,15 +26,19 @@ def hold_out(labels: np.ndarray, ids: Sequence[str], fraction: float) -> np.ndar
   return held
 
 
-def complete(published: Mapping[str, Split], val_fraction: float, test_fraction: float) -> dict[str, Split]:
+def complete(published: Mapping[str, Examples], val_fraction: float, test_fraction: float) -> dict[str, Examples]:
   """{'train', 'val', 'test'}: as published where there is one; else test from the whole, then val from the rest."""
   splits = {name: split for name, split in published.items() if name != 'all'}
   if 'all' in published:
     splits['train'] = published['all']
   for name, fraction in (('test', test_fraction), ('val', val_fraction)):
     if name not in splits:
-      inputs, labels, ids = splits['train']
-      held = hold_out(labels, ids, fraction)
-      splits[name], splits['train'] = (
-          Split(inputs[mask], labels[mask], tuple(ids[i] for i in np.flatnonzero(mask))) for mask in (held, ~held))
+      held = hold_out(splits['train'].labels, splits['train'].ids, fraction)
+      splits[name], splits['train'] = (_take(splits['train'], np.flatnonzero(mask)) for mask in (held, ~held))
   return splits
+
+
+def _take(examples: Examples, rows: np.ndarray) -> Examples:
+  """Some of the examples of a split, in the order of `rows`."""
+  ids, labels, read = examples
+  return Examples(tuple(ids[i] for i in rows), labels[rows], lambda some: read([int(rows[i]) for i in some]))

@@ -3,14 +3,17 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from tlx.datasets._builder import builder_class
-from tlx.datasets._types import Example, Examples, Info
+from tlx.datasets._types import Examples, Info
 from tlx.plug import closest
 
+_CHUNK = 512  # records in memory while ids and labels are read
 _SPLITS = {'train': 'train', 'validation': 'val', 'val': 'val', 'valid': 'val', 'dev': 'val', 'test': 'test'}
 
 
@@ -107,19 +110,18 @@ def published(builder: tfds.core.DatasetBuilder) -> tuple[tuple[str, ...], dict[
   def examples(split: str) -> Examples:
     source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
-    def parse(index: int, record: bytes) -> Example:
-      row = tf_example_pb2.Example.FromString(record).features.feature
-      name = row['id'].bytes_list.value[0].decode() if has_ids else f'{index:06d}'
-      target = row[label].int64_list.value[0]
-      if target < 0:
-        raise ValueError(f'{split}/{name} of tfds:{builder.name} has no label ({target}). '
-                         'Write the labelled part out as folder:PATH.')
-      return Example(f'{split}/{name}', target, row[image].bytes_list.value[0])
+    def rows(indices: Sequence[int]) -> Iterator[Any]:
+      for record in source.__getitems__(list(indices)):  # a whole list at a time, which ArrayRecord reads in parallel
+        yield tf_example_pb2.Example.FromString(record).features.feature
 
-    def read(indices: Sequence[int]) -> list[Example]:
-      records = source.__getitems__(list(indices))  # a whole list at a time, which ArrayRecord reads in parallel
-      return [parse(index, record) for index, record in zip(indices, records)]
-
-    return Examples(len(source), read)
+    ids, labels = [], []
+    for start in range(0, len(source), _CHUNK):
+      for i, row in enumerate(rows(range(start, min(start + _CHUNK, len(source)))), start):
+        ids.append(f'{split}/{row["id"].bytes_list.value[0].decode()}' if has_ids else f'{split}/{i:06d}')
+        labels.append(row[label].int64_list.value[0])
+        if labels[-1] < 0:
+          raise ValueError(f'{ids[-1]} of tfds:{builder.name} has no label ({labels[-1]}). '
+                           'Write the labelled part out as folder:PATH.')
+    return Examples(tuple(ids), np.array(labels, np.int32), lambda some: [row[image].bytes_list.value[0] for row in rows(some)])
 
   return tuple(features[label].names), {ours: examples(theirs) for ours, theirs in _split_names(builder).items()}

@@ -28,14 +28,20 @@ class Info(NamedTuple):
   num_examples: dict[str, int]
 
 
-class Example(NamedTuple):
-  """One image as published: the bytes of its file, or the path to it."""
-  id: str
-  label: int
-  image: bytes | epath.Path
-
-
 class Examples(NamedTuple):
-  """A published split that is read piece by piece: `read([0, 5])` gives its first and sixth example."""
-  num_examples: int
-  read: Callable[[Sequence[int]], list[Example]]
+  """A split yet to be decoded: ids, labels int32 [N], and `read([0, 5])`, the image files of its first and sixth example.
+
+  An image file is given as its bytes or as the path to it.
+  """
+  ids: tuple[str, ...]
+  labels: np.ndarray
+  read: Callable[[Sequence[int]], list[bytes | epath.Path]]
+
+
+class Form(NamedTuple):
+  """What an image is made into; the fields are explained at `datasets.load`."""
+  image_size: int
+  channels: int
+  interpolation: str
+  fit: str
+  crop: float
