@@ -3,23 +3,25 @@
   mnist_5k, uci_digits           digits that ship in installed packages: one file each in this folder
   tfds:NAME[/config][:version]   any TFDS data set of images with a label; a bare TFDS name works too
   folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>
+  csv:PATH/labels.csv            a table of image files, labels and perhaps splits; or of pixels, as in FER-2013
 """
 import hashlib
 import os
 import re
 
-from tlx.datasets import _folder, _images, _shifts, _splits
+from tlx.datasets import _csv, _folder, _images, _shifts, _splits
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import Dataset, Examples, Form, Info, Split
 from tlx.plug import available, closest, plug
 
 __all__ = ['Dataset', 'Info', 'Split', 'check', 'info', 'load', 'subsets']
 
+_FILES = {'folder': _folder, 'csv': _csv}
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
 
 
 def info(name: str, data_dir: DataDir = None, shift: str = 'none') -> Info:
-  """Classes (of the shifted labels) and counts, without reading data; our own and folders without importing TFDS.
+  """Classes (of the shifted labels) and counts, without reading data; importing TFDS for its own only.
 
   Raises:
     ValueError: an unknown name or shift, or a data set that cannot be used; the message says why.
@@ -28,8 +30,8 @@ def info(name: str, data_dir: DataDir = None, shift: str = 'none') -> Info:
   if kind == 'package':
     module = plug('datasets', rest)
     found = Info(module.CLASS_NAMES, dict(module.NUM_EXAMPLES))
-  elif kind == 'folder':
-    found = _folder.describe(rest)
+  elif kind in _FILES:
+    found = _FILES[kind].describe(rest)
   else:
     from tlx.datasets import _tfds
     found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False))
@@ -78,7 +80,7 @@ def load(name: str, image_size: int, channels: int, shift: str = 'none', val_fra
 def _parse(name: str) -> tuple[str, str]:
   """(kind of data set, its name within that kind)."""
   kind, colon, rest = name.partition(':')
-  if colon and kind in ('tfds', 'folder'):
+  if colon and kind in ('tfds', *_FILES):
     return kind, rest
   names = available('datasets')
   if name in names:
@@ -86,15 +88,15 @@ def _parse(name: str) -> tuple[str, str]:
   from tlx.datasets import _tfds  # only here: TFDS takes 0.6 s to import
   if re.split('[/:]', name)[0] in _tfds.known_names():
     return 'tfds', name
-  raise ValueError(f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME and folder:PATH.'
+  raise ValueError(f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, folder:PATH and csv:FILE.'
                    f'{closest(name, (*names, *_tfds.known_names()))}')
 
 
 def _published(name: str, data_dir: DataDir):
   """(class names, {split: examples yet to be decoded})."""
   kind, rest = _parse(name)
-  if kind == 'folder':
-    return _folder.published(rest)
+  if kind in _FILES:
+    return _FILES[kind].published(rest)
   from tlx.datasets import _tfds
   builder = _tfds.package_builder(rest, data_dir) if kind == 'package' else _tfds.tfds_builder(rest, data_dir, prepare=True)
   return _tfds.published(builder)

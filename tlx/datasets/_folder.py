@@ -4,9 +4,8 @@ import os
 import numpy as np
 from etils import epath
 
-from tlx.datasets._types import Examples, Info
+from tlx.datasets._types import SUFFIXES, Examples, Info
 
-_SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp')
 _SPLITS = {'train': 'train', 'val': 'val', 'validation': 'val', 'test': 'test'}
 
 
@@ -18,10 +17,10 @@ def _list_classes(path: epath.Path) -> dict[str, list[epath.Path]]:
   """{class: its image files}, both sorted by name."""
   classes = {}
   for folder in _folders(path):
-    images = (f for f in folder.iterdir() if not f.name.startswith('.') and f.suffix.lower() in _SUFFIXES)
+    images = (f for f in folder.iterdir() if not f.name.startswith('.') and f.suffix.lower() in SUFFIXES)
     files = sorted(images, key=lambda f: f.name)
     if not files:
-      raise ValueError(f'Class folder {folder} holds no image ({", ".join(_SUFFIXES)}). Add images to it or remove it.')
+      raise ValueError(f'Class folder {folder} holds no image ({", ".join(SUFFIXES)}). Add images to it or remove it.')
     classes[folder.name] = files
   if not classes:
     raise ValueError(f'{path} holds no class folder. Want PATH/<class>/<image> or PATH/{{train,val,test}}/<class>/<image>.')

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
+SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp')  # of image files
+
 
 class Split(NamedTuple):
   """Decoded examples: inputs uint8 [N, H, W, C], labels int32 [N], ids unique within a data set ('train/0007')."""
