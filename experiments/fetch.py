@@ -4,10 +4,11 @@
 
 Packages come without their dependencies and nothing of them runs; see docs/sources.md.
 """
+import sys
+
 from absl import app, flags
 
-from tlx.sources import fetch
-from tlx.sources._files import digest
+from tlx.sources import digest, fetch
 
 _SHA256 = flags.DEFINE_string('sha256', None, 'The digest wanted; the file is refused if it has another.')
 
@@ -15,8 +16,12 @@ _SHA256 = flags.DEFINE_string('sha256', None, 'The digest wanted; the file is re
 def main(argv):
   if len(argv) != 2:
     raise app.UsageError('Give one URI.')
-  path = fetch(argv[1], _SHA256.value)
-  print(f'{path}\nsha256 {digest(path)}')
+  try:
+    path = fetch(argv[1], _SHA256.value)
+    print(f'{path}\nsha256 {digest(path)}')
+  except (ValueError, ImportError) as error:
+    print(error, file=sys.stderr)
+    sys.exit(2)
 
 
 if __name__ == '__main__':

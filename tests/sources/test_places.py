@@ -281,5 +281,6 @@ def test_fetch_command(tmp_path, capsys):
   with flagsaver.flagsaver(sha256=sha):
     fetch.main(['fetch', str(path)])
   assert capsys.readouterr().out == f'{path}\nsha256 {sha}\n'
-  with flagsaver.flagsaver(sha256='0' * 64), pytest.raises(ValueError, match='Wrong sha256'):
+  with flagsaver.flagsaver(sha256='0' * 64), pytest.raises(SystemExit, match='2'):
     fetch.main(['fetch', str(path)])
+  assert 'Wrong sha256' in capsys.readouterr().err

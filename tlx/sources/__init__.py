@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlx.plug import available, closest, plug
-from tlx.sources._files import verify
+from tlx.sources._files import cache, verify
+from tlx.sources._files import digest as file_digest
 from tlx.sources._names import Arrays, unwrap
+
+__all__ = ['Weights', 'cache', 'check', 'digest', 'fetch', 'load', 'read', 'resolve']
 
 
 class Weights(NamedTuple):
@@ -19,7 +22,7 @@ class Weights(NamedTuple):
 
   arrays      {name in the file: array}, read-only views where the format allows.
   provenance  JSON-able: uri, sha256, file, format, num_tensors, wrapper, left_out and, where known, package, version,
-              revision, licence.
+              revision, licence, study, run.
   metadata    what the file says besides arrays (GGUF: hyperparameters and tokenizer), {} for most formats.
   """
   arrays: dict[str, np.ndarray]
@@ -31,19 +34,25 @@ def load(uri: str, sha256: str | None = None) -> Weights:
   """The arrays of `uri`, with training state left out and a wrapper such as 'state_dict/' taken off the names.
 
   Args:
-    sha256: the digest wanted, 64 hex digits; of several files (shards, a folder) that of their `sha256sum` listing.
+    sha256: the digest wanted, 64 hex digits; of several files (shards, a folder) that of their `sha256sum` listing, of a
+      study's run that of its weights.
 
   Raises:
     ValueError: nothing there, another checksum, an unknown format, or a file that is broken or wants to run code.
     ImportError: the format needs an optional package; the message names it.
   """
   path, known = _find(uri)
-  digest = verify(path, sha256)
+  found = verify(path, sha256, digest)
   name, arrays, metadata = _read(path)
   arrays, wrapper, left_out = unwrap(arrays)
-  provenance = {'uri': uri, 'sha256': digest, 'file': path.name, 'format': name, 'num_tensors': len(arrays),
+  provenance = {'uri': uri, 'sha256': found, 'file': path.name, 'format': name, 'num_tensors': len(arrays),
                 'wrapper': wrapper, 'left_out': left_out, **known}
   return Weights(Arrays(arrays, path.name), provenance, metadata)
+
+
+def check(uri: str) -> None:
+  """Raises ValueError where `uri` names no place we know; looks nothing up."""
+  _place(uri)
 
 
 def resolve(uri: str) -> Path:
@@ -68,8 +77,19 @@ def fetch(uri: str, sha256: str | None = None) -> Path:
   """
   place, rest = _place(uri)
   path = place.fetch(rest, sha256) if hasattr(place, 'fetch') else place.find(rest)[0]
-  verify(path, sha256)
+  verify(path, sha256, digest)
   return path
+
+
+def digest(path: str | Path) -> str:
+  """The sha256 that `load` wants of a local file or folder.
+
+  Raises:
+    ValueError: a file is missing, or a study's checkpoint is damaged.
+  """
+  path = Path(path) if isinstance(path, str) else path
+  module = _format(path)
+  return _parse(path, module, module.digest) if hasattr(module, 'digest') else file_digest(path)
 
 
 def _place(uri: str):
@@ -86,18 +106,31 @@ def _find(uri: str) -> tuple[Path, dict]:
   return place.find(rest)
 
 
+def _format(path: Path):
+  """The module of the format that reads `path`, None where none does."""
+  modules = (plug('sources', name) for name in available('sources') if name.startswith('format_'))
+  return next((module for module in modules if module.matches(path)), None)
+
+
 def _read(path: Path) -> tuple[str, dict, dict]:
   """(the name of the format, arrays, metadata)."""
-  names = [name for name in available('sources') if name.startswith('format_')]
-  module = next((module for module in (plug('sources', name) for name in names) if module.matches(path)), None)
+  module = _format(path)
   if module is None:
-    have = ', '.join(name.removeprefix('format_') for name in names)
+    have = ', '.join(name.removeprefix('format_') for name in available('sources') if name.startswith('format_'))
     raise ValueError(f'No format reads {str(path)!r}; have {have}. They are told apart by the name of the file, or by '
                      f'the files in a folder. Name the weights file itself.')
-  name = module.__name__.rpartition('format_')[2]
+  return _name(module), *_parse(path, module, module.read)
+
+
+def _name(module) -> str:
+  return module.__name__.rpartition('format_')[2]
+
+
+def _parse(path: Path, module, function):
+  """`function(path)` of a format, with any error as one that says so: no array has been handed out yet."""
   try:
-    return name, *module.read(path)
+    return function(path)
   except ImportError:
     raise
-  except Exception as error:  # Whatever a parser trips over, the file is bad: no array has been handed out yet.
-    raise ValueError(f'{path} cannot be read as {name}: {error or type(error).__name__}') from error
+  except Exception as error:  # whatever a parser trips over, the file is bad
+    raise ValueError(f'{path} cannot be read as {_name(module)}: {error or type(error).__name__}') from error

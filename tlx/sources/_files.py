@@ -110,7 +110,7 @@ def digest(path: Path) -> str:
   return hashlib.sha256(''.join(f'{sha}  {name}\n' for name, sha in lines).encode()).hexdigest()
 
 
-def verify(path: Path, sha256: str | None) -> str:
+def verify(path: Path, sha256: str | None, digest: Callable[[Path], str] = digest) -> str:
   """The digest of `path`.
 
   Raises:

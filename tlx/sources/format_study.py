@@ -1,0 +1,49 @@
+"""A run's folder in a study, <workdir>/runs/<run>: what the run trained, over what its source holds, under our own names."""
+import os
+
+import numpy as np
+from etils import epath
+
+from tlx import checkpoint, tree
+
+
+def matches(path: os.PathLike) -> bool:
+  folder = epath.Path(path)
+  return folder.parent.name == 'runs' and (folder / 'result.json').exists()
+
+
+def read(path: os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
+  """({'block1/conv/kernel': array, 'block1/norm/mean': array, ...}, {'stats': [the names of statistics], 'head': the last stage}).
+
+  Raises:
+    ValueError: a damaged checkpoint.
+  """
+  folder = epath.Path(path)
+  workdir, result = folder.parent.parent, checkpoint.read_json(folder / 'result.json')
+  params, stats = trained(workdir / 'cohorts' / result['cohort'] / 'checkpoints', result['row'])
+  if result['init'] == 'source':
+    for own, of_source in zip((params, stats), trained(workdir / 'sources' / result['cell']['source'] / 'checkpoints', 0)):
+      for name, array in of_source.items():
+        if name.split('/')[0] != result['head']:  # the head is the run's own
+          own.setdefault(name, array)
+  return params | stats, {'stats': sorted(stats), 'head': result['head']}
+
+
+def digest(path: os.PathLike) -> str:
+  """The sha256 of names and arrays as `read` gives them: of the weights, whatever else the folder says."""
+  return tree.sha256(read(path)[0])
+
+
+def trained(folder: epath.Path, row: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """(params, stats) by name that the last checkpoint in `folder` holds for one of its runs.
+
+  Raises:
+    ValueError: there is no checkpoint, or it is damaged.
+  """
+  params: dict[str, np.ndarray] = {}
+  stats: dict[str, np.ndarray] = {}
+  for name, array in checkpoint.load(folder).items():
+    for prefix, found in (('state/trainable/', params), ('frozen/', params), ('state/stats/', stats)):
+      if name.startswith(prefix):
+        found[name.removeprefix(prefix)] = array[row]
+  return params, stats
