@@ -7,6 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tlx import datasets
+from tlx.datasets import _vtab
 
 
 def _run(code, *arguments):
@@ -97,6 +98,34 @@ def test_tfds_with_one_split_is_divided(data_dir):
   data = datasets.load('tfds:tlx_test_shapes/single', 4, 3, test_fraction=0.5, val_fraction=0.2, data_dir=data_dir)
   assert [np.bincount(split.labels).tolist() for split in data[:3]] == [[8, 8], [2, 2], [10, 10]]
   assert len({i for split in data[:3] for i in split.ids}) == 40
+
+
+def test_vtab_takes_the_official_slices(data_dir, monkeypatch):
+  whole = datasets.load('tfds:tlx_test_shapes/whole', 4, 3, data_dir=data_dir)
+  monkeypatch.setitem(_vtab._TASKS, 'shapes', ('tlx_test_shapes/whole', 'train[15:18]', 'test[5:]'))
+  monkeypatch.setattr(_vtab, 'TRAIN', 'train[2:12]')
+  data = datasets.load('vtab1k:shapes', 4, 3, data_dir=data_dir)
+  assert datasets.info('vtab1k:shapes', data_dir).num_examples == {'train': 10, 'val': 3, 'test': 3}
+  assert data.val.ids == tuple(f'train/{i:06d}' for i in (15, 16, 17))
+  np.testing.assert_array_equal(data.train.inputs, whole.train.inputs[2:12])
+  np.testing.assert_array_equal(data.test.labels, whole.test.labels[5:])
+
+
+def test_vtab_wants_whole_data_sets_and_disjoint_slices(data_dir, monkeypatch):
+  monkeypatch.setitem(_vtab._TASKS, 'small', ('tlx_test_shapes/whole', 'train[15:]', 'test'))
+  with pytest.raises(ValueError, match=r'tlx_test_shapes/whole/1.0.0 has no train\[:800\]: .* 20 examples. Prepare the whole'):
+    datasets.load('vtab1k:small', 4, 3, data_dir=data_dir)
+  monkeypatch.setattr(_vtab, 'TRAIN', 'train')
+  monkeypatch.setitem(_vtab._TASKS, 'twice', ('tlx_test_shapes/whole', 'train[15:]', 'test'))
+  with pytest.raises(ValueError, match='has 5 examples whose id another has too'):
+    datasets.load('vtab1k:twice', 4, 3, data_dir=data_dir)
+  with pytest.raises(ValueError, match="Unknown VTAB-1k task 'cifar10'; have .* Did you mean 'cifar100'"):
+    datasets.info('vtab1k:cifar10')
+
+
+@pytest.mark.parametrize('task', _vtab.TASKS)
+def test_vtab_tasks_are_data_sets_of_tfds(task, tmp_path):
+  assert len(datasets.info(f'vtab1k:{task}', tmp_path).class_names) > 1
 
 
 @pytest.mark.parametrize('config,message', [

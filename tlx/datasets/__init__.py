@@ -2,6 +2,7 @@
 
   mnist_5k, uci_digits           digits that ship in installed packages: one file each in this folder
   tfds:NAME[/config][:version]   any TFDS data set of images with a label; a bare TFDS name works too
+  vtab1k:TASK                    one of the tasks of VTAB-1k that are an image and its class
   folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>
   csv:PATH/labels.csv            a table of image files, labels and perhaps splits; or of pixels, as in FER-2013
 """
@@ -9,7 +10,7 @@ import hashlib
 import os
 import re
 
-from tlx.datasets import _csv, _folder, _images, _shifts, _splits
+from tlx.datasets import _csv, _folder, _images, _shifts, _splits, _vtab
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import Dataset, Examples, Form, Info, Split
 from tlx.plug import available, closest, plug
@@ -34,7 +35,8 @@ def info(name: str, data_dir: DataDir = None, shift: str = 'none') -> Info:
     found = _FILES[kind].describe(rest)
   else:
     from tlx.datasets import _tfds
-    found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False))
+    rest, splits = _vtab.splits(rest) if kind == 'vtab1k' else (rest, None)
+    found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False), splits)
   return found._replace(class_names=_shifts.class_names(shift, found.class_names))
 
 
@@ -80,7 +82,7 @@ def load(name: str, image_size: int, channels: int, shift: str = 'none', val_fra
 def _parse(name: str) -> tuple[str, str]:
   """(kind of data set, its name within that kind)."""
   kind, colon, rest = name.partition(':')
-  if colon and kind in ('tfds', *_FILES):
+  if colon and kind in ('tfds', 'vtab1k', *_FILES):
     return kind, rest
   names = available('datasets')
   if name in names:
@@ -88,7 +90,7 @@ def _parse(name: str) -> tuple[str, str]:
   from tlx.datasets import _tfds  # only here: TFDS takes 0.6 s to import
   if re.split('[/:]', name)[0] in _tfds.known_names():
     return 'tfds', name
-  raise ValueError(f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, folder:PATH and csv:FILE.'
+  raise ValueError(f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, vtab1k:TASK, folder:PATH and csv:FILE.'
                    f'{closest(name, (*names, *_tfds.known_names()))}')
 
 
@@ -98,8 +100,9 @@ def _published(name: str, data_dir: DataDir):
   if kind in _FILES:
     return _FILES[kind].published(rest)
   from tlx.datasets import _tfds
+  rest, splits = _vtab.splits(rest) if kind == 'vtab1k' else (rest, None)
   builder = _tfds.package_builder(rest, data_dir) if kind == 'package' else _tfds.tfds_builder(rest, data_dir, prepare=True)
-  return _tfds.published(builder)
+  return _tfds.published(builder, splits)
 
 
 def _check_ids(name: str, splits: dict[str, Examples]) -> None:

@@ -2,7 +2,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,29 +94,42 @@ def _split_names(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
   return ours
 
 
-def describe(builder: tfds.core.DatasetBuilder) -> Info:
-  """Class names, and counts where the data is prepared."""
+def _slice(builder: tfds.core.DatasetBuilder, spec: str) -> tuple[str, range]:
+  """('train', its rows) for 'train' or 'train[:800]'."""
+  try:
+    (part,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute(builder.info.splits)
+  except ValueError as error:
+    raise ValueError(f'tfds:{builder.info.full_name} has no {spec}: {error} Prepare the whole data set.') from None
+  return part.splitname, range(builder.info.splits[part.splitname].num_examples)[part.from_:part.to]
+
+
+def describe(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None) -> Info:
+  """Class names, and counts where the data is prepared; of the published splits, or of {our split: a slice of TFDS's}."""
   _, label = _keys(builder)
-  counts = {ours: int(builder.info.splits[theirs].num_examples) for ours, theirs in _split_names(builder).items()}
-  return Info(tuple(builder.info.features[label].names), counts)
+  splits = splits if splits and builder.info.splits else _split_names(builder)
+  return Info(tuple(builder.info.features[label].names), {ours: len(_slice(builder, spec)[1]) for ours, spec in splits.items()})
 
 
-def published(builder: tfds.core.DatasetBuilder) -> tuple[tuple[str, ...], dict[str, Examples]]:
-  """(class names, the published splits). An id is 'split/id' where the data set has ids, else 'split/row'."""
+def published(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None) -> tuple[tuple[str, ...], dict[str, Examples]]:
+  """(class names, the published splits, or {our split: a slice of TFDS's}).
+
+  An id is 'split/id' where the data set has ids, else 'split/row'.
+  """
   image, label = _keys(builder)
   features = builder.info.features
   has_ids = 'id' in features and isinstance(features['id'], tfds.features.Text)
 
-  def examples(split: str) -> Examples:
+  def examples(spec: str) -> Examples:
+    split, part = _slice(builder, spec)
     source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
     def rows(indices: Sequence[int]) -> Iterator[Any]:
-      for record in source.__getitems__(list(indices)):  # a whole list at a time, which ArrayRecord reads in parallel
+      for record in source.__getitems__([part[i] for i in indices]):  # a list at a time, which ArrayRecord reads in parallel
         yield tf_example_pb2.Example.FromString(record).features.feature
 
     ids, labels = [], []
-    for start in range(0, len(source), _CHUNK):
-      for i, row in enumerate(rows(range(start, min(start + _CHUNK, len(source)))), start):
+    for start in range(0, len(part), _CHUNK):
+      for i, row in enumerate(rows(range(start, min(start + _CHUNK, len(part)))), part[start]):
         ids.append(f'{split}/{row["id"].bytes_list.value[0].decode()}' if has_ids else f'{split}/{i:06d}')
         labels.append(row[label].int64_list.value[0])
         if labels[-1] < 0:
@@ -124,4 +137,4 @@ def published(builder: tfds.core.DatasetBuilder) -> tuple[tuple[str, ...], dict[
                            'Write the labelled part out as folder:PATH.')
     return Examples(tuple(ids), np.array(labels, np.int32), lambda some: [row[image].bytes_list.value[0] for row in rows(some)])
 
-  return tuple(features[label].names), {ours: examples(theirs) for ours, theirs in _split_names(builder).items()}
+  return tuple(features[label].names), {ours: examples(spec) for ours, spec in (splits or _split_names(builder)).items()}
