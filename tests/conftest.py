@@ -57,7 +57,7 @@ def make_job(small_mlp, examples):
     base = base or jax.tree.map(lambda _: None, drawn[0])
     own = {stage: leaves if jax.tree.leaves(base[stage]) == [] else jax.tree.map(lambda _: None, leaves) for stage, leaves in own.items()}
     plans = tuple(fit.PhasePlan(phase, TASK, num_steps, batch_size, evaluations, 0.0) for phase in phases)
-    return fit.Job(small_mlp, plans, Variables(base, {}), own, {}, examples, examples, [np.arange(60)] * len(seeds), seeds,
+    return fit.Job(small_mlp, plans, Variables(base, {}), own, {}, lambda phase: examples, lambda phase: examples, [np.arange(60)] * len(seeds), seeds,
                    list(learning_rates), [0.0] * len(seeds))
 
   return make

@@ -23,7 +23,7 @@ def numbers(workdir) -> dict:
   found = {}
   for folder in sorted((pathlib.Path(workdir) / 'runs').iterdir()):
     result = json.loads((folder / 'result.json').read_text())
-    for name in ('train_seconds', 'compile_seconds', 'peak_memory_bytes'):
+    for name in ('train_seconds', 'feature_seconds', 'compile_seconds', 'compiled_programs', 'peak_memory_bytes'):
       result['cost'].pop(name)
     predictions = folder / 'predictions.npz'
     logits = np.load(predictions)['logits'].tobytes() if predictions.exists() else None

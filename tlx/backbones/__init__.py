@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from tlx.backbones import _layers
+from tlx.plug import closest
 from tlx.tree import map_named, named_leaves
 from tlx.types import Array, Network, PyTree, Variables
 
@@ -40,7 +42,7 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
     stats = dict(variables.stats)
     for i in range(*slice(start, stop).indices(len(names))):
       name = names[i]
-      collections = {'params': variables.params[name]}
+      collections = {'params': variables.params.get(name, {})}  # checkpoints drop stages without parameters
       if name in stats:
         collections['batch_stats'] = stats[name]
       rngs = {'dropout': jax.random.fold_in(key, i)} if train and key is not None else None
@@ -51,6 +53,35 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
     return x, stats
 
   return Network(names, init, apply)
+
+
+def head_after(network: Network, stage: str, num_classes: int) -> Network:
+  """The network up to and with `stage`, then stages 'average' (over places or tokens, [B, D]) and 'head' (a linear map to classes).
+
+  Raises:
+    ValueError: no such stage before the head.
+  """
+  if stage not in network.stages[:-1]:
+    raise ValueError(f'head_after={stage!r} is no stage before the head; have {", ".join(network.stages[:-1])}.'
+                     f'{closest(stage, network.stages[:-1])}')
+  length = network.stages.index(stage) + 1
+  end = chain([('average', _layers.Average()), ('head', _layers.Head(num_classes))])
+
+  def init(key: Array, inputs: PyTree) -> Variables:
+    trunk = network.init(key, inputs)
+    x, _ = network.apply(trunk, inputs, train=False, stop=length)
+    head = end.init(jax.random.fold_in(key, length), x)
+    kept = [{name: tree[name] for name in network.stages[:length] if name in tree} for tree in trunk]
+    return Variables(kept[0] | head.params, kept[1])
+
+  def apply(variables: Variables, x: PyTree, *, start: int | None = None, stop: int | None = None, **options: Any) -> tuple[PyTree, PyTree]:
+    first, last, _ = slice(start, stop).indices(length + 2)
+    stats = variables.stats
+    if first < length:
+      x, stats = network.apply(variables, x, start=first, stop=min(last, length), **options)
+    return end.apply(variables._replace(stats={}), x, start=max(first - length, 0), stop=max(last - length, 0), train=False)[0], stats
+
+  return Network((*network.stages[:length], *end.stages), init, apply)
 
 
 def _freeze_norms(stage: str, frozen_norms: frozenset[str]) -> Callable:
@@ -65,6 +96,11 @@ def _freeze_norms(stage: str, frozen_norms: frozenset[str]) -> Callable:
 
 # Our name ('block1/conv/kernel', for statistics 'block1/norm/mean') -> (the name in the file, what turns that array into ours).
 NameMap = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
+
+
+def own_names(shapes: Variables) -> NameMap:
+  """The name map of a file that has our own names."""
+  return {name: (name, np.asarray) for name, _ in named_leaves(shapes.params) + named_leaves(shapes.stats)}
 
 
 def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from tlx.plug import closest
-from tlx.types import Array
+from tlx.types import Array, PyTree
 
 Options = TypeVar('Options')
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'truncated_normal')
@@ -112,9 +112,10 @@ def _taps(x: Array, kernel: Sequence[int], stride: int, pads: Pads) -> list[Arra
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
-  """A depthwise convolution as a sum of shifted images, one a place of the kernel."""
-  shifted = (tap * weight for tap, weight in zip(_taps(x, kernel.shape, stride, pads), kernel.reshape(-1, x.shape[3])))
-  return functools.reduce(jnp.add, shifted)
+  """A depthwise convolution as a sum, in float32, of shifted images, one a place of the kernel."""
+  weights = kernel.reshape(-1, x.shape[3]).astype(jnp.float32)
+  shifted = (tap.astype(jnp.float32) * weight for tap, weight in zip(_taps(x, kernel.shape, stride, pads), weights))
+  return functools.reduce(jnp.add, shifted).astype(x.dtype)
 
 
 def _depthwise_forward(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
@@ -191,6 +192,17 @@ class Pool(nn.Module):
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
     return x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
+
+
+class Average(nn.Module):
+  """The mean over the places of an image [B, H, W, C] or over tokens ([B, T, D], or a dict with their mask); vectors as they are."""
+
+  @nn.compact
+  def __call__(self, x: PyTree, train: bool) -> Array:
+    if isinstance(x, Mapping):
+      weight = (x['mask'] != 0).astype(jnp.float32)[..., None]
+      return (x['hidden'] * weight).sum(1, dtype=jnp.float32) / jnp.maximum(weight.sum(1), 1.0)
+    return x.mean(tuple(range(1, x.ndim - 1)), dtype=jnp.float32)
 
 
 def batch_norm(x: Array, train: bool, name: str, epsilon: float = 1e-5, momentum: float = 0.9) -> Array:

@@ -4,11 +4,12 @@ A config file starts from `base()`, so that every field it may set or a flag may
 """
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import ml_collections
 
+from tlx import sources
 from tlx.plug import closest, plug
 
 # Every phase has these fields; a config's `train` holds their values for the whole study, each phase may differ.
@@ -27,13 +28,19 @@ TRAIN = {
     'augment': {},  # {'shift': 2, 'flip': 0.5, 'crop': 4, 'mixup': 0.2}
     'label_smoothing': 0.0,
     'evaluations': 4,  # of the validation part, evenly over the phase
+    'solver': 'sgd',  # a linear probe is also solved exactly: logistic | ridge, with the grid's weight_decay as the penalty
+    'views': 0,  # augmented views of each example that are kept where a prefix is frozen; 0 augments at every step
+    'accumulate': 1,  # parts of a batch that go through one after another
+    'remat': False,  # activations are computed again for the gradient instead of kept
 }
 GRID = {'learning_rate': (1e-3,), 'weight_decay': (0.0,)}
-INPUT = {'image_size': 16, 'channels': 1, 'mean': (0.5,), 'std': (0.25,)}
+INPUT = {'image_size': 16, 'channels': 1, 'mean': (0.5,), 'std': (0.25,), 'interpolation': 'bicubic', 'fit': 'squeeze', 'crop': 1.0}
 SOURCE = {
     'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
-    'input': INPUT,
-    'dataset': '',  # the study trains the source on this itself
+    'weights': '',  # where they come from, a URI of tlx/sources
+    'sha256': '',  # of that file, which is refused if it has another
+    'input': {},  # fields of INPUT; what is not given is as the weights want it
+    'dataset': '',  # or, without weights, the study trains the source on this itself
     'shift': 'none',
     'train': {},  # fields of TRAIN for that
     'seed': 0,
@@ -41,9 +48,11 @@ SOURCE = {
 TARGET = {'dataset': '', 'shift': 'none', 'val_fraction': 0.22, 'test_fraction': 0.3}
 METHOD = {
     'init': 'source',  # source | random
+    'head_after': '',  # the stage that the head follows, its output averaged over places; '' is the last
     'grid': {},  # its own grid, of the same size as the study's
     'phases': ({},),  # fields of TRAIN, one dict a phase
 }
+MESH = {'run': 0, 'data': 0, 'fsdp': False}
 STUDY = {
     'name': '',
     'claim': '',
@@ -57,6 +66,10 @@ STUDY = {
     'train': TRAIN,
     'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
     'cohort_bytes': 4e9,  # runs are trained together up to this much memory
+    'reuse': True,  # what is frozen runs once for every example
+    'feature_bytes': 4e9,  # at most so much of that is kept for a source and a target
+    'feature_dir': '',  # where it is kept; '' is features/ in the study's folder. Studies may share one
+    'mesh': MESH,  # devices along runs and batches (0: as fits); parameters split over the latter
     'checkpoint_seconds': 30.0,
 }
 
@@ -75,6 +88,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
   study = _fields('config', config, STUDY)
   study['train'] = _fields('config.train', study['train'], TRAIN)
+  study['mesh'] = _fields('config.mesh', study['mesh'], MESH)
   study['grid'] = _grid('config.grid', study['grid'], GRID)
   for kind in ('sources', 'targets', 'methods'):
     if not study[kind]:
@@ -157,33 +171,48 @@ def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weigh
   try:
     plug('freezing', named(phase['tune'], 'policy')[0])
     name, options = named(phase['optimizer'])
-    optim.check(name, options, max(weight_decays))
+    optim.check(name, options, 0.0 if phase['solver'] != 'sgd' else max(weight_decays))
     optim.schedule(phase['schedule'], phase['warmup'])
     augment.check(phase['augment'])
   except ValueError as error:
     raise ValueError(f'{where}: {error}') from None
-  for field in ('steps', 'batch_size', 'evaluations'):
+  for field in ('steps', 'batch_size', 'evaluations', 'accumulate'):
     if phase[field] < 1:
       raise ValueError(f'{where}.{field} is at least 1, got {phase[field]}.')
-  for field in ('learning_rate', 'clip_norm', 'layer_decay'):
+  for field in ('learning_rate', 'clip_norm', 'layer_decay', 'views'):
     if phase[field] < 0:
       raise ValueError(f'{where}.{field} is not negative, got {phase[field]}.')
-  if phase['norm'] not in ('frozen', 'live'):
-    raise ValueError(f"{where}.norm is 'frozen' or 'live', got {phase['norm']!r}.")
-  return phase
+  for field, choices in (('norm', ('frozen', 'live')), ('solver', ('sgd', 'logistic', 'ridge'))):
+    if phase[field] not in choices:
+      raise ValueError(f'{where}.{field} is {" or ".join(map(repr, choices))}, got {phase[field]!r}.{closest(phase[field], choices)}')
+  if phase['batch_size'] % phase['accumulate']:
+    raise ValueError(f'{where}.batch_size is {phase["batch_size"]}, which {phase["accumulate"]} parts (accumulate) do not divide.')
+  if phase['views'] and not any(phase['augment'].values()):
+    raise ValueError(f'{where}.views is {phase["views"]} but augment is {phase["augment"]}: every view would be the same.')
+  if phase['views'] and phase['augment'].get('mixup'):
+    raise ValueError(f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set views = 0 or take mixup out.')
+  return phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'evaluations': 1}  # there is one step, to the solution
 
 
 def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   source = _fields(where, given, SOURCE)
-  source['input'] = _fields(f'{where}.input', source['input'], INPUT)
+  backbone, options = named(source['backbone'])
+  module = plug('backbones', backbone)
+  if bool(source['weights']) == bool(source['dataset']):
+    raise ValueError(f'{where} wants either weights (a URI: where they come from) or a dataset (which the study trains it on), got '
+                     f'weights={source["weights"]!r} and dataset={source["dataset"]!r}.')
+  spec: Mapping[str, Any] = INPUT
+  if source['weights']:
+    _located(f'{where}.weights', lambda: sources.check(source['weights']))
+    spec = INPUT | _located(f'{where}.backbone', lambda: module.input_spec(**options) if hasattr(module, 'input_spec') else {})
+  elif source['sha256']:
+    raise ValueError(f'{where}.sha256 is for weights, and this source has none.')
+  source['input'] = _fields(f'{where}.input', source['input'], spec)
   channels = source['input']['channels']
   if channels not in (1, 3) or not len(source['input']['mean']) == len(source['input']['std']) == channels:
     raise ValueError(f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.')
-  plug('backbones', named(source['backbone'])[0])
-  if not source['dataset']:
-    raise ValueError(f'{where}.dataset is empty; name the data set that the study trains this source on.')
   source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,))
-  if not source['train']['learning_rate']:
+  if source['dataset'] and not source['train']['learning_rate']:
     raise ValueError(f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.')
   return source
 
@@ -209,4 +238,16 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   if not method['phases']:
     raise ValueError(f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.')
   phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay']) for i, phase in enumerate(method['phases']))
-  return {'init': method['init'], 'grid': grid, 'phases': phases}
+  for phase in phases:
+    if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != ('source', 'head'):
+      raise ValueError(f"{where}: solver {phase['solver']!r} finds the head of a source whose stages are frozen; "
+                       "set tune = 'head' and init = 'source', or solver = 'sgd'.")
+  return {'init': method['init'], 'head_after': method['head_after'], 'grid': grid, 'phases': phases}
+
+
+def _located(where: str, function: Callable[[], Any]) -> Any:
+  """What `function()` gives; an error of its says where in the config it lies."""
+  try:
+    return function()
+  except (ValueError, TypeError) as error:
+    raise ValueError(f'{where}: {error}') from None

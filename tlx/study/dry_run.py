@@ -16,13 +16,16 @@ def describe(config: Mapping[str, Any]) -> str:
   cohorts = plan.make(study)
   rows = plan.table(study, cohorts)
   formats = {'cohort': '{}', 'runs': '{}', 'phases': '{}', 'new programs': '{}', 'steps': '{}', 'trained': '{:,}', 'share': '{:.1%}',
-             'GFLOP': '{:,.1f}', 'MB': '{:,.1f}'}
+             'reused': '{}', 'stages': '{}', 'GFLOP': '{:,.1f}', 'saved': '{:,.1f}', 'MB': '{:,.1f}'}
   cells = [list(formats), *([form.format(row[name]) for name, form in formats.items()] for row in rows)]
   widths = [max(len(line[i]) for line in cells) for i in range(len(formats))]
   lines = ['  '.join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths)))
            for line in cells]
-  total = {name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP')}
+  total = {name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP', 'saved')}
   lines.append(f"{total['runs']} runs in {len(rows)} cohorts, {total['new programs']} training programs to compile, "
                f"{total['GFLOP']:,.0f} GFLOP of training; at most {max(row['MB'] for row in rows):,.0f} MB of parameters, gradients and "
                'optimizer state at a time.')
+  if total['saved']:
+    lines.append(f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {plan.prefix_gflop(study, cohorts):,.0f} '
+                 f"GFLOP instead of {total['saved']:,.0f}.")
   return '\n'.join(lines)

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from tlx import datasets, freezing, tree
+from tlx import backbones, datasets, freezing, tree
 from tlx.plug import plug
 from tlx.study.config import named
 from tlx.tasks import classification
-from tlx.train import cohort, fit, step
+from tlx.train import cohort, fit, prefix, step
 from tlx.types import Cell, Network, Variables
 
 
@@ -61,9 +61,9 @@ def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, 
   return _info(data['dataset'], study['data_dir'] or None, data['shift']).class_names
 
 
-def network_of(source: Mapping[str, Any], num_classes: int) -> Network:
+def network_of(source: Mapping[str, Any], num_classes: int, head_after: str = '') -> Network:
   """A source's architecture with a head of `num_classes`; the same arguments give the same object, so programs are shared."""
-  return _build(json.dumps(source['backbone'], sort_keys=True), num_classes)
+  return _build(json.dumps(source['backbone'], sort_keys=True), num_classes, head_after)
 
 
 def shapes_of(source: Mapping[str, Any], network: Network) -> Variables:
@@ -71,15 +71,20 @@ def shapes_of(source: Mapping[str, Any], network: Network) -> Variables:
   return _shapes(network, _image_shape(source))
 
 
-def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes: int) -> tuple[fit.PhasePlan, ...]:
+def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes: int, room: float = 0.0) -> tuple[fit.PhasePlan, ...]:
   """A method's phases on one architecture.
 
+  Args:
+    room: bytes that may be kept of each example's activations; each phase begins at the deepest stage that frozen stages lead to
+      and whose activation fits. 0: at the first.
+
   Raises:
-    ValueError: rules that do not fit the network's parameters, or groups without a learning rate.
+    ValueError: rules that do not fit the network's parameters, groups without a learning rate, or what needs a frozen prefix without one.
   """
-  network = network_of(source, num_classes)
+  network = network_of(source, num_classes, method.get('head_after', ''))
   shapes = shapes_of(source, network)
-  plans = []
+  plans: list[fit.PhasePlan] = []
+  changed = {name for name, _ in tree.named_leaves(shapes.params)} if method.get('init') == 'random' else set()
   for phase in method['phases']:
     policy, options = named(phase['tune'], 'policy')
     try:
@@ -89,13 +94,38 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
     groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
     labels, rates = _layer_rates(groups, network.stages, phase['rates'], phase['layer_decay'])
     optimizer, optimizer_options = named(phase['optimizer'])
+    frozen_norms = freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
+    start = _start(network, shapes, source, phase, prefix.boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed)), room)
+    changed |= {name for name, group in labels if group != 'frozen'}
     static = step.Phase(
-        labels, rates, freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm']), optimizer,
-        tuple(sorted(optimizer_options.items())), phase['schedule'], phase['warmup'], phase['clip_norm'],
-        tuple(sorted(phase['augment'].items())), tuple(source['input']['mean']), tuple(source['input']['std']), num_classes)
+        labels, rates, frozen_norms, optimizer, tuple(sorted(optimizer_options.items())), phase['schedule'], phase['warmup'],
+        phase['clip_norm'], tuple(sorted(phase['augment'].items())), start, phase['views'], phase['solver'], phase['remat'],
+        phase['accumulate'], tuple(source['input']['mean']), tuple(source['input']['std']), num_classes)
     plans.append(fit.PhasePlan(static, _task(phase['label_smoothing']), phase['steps'], phase['batch_size'], phase['evaluations'],
                                phase['learning_rate']))
   return tuple(plans)
+
+
+def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase: Mapping[str, Any], deepest: int, room: float) -> int:
+  """The stage a phase begins at: the deepest there is whose activation fits into `room`."""
+  head = len(network.stages) - 1
+  if phase['solver'] != 'sgd':
+    feature = _activation(network, _image_shape(source), head)
+    if deepest < head or (any(phase['augment'].values()) and not phase['views']) or getattr(feature, 'ndim', 0) != 2:
+      raise ValueError(f"solver {phase['solver']!r} wants fixed feature vectors: every stage before the head frozen with its statistics "
+                       f"(norm = 'frozen'), no augment, and a stage such as 'pool' before the head, got {feature}.")
+    return head
+  if any(phase['augment'].values()) and not phase['views']:
+    return 0
+  if phase['views'] and not deepest:
+    raise ValueError(f"views = {phase['views']} are kept of what is frozen, and tune = {phase['tune']!r} trains from the first stage on. "
+                     'Set views = 0: images are augmented anew at every step.')
+  fitting = (start for start in range(deepest, 0, -1)
+             if max(1, phase['views']) * tree.num_bytes(_activation(network, _image_shape(source), start)) <= room)
+  start = next(fitting, 0)
+  if phase['views'] and not start and room:
+    raise ValueError(f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.feature_bytes leaves.')
+  return start
 
 
 def sizes(shapes: Variables) -> list[tuple[str, int]]:
@@ -104,31 +134,61 @@ def sizes(shapes: Variables) -> list[tuple[str, int]]:
 
 
 def table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any]]:
-  """What the study will cost: a row a cohort, sources first. Memory is parameters, gradients and optimizer state of its runs."""
+  """What the study will cost: a row a cohort, trained sources first. Memory is parameters, gradients and optimizer state of its runs.
+
+  'GFLOP' is training; 'saved' what the same steps would have cost more if frozen stages ran in each of them.
+  """
   rows: list[dict[str, Any]] = []
   programs: set[tuple] = set()
-  pretraining = [(f'source {name}', source, classes_of(study, source), {'phases': (source['train'],)}, 1)
-                 for name, source in study['sources'].items()]
+  pretraining = [(f'source {name}', source, classes_of(study, source), {'phases': (source['train'],)}, 1, 0.0)
+                 for name, source in study['sources'].items() if source['dataset']]
   transfers = [(c.id, study['sources'][c.cells[0].source], classes_of(study, study['targets'][c.cells[0].target]),
-                study['methods'][c.cells[0].method], len(c.cells)) for c in cohorts]
-  for name, source, classes, method, num_runs in pretraining + transfers:
-    network, phases = network_of(source, len(classes)), phases_of(method, source, len(classes))
+                study['methods'][c.cells[0].method], len(c.cells), room_of(study, _num_images(study, c.cells[0].target))) for c in cohorts]
+  for name, source, classes, method, num_runs, room in pretraining + transfers:
+    network, phases = network_of(source, len(classes), method.get('head_after', '')), phases_of(method, source, len(classes), room)
     shapes = shapes_of(source, network)
     trained = [sum(size for leaf, size in sizes(shapes) if dict(plan.phase.labels)[leaf] != 'frozen') for plan in phases]
     before = len(programs)
     programs |= {(network, plan.phase, plan.batch_size, num_runs, max(fit.ORDER_STEPS, plan.num_steps)) for plan in phases}
-    flops = [plan.num_steps * _flops(network, plan, _image_shape(source)) for plan in phases]
+    saved = [plan.num_steps * plan.batch_size * prefix_flops(network, _image_shape(source), plan.phase.start) for plan in phases]
     rows.append({
         'cohort': name, 'runs': num_runs, 'phases': len(phases), 'new programs': len(programs) - before,
         'steps': sum(plan.num_steps for plan in phases), 'trained': max(trained),
-        'share': max(trained) / tree.count(shapes.params), 'GFLOP': num_runs * sum(flops) / 1e9,
+        'share': max(trained) / tree.count(shapes.params), 'reused': ','.join(str(plan.phase.start) for plan in phases),
+        'stages': len(network.stages), 'GFLOP': num_runs * train_flops(phases, network, source) / 1e9, 'saved': num_runs * sum(saved) / 1e9,
         'MB': num_runs * max(_state_bytes(shapes, plan) for plan in phases) / 1e6})
   return rows
 
 
 def train_flops(phases: tuple[fit.PhasePlan, ...], network: Network, source: Mapping[str, Any]) -> float:
-  """FLOPs of the training steps of one run, evaluation not counted."""
+  """FLOPs of the training steps of one run; evaluation and what runs once for all runs are not counted."""
   return sum(plan.num_steps * _flops(network, plan, _image_shape(source)) for plan in phases)
+
+
+def prefix_gflop(study: Mapping[str, Any], cohorts: list[Cohort]) -> float:
+  """GFLOP of running the frozen stages once for every image that a study looks at, as far as their number is known."""
+  deepest: dict[tuple[str, str], float] = {}
+  for source_name, target, name in dict.fromkeys(c.cells[0][:3] for c in cohorts):
+    source, method, num_classes = study['sources'][source_name], study['methods'][name], len(classes_of(study, study['targets'][target]))
+    network = network_of(source, num_classes, method['head_after'])
+    for plan in phases_of(method, source, num_classes, room_of(study, _num_images(study, target))):
+      flops = max(1, plan.phase.views) * prefix_flops(network, _image_shape(source), plan.phase.start)
+      deepest[source_name, target] = max(flops, deepest.get((source_name, target), 0.0))
+  return sum(flops * _num_images(study, target) for (_, target), flops in deepest.items()) / 1e9
+
+
+def room_of(study: Mapping[str, Any], num_images: int) -> float:
+  """Bytes that may be kept of each image's activations."""
+  return study['feature_bytes'] / max(num_images, 1) if study['reuse'] else 0.0
+
+
+def _num_images(study: Mapping[str, Any], target: str) -> int:
+  """The images of all splits that a study looks at: at most every subset's, and those held out."""
+  info = _info(study['targets'][target]['dataset'], study['data_dir'] or None, study['targets'][target]['shift'])
+  counts = dict(info.num_examples)
+  train = counts.pop('train', counts.pop('all', 0))
+  most = max(study['shots']) * len(info.class_names) * len(study['seeds'])
+  return sum(counts.values()) + (train if 0 in study['shots'] or len(counts) < 2 else min(train, most))
 
 
 def _layer_rates(groups, stages, rates: Mapping[str, float], decay: float):
@@ -147,11 +207,19 @@ def _layer_rates(groups, stages, rates: Mapping[str, float], decay: float):
 
 
 @functools.cache
-def _build(backbone: str, num_classes: int) -> Network:
+def _activation(network: Network, image_shape: tuple[int, ...], start: int) -> Any:
+  """The shape of one example's activation that enters stage `start`."""
+  shapes = _shapes(network, image_shape)
+  return prefix.activation(network, shapes, jax.ShapeDtypeStruct((1, *image_shape), np.uint8), start)
+
+
+@functools.cache
+def _build(backbone: str, num_classes: int, head_after: str) -> Network:
   name, options = named(json.loads(backbone))
   options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
   try:
-    return plug('backbones', name).build(num_classes, **options)
+    network = plug('backbones', name).build(num_classes, **options)
+    return backbones.head_after(network, head_after, num_classes) if head_after else network
   except TypeError as error:
     raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
 
@@ -166,10 +234,22 @@ def _shapes(network: Network, image_shape: tuple[int, ...]) -> Variables:
 
 
 def _flops(network: Network, plan: fit.PhasePlan, image_shape: tuple[int, ...]) -> float:
-  """FLOPs of one step of a phase."""
-  inputs = jax.ShapeDtypeStruct((plan.batch_size, *image_shape), np.uint8)
+  """FLOPs of one step of a phase; an exact solution's are not known before it is found, and small."""
+  if plan.phase.solver != 'sgd':
+    return 0.0
+  images = jax.ShapeDtypeStruct((plan.batch_size, *image_shape), np.uint8)
   trained = frozenset(name for name, group in plan.phase.labels if group != 'frozen')
-  return cohort.gradient_flops(network, plan.task, trained, plan.phase.frozen_norms, inputs)
+  return cohort.gradient_flops(network, plan.task, trained, plan.phase.frozen_norms, images, plan.phase.start)
+
+
+@functools.cache
+def prefix_flops(network: Network, image_shape: tuple[int, ...], start: int) -> float:
+  """FLOPs of one example's way to stage `start`."""
+  if not start:
+    return 0.0
+  images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+  run = jax.jit(lambda variables, x: network.apply(variables, x, train=False, stop=start)[0])
+  return float((run.lower(_shapes(network, image_shape), images).cost_analysis() or {}).get('flops', float('nan')))
 
 
 def _image_shape(source: Mapping[str, Any]) -> tuple[int, ...]:
@@ -187,13 +267,16 @@ def _state_bytes(shapes: Variables, plan: fit.PhasePlan) -> int:
 def _run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
   source = study['sources'][cell.source]
   classes = classes_of(study, study['targets'][cell.target])
-  phases = _located(f'config.methods.{cell.method}', lambda: phases_of(study['methods'][cell.method], source, len(classes)))
-  shapes = shapes_of(source, network_of(source, len(classes)))
+  method, room = study['methods'][cell.method], room_of(study, _num_images(study, cell.target))
+  phases = _located(f'config.methods.{cell.method}', lambda: phases_of(method, source, len(classes), room))
+  shapes = shapes_of(source, network_of(source, len(classes), method['head_after']))
   return max(_state_bytes(shapes, plan) for plan in phases)
 
 
 def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-  _located('config.sources', lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))))
+  datasets.check(**{name: value for name, value in source['input'].items() if name not in ('mean', 'std')})
+  if source['dataset']:
+    _located('config.sources', lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))))
 
 
 def _check_shots(study: Mapping[str, Any], target: str) -> None:

@@ -11,13 +11,13 @@ LINE_SECONDS = 5.0
 class Reporter:
   """Counts steps over all runs of a study and says what is left."""
 
-  def __init__(self, total_steps: int, total_runs: int):
+  def __init__(self, total_steps: int, total_runs: int, aloud: bool = True):
     self.total_steps, self.total_runs = max(total_steps, 1), total_runs
     self.steps = self.runs = self.counted = 0  # counted: steps taken by this process, which its speed is judged by
     self.began = self.told = time.monotonic()
-    self.console = Console()
+    self.console = Console(quiet=not aloud)
     self.bar = None
-    if sys.stdout.isatty():
+    if aloud and sys.stdout.isatty():
       self.bar = Progress(BarColumn(), TextColumn('{task.percentage:3.0f}%'), TextColumn('{task.description}'), console=self.console)
       self.bar.start()
       self.task = self.bar.add_task('', total=self.total_steps)

@@ -13,11 +13,15 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import checkpoint, datasets, tree
+from tlx import backbones, checkpoint, datasets, sources, tree
+from tlx.plug import plug
 from tlx.study import config as configs
+from tlx.study import pair as pairs
 from tlx.study import plan, progress, store
+from tlx.study.pair import Pair
 from tlx.study.plan import Cohort
 from tlx.train import feed, fit
+from tlx.train import mesh as meshes
 from tlx.types import Cell, Network, Variables
 
 
@@ -35,6 +39,14 @@ class Source(NamedTuple):
   sha256: str
 
 
+class Trained(NamedTuple):
+  """A cohort at its end; `feature_seconds` went into what its frozen stages make of the images."""
+  cohort: Cohort
+  job: fit.Job
+  fitted: fit.Fitted
+  feature_seconds: float
+
+
 def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   """Runs the study, or what is left of it, and returns its folder. The same config and folder give the same numbers.
 
@@ -47,91 +59,134 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   workdir = epath.Path(workdir)
   with store.locked(workdir), _signals() as interrupted:
     store.begin(workdir, study, cohorts)
-    steps = {name: sum(phase['steps'] for phase in method['phases']) for name, method in study['methods'].items()}
     cells = [cell for cohort in cohorts for cell in cohort.cells]
-    reporter = progress.Reporter(sum(steps[cell.method] for cell in cells), len(cells))
+    reporter = progress.Reporter(sum(_steps(study, cell.method) for cell in cells), len(cells), meshes.is_first())
     lab = Lab(study, workdir, reporter, interrupted)
     try:
       for source, target in itertools.product(study['sources'].values(), study['targets'].values()):
-        _check_shots(study, target, _load(lab, target, source))
-      sources = {name: _source(lab, name) for name in study['sources']}
-      for _, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:3]):
-        _group(lab, list(group), sources)
+        pairs.subsets(study, target, pairs.load(study, target, source))
+      pretrained = {name: _source(lab, name) for name in study['sources']}
+      for (source, target), group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
+        _transfer(lab, source, target, list(group), pretrained[source])
     finally:
       reporter.close()
   return workdir
 
 
-def _check_shots(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset) -> None:
-  """Raises ValueError, before anything is trained, where a class has fewer examples than the study's largest size."""
-  try:
-    datasets.subsets(data.train.labels, data.train.ids, study['shots'], 0)
-  except ValueError as error:
-    raise ValueError(f'config.shots on {target["dataset"]!r}: {error}') from None
+def _steps(study: Mapping[str, Any], method: str) -> int:
+  return sum(phase['steps'] for phase in study['methods'][method]['phases'])
 
 
-def _group(lab: Lab, cohorts: list[Cohort], sources: Mapping[str, Source]) -> None:
+def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrained: Source) -> None:
+  """Every method from one source to one target."""
+  pair = None
+  for name, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0].method):
+    of_method = list(group)
+    cells = [cell for cohort in of_method for cell in cohort.cells]
+    if all(store.done(lab.workdir, [plan.cell_id(cell) for cell in cells])):
+      lab.reporter.skip(len(cells), _steps(lab.study, name) * len(cells))
+      continue
+    pair = pair or Pair(lab.study, source, target, lab.workdir, lab.reporter.line)
+    begin = pretrained if lab.study['methods'][name]['init'] == 'source' else Source(None, '')
+    _group(lab, of_method, begin, pair)
+
+
+def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
   """One method from one source to one target: train, choose by validation, test the chosen, write."""
-  cells = [cell for cohort in cohorts for cell in cohort.cells]
-  method = lab.study['methods'][cells[0].method]
-  steps = sum(phase['steps'] for phase in method['phases'])
-  if all(store.done(lab.workdir, plan.cell_id(cell)) for cell in cells):
-    lab.reporter.skip(len(cells), steps * len(cells))
-    return
-  target, source_config = lab.study['targets'][cells[0].target], lab.study['sources'][cells[0].source]
-  data = _load(lab, target, source_config)
-  source = sources[cells[0].source] if method['init'] == 'source' else Source(None, '')
-  trained = []
+  name = cohorts[0].cells[0].method
+  steps = _steps(lab.study, name)
+  trained: list[Trained] = []
   for cohort in cohorts:
-    job = _job(lab, cohort.cells, method, source_config, source, data)
+    before = pair.seconds
+    job = _job(lab, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
+    job = job._replace(train=pair.arrays('train', source.variables, lab.workdir, name), val=pair.arrays('val', source.variables, lab.workdir, name),
+                       examples=[pair.examples(cell) for cell in cohort.cells])
     folder = lab.workdir / 'cohorts' / cohort.id / 'checkpoints'
     say = lambda steps, rate, cohort=cohort: lab.reporter.say(cohort.id, steps * len(cohort.cells), rate)
-    trained.append((cohort, job, fit.fit(job, folder, lab.study['checkpoint_seconds'], say, lab.interrupted)))
+    fitted = fit.fit(job, folder, lab.study['checkpoint_seconds'], say, lab.interrupted)
+    trained.append(Trained(cohort, job, fitted, pair.seconds - before))
     lab.reporter.finish(len(cohort.cells), steps * len(cohort.cells))
-  chosen = _choose({cell: _outcome(job, fitted, row) for cohort, job, fitted in trained for row, cell in enumerate(cohort.cells)})
-  for cohort, job, fitted in trained:
-    for row, cell in enumerate(cohort.cells):
-      if not store.done(lab.workdir, plan.cell_id(cell)):
-        _write(lab, cohort, row, job, fitted, source, data, cell in chosen)
+  chosen = _choose({cell: _outcome(t.job, t.fitted, row) for t in trained for row, cell in enumerate(t.cohort.cells)})
+  test = pair.arrays('test', source.variables, lab.workdir, name)
+  for t in trained:
+    done = store.done(lab.workdir, [plan.cell_id(cell) for cell in t.cohort.cells])
+    for row, cell in enumerate(t.cohort.cells):
+      if not done[row]:
+        _write(lab, t, row, source, pair.data, test if cell in chosen else None)
 
 
 def _source(lab: Lab, name: str) -> Source:
-  """The source's variables, trained by the study where its folder does not hold them yet."""
+  """The source's variables: loaded or trained by the study where its folder does not hold them yet."""
   folder = lab.workdir / 'sources' / name
   config = lab.study['sources'][name]
+  if not meshes.on_first((folder / 'result.json').exists):
+    (_load_source if config['weights'] else _train_source)(lab, name, folder)
+  params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
   head = plan.network_of(config, 2).stages[-1]
-  if not (folder / 'result.json').exists():
-    data = _load(lab, {'dataset': config['dataset'], 'shift': config['shift'], 'val_fraction': 0.1, 'test_fraction': 0.3}, config)
-    cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
-    job = _job(lab, (cell,), {'init': 'random', 'phases': (config['train'],)}, config, Source(None, ''), data)
-    lab.reporter.line(f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.')
-    fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
-    outcome = _outcome(job, fitted, 0)
-    if outcome['status'] != 'ok':
-      raise ValueError(f'config.sources.{name}: its training {outcome["status"]}. Lower its train.learning_rate.')
-    test, _ = fit.predict(job, fitted, 0, feed.Arrays(data.test.inputs, data.test.labels))
-    checkpoint.write_json(folder / 'result.json', {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config,
-                                                   'history': _history(fitted, 0)})
-    lab.reporter.line(f'Source {name}: test accuracy {test["accuracy"]:.3f} on {config["dataset"]}.')
-  params, stats = store.trained(folder / 'checkpoints', 0)
-  params.pop(head)
+  params.pop(head, None)
   stats.pop(head, None)
   return Source(Variables(params, stats), tree.sha256((params, stats)))
 
 
-def _job(lab: Lab, cells: tuple[Cell, ...], method: Mapping[str, Any], source_config: Mapping[str, Any], source: Source,
-         data: datasets.Dataset) -> fit.Job:
-  """A cohort with all its arrays."""
-  network = plan.network_of(source_config, len(data.class_names))
-  phases = plan.phases_of(method, source_config, len(data.class_names))
+def _load_source(lab: Lab, name: str, folder: epath.Path) -> None:
+  """Puts public weights into the study's folder under our names, with the record of where they came from."""
+  config = lab.study['sources'][name]
+  lab.reporter.line(f'Loading the source {name} from {config["weights"]}.')
+
+  def load() -> None:
+    backbone, options = configs.named(config['backbone'])
+    network = plan.network_of(config, 2)
+    module, head = plug('backbones', backbone), network.stages[-1]
+    try:
+      weights = sources.load(config['weights'], config['sha256'] or None)
+      own = weights.provenance['format'] == 'study'
+      shapes = plan.shapes_of(config, network)
+      names = backbones.own_names(shapes) if own else module.names(weights.arrays, **options)
+      variables, record = backbones.fill(shapes, weights.arrays, names, (head,), () if own else module.IGNORE)
+    except (ValueError, ImportError, KeyError) as error:
+      raise ValueError(f'config.sources.{name}.weights: {error}') from None
+    kept = jax.tree.map(lambda leaf: np.asarray(leaf)[None], variables)
+    checkpoint.save(folder / 'checkpoints', 0, {'state': {'trainable': kept.params, 'stats': kept.stats}}, {})
+    checkpoint.write_json(folder / 'result.json', {'provenance': weights.provenance, **record, 'config': config})
+
+  meshes.on_first(load)
+
+
+def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
+  """Trains the source on its data set, into the study's folder."""
+  config = lab.study['sources'][name]
+  data = pairs.load(lab.study, {'dataset': config['dataset'], 'shift': config['shift'], 'val_fraction': 0.1, 'test_fraction': 0.3}, config)
+  cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
+  phases = plan.phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
+  job = _job(lab, (cell,), phases, config, Source(None, ''), data)
+  lab.reporter.line(f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.')
+  fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
+  outcome = _outcome(job, fitted, 0)
+  if outcome['status'] != 'ok':
+    raise ValueError(f'config.sources.{name}: its training {outcome["status"]}. Lower its train.learning_rate.')
+  test, _ = fit.predict(job, fitted, 0, _images(data.test))
+  result = {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config, 'history': _history(fitted, 0)}
+  meshes.on_first(lambda: checkpoint.write_json(folder / 'result.json', result))
+  lab.reporter.line(f'Source {name}: test accuracy {test["accuracy"]:.3f} on {config["dataset"]}.')
+
+
+def _images(split: datasets.Split) -> Callable[[Any], feed.Arrays]:
+  """Images as stored, for every phase."""
+  return lambda phase: feed.Arrays(split.inputs, split.labels)
+
+
+def _job(lab: Lab, cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
+         data: datasets.Dataset, head_after: str = '') -> fit.Job:
+  """A cohort with all its arrays, trained on all images."""
+  network = plan.network_of(source_config, len(data.class_names), head_after)
   shapes = plan.shapes_of(source_config, network)
   own, stats = _initial(network, shapes, source, [cell.seed for cell in cells], data.train.inputs.shape[1:])
   loaded = source.variables.params if source.variables else {}
   base = {stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}
   return fit.Job(
-      network, phases, Variables(base, {}), own, stats, feed.Arrays(data.train.inputs, data.train.labels),
-      feed.Arrays(data.val.inputs, data.val.labels), [_examples(lab, data, cell) for cell in cells], [cell.seed for cell in cells],
-      [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells])
+      network, phases, Variables(base, {}), own, stats, _images(data.train), _images(data.val), [np.arange(len(data.train.labels))] * len(cells),
+      [cell.seed for cell in cells], [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells],
+      fit.Devices(**lab.study['mesh']))
 
 
 def _initial(network: Network, shapes: Variables, source: Source, seeds: list[int], image_shape: tuple[int, ...]):
@@ -140,8 +195,8 @@ def _initial(network: Network, shapes: Variables, source: Source, seeds: list[in
   fresh = _initialiser(network, tuple(stage for stage in shapes.params if stage not in loaded.params), image_shape)
   drawn = {seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)}
   params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
-  stats |= {stage: jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), leaves)
-            for stage, leaves in loaded.stats.items()}
+  stats |= {stage: jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), loaded.stats[stage])
+            for stage in shapes.stats if stage in loaded.stats}
   return {stage: params.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}, stats
 
 
@@ -155,29 +210,6 @@ def _initialiser(network: Network, stages: tuple[str, ...], image_shape: tuple[i
   return jax.jit(fresh)
 
 
-def _load(lab: Lab, target: Mapping[str, Any], source: Mapping[str, Any]) -> datasets.Dataset:
-  """A data set as images of the form the source takes; loaded once."""
-  return _load_cached(target['dataset'], source['input']['image_size'], source['input']['channels'], target['shift'],
-                      target['val_fraction'], target['test_fraction'], lab.study['data_dir'] or None)
-
-
-_load_cached = functools.lru_cache(maxsize=8)(datasets.load)
-
-
-def _examples(lab: Lab, data: datasets.Dataset, cell: Cell) -> np.ndarray:
-  """The rows of the training part that a cell trains on; their ids are in subsets/."""
-  shots = lab.study['shots']
-  rows = datasets.subsets(data.train.labels, data.train.ids, shots if cell.shots in shots else (cell.shots,), cell.seed)
-  path = lab.workdir / 'subsets' / f'{cell.target}.json'
-  if cell.target in lab.study['targets']:
-    known = checkpoint.read_json(path) if path.exists() else {}
-    if str(cell.seed) not in known:
-      path.parent.mkdir(exist_ok=True)
-      known[str(cell.seed)] = {str(n): [data.train.ids[row] for row in subset] for n, subset in rows.items()}
-      checkpoint.write_json(path, known)
-  return rows[cell.shots]
-
-
 def _outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
   """A run's status and its last validation metrics."""
   taken, last = 0, fitted.progress['history'][-1]
@@ -187,7 +219,7 @@ def _outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
     if steps[row] < phase.num_steps:
       status = f'diverged at step {taken}'
       break
-  val = {'accuracy': last['val_accuracy'][row], 'loss': last['val_loss'][row], 'count': len(job.val.targets)}
+  val = {'accuracy': last['val_accuracy'][row], 'loss': last['val_loss'][row], 'count': int(last['val_count'][row])}
   return {'status': status, 'val': val}
 
 
@@ -213,35 +245,36 @@ def _choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
   return chosen
 
 
-def _write(lab: Lab, cohort: Cohort, row: int, job: fit.Job, fitted: fit.Fitted, source: Source, data: datasets.Dataset,
-           chosen: bool) -> None:
+def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.Dataset,
+           test_data: Callable[[Any], feed.Arrays] | None) -> None:
   """One run's folder; the chosen runs see the test set here, once."""
-  cell, run_id = cohort.cells[row], plan.cell_id(cohort.cells[row])
+  cohort, job, fitted, feature_seconds = trained
+  cell, run_id, num_runs = cohort.cells[row], plan.cell_id(cohort.cells[row]), len(cohort.cells)
   config = {'cell': cell._asdict(), 'source': lab.study['sources'][cell.source], 'target': lab.study['targets'][cell.target],
             'method': lab.study['methods'][cell.method]}
-  shapes = plan.shapes_of(config['source'], job.network)
-  sizes = dict(plan.sizes(shapes))
+  sizes = dict(plan.sizes(plan.shapes_of(config['source'], job.network)))
   groups = [dict(phase.phase.labels) for phase in job.phases]
   trainable = [sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups]
   predictions, test = None, None
-  if chosen:
-    test, logits = fit.predict(job, fitted, row, feed.Arrays(data.test.inputs, data.test.labels))
+  if test_data:
+    test, logits = fit.predict(job, fitted, row, test_data)
     predictions = {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': logits}
-  phases = [{'steps': phase.num_steps, 'trainable_params': count, 'frozen_sha256_before': frozen['before'][row],
-             'frozen_sha256_after': frozen['after'][row]}
-            for phase, count, frozen in zip(job.phases, trainable, fitted.progress['frozen'])]
+  stages, found = job.network.stages, fitted.progress
+  phases = [{'steps': phase.num_steps, 'trainable_params': count, 'reused_stages': phase.phase.start,
+             'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
+            for phase, count, frozen in zip(job.phases, trainable, found['frozen'])]
   tuned = {name.split('/')[0] for name, group in groups[-1].items() if group != 'frozen'}
-  stages = job.network.stages
-  num_runs = len(cohort.cells)
-  store.write_run(lab.workdir, run_id, config, _history(fitted, row), _label_text(groups), predictions, {
-      'id': run_id, 'cell': cell._asdict(), **_outcome(job, fitted, row), 'chosen': chosen, 'test': test,
+  result = {
+      'id': run_id, 'cell': cell._asdict(), **_outcome(job, fitted, row), 'chosen': test is not None, 'test': test,
       'init': config['method']['init'], 'num_stages': len(stages), 'frozen_stages': min(stages.index(stage) for stage in tuned),
       'head': stages[-1], 'cohort': cohort.id, 'row': row, 'source_sha256': source.sha256, 'data_sha256': data.sha256,
       'phases': phases, 'cost': {
-          'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': fitted.progress['optimizer_bytes'],
+          'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
           'train_flops': plan.train_flops(job.phases, job.network, config['source']), 'steps': sum(p.num_steps for p in job.phases),
-          'train_seconds': fitted.progress['train_seconds'] / num_runs, 'compile_seconds': fitted.progress['compile_seconds'] / num_runs,
-          'peak_memory_bytes': _peak_memory()}})
+          'train_seconds': found['train_seconds'] / num_runs, 'feature_seconds': feature_seconds / num_runs,
+          'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],
+          'peak_memory_bytes': _peak_memory()}}
+  meshes.on_first(lambda: store.write_run(lab.workdir, run_id, config, _history(fitted, row), _label_text(groups), predictions, result))
 
 
 def _history(fitted: fit.Fitted, row: int) -> list[dict[str, Any]]:

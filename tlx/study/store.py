@@ -13,9 +13,11 @@ import numpy as np
 from etils import epath
 
 from tlx import checkpoint
+from tlx.sources import format_study
 from tlx.study.plan import Cohort
+from tlx.train import mesh as meshes
 
-FREE_FIELDS = ('data_dir', 'checkpoint_seconds')  # may change between two starts: no number depends on them
+FREE_FIELDS = ('data_dir', 'checkpoint_seconds', 'feature_dir', 'mesh.run', 'mesh.data', 'mesh.fsdp')  # may change between two starts: no number depends on them
 PACKAGES = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
 
 
@@ -26,21 +28,24 @@ def locked(workdir: epath.Path) -> Iterator[None]:
   Raises:
     ValueError: another process holds it.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
-  if '://' in os.fspath(workdir) or sys.platform == 'win32':
-    yield
-    return
-  import fcntl
-  with open(workdir / '.lock', 'a+') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-      file.seek(0)
-      raise ValueError(f'Another process ({file.read().strip() or "unknown"}) is working in {workdir}. '
-                       'Wait for it, or give this study another --workdir.') from None
-    file.truncate(0)
-    file.write(f'pid {os.getpid()} on {platform.node()}')
-    file.flush()
+  with contextlib.ExitStack() as stack:
+    def hold() -> None:
+      workdir.mkdir(parents=True, exist_ok=True)
+      if '://' in os.fspath(workdir) or sys.platform == 'win32':
+        return
+      import fcntl
+      file = stack.enter_context(open(workdir / '.lock', 'a+'))
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except OSError:
+        file.seek(0)
+        raise ValueError(f'Another process ({file.read().strip() or "unknown"}) is working in {workdir}. '
+                         'Wait for it, or give this study another --workdir.') from None
+      file.truncate(0)
+      file.write(f'pid {os.getpid()} on {platform.node()}')
+      file.flush()
+
+    meshes.on_first(hold)
     yield
 
 
@@ -54,6 +59,10 @@ def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort]) 
   content = {'name': study['name'], 'claim': study['claim'], 'config': study,
              'plan': {'num_runs': sum(len(cohort.cells) for cohort in cohorts), 'cohorts': [cohort.id for cohort in cohorts]},
              'versions': versions(), 'devices': [str(device) for device in jax.devices()]}
+  meshes.on_first(lambda: _begin(workdir, path, content))
+
+
+def _begin(workdir: epath.Path, path: epath.Path, content: Mapping[str, Any]) -> None:
   draft = checkpoint.plain(content)
   if path.exists():
     was, now = (_flat(c) for c in (checkpoint.read_json(path)['config'], draft['config']))
@@ -79,9 +88,9 @@ def versions() -> dict[str, str]:
   return found
 
 
-def done(workdir: epath.Path, run_id: str) -> bool:
-  """Whether a run's result has been written."""
-  return (workdir / 'runs' / run_id / 'result.json').exists()
+def done(workdir: epath.Path, run_ids: list[str]) -> list[bool]:
+  """Which runs' results have been written."""
+  return meshes.on_first(lambda: [(workdir / 'runs' / run_id / 'result.json').exists() for run_id in run_ids])
 
 
 def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], history: list[dict[str, Any]], labels: str,
@@ -105,33 +114,33 @@ def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:
     ValueError: no such run, or a damaged checkpoint.
   """
   folder = epath.Path(workdir)
-  if not done(folder, run_id):
+  if not done(folder, [run_id])[0]:
     raise ValueError(f'No finished run {run_id!r} in {folder}.')
-  result = checkpoint.read_json(folder / 'runs' / run_id / 'result.json')
-  own, stats = trained(folder / 'cohorts' / result['cohort'] / 'checkpoints', result['row'])
-  if result['init'] == 'source':
-    base, _ = trained(folder / 'sources' / result['cell']['source'] / 'checkpoints', 0)
-    for stage, leaves in base.items():
-      own[stage] = _over(own.get(stage, {}), leaves) if stage != result['head'] else own[stage]
-  return own, stats
+  arrays, metadata = format_study.read(folder / 'runs' / run_id)
+  stats = {name: arrays.pop(name) for name in metadata['stats']}
+  return _nested(arrays), _nested(stats)
 
 
 def trained(folder: epath.Path, row: int) -> tuple[dict, dict]:
-  """(params, stats) that a cohort's last checkpoint holds for one of its runs."""
-  own: dict = {}
-  stats: dict = {}
-  for name, array in checkpoint.load(folder).items():
-    for prefix, tree in (('state/trainable/', own), ('frozen/', own), ('state/stats/', stats)):
-      if name.startswith(prefix):
-        *parents, leaf = name.removeprefix(prefix).split('/')
-        for parent in parents:
-          tree = tree.setdefault(parent, {})
-        tree[leaf] = array[row]
-  return own, stats
+  """(params, stats) that a cohort's last checkpoint holds for one of its runs.
+
+  Raises:
+    ValueError: there is no checkpoint, or it is damaged.
+  """
+  params, stats = format_study.trained(folder, row)
+  return _nested(params), _nested(stats)
 
 
-def _over(top: Mapping, bottom: Mapping) -> dict:
-  return dict(bottom) | {name: _over(leaf, bottom.get(name, {})) if isinstance(leaf, dict) else leaf for name, leaf in top.items()}
+def _nested(arrays: Mapping[str, np.ndarray]) -> dict:
+  """{'a': {'b': array}} of {'a/b': array}."""
+  root: dict = {}
+  for name, array in arrays.items():
+    *parents, leaf = name.split('/')
+    node = root
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[leaf] = array
+  return root
 
 
 def _flat(value: Any, name: str = '') -> dict[str, Any]:

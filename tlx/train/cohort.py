@@ -2,7 +2,7 @@
 
 How the run axis is executed follows from the backend: each device takes its share of the runs, one after another on CPU
 (`lax.map`: a batched product of small matrices is slower there than the products one by one), side by side on accelerators (`vmap`).
-A single run has its batches split over the devices instead.
+Devices that runs do not fill split their batches instead.
 """
 import functools
 import time
@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from tlx.train import memory
 from tlx.train.feed import Arrays
-from tlx.train.step import Hyper, Phase, gradient, normalise, split, train_step
+from tlx.train.prefix import activation
+from tlx.train.step import Hyper, Phase, enter, gradient, split, train_step
 from tlx.tree import map_named, merge, named_leaves
 from tlx.types import Array, Batch, Network, PyTree, RunState, Task, Variables
 
@@ -35,31 +37,30 @@ class Shared(NamedTuple):
 
 
 def advance(network: Network, task: Task, phase: Phase) -> Callable:
-  """((state, sums, runs, num_steps), shared) of one run -> (state, sums of its metrics) after num_steps more steps."""
-  def run(run: tuple[RunState, dict[str, Array], Runs, Array], shared: Shared) -> tuple[RunState, dict[str, Array]]:
-    state, sums, own, num_steps = run
-    frozen = merge(own.frozen, shared.frozen)
+  """((state, sums), (runs, num_steps), shared) of one run -> (state, sums of its metrics) after num_steps more steps."""
+  def run(carry: tuple[RunState, dict[str, Array]], own: tuple[Runs, Array], shared: Shared) -> tuple[RunState, dict[str, Array]]:
+    (runs, num_steps), frozen = own, merge(own[0].frozen, shared.frozen)
 
     def body(_, carry):
       state, sums = carry
-      rows = own.order[state.step]
+      rows = runs.order[state.step]
       batch = Batch(jax.tree.map(lambda a: a[rows], shared.data.inputs), shared.data.targets[rows], jnp.ones(rows.shape))
-      state, metrics = train_step(network, task, phase, state, frozen, batch, own.key, own.hyper)
+      state, metrics = train_step(network, task, phase, state, frozen, batch, runs.key, runs.hyper)
       return state, jax.tree.map(jnp.add, sums, metrics)
 
-    return jax.lax.fori_loop(0, num_steps, body, (state, sums))
+    return jax.lax.fori_loop(0, num_steps, body, carry)
 
   return run
 
 
 def evaluate(network: Network, task: Task, phase: Phase) -> Callable:
-  """((trainable, frozen, stats), (shared frozen, batches)) of one run -> (sums over all batches, logits [N / B, B, K])."""
-  def run(run: tuple[PyTree, PyTree, PyTree], shared: tuple[PyTree, Batch]) -> tuple[dict[str, Array], PyTree]:
-    trainable, frozen, stats = run
+  """((), (trainable, frozen, stats), (shared frozen, batches)) of one run -> (sums over all batches, logits [N / B, B, K])."""
+  def run(_: tuple[()], own: tuple[PyTree, PyTree, PyTree], shared: tuple[PyTree, Batch]) -> tuple[dict[str, Array], PyTree]:
+    trainable, frozen, stats = own
     variables = Variables(merge(trainable, frozen, shared[0]), stats)
 
     def batch_sums(batch: Batch) -> tuple[dict[str, Array], PyTree]:
-      logits, _ = network.apply(variables, normalise(batch.inputs, phase.mean, phase.std), train=False)
+      logits, _ = network.apply(variables, enter(batch.inputs, phase), train=False, start=phase.start)
       return task.sums(logits, batch), logits
 
     sums, logits = jax.lax.map(batch_sums, shared[1])
@@ -69,30 +70,44 @@ def evaluate(network: Network, task: Task, phase: Phase) -> Callable:
 
 
 class Program:
-  """A function of (one run, shared) as a compiled program over [R] runs; compiles once a shape and keeps account of it."""
+  """A function of (carry, one run, shared) as a compiled program over [R] runs; compiles once a shape and keeps account of it.
+
+  The buffers of `carry` are given up to the result. `outputs` places the result where the default would not do.
+  """
 
   def __init__(self, function: Callable, mesh: jax.sharding.Mesh):
     self.mesh, self.compile_seconds = mesh, 0.0
     self.compiled: dict[tuple, Any] = {}
 
-    def over_runs(runs: PyTree, shared: PyTree) -> PyTree:
+    def over_runs(carry: PyTree, runs: PyTree, shared: PyTree) -> PyTree:
       if jax.default_backend() == 'cpu':
-        return jax.lax.map(lambda run: function(run, shared), runs)
-      return jax.vmap(function, in_axes=(0, None))(runs, shared)
+        return jax.lax.map(lambda run: function(*run, shared), (carry, runs))
+      return jax.vmap(function, in_axes=(0, 0, None))(carry, runs, shared)
 
-    if mesh.axis_names == ('run',) and mesh.size > 1:
+    if mesh.shape['run'] > 1:
       along, whole = PartitionSpec('run'), PartitionSpec()
-      over_runs = jax.shard_map(over_runs, mesh=mesh, in_specs=(along, whole), out_specs=along, check_vma=False)
-    self.jitted = jax.jit(over_runs)
+      manual = {'run'} if mesh.shape['data'] > 1 else set(mesh.axis_names)
+      over_runs = jax.shard_map(over_runs, mesh=mesh, in_specs=(along, along, whole), out_specs=along, axis_names=manual, check_vma=False)
+    self.function = over_runs
 
-  def __call__(self, runs: PyTree, shared: PyTree) -> PyTree:
-    leaves, structure = jax.tree.flatten((runs, shared))
+  def __call__(self, carry: PyTree, runs: PyTree, shared: PyTree) -> PyTree:
+    return self.compile(carry, runs, shared)(carry, runs, shared)
+
+  def compile(self, carry: PyTree, runs: PyTree, shared: PyTree) -> Any:
+    """The executable for arguments of these shapes.
+
+    Raises:
+      ValueError: it needs more memory than a device has.
+    """
+    leaves, structure = jax.tree.flatten((carry, runs, shared))
     shapes = structure, tuple((leaf.shape, str(leaf.dtype), leaf.sharding) for leaf in leaves)
     if shapes not in self.compiled:
       begin_time = time.perf_counter()
-      self.compiled[shapes] = self.jitted.lower(runs, shared).compile()
+      placed = {'out_shardings': jax.tree.map(lambda leaf: leaf.sharding, carry)} if jax.tree.leaves(carry) else {}
+      lowered = jax.jit(self.function, donate_argnums=0, **placed).lower(carry, runs, shared)
+      self.compiled[shapes] = memory.compile(lowered)
       self.compile_seconds += time.perf_counter() - begin_time
-    return self.compiled[shapes](runs, shared)
+    return self.compiled[shapes]
 
 
 @functools.cache
@@ -103,15 +118,16 @@ def program(function: Callable, network: Network, task: Task, phase: Phase, mesh
 
 @functools.cache
 def gradient_flops(network: Network, task: Task, trained: frozenset[str], frozen_norms: frozenset[str],
-                   inputs: jax.ShapeDtypeStruct) -> float:
-  """FLOPs of the loss and the gradients of the leaves `trained` on `inputs` [B, ...], as XLA counts them; computes nothing.
+                   images: jax.ShapeDtypeStruct, start: int) -> float:
+  """FLOPs of the loss and the gradients of the leaves `trained` from stage `start` on, as XLA counts them; computes nothing.
 
-  The optimizer's few operations a parameter and augmentation are left out.
+  `images` is the shape [B, H, W, C]. The optimizer's few operations a parameter and augmentation are left out.
   """
-  shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *inputs.shape[1:]), np.float32))
+  shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32))
   labels = map_named(lambda name, _: 'train' if name in trained else 'frozen', shapes.params)
-  phase = Phase(tuple(named_leaves(labels)), (), frozen_norms)
-  batch = Batch(inputs, jax.ShapeDtypeStruct(inputs.shape[:1], np.int32), jax.ShapeDtypeStruct(inputs.shape[:1], np.float32))
+  phase = Phase(tuple(named_leaves(labels)), (), frozen_norms, start=start)
+  targets, mask = (jax.ShapeDtypeStruct(images.shape[:1], dtype) for dtype in (np.int32, np.float32))
+  batch = Batch(activation(network, shapes, images, start), targets, mask)
   run = lambda trainable, frozen, stats, batch: gradient(network, task, phase, trainable, frozen, stats, batch, jax.random.key(0))
   cost = jax.jit(run).lower(*split(shapes.params, phase), shapes.stats, batch).cost_analysis()
   return float((cost or {}).get('flops', float('nan')))

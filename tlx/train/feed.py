@@ -1,6 +1,7 @@
 """Data that lives on the device: which examples each step sees, and padded batches to evaluate on."""
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from tlx.types import Batch, PyTree
@@ -24,7 +25,12 @@ def order(examples: np.ndarray, num_steps: int, batch_size: int, key: tuple[int,
   return rows[:num_steps * batch_size].reshape(num_steps, batch_size).astype(np.int32)
 
 
-def padded(inputs: np.ndarray, targets: np.ndarray, batch_size: int) -> Batch:
+def filled(rows: np.ndarray, length: int) -> np.ndarray:
+  """`rows` [N, ...] up to `length`, the last one repeated."""
+  return rows if len(rows) == length else np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), axis=0)])
+
+
+def padded(inputs: PyTree, targets: np.ndarray, batch_size: int) -> Batch:
   """All examples as batches [N / B, B, ...]; the mask is 0.0 where the last batch is filled up."""
   num_examples = len(targets)
   batch_size = min(batch_size, num_examples)
@@ -32,4 +38,4 @@ def padded(inputs: np.ndarray, targets: np.ndarray, batch_size: int) -> Batch:
   rows = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)
   mask = (rows < num_examples).astype(np.float32)
   rows = np.minimum(rows, num_examples - 1)
-  return Batch(inputs[rows], targets[rows], mask)
+  return Batch(jax.tree.map(lambda leaf: leaf[rows], inputs), targets[rows], mask)

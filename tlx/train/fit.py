@@ -1,11 +1,11 @@
 """One cohort through its phases: label, partition, train, evaluate, save; the same again after an interruption."""
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -13,11 +13,12 @@ from tlx import checkpoint
 from tlx import tree as trees
 from tlx.train import cohort, feed, step
 from tlx.train import mesh as meshes
-from tlx.types import Batch, Network, PyTree, Task, Variables
+from tlx.types import Batch, Network, PyTree, RunState, Task, Variables
 
 SEGMENT_SECONDS = 5.0  # how long the device is left alone: progress is shown and an interruption heeded this often
 FIRST_STEPS = 10  # of a program whose speed is not known yet
 EVAL_BATCH = 256
+FSDP_SIZE = 2**14  # scalars in the smallest leaf that is worth splitting over devices
 ORDER_STEPS = 128  # orders of examples are padded to a power of two at least this long, so that phases share programs
 
 
@@ -36,6 +37,16 @@ class PhasePlan(NamedTuple):
     return sorted({-(-self.num_steps * (i + 1) // self.evaluations) for i in range(self.evaluations)})
 
 
+class Devices(NamedTuple):
+  """How a cohort lies on the devices; 0 is for `mesh.shape` to choose."""
+  run: int = 0
+  data: int = 0
+  fsdp: bool = False
+
+
+ANY_DEVICES = Devices()
+
+
 class Job(NamedTuple):
   """A cohort of R runs, ready to train."""
   network: Network
@@ -43,12 +54,13 @@ class Job(NamedTuple):
   base: Variables  # the source's leaves, shared by all runs; None where runs have their own
   own: PyTree  # the runs' own params [R, ...], None where the source's serve
   stats: PyTree  # [R, ...]
-  data: feed.Arrays  # numpy; what `examples` are rows of
-  val: feed.Arrays
+  train: Callable[[step.Phase], feed.Arrays]  # numpy: what enters stage `phase.start`; what `examples` are rows of
+  val: Callable[[step.Phase], feed.Arrays]
   examples: Sequence[np.ndarray]  # per run, the rows it trains on
   seeds: Sequence[int]
   learning_rates: Sequence[float]
   weight_decays: Sequence[float]
+  devices: Devices = ANY_DEVICES
 
 
 class Fitted(NamedTuple):
@@ -56,6 +68,15 @@ class Fitted(NamedTuple):
   own: PyTree  # all params that were initialised or trained here; None where the source's serve
   stats: PyTree
   progress: dict[str, Any]  # see `_no_progress`
+
+
+class Phased(NamedTuple):
+  """A phase with all its arrays on the devices, before its first step."""
+  state: RunState
+  runs: cohort.Runs
+  shared: cohort.Shared
+  advance: cohort.Program
+  evaluate: cohort.Program
 
 
 def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[[int, float], None] = lambda steps, rate: None,
@@ -66,64 +87,73 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
     say: called with (steps of a run done so far, steps per second of all runs together).
     interrupted: where it returns a signal's number, the state is saved and KeyboardInterrupt(number) raised.
   """
-  spread = _Spread.over(len(job.seeds))
-  data = spread.everywhere(jax.tree.map(jnp.asarray, job.data))
-  val = spread.batches(*job.val)
+  spread = Spread.over(len(job.seeds), job.devices)
   own, stats = spread.pad(job.own), spread.pad(job.stats)
-  progress = checkpoint.latest(folder) or _no_progress()
-  all_programs = {program for plan in job.phases for program in _programs(job, plan, spread)}
-  compiled = progress['compile_seconds'] - sum(program.compile_seconds for program in all_programs)
+  progress = meshes.on_first(lambda: checkpoint.latest(folder)) or _no_progress()
+  saved = meshes.on_first(time.perf_counter)
 
   for index in range(progress['phase'], len(job.phases)):
     plan = job.phases[index]
-    advance, evaluate = _programs(job, plan, spread)
     own = _with_trained(own, job, index, spread)
-    trainable, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
-    hyper = _hyper(job, plan, spread)
-    begin = lambda trainable, stats, hyper, phase=plan.phase: step.start(trainable, stats, phase, hyper)
-    state = spread.place(jax.vmap(begin)(trainable, stats, hyper))
-    carry = {'state': state, 'sums': _zeros(spread), 'frozen': spread.place(frozen_own)}
+    state, runs, shared, advance, evaluate = begin(job, index, own, stats, spread)
+    sums = _zeros(spread)
     if index == progress['phase'] and progress['at']:
-      carry = spread.place(spread.pad(checkpoint.restore(folder, spread.unpad(carry))))
-    state, sums = carry['state'], carry['sums']
-    runs = cohort.Runs(carry['frozen'], _orders(job, plan, index, spread), _keys(job, index, spread), hyper)
-    shared = cohort.Shared(spread.everywhere(frozen_source), data)
+      state, sums, runs = _restore(folder, state, sums, runs, spread)
     progress['phase'] = index
     progress['optimizer_bytes'] = max(progress['optimizer_bytes'], trees.num_bytes(state.opt_state) // len(spread.rows))
     if len(progress['frozen']) == index:
       progress['frozen'].append({'before': _digests(runs.frozen, shared.frozen, spread)})
-
-    saved, rate = time.perf_counter(), 0.0
+    val, rate = spread.batches(*job.val(plan.phase)), 0.0
     while progress['at'] < plan.num_steps:
-      began, compiling = time.perf_counter(), advance.compile_seconds
+      began, before = time.perf_counter(), _compiled(advance, evaluate)
       stop = next(s for s in plan.stops if s > progress['at'])
-      chunk = min(stop - progress['at'], max(1, int(rate * SEGMENT_SECONDS))) if rate else min(stop - progress['at'], FIRST_STEPS)
-      state, sums = jax.block_until_ready(advance((state, sums, runs, spread.each(chunk)), shared))
+      chunk = min(stop - progress['at'], max(1, int(rate * SEGMENT_SECONDS)) if rate else FIRST_STEPS)
+      chunk = meshes.on_first(functools.partial(int, chunk))  # a matter of time, which processes feel differently
+      if plan.phase.solver == 'sgd':
+        state, sums = jax.block_until_ready(advance((state, sums), (runs, spread.each(chunk)), shared))
+      else:
+        state, sums = _solve(job, plan, state, shared, spread)
       progress['at'] += chunk
-      spent = time.perf_counter() - began - (advance.compile_seconds - compiling)
-      rate = chunk / spent
+      rate = chunk / (time.perf_counter() - began - (_compiled(advance, evaluate).seconds - before.seconds))
       if progress['at'] == stop:
-        val_sums, _ = evaluate((state.trainable, runs.frozen, state.stats), (shared.frozen, val))
+        val_sums, _ = evaluate((), (state.trainable, runs.frozen, state.stats), (shared.frozen, val))
         progress['history'].append(_metrics(job, index, progress['at'], sums, val_sums, spread))
         sums = _zeros(spread)
-      progress['train_seconds'] += time.perf_counter() - began
+      more = _compiled(advance, evaluate) - before
+      progress['compile_seconds'] += more.seconds
+      progress['compiled_programs'] += more.programs
+      progress['train_seconds'] += time.perf_counter() - began - more.seconds
       say(_steps_before(job, index) + progress['at'], rate * len(job.seeds))
       ended = progress['at'] == plan.num_steps
       if ended:
         progress['frozen'][index]['after'] = _digests(runs.frozen, shared.frozen, spread)
         progress['taken'].append(spread.unpad(state.step).tolist())
       final = ended and index == len(job.phases) - 1
-      if final or interrupted() or time.perf_counter() - saved > save_seconds:
-        progress['compile_seconds'] = compiled + sum(program.compile_seconds for program in all_programs)
-        tree = spread.unpad({'state': state, 'sums': sums, 'frozen': runs.frozen})
-        checkpoint.save(folder, _steps_before(job, index) + progress['at'], tree, progress)
-        saved = time.perf_counter()
-        if interrupted() and not final:
-          raise KeyboardInterrupt(interrupted())
+      signal, since = meshes.on_first(lambda: (interrupted(), time.perf_counter()))
+      if final or signal or since - saved > save_seconds:
+        _save(folder, _steps_before(job, index) + progress['at'], state, sums, runs, progress, spread)
+        saved = since
+        if signal and not final:
+          raise KeyboardInterrupt(signal)
     progress['at'] = 0
     own, stats = trees.merge(state.trainable, runs.frozen), state.stats
 
   return Fitted(spread.unpad(own), spread.unpad(stats), progress)
+
+
+def begin(job: Job, index: int, own: PyTree, stats: PyTree, spread: 'Spread') -> Phased:
+  """The arrays of phase `index` on the devices: label, partition, optimizer state, orders, keys, data."""
+  plan = job.phases[index]
+  trainable, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
+  hyper = _hyper(job, plan, spread)
+  start = jax.vmap(lambda trainable, stats, hyper: step.start(trainable, stats, plan.phase, hyper))
+  state = jax.jit(start, out_shardings=spread.shardings(jax.eval_shape(start, trainable, stats, hyper)))(
+      spread.place(trainable), spread.place(stats), hyper)
+  data = job.train(plan.phase)
+  runs = cohort.Runs(spread.place(frozen_own), _orders(job, plan, index, len(data.targets), spread), _keys(job, index, spread), hyper)
+  shared = cohort.Shared(spread.whole(frozen_source), spread.everywhere(data))
+  return Phased(state, runs, shared, *(cohort.program(function, job.network, plan.task, plan.phase, spread.mesh)
+                                       for function in (cohort.advance, cohort.evaluate)))
 
 
 def _no_progress() -> dict[str, Any]:
@@ -133,65 +163,109 @@ def _no_progress() -> dict[str, Any]:
       'taken': [],  # per finished phase, the steps [R] taken: fewer than the phase has where a run diverged
       'history': [],  # per evaluation: step, phase and lists [R] of loss, grad_norm, val_loss, val_accuracy
       'frozen': [],  # per phase: digests [R] of the frozen leaves, 'before' and 'after'
-      'train_seconds': 0.0, 'compile_seconds': 0.0,  # of the whole cohort
+      'train_seconds': 0.0, 'compile_seconds': 0.0, 'compiled_programs': 0,  # of the whole cohort; what is shared counts where it is first
       'optimizer_bytes': 0,  # of one run
   }
 
 
-class _Spread(NamedTuple):
-  """How the runs of a cohort lie on the devices: padded to a multiple of them, or, for a single run, its batches split."""
+class _Compiled(NamedTuple):
+  seconds: float
+  programs: int
+
+  def __sub__(self, other: '_Compiled') -> '_Compiled':
+    return _Compiled(self.seconds - other.seconds, self.programs - other.programs)
+
+
+def _compiled(*programs: cohort.Program) -> _Compiled:
+  return _Compiled(sum(p.compile_seconds for p in programs), sum(len(p.compiled) for p in programs))
+
+
+def _solve(job: Job, plan: PhasePlan, state: RunState, shared: cohort.Shared, spread: 'Spread') -> tuple[RunState, PyTree]:
+  raise NotImplementedError
+
+
+def _save(folder: epath.Path, at: int, state: RunState, sums: PyTree, runs: cohort.Runs, progress: dict[str, Any], spread: 'Spread'):
+  tree = spread.unpad({'state': state, 'sums': sums, 'frozen': runs.frozen})
+  meshes.on_first(lambda: checkpoint.save(folder, at, tree, progress))
+
+
+def _restore(folder: epath.Path, state: RunState, sums: PyTree, runs: cohort.Runs, spread: 'Spread'):
+  """(state, sums, runs) as they were saved, on whatever devices there are now."""
+  carry = {'state': state, 'sums': sums, 'frozen': runs.frozen}
+  like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((spread.num_runs, *leaf.shape[1:]), leaf.dtype), carry)
+  carry = spread.place(spread.pad(meshes.on_first(lambda: checkpoint.restore(folder, like))))
+  return carry['state'], carry['sums'], runs._replace(frozen=carry['frozen'])
+
+
+class Spread(NamedTuple):
+  """How the runs of a cohort lie on the devices: padded to a multiple of the axis 'run', their batches split along 'data'."""
   mesh: jax.sharding.Mesh
   num_runs: int
   rows: np.ndarray  # the run that each place computes
+  fsdp: bool
 
   @classmethod
-  def over(cls, num_runs: int) -> '_Spread':
-    mesh = meshes.make('run' if num_runs > 1 else 'data')
-    places = -(-num_runs // mesh.size) * mesh.size if num_runs > 1 else 1
-    return cls(mesh, num_runs, np.minimum(np.arange(places), num_runs - 1))
+  def over(cls, num_runs: int, devices: Devices = ANY_DEVICES) -> 'Spread':
+    run, data = meshes.shape(num_runs, jax.device_count(), {'run': devices.run, 'data': devices.data})
+    places = -(-num_runs // run) * run
+    return cls(meshes.make(run, data), num_runs, np.minimum(np.arange(places), num_runs - 1), devices.fsdp)
 
   def pad(self, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[self.rows], tree)
 
   def unpad(self, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:self.num_runs], jax.device_get(tree))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:self.num_runs], meshes.get(tree))
+
+  def shardings(self, tree: PyTree) -> PyTree:
+    """Where leaves [R, ...] lie: split by runs; with fsdp also along their longest dimension, where they are large."""
+    return jax.tree.map(lambda leaf: meshes.spec(self.mesh, 'run', *self._split(leaf.shape[1:])), tree)
+
+  def _split(self, shape: tuple[int, ...]) -> tuple[str | None, ...]:
+    size = self.mesh.shape['data']
+    fits = [i for i, length in enumerate(shape) if length % size == 0]
+    if not self.fsdp or not fits or np.prod(shape) < FSDP_SIZE:
+      return ()
+    longest = max(fits, key=lambda i: shape[i])
+    return (*(None,) * longest, 'data')
 
   def place(self, tree: PyTree) -> PyTree:
-    return jax.device_put(tree, meshes.along(self.mesh) if self.num_runs > 1 else meshes.replicated(self.mesh))
+    return jax.tree.map(meshes.put, tree, self.shardings(tree))
+
+  def whole(self, tree: PyTree) -> PyTree:
+    """Parameters that all runs share."""
+    return meshes.put(tree, lambda leaf: meshes.spec(self.mesh, *self._split(np.shape(leaf))))
 
   def everywhere(self, tree: PyTree) -> PyTree:
-    return jax.device_put(tree, meshes.replicated(self.mesh))
+    return meshes.put(tree, meshes.spec(self.mesh))
 
   def each(self, value: int) -> jax.Array:
     return self.place(np.full(len(self.rows), value, np.int32))
 
   def broadcast(self, tree: PyTree) -> PyTree:
-    return self.place(jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (len(self.rows), *leaf.shape)), tree))
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (len(self.rows), *leaf.shape)), tree)
 
-  def along_batch(self, tree: PyTree, dimension: int) -> PyTree:
-    """A single run's batches, split where they divide by the devices; a cohort's lie whole on every device."""
-    if self.num_runs > 1:
-      return self.everywhere(tree)
-    split = lambda leaf: leaf.shape[dimension] % self.mesh.size == 0
-    return jax.tree.map(lambda leaf: jax.device_put(leaf, meshes.along(self.mesh, dimension) if split(leaf)
-                                                    else meshes.replicated(self.mesh)), tree)
+  def split_batch(self, tree: PyTree, *axes: str | None) -> PyTree:
+    """Arrays whose dimension after `axes` is a batch, split along 'data' where it divides."""
+    fits = lambda leaf: leaf.shape[len(axes)] % self.mesh.shape['data'] == 0
+    return meshes.put(tree, lambda leaf: meshes.spec(self.mesh, *axes, 'data' if fits(leaf) else None))
 
-  def batches(self, inputs: np.ndarray, targets: np.ndarray) -> Batch:
-    """All examples in padded batches on the device."""
-    return self.along_batch(feed.padded(inputs, targets, EVAL_BATCH), 1)
+  def batches(self, inputs: PyTree, targets: np.ndarray) -> Batch:
+    """All examples in padded batches [N / B, B, ...] on the devices."""
+    return self.split_batch(feed.padded(inputs, targets, EVAL_BATCH), None)
 
 
-def predict(job: Job, fitted: Fitted, run: int, data: feed.Arrays) -> tuple[dict[str, float], np.ndarray]:
+def predict(job: Job, fitted: Fitted, run: int, data: Callable[[step.Phase], feed.Arrays]) -> tuple[dict[str, float], np.ndarray]:
   """({'accuracy', 'loss', 'count'}, logits [N, K]) of one run on all of `data`."""
-  spread = _Spread.over(1)
+  spread = Spread.over(1)
   plan = job.phases[-1]
+  arrays = data(plan.phase)
   params = trees.merge(jax.tree.map(lambda leaf: leaf[run], fitted.own), job.base.params)
-  plain = step.Phase((), (), mean=plan.phase.mean, std=plan.phase.std)  # one program for every method
+  plain = step.Phase((), (), start=plan.phase.start, mean=plan.phase.mean, std=plan.phase.std)  # one program for every method
   program = cohort.program(cohort.evaluate, job.network, plan.task, plain, spread.mesh)
   one = spread.place(jax.tree.map(lambda leaf: np.asarray(leaf)[None], (params, jax.tree.map(lambda leaf: leaf[run], fitted.stats))))
   nothing = jax.tree.map(lambda _: None, params)
-  sums, logits = jax.device_get(program((one[0], nothing, one[1]), (nothing, spread.batches(*data))))
-  logits = logits[0].reshape(-1, logits.shape[-1])[:len(data.targets)]
+  sums, logits = meshes.get(program((), (one[0], nothing, one[1]), (nothing, spread.batches(*arrays))))
+  logits = logits[0].reshape(-1, logits.shape[-1])[:len(arrays.targets)]
   return {name: float(value[0]) for name, value in averages(sums).items()}, logits
 
 
@@ -202,19 +276,14 @@ def averages(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return means | {'count': np.asarray(sums['count'])}
 
 
-def _programs(job: Job, plan: PhasePlan, spread: _Spread) -> tuple[cohort.Program, ...]:
-  return tuple(cohort.program(function, job.network, plan.task, plan.phase, spread.mesh)
-               for function in (cohort.advance, cohort.evaluate))
-
-
-def _with_trained(own: PyTree, job: Job, index: int, spread: _Spread) -> PyTree:
+def _with_trained(own: PyTree, job: Job, index: int, spread: Spread) -> PyTree:
   """`own` with room for all that phases before `index` trained: what a resumed run needs before its values are read."""
   trained = {name for plan in job.phases[:index] for name, group in plan.phase.labels if group != 'frozen'}
   source = trees.map_named(lambda name, leaf: leaf if name in trained else None, job.base.params)
   return trees.merge(own, spread.broadcast(source))
 
 
-def _partition(own: PyTree, base: PyTree, phase: step.Phase, spread: _Spread) -> tuple[PyTree, PyTree, PyTree]:
+def _partition(own: PyTree, base: PyTree, phase: step.Phase, spread: Spread) -> tuple[PyTree, PyTree, PyTree]:
   """(trainable [R, ...], the runs' own frozen leaves [R, ...], the source's frozen leaves)."""
   groups = dict(phase.labels)
   frozen = lambda name: groups[name] == 'frozen'
@@ -225,27 +294,33 @@ def _partition(own: PyTree, base: PyTree, phase: step.Phase, spread: _Spread) ->
   return trainable, only(own, frozen), only(base, lambda name: frozen(name) and name not in owned)
 
 
-def _hyper(job: Job, plan: PhasePlan, spread: _Spread) -> step.Hyper:
+def _hyper(job: Job, plan: PhasePlan, spread: Spread) -> step.Hyper:
   columns = [plan.learning_rate or rate for rate in job.learning_rates], job.weight_decays, [plan.num_steps] * len(job.seeds)
   return spread.place(spread.pad(step.Hyper(*(np.asarray(column, np.float32) for column in columns))))
 
 
-def _orders(job: Job, plan: PhasePlan, index: int, spread: _Spread) -> jax.Array:
-  """int32 [R, T, B]; T is rounded up so that phases of other lengths share the program, the steps beyond are never taken."""
+def _orders(job: Job, plan: PhasePlan, index: int, num_rows: int, spread: Spread) -> jax.Array:
+  """int32 [R, T, B]; T is rounded up so that phases of other lengths share the program, the steps beyond are never taken.
+
+  Where the data hold several views of each example, one after another, every place draws one of them.
+  """
   length = max(ORDER_STEPS, 1 << (plan.num_steps - 1).bit_length())
   orders = np.zeros((len(job.seeds), length, plan.batch_size), np.int32)
   for run, (examples, seed) in enumerate(zip(job.examples, job.seeds)):
     orders[run, :plan.num_steps] = feed.order(examples, plan.num_steps, plan.batch_size, (seed, index))
-  orders = spread.pad(orders)
-  return spread.place(orders) if spread.num_runs > 1 else spread.along_batch(orders, 2)
+    if plan.phase.views:
+      views = np.random.default_rng((seed, index, 1)).integers(0, plan.phase.views, orders[run].shape)
+      orders[run] += (views * (num_rows // plan.phase.views)).astype(np.int32)
+  return spread.split_batch(spread.pad(orders), 'run', None)
 
 
-def _keys(job: Job, index: int, spread: _Spread) -> jax.Array:
+def _keys(job: Job, index: int, spread: Spread) -> jax.Array:
   keys = [jax.random.fold_in(jax.random.key(job.seeds[run]), index + 1) for run in spread.rows]
-  return spread.place(jnp.stack(keys))
+  data = np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
+  return jax.random.wrap_key_data(spread.place(data))
 
 
-def _zeros(spread: _Spread) -> dict[str, jax.Array]:
+def _zeros(spread: Spread) -> dict[str, jax.Array]:
   return spread.place({name: np.zeros(len(spread.rows), np.float32) for name in ('loss', 'grad_norm')})
 
 
@@ -253,17 +328,17 @@ def _steps_before(job: Job, index: int) -> int:
   return sum(plan.num_steps for plan in job.phases[:index])
 
 
-def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: PyTree, spread: _Spread) -> dict[str, Any]:
+def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: PyTree, spread: Spread) -> dict[str, Any]:
   """One line of history: means over the steps since the line before, and the validation part."""
   before = [stop for stop in job.phases[index].stops if stop < at]
   means = {name: value / (at - (before[-1] if before else 0)) for name, value in spread.unpad(sums).items()}
-  val = {f'val_{name}': value for name, value in averages(spread.unpad(val_sums)).items() if name != 'count'}
+  val = {f'val_{name}': value for name, value in averages(spread.unpad(val_sums)).items()}
   return {'step': _steps_before(job, index) + at, 'phase': index} | {name: value.tolist() for name, value in (means | val).items()}
 
 
-def _digests(own: PyTree, source: PyTree, spread: _Spread) -> list[str]:
+def _digests(own: PyTree, source: PyTree, spread: Spread) -> list[str]:
   """Per run, the digest of its frozen leaves; '' where nothing is frozen."""
-  shared = trees.sha256(source) if jax.tree.leaves(source) else ''
+  shared = trees.sha256(meshes.get(source)) if jax.tree.leaves(source) else ''
   own = spread.unpad(own)
   if not jax.tree.leaves(own):
     return [shared] * spread.num_runs

@@ -1,9 +1,18 @@
-"""Devices: one mesh, whose only axis is called after what it splits."""
+"""Devices and processes: one mesh of two axes, 'run' for the runs of a cohort and 'data' for the examples of a batch.
+
+The processes of one study run the same program. Only the first touches the study's folder; what it reads it tells the others.
+"""
 import os
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tlx.types import PyTree
 
 
 def use_all_cores() -> None:
@@ -16,16 +25,73 @@ def use_all_cores() -> None:
     jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
 
 
-def make(axis: str) -> Mesh:
-  """All devices along one axis: 'run' splits the runs of a cohort, 'data' the batch of a single run."""
-  return Mesh(np.asarray(jax.devices()), (axis,), axis_types=(AxisType.Auto,))
+def make(run: int, data: int) -> Mesh:
+  """The devices of all processes, `run` times `data` of them."""
+  return Mesh(np.asarray(jax.devices()).reshape(run, data), ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-  """The whole array on every device."""
-  return NamedSharding(mesh, PartitionSpec())
+def shape(num_runs: int, num_devices: int, wanted: Mapping[str, int]) -> tuple[int, int]:
+  """(run, data): as many devices along `run` as there are runs to fill them, the rest along `data`; 0 in `wanted` is free.
+
+  >>> shape(5, 8, {'run': 0, 'data': 0}), shape(1, 8, {'run': 0, 'data': 0}), shape(15, 8, {'run': 0, 'data': 2})
+  ((4, 2), (1, 8), (4, 2))
+
+  Raises:
+    ValueError: what is wanted does not use every device.
+  """
+  run, data = wanted['run'], wanted['data']
+  if not run and not data:
+    run = max(n for n in range(1, num_devices + 1) if num_devices % n == 0 and (n <= num_runs or n == 1))
+  run, data = run or num_devices // data, data or num_devices // max(run, 1)
+  if run * data != num_devices:
+    raise ValueError(f'config.mesh asks for {run} x {data} devices (run x data), and there are {num_devices}. '
+                     'Give numbers whose product that is, or 0 for what may be chosen.')
+  return run, data
 
 
-def along(mesh: Mesh, dimension: int = 0) -> NamedSharding:
-  """One dimension of the array split along the mesh."""
-  return NamedSharding(mesh, PartitionSpec(*(None,) * dimension, *mesh.axis_names))
+def spec(mesh: Mesh, *axes: str | None) -> NamedSharding:
+  """The array's first dimensions split along these axes of the mesh (None: not split); without axes, whole on every device."""
+  return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def put(tree: PyTree, sharding: Any) -> PyTree:
+  """Arrays of the host, the same in every process, on the devices: `sharding` is one for all or (leaf) -> one for each."""
+  def one(leaf: Any) -> jax.Array:
+    where = sharding(leaf) if callable(sharding) else sharding
+    if where.is_fully_addressable:
+      return jax.device_put(leaf, where)
+    leaf = np.asarray(leaf)
+    return jax.make_array_from_callback(leaf.shape, where, lambda index: leaf[index])
+
+  return jax.tree.map(one, tree)
+
+
+def get(tree: PyTree) -> PyTree:
+  """Arrays of the devices as whole arrays of the host, in every process."""
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return jax.tree.map(lambda leaf: np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+                      if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else np.asarray(leaf), tree)
+
+
+def is_first() -> bool:
+  """Whether this is the process that reads and writes."""
+  return jax.process_index() == 0
+
+
+def on_first(function: Callable[[], Any]) -> Any:
+  """What `function()` gives in the first process, in every process; what it raises there is raised everywhere."""
+  if jax.process_count() == 1:
+    return function()
+  message = b''
+  if is_first():
+    try:
+      message = pickle.dumps((function(), None))
+    except Exception as error:
+      message = pickle.dumps((None, error))
+  high, low = multihost_utils.broadcast_one_to_all(np.asarray(divmod(len(message), 2**30), np.int32))
+  data = np.frombuffer(message, np.uint8) if is_first() else np.zeros(int(high) * 2**30 + int(low), np.uint8)
+  result, raised = pickle.loads(bytes(multihost_utils.broadcast_one_to_all(data)))
+  if raised is not None:
+    raise raised
+  return result

@@ -1,4 +1,5 @@
 """The training step: pure, and blind to what is frozen."""
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -21,6 +22,11 @@ class Phase(NamedTuple):
   warmup: float = 0.0
   clip_norm: float = 0.0
   augment: tuple[tuple[str, float], ...] = ()
+  start: int = 0  # the inputs are what enters this stage: those before it ran once for every example (prefix.py)
+  views: int = 0  # of each example there are so many augmented views among the inputs; 0: inputs are augmented at every step
+  solver: str = 'sgd'  # or an exact solution of the head (exact.py): 'logistic' | 'ridge'
+  remat: bool = False  # activations inside stages are computed again for the gradient, not kept
+  accumulate: int = 1  # the batch goes through in so many parts, one after another
   mean: tuple[float, ...] = (0.0,)  # of the inputs scaled to [0, 1], per channel
   std: tuple[float, ...] = (1.0,)
   num_classes: int = 0
@@ -63,17 +69,49 @@ def start(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunSt
 
 def gradient(network: Network, task: Task, phase: Phase, trainable: PyTree, frozen: PyTree, stats: PyTree, batch: Batch,
              key: Array) -> tuple[tuple[Array, PyTree], PyTree]:
-  """((loss, new stats), gradients of the trainable leaves) on a batch of images as stored (uint8)."""
-  augment_key, dropout_key = jax.random.split(key)
-  batch = augment.augment(augment_key, batch, dict(phase.augment), phase.num_classes)
-  batch = batch._replace(inputs=normalise(batch.inputs, phase.mean, phase.std))
+  """((loss, new stats), gradients of the trainable leaves) on a batch of images as stored (uint8), or of activations.
 
-  def loss_of(trainable: PyTree) -> tuple[Array, PyTree]:
+  With `accumulate`, batch statistics see one part after another; losses and gradients are means over the parts.
+  """
+  augment_key, dropout_key = jax.random.split(key)
+  if not phase.start:
+    batch = augment.augment(augment_key, batch, dict(phase.augment), phase.num_classes)
+
+  def loss_of(trainable: PyTree, stats: PyTree, batch: Batch, key: Array) -> tuple[Array, PyTree]:
     variables = Variables(merge(trainable, frozen), stats)
-    logits, new_stats = network.apply(variables, batch.inputs, train=True, key=dropout_key, frozen_norms=phase.frozen_norms)
+    logits, new_stats = forward(network, phase, variables, enter(batch.inputs, phase), key)
     return task.loss(logits, batch), new_stats
 
-  return jax.value_and_grad(loss_of, has_aux=True)(trainable)
+  differentiate = jax.value_and_grad(loss_of, has_aux=True)
+  if phase.accumulate == 1:
+    return differentiate(trainable, stats, batch, dropout_key)
+
+  def part(carry: tuple[PyTree, PyTree], both: tuple[Batch, Array]) -> tuple[tuple[PyTree, PyTree], Array]:
+    stats, grads = carry
+    (loss, stats), more = differentiate(trainable, stats, both[0], jax.random.fold_in(dropout_key, both[1]))
+    return (stats, jax.tree.map(jnp.add, grads, more)), loss
+
+  parts = jax.tree.map(lambda leaf: leaf.reshape(phase.accumulate, -1, *leaf.shape[1:]), batch)
+  zeros = jax.tree.map(jnp.zeros_like, trainable)
+  (stats, grads), losses = jax.lax.scan(part, (stats, zeros), (parts, jnp.arange(phase.accumulate)))
+  return (losses.mean(), stats), jax.tree.map(lambda leaf: leaf / phase.accumulate, grads)
+
+
+def enter(inputs: PyTree, phase: Phase) -> PyTree:
+  """What enters stage `phase.start`: images normalised; tokens and activations as they are."""
+  return inputs if phase.start or isinstance(inputs, Mapping) else normalise(inputs, phase.mean, phase.std)
+
+
+def forward(network: Network, phase: Phase, variables: Variables, x: PyTree, key: Array) -> tuple[PyTree, PyTree]:
+  """(outputs, new stats) in training, from stage `phase.start` on."""
+  options = {'train': True, 'key': key, 'frozen_norms': phase.frozen_norms}
+  if not phase.remat:
+    return network.apply(variables, x, start=phase.start, **options)
+  for i in range(phase.start, len(network.stages)):
+    stage = jax.checkpoint(lambda variables, x, i=i: network.apply(variables, x, start=i, stop=i + 1, **options))
+    x, stats = stage(variables, x)
+    variables = variables._replace(stats=stats)
+  return x, variables.stats
 
 
 def train_step(network: Network, task: Task, phase: Phase, state: RunState, frozen: PyTree, batch: Batch, key: Array,

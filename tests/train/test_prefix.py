@@ -1,0 +1,189 @@
+"""What is frozen runs once: the same numbers as if it ran at every step, kept on disk, computed again when damaged."""
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tlx import freezing
+from tlx.backbones import cnn, head_after
+from tlx.plug import available, plug
+from tlx.tasks import classification
+from tlx.train import prefix, step
+from tlx.tree import label, named_leaves
+from tlx.types import Batch
+
+TASK = classification.task()
+IMAGES = np.random.default_rng(0).integers(0, 255, (70, 6, 6, 1)).astype(np.uint8)
+NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
+
+
+def phase_of(network, variables, policy, norm='frozen', options=None, **fields):
+  """The phase of a freezing policy and the stage it may begin at."""
+  rules = plug('freezing', policy).rules(network.stages, **(options or {}))
+  labels = tuple(named_leaves(label(variables.params, rules)))
+  norms = freezing.frozen_norms(variables.params, variables.stats, rules, norm)
+  start = prefix.boundary(network, variables, dict(labels), norms, frozenset())
+  return step.Phase(labels, (('train', 1.0),), norms, num_classes=3, start=start, **fields)
+
+
+def gradients(network, variables, phase, inputs, targets, start):
+  """(loss, statistics, gradients) of the stages from `start` on."""
+  batch = Batch(inputs, targets, jnp.ones(len(targets)))
+  return step.gradient(network, TASK, phase._replace(start=start), *step.split(variables.params, phase), variables.stats, batch, jax.random.key(1))
+
+
+def close(a, b, tolerance=2e-5):
+  for (name, x), (_, y) in zip(named_leaves(a), named_leaves(b), strict=True):
+    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * (1e-3 + np.abs(np.asarray(y)).max(initial=0)), err_msg=name)
+
+
+UNOPTIMISED = {'xla_backend_optimization_level': 0}  # what runs once need not be fast, only compiled fast
+
+
+def same_with_and_without(network, variables, phases, inputs, targets):
+  """Loss, statistics and gradients from the kept activation are those of the whole network, for every phase."""
+  @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
+  def both(variables, inputs):
+    kept = prefix.program([prefix.Point(network, phase) for phase in phases])(variables, inputs, jax.random.key(0))
+    return [[gradients(network, variables, phase, x, targets, start) for x, start in ((inputs, 0), (activation, phase.start))]
+            for phase, activation in zip(phases, kept)]
+
+  for off, on in both(variables, inputs):
+    close(on, off)
+
+
+@pytest.mark.parametrize('backbone', available('backbones'))
+def test_reuse_changes_nothing_on_any_backbone(backbone):
+  module = plug('backbones', backbone)
+  options, inputs = module.tiny()
+  network = module.build(**options)
+  if not isinstance(inputs, dict):
+    inputs = np.random.default_rng(1).integers(0, 255, inputs.shape).astype(np.uint8)
+  targets = np.arange(len(jax.tree.leaves(inputs)[0])) % 3
+  entering = step.enter(jax.tree.map(jnp.asarray, inputs), step.Phase((), ()))
+  variables = jax.jit(network.init, compiler_options=UNOPTIMISED)(jax.random.key(0), entering)
+  depth = len(network.stages)
+  phases = {phase.start: phase for phase in (phase_of(network, variables, 'after', options={'k': k}) for k in (1, depth // 2, depth - 1))}
+  assert depth - 1 in phases and 1 in phases
+  same_with_and_without(network, variables, list(phases.values()), inputs, targets)
+
+
+def test_reuse_changes_nothing_under_any_policy():
+  variables = NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
+  phases = [phase_of(NETWORK, variables, policy, options={'rules': (('block1/', 'frozen'), ('.*', 'train'))} if policy == 'regex' else
+                     {'k': 2} if policy in ('first', 'last', 'after') else {}) for policy in available('freezing')]
+  phases = [phase for phase in phases if phase.start]
+  assert [phase.start for phase in phases] == [2, 3, 2, 1]  # after, head, last, regex; the others train in the first stage
+  same_with_and_without(NETWORK, variables, phases, IMAGES[:8], np.arange(8) % 3)
+
+
+def test_the_boundary_is_where_something_moves():
+  variables = NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
+  stages = NETWORK.stages
+  assert stages == ('block1', 'block2', 'fc', 'head')
+  of = lambda *args, **kwargs: phase_of(NETWORK, variables, *args, **kwargs).start
+  assert of('head') == 3 and of('last', options={'k': 2}) == 2 and of('first', options={'k': 1}) == 0 and of('bias') == 0
+  assert of('head', norm='live') == 0  # statistics that follow the data change what later stages see
+  labels = {name: 'frozen' for name, _ in named_leaves(variables.params)}
+  norms = frozenset({'block1/norm', 'block2/norm'})
+  assert prefix.boundary(NETWORK, variables, labels, norms, frozenset({'block2/conv/kernel'})) == 1  # trained in an earlier phase
+  assert prefix.boundary(NETWORK, variables, labels, norms - {'block2/norm'}, frozenset()) == 1
+
+
+@pytest.fixture
+def kept(tmp_path):
+  """(phase, keyword arguments of Phase) -> the activations of IMAGES, through the folder."""
+  variables = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)))
+  runs = []
+
+  def read(policy='head', variables=variables, images=IMAGES, sha='a', network=NETWORK, say=runs.append, **fields):
+    phase = phase_of(network, network.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)), policy, **fields)
+    return prefix.activations(prefix.Trunk(variables, 'cnn', tmp_path), images, sha, [prefix.Point(network, phase)], say)[0]
+
+  read.variables, read.runs, read.folder = variables, runs, pathlib.Path(tmp_path)
+  return read
+
+
+def test_activations_are_the_networks_own_and_kept(kept):
+  found = kept()
+  want, _ = NETWORK.apply(kept.variables, step.normalise(IMAGES, (0.0,), (1.0,)), train=False, stop=3)
+  assert found.shape == (70, 6)
+  np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+  assert len(kept.runs) == 1 and 'before head' in kept.runs[0]
+  again = kept()
+  assert isinstance(again, np.memmap) and len(kept.runs) == 1
+  np.testing.assert_array_equal(again, found)
+
+
+def test_another_weight_image_or_form_is_another_entry(kept):
+  kept()
+  other = jax.tree.map(np.copy, kept.variables)
+  other.params['block1']['conv']['kernel'][0, 0, 0, 0] += 1e-6
+  kept(variables=other)
+  kept(sha='b')
+  kept(mean=(0.1,))
+  assert len(kept.runs) == 4
+  head = jax.tree.map(np.copy, kept.variables)
+  head.params['head']['kernel'][0, 0] += 1  # not before the boundary
+  kept(variables=head)
+  assert len(kept.runs) == 4
+
+
+@pytest.mark.parametrize('damage', ['flip', 'truncate', 'no meta', 'meta', 'gone'])
+def test_a_damaged_entry_is_computed_again(kept, damage):
+  found = np.array(kept())
+  (file,), (meta,) = kept.folder.rglob('0.npy'), kept.folder.rglob('meta.json')
+  data = bytearray(file.read_bytes())
+  data[-5] ^= 1
+  {'flip': lambda: file.write_bytes(data), 'truncate': lambda: file.write_bytes(data[:200]), 'no meta': meta.unlink,
+   'meta': lambda: meta.write_text('{"leaves": 3}'), 'gone': file.unlink}[damage]()
+  np.testing.assert_array_equal(kept(), found)
+  assert len(kept.runs) == 2
+  np.testing.assert_array_equal(kept(), found)
+  assert len(kept.runs) == 2
+
+
+def test_points_of_one_trunk_take_one_pass(tmp_path):
+  """Also those of networks cut at other stages; each equals its own network's activation."""
+  variables = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)))
+  cut = head_after(NETWORK, 'block1', 3)
+  points = [prefix.Point(network, phase_of(network, network.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)), policy, options=given))
+            for network, policy, given in ((NETWORK, 'head', {}), (NETWORK, 'after', {'k': 1}), (cut, 'head', {}))]
+  said = []
+  head, block1, average = prefix.activations(prefix.Trunk(variables, 'cnn', tmp_path), IMAGES, 'a', points, said.append)
+  assert said == ['Running 70 examples once through the frozen stages before head, block2.']
+  assert head.shape == (70, 6) and block1.shape == (70, 3, 3, 4) and average.shape == (70, 4)
+  np.testing.assert_allclose(average, block1.mean((1, 2)), rtol=1e-5, atol=1e-6)
+  metas = [json.loads(path.read_text()) for path in pathlib.Path(tmp_path).rglob('meta.json')]
+  assert sorted(meta['bytes'] for meta in metas) == sorted(array.nbytes for array in (head, block1, average))
+
+
+def test_views_are_augmentations_one_after_another(kept):
+  plain = np.array(kept())
+  views = kept(augment=(('flip', 1.0),), views=2)
+  flipped = kept(images=np.ascontiguousarray(IMAGES[:, :, ::-1]), sha='flipped')
+  assert views.shape == (140, 6)
+  np.testing.assert_allclose(views[:70], flipped, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(views[70:], flipped, rtol=1e-5, atol=1e-6)
+  assert np.abs(plain - flipped).max() > 1e-3
+  shifted = kept(augment=(('shift', 2),), views=2)
+  assert np.abs(shifted[:70] - shifted[70:]).max() > 1e-3
+
+
+def test_tokens_with_their_mask_are_kept(tmp_path):
+  module = plug('backbones', 'bert')
+  options, inputs = module.tiny()
+  network = module.build(**options)
+  variables = jax.device_get(network.init(jax.random.key(0), inputs))
+  phase = phase_of(network, variables, 'last', options={'k': 3})
+  read = lambda: prefix.activations(prefix.Trunk(variables, 'bert', tmp_path), {k: np.asarray(v) for k, v in inputs.items()}, 'a',
+                                    [prefix.Point(network, phase)])[0]
+  first = jax.tree.map(np.array, read())
+  want, _ = network.apply(variables, inputs, train=False, stop=phase.start)
+  assert set(first) == {'hidden', 'mask'}
+  close(first, want)
+  close(read(), first, 0.0)

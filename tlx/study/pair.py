@@ -1,0 +1,125 @@
+"""One source and one target together: the images a study looks at in the source's form, and what frozen stages make of them."""
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from tlx import checkpoint, datasets
+from tlx.sources import cache
+from tlx.study import plan
+from tlx.train import feed, prefix, step
+from tlx.train import mesh as meshes
+from tlx.types import Cell, Variables
+
+
+def load(study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]) -> datasets.Dataset:
+  """A data set as images of the form the source takes; loaded once."""
+  form = tuple((name, value) for name, value in source['input'].items() if name not in ('mean', 'std'))
+  return _load(target['dataset'], form, target['shift'], target['val_fraction'], target['test_fraction'], study['data_dir'] or None)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str, form: tuple, shift: str, val_fraction: float, test_fraction: float, data_dir: str | None) -> datasets.Dataset:
+  return datasets.load(name, shift=shift, val_fraction=val_fraction, test_fraction=test_fraction, data_dir=data_dir, **dict(form))
+
+
+def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset) -> dict[int, dict[int, np.ndarray]]:
+  """{seed: {shots: rows of the training part}}.
+
+  Raises:
+    ValueError: a class has fewer examples than the study's largest size.
+  """
+  try:
+    return {seed: datasets.subsets(data.train.labels, data.train.ids, study['shots'], seed) for seed in study['seeds']}
+  except ValueError as error:
+    raise ValueError(f'config.shots on {target["dataset"]!r}: {error}') from None
+
+
+class Pair:
+  """A source and a target, each by its name in the config.
+
+  data: as loaded, the training part cut down to the examples of some subset.
+  """
+
+  def __init__(self, study: Mapping[str, Any], source: str, target: str, workdir: epath.Path, say: Callable[[str], None]):
+    self.study, self.source, self.target, self.say = study, study['sources'][source], study['targets'][target], say
+    self.seconds = 0.0  # spent on frozen stages so far
+    data = load(study, self.target, self.source)
+    wanted = subsets(study, self.target, data)
+    _write_subsets(workdir / 'subsets' / f'{target}.json', wanted, data.train.ids)
+    used = np.unique(np.concatenate([rows for of_seed in wanted.values() for rows in of_seed.values()]))
+    self.rows = {seed: {shots: np.searchsorted(used, rows) for shots, rows in of_seed.items()} for seed, of_seed in wanted.items()}
+    if len(used) < len(data.train.labels):
+      train = datasets.Split(data.train.inputs[used], data.train.labels[used], tuple(data.train.ids[row] for row in used))
+      data = data._replace(train=train)
+    self.data = data
+    room = plan.room_of(study, sum(len(split.labels) for split in (data.train, data.val, data.test)))
+    self.phases = {name: plan.phases_of(method, self.source, len(data.class_names), room) for name, method in study['methods'].items()}
+    self.features: dict[tuple, Any] = {}
+
+  def examples(self, cell: Cell) -> np.ndarray:
+    """The rows of `data.train` that a cell trains on."""
+    return self.rows[cell.seed][cell.shots]
+
+  def arrays(self, split: str, variables: Variables | None, workdir: epath.Path, method: str) -> Callable[[step.Phase], feed.Arrays]:
+    """What enters the first stage of a phase of `method`: images as stored, or activations of the source's frozen stages."""
+    images = getattr(self.data, split)
+    network = plan.network_of(self.source, len(self.data.class_names), self.study['methods'][method]['head_after'])
+
+    def of_phase(phase: step.Phase) -> feed.Arrays:
+      if not phase.start:
+        return feed.Arrays(images.inputs, images.labels)
+      point = prefix.Point(network, phase if split == 'train' else phase._replace(views=0))
+      if (split, _same(point)) not in self.features:
+        self._compute(split, variables, workdir)
+      return feed.Arrays(self.features[split, _same(point)], np.tile(images.labels, max(1, point.phase.views)))
+
+    return of_phase
+
+  def _compute(self, split: str, variables: Variables | None, workdir: epath.Path) -> None:
+    """The activations of one split at every point where some method's phase begins."""
+    began = time.perf_counter()
+    points: dict[tuple, prefix.Point] = {}
+    for name, phases in self.phases.items():
+      network = plan.network_of(self.source, len(self.data.class_names), self.study['methods'][name]['head_after'])
+      for phased in phases if split != 'test' else phases[-1:]:
+        point = prefix.Point(network, phased.phase if split == 'train' else phased.phase._replace(views=0))
+        if phased.phase.start:
+          points.setdefault(_same(point), point)
+    images = getattr(self.data, split).inputs
+    digest = hashlib.sha256(f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()).hexdigest()
+    assert variables is not None  # phases of a random start begin at the first stage
+    trunk = prefix.Trunk(variables, json.dumps(self.source['backbone'], sort_keys=True), _folder(self.study, workdir))
+    found = prefix.activations(trunk, images, digest, list(points.values()), self.say)
+    self.features |= {(split, same): activation for same, activation in zip(points, found)}
+    self.seconds += time.perf_counter() - began
+
+
+def _same(point: prefix.Point) -> tuple:
+  """Equal for points with the same activations."""
+  return point.stages, point.pass_
+
+
+def _folder(study: Mapping[str, Any], workdir: epath.Path) -> pathlib.Path:
+  """Where activations lie: on a disk of this machine, since they are memory-mapped."""
+  if study['feature_dir']:
+    return pathlib.Path(study['feature_dir']).expanduser()
+  return cache() / 'features' if '://' in os.fspath(workdir) else pathlib.Path(os.fspath(workdir)) / 'features'
+
+
+def _write_subsets(path: epath.Path, rows: Mapping[int, Mapping[int, np.ndarray]], ids: tuple[str, ...]) -> None:
+  """The ids of every subset, once."""
+  def write() -> None:
+    if not path.exists():
+      path.parent.mkdir(parents=True, exist_ok=True)
+      checkpoint.write_json(path, {seed: {shots: [ids[row] for row in subset] for shots, subset in of_seed.items()}
+                                   for seed, of_seed in rows.items()})
+
+  meshes.on_first(write)

@@ -1,0 +1,214 @@
+"""A frozen, deterministic prefix is preprocessing: it runs once for every example, and training begins where it ends.
+
+What is kept lies in `<folder>/<key>/` as memory-mapped .npy files and a meta.json, written last, with their digests. The key is a
+digest of all that the numbers depend on: weights, images, preprocessing, augmentation, stages and versions. The folder may be deleted
+at any time; what is damaged is computed again.
+"""
+import functools
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from tlx import checkpoint
+from tlx import tree as trees
+from tlx.train import augment, feed, step
+from tlx.train import mesh as meshes
+from tlx.types import Batch, Network, PyTree, Variables
+
+BATCH = 32  # examples a device takes at a time
+
+
+class Trunk(NamedTuple):
+  """A source as far as its activations depend on it."""
+  variables: Variables  # on the host
+  backbone: str  # its config
+  folder: pathlib.Path
+
+
+class Point(NamedTuple):
+  """Where activations are taken: what enters stage `phase.start` of `network`, under the augmentation of `phase`."""
+  network: Network
+  phase: step.Phase
+
+  @property
+  def stages(self) -> tuple[str, ...]:
+    """The stages that run once."""
+    return self.network.stages[:self.phase.start]
+
+  @property
+  def pass_(self) -> tuple:
+    """What points have in common that are served by one pass over the images."""
+    return self.phase.views, self.phase.augment if self.phase.views else (), self.phase.mean, self.phase.std
+
+
+def boundary(network: Network, shapes: Variables, labels: Mapping[str, str], frozen_norms: frozenset[str],
+             changed: frozenset[str]) -> int:
+  """The last stage up to which an example gives the same activation in every run and at every step (the head at most).
+
+  All leaves before it are frozen in `labels` and not among those that runs `changed` before or initialised themselves; all norms
+  before it are among `frozen_norms`, so that statistics stay as they are stored.
+  """
+  for i, stage in enumerate(network.stages[:-1]):
+    leaves = [name for name, _ in trees.named_leaves({stage: shapes.params[stage]})]
+    norms = {name.rpartition('/')[0] for name, _ in trees.named_leaves({stage: shapes.stats.get(stage, {})})}
+    if any(labels[name] != 'frozen' or name in changed for name in leaves) or norms - frozen_norms:
+      return i
+  return len(network.stages) - 1
+
+
+def activation(network: Network, shapes: Variables, inputs: jax.ShapeDtypeStruct, start: int) -> PyTree:
+  """The shape of what enters stage `start` for images [B, H, W, C]: the images as stored where that is the first."""
+  if not start:
+    return jax.ShapeDtypeStruct(inputs.shape, np.uint8)
+  images = jax.ShapeDtypeStruct(inputs.shape, np.float32)
+  return jax.eval_shape(lambda variables, x: network.apply(variables, x, train=False, stop=start)[0], shapes, images)
+
+
+def activations(trunk: Trunk, inputs: PyTree, inputs_sha256: str, points: Sequence[Point],
+                say: Callable[[str], None] = lambda text: None) -> list[PyTree]:
+  """Per point, its activations [N, ...] of all inputs, images uint8 [N, H, W, C] or tokens; with views [views N, ...], one after another.
+
+  Those that the folder holds intact are read; the others come from one pass, in which stages that points share run once.
+  """
+  keys = [_key(trunk, inputs_sha256, point) for point in points]
+  found: dict[str, PyTree] = {key: meshes.on_first(functools.partial(_read, trunk.folder / key)) for key in dict.fromkeys(keys)}
+  passes: dict[tuple, dict[str, Point]] = {}
+  for key, point in zip(keys, points):
+    if found[key] is None:
+      passes.setdefault(point.pass_, {})[key] = point
+  for together in passes.values():
+    names = ', '.join(dict.fromkeys(point.network.stages[point.phase.start] for point in together.values()))
+    say(f'Running {_length(inputs):,} examples once through the frozen stages before {names}.')
+    found |= _compute(trunk, inputs, together)
+  return [found[key] for key in keys]
+
+
+def _length(inputs: PyTree) -> int:
+  return len(jax.tree.leaves(inputs)[0])
+
+
+def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
+  stages = [(stage, trees.sha256([tree.get(stage, {}) for tree in trunk.variables])) for stage in point.stages]
+  parts = (stages, trunk.backbone, inputs_sha256, point.pass_, point.phase.num_classes if point.phase.views else 0,
+           jax.__version__, jax.default_backend())
+  return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def program(points: Sequence[Point]) -> Callable:
+  """(variables, inputs [B, ...], key) -> per point its activation."""
+  phase = points[0].phase
+
+  def run(variables: Variables, inputs: PyTree, key: jax.Array) -> list[PyTree]:
+    if phase.views:
+      batch = Batch(inputs, jnp.zeros(len(inputs), jnp.int32), jnp.ones(len(inputs)))
+      inputs = augment.augment(key, batch, dict(phase.augment), phase.num_classes).inputs
+    known: dict[tuple[str, ...], PyTree] = {(): step.enter(inputs, phase._replace(start=0))}
+    for point in points:
+      for i in range(len(point.stages)):
+        if point.stages[:i + 1] not in known:
+          before = known[point.stages[:i]]
+          known[point.stages[:i + 1]] = point.network.apply(variables, before, train=False, start=i, stop=i + 1)[0]
+    return [known[point.stages] for point in points]
+
+  return run
+
+
+def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[str, PyTree]:
+  """{key: activations} of points that one pass serves, written to the folder batch by batch."""
+  began = time.perf_counter()
+  mesh = meshes.make(1, jax.device_count())
+  along, whole = meshes.spec(mesh, 'data'), meshes.spec(mesh)
+  used = {stage for point in points.values() for stage in point.stages}
+  params, stats = ({stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables)
+  variables = meshes.put(Variables({stage: {} for stage in used} | params, stats), whole)
+  run = jax.jit(program(list(points.values())), in_shardings=(whole, along, None), out_shardings=along)
+
+  size, views, length = BATCH * mesh.size, max(1, next(iter(points.values())).phase.views), _length(inputs)
+  drafts: dict[str, _Draft] = {}
+  for view in range(views):
+    for first in range(0, length, size):
+      batch = jax.tree.map(lambda leaf: feed.filled(leaf[first:first + size], size), inputs)  # noqa: B023
+      rows = slice(view * length + first, view * length + min(first + size, length))
+      key = jax.random.fold_in(jax.random.key(0), rows.start)
+      found = meshes.get(run(variables, meshes.put(batch, along), key))
+      for name, activation in zip(points, found):
+        if name not in drafts:
+          drafts[name] = _Draft(trunk.folder / name, activation, views * length)
+        drafts[name].fill(rows, activation)
+  about = {'examples': length, 'views': views, 'seconds': round(time.perf_counter() - began, 3)}
+  return {name: draft.finish({'stage': points[name].network.stages[points[name].phase.start], **about})
+          for name, draft in drafts.items()}
+
+
+class _Draft:
+  """Activations on their way to the disk; on processes that do not write, in memory."""
+
+  def __init__(self, folder: pathlib.Path, example: PyTree, length: int):
+    self.folder = folder
+    if meshes.is_first():
+      shutil.rmtree(folder, ignore_errors=True)
+      folder.mkdir(parents=True)
+    self.names = [name for name, _ in trees.named_leaves(example)]
+    self.arrays = [self._array(i, (length, *leaf.shape[1:]), leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(example))]
+
+  def _array(self, i: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    if not meshes.is_first():
+      return np.empty(shape, dtype)
+    stored = dtype if dtype.kind in 'biuf' else np.dtype(f'u{dtype.itemsize}')  # .npy has no name for bfloat16
+    return np.lib.format.open_memmap(self.folder / f'{i}.npy', 'w+', stored, shape).view(dtype)
+
+  def fill(self, rows: slice, activation: PyTree) -> None:
+    """Puts the first examples of a batch, of which there are as many as `rows`, in their place."""
+    for array, leaf in zip(self.arrays, jax.tree.leaves(activation)):
+      array[rows] = leaf[:rows.stop - rows.start]
+
+  def finish(self, about: Mapping[str, Any]) -> PyTree:
+    """The activations; from now on the folder counts."""
+    if meshes.is_first():
+      for array in self.arrays:
+        array.base.flush() if not isinstance(array, np.memmap) else array.flush()  # type: ignore[union-attr]
+      meta = {**about, 'leaves': self.names, 'dtypes': [str(array.dtype) for array in self.arrays],
+              'bytes': sum(array.nbytes for array in self.arrays),
+              'sha256': [_digest(self.folder / f'{i}.npy') for i in range(len(self.arrays))]}
+      checkpoint.write_json(epath.Path(self.folder) / 'meta.json', meta)
+    return _tree(self.names, self.arrays)
+
+
+def _read(folder: pathlib.Path) -> PyTree | None:
+  """The activations in a folder, or None where it is not complete and intact."""
+  try:
+    meta = checkpoint.read_json(epath.Path(folder) / 'meta.json')
+    if [_digest(folder / f'{i}.npy') for i in range(len(meta['leaves']))] != meta['sha256']:
+      return None
+    arrays = [np.load(folder / f'{i}.npy', mmap_mode='r').view(jnp.dtype(dtype)) for i, dtype in enumerate(meta['dtypes'])]
+    return _tree(meta['leaves'], arrays)
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def _digest(path: pathlib.Path) -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _tree(names: Sequence[str], arrays: Sequence[np.ndarray]) -> PyTree:
+  """Nested dicts of the arrays by their names 'a/b'; a single array has the name ''."""
+  tree: dict = {}
+  for name, array in zip(names, arrays):
+    if not name:
+      return array
+    *parents, leaf = name.split('/')
+    place = tree
+    for parent in parents:
+      place = place.setdefault(parent, {})
+    place[leaf] = array
+  return tree
