@@ -1,37 +1,25 @@
-"""Generation against official tokens (third_party/parity), and its own properties."""
+"""What generation keeps to. Its official tokens are in tests/backbones/test_parity_cases.py."""
 import functools
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
-from tlx.backbones import bert, fill, gpt2, llama
+from tlx.backbones import bert, gpt2
 from tlx.generate import Sampling, generate, limit
+from tlx.parity import cases
 
-PARITY = Path(__file__).parents[1] / 'third_party' / 'parity'
-OTHER = {'vocab_size': 89, 'dim': 32, 'depth': 2}
-CASES = {
-    'gpt2_padded': (gpt2, {**OTHER, 'heads': 2, 'max_positions': 40}),
-    'llama_untied': (llama, {**OTHER, 'heads': 4, 'kv_heads': 1, 'head_dim': 12, 'mlp_dim': 40, 'rope_theta': 5e4,
-                             'norm_eps': 1e-6, 'tied': False}),
-    'llama': (llama, {'vocab_size': 97, 'dim': 48, 'depth': 3, 'heads': 6, 'kv_heads': 2, 'mlp_dim': 80, 'rope_theta': 1e4,
-                      'norm_eps': 1e-6}),
-}
+PARITY = cases.FOLDER
 SAMPLING = Sampling(temperature=0.8, top_k=20, top_p=0.9)
 NEVER = (-1,)  # an end token that no row meets: the program that stops, without stopping
 
 
 @functools.cache
-def load(case, **changes):
+def load(name, **changes):
   """(the network, its official weights, the official inputs and outputs)."""
-  module, options = CASES[case]
-  arrays, stored = load_file(PARITY / f'{case}.safetensors'), dict(np.load(PARITY / f'{case}.npz'))
-  network = module.build(**options, **changes)
-  shapes = jax.eval_shape(network.init, jax.random.key(0), {'ids': stored['ids'].astype('int32')})
-  return network, fill(shapes, arrays, module.names(arrays, **options))[0], stored
+  case = cases.read(name)
+  return *cases.build(case, **changes), {**case.inputs, **case.outputs}
 
 
 @pytest.fixture(scope='module')
@@ -39,26 +27,6 @@ def small():
   """(a network, its variables, prompts padded at the left)."""
   network, variables, stored = load('llama_untied')
   return network, variables, {'ids': stored['ids'].astype('int32'), 'mask': stored['left_mask'].astype('int32')}
-
-
-@pytest.mark.parametrize('case', ['gpt2_padded', 'llama_untied'])
-def test_greedy_tokens_of_padded_prompts_are_the_official_ones(case):
-  network, variables, stored = load(case)
-  inputs = {'ids': stored['ids'].astype('int32'), 'mask': stored['left_mask'].astype('int32')}
-  np.testing.assert_array_equal(generate(network, variables, inputs, 14, eos=NEVER), stored['greedy'])
-  eos = int(stored['eos'])
-  got = np.asarray(generate(network, variables, inputs, 14, eos=(eos,)))
-  ended = np.cumsum(got == eos, axis=1) - (got == eos) > 0
-  assert ended.any() and (got[ended] == eos).all()
-  official = np.zeros_like(got)  # which stops when all rows have ended, and fills with 0
-  official[:, :stored['greedy_eos'].shape[1]] = stored['greedy_eos']
-  np.testing.assert_array_equal(np.where(ended, 0, got), official)
-
-
-def test_greedy_tokens_without_padding_are_the_official_ones():
-  network, variables, stored = load('llama')
-  got = generate(network, variables, {'ids': stored['ids'][:, :5].astype('int32')}, 8)
-  np.testing.assert_array_equal(got, stored['greedy'][:, 5:])
 
 
 def test_logits_with_the_cache_equal_those_without():
@@ -93,6 +61,18 @@ def test_padding_at_the_right_generates_what_padding_at_the_left_does(small):
       turned[name][i] = np.roll(inputs[name][i], num_real)
   assert turned['mask'][2, 0] == 1 and turned['mask'][2, -1] == 0
   np.testing.assert_array_equal(generate(network, variables, turned, 14, eos=NEVER), stored['greedy'])
+
+
+def test_rows_that_have_ended_are_filled_with_the_first_end_token(small):
+  network, variables, inputs = small
+  official = np.load(PARITY / 'llama_untied.npz')['greedy']
+  first, last = int(official[0, 3]), int(official[1, -1])
+  got = np.asarray(generate(network, variables, inputs, 14, eos=(first, last)))
+  for row, tokens in zip(got, official):
+    end = next((i for i, token in enumerate(tokens) if token in (first, last)), 14)
+    np.testing.assert_array_equal(row[:end + 1], tokens[:end + 1])
+    assert (row[end + 1:] == first).all()
+  assert (got[:, -1] == first).any()
 
 
 def test_sampling_follows_its_key(small):
