@@ -1,0 +1,285 @@
+"""Linear probes solved, not trained: logistic and ridge regression on features [N, D], for all runs of a study at once.
+
+Both solvers standardise the features over the run's own examples and penalise the kernel of the standardised features, so a penalty
+means the same for every backbone, layer and number of examples; what they return applies to the features as given. For a run of n
+examples they find what scikit-learn finds in float64 with
+
+  logistic  make_pipeline(StandardScaler(), LogisticRegression(C=1 / (n * penalty)))    two classes: C=2 / (n * penalty)
+  ridge     make_pipeline(StandardScaler(), RidgeClassifier(alpha=n * penalty))
+
+(of two classes we keep a column each, scikit-learn one, their difference). A column that is constant but for rounding gets kernel 0.
+"""
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from tlx.train import cohort
+from tlx.train import mesh as meshes
+from tlx.types import Array
+
+TOLERANCE = 1e-5  # norm of the gradient at which a probe counts as solved
+MAX_STEPS = 1000  # of L-BFGS
+MEMORY = 10  # pairs that L-BFGS keeps
+SEARCH_STEPS = 20  # of one line search
+REFINEMENTS = 5  # of ridge
+CONSTANT = 1e-6  # a column whose deviation is at most this multiple of its mean is constant
+NULL = 1e-10  # an axis with at most this multiple of the largest variance is none
+
+
+class Probe(NamedTuple):
+  """A solved head, as the head's parameters (features @ kernel + bias), and how well it is solved; of several, stacked.
+
+  `grad_norm` is the norm of the gradient by kernel and bias of the standardised features.
+  """
+  kernel: Array  # [D, K]
+  bias: Array  # [K]
+  steps: Array  # of L-BFGS, or refinements
+  grad_norm: Array
+  converged: Array  # grad_norm <= TOLERANCE
+
+
+class _Axes(NamedTuple):
+  """Standardised features along their principal axes, of which there are A = min(N, D)."""
+  features: Array  # [N, A], rows of weight 0.0 are 0.0
+  variance: Array  # [A]
+  basis: Array  # [D, A], by which a kernel [A, K] becomes that of the features as given
+  mean: Array  # [D], of the features as given
+  share: Array  # [N, 1], the weights, summing to one
+
+
+def _standardise(features: Array, weights: Array) -> tuple[Array, Array, Array]:
+  """(standardised features, mean [D], deviation [D]); rows of weight 0.0 are 0.0, constant columns too: their deviation is inf."""
+  counted, share = weights[:, None] > 0, weights / jnp.sum(weights)
+  origin = features[jnp.argmax(weights > 0)].astype(jnp.float32)  # large means lose no digits, constant columns are exact zeros
+  x = jnp.where(counted, features.astype(jnp.float32) - origin, 0)
+  unit = jnp.max(jnp.abs(x), 0)  # the squares of very large and very small features stay in float32's range
+  x = x / jnp.where(unit > 0, unit, 1)
+  mean = share @ x
+  x = jnp.where(counted, x - mean, 0)
+  std = jnp.sqrt(share @ x**2)
+  mean = origin + unit * mean
+  constant = unit * std <= CONSTANT * jnp.abs(mean)
+  return jnp.where(constant, 0, x / jnp.where(constant, 1, std)), mean, jnp.where(constant, jnp.inf, unit * std)
+
+
+def _principal(features: Array, weights: Array) -> _Axes:
+  """Along these axes both problems are well conditioned, and few-shot ones small. The bases are orthonormal: float32 suffices."""
+  x, mean, std = _standardise(features, weights)
+  share = (weights / jnp.sum(weights))[:, None]
+  wide = x.shape[0] < x.shape[1]
+  if wide:
+    basis, triangle = jnp.linalg.qr(x.T)  # [D, N], [N, N]
+    x = triangle.T
+  turn = jnp.linalg.eigh(x.T @ (share * x))[1]
+  basis = basis @ turn if wide else turn
+  x = x @ turn
+  variance = jnp.sum(share * x**2, 0)
+  null = variance <= NULL * jnp.max(variance)
+  return _Axes(jnp.where(null, 0, x), jnp.where(null, 0, variance), basis / std[:, None], mean, share)
+
+
+def _probe(axes: _Axes, kernel: Array, bias: Array, steps: Array, grads: Array) -> Probe:
+  kernel, grad_norm = axes.basis @ kernel, jnp.sqrt(jnp.sum(grads**2))
+  return Probe(kernel, bias - axes.mean @ kernel, steps, grad_norm, grad_norm <= TOLERANCE)
+
+
+class _State(NamedTuple):
+  """Of L-BFGS; kernel and bias are one matrix [A + 1, K]."""
+  step: Array
+  params: Array
+  logits: Array  # [N, K]
+  grads: Array
+  moves: Array  # [MEMORY, A + 1, K], the latest last
+  turns: Array  # changes of the gradient along them
+  inverses: Array  # [MEMORY], 1 / <move, turn>; 0.0 where there is none
+
+
+def _direction(state: _State, variance: Array, decay: Array) -> Array:
+  """Minus L-BFGS's inverse Hessian times the gradient (Nocedal and Wright 2006, algorithm 7.4); steepest descent where that climbs.
+
+  It begins from the Hessian c * variance + decay, which has the curvature of the latest move, instead of c * identity.
+  """
+  towards, factors = state.grads, [jnp.zeros(())] * MEMORY
+  for i in reversed(range(MEMORY)):
+    factors[i] = state.inverses[i] * jnp.vdot(state.moves[i], towards)
+    towards = towards - factors[i] * state.turns[i]
+  move = state.moves[-1]
+  spread = jnp.vdot(variance * move, move)
+  scale = (jnp.vdot(move, state.turns[-1]) - jnp.vdot(decay * move, move)) / jnp.where(spread > 0, spread, 1)
+  scale = jnp.where(spread > 0, jnp.clip(scale, 1e-8, 1), 0.1)
+  towards = towards / (scale * jnp.maximum(variance, NULL * jnp.max(variance)) + decay)
+  for i in range(MEMORY):
+    towards = towards + (factors[i] - state.inverses[i] * jnp.vdot(state.turns[i], towards)) * state.moves[i]
+  return -jnp.where(jnp.vdot(state.grads, towards) > 0, towards, state.grads)
+
+
+def _search(slopes: Callable[[Array], tuple[Array, Array]]) -> Array:
+  """The step t > 0 that takes the convex function with derivatives slopes(t) = (first, second) near its minimum, by guarded Newton."""
+  first, _ = slopes(jnp.zeros(()))
+
+  def narrow(carry):
+    count, low, high, t, slope, curvature = carry
+    low, high = jnp.where(slope < 0, t, low), jnp.where(slope < 0, high, t)
+    t = t - slope / curvature
+    furthest = jnp.where(jnp.isfinite(high), high, 10 * low)
+    t = jnp.where((t > low) & (t < furthest), t, jnp.where(jnp.isfinite(high), (low + high) / 2, furthest))
+    return count + 1, low, high, t, *slopes(t)
+
+  begin = jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.full((), jnp.inf), jnp.ones(()), *slopes(jnp.ones(()))
+  return jax.lax.while_loop(lambda c: (c[0] < SEARCH_STEPS) & (jnp.abs(c[4]) > 0.1 * jnp.abs(first)), narrow, begin)[3]
+
+
+def logistic(features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int) -> Probe:
+  """The minima of sum_i w_i CE_i / sum_i w_i + penalty / 2 ||kernel||^2 for all penalties [P], the bias being free.
+
+  L-BFGS whose line search costs no product with the features: along a line the logits are linear. It ends where the norm of the
+  gradient is at most TOLERANCE, or after MAX_STEPS. A class without examples is left out; it gets kernel 0 and a bias by which its
+  probability is at most TOLERANCE on every example.
+
+  Args:
+    weights: [N], of the examples; 0.0 leaves one out.
+  """
+  with jax.default_matmul_precision('highest'):
+    axes = _principal(features, weights)
+    return jax.vmap(lambda penalty: _logistic(axes, jax.nn.one_hot(targets, num_classes), penalty))(penalties)
+
+
+def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
+  inputs = jnp.concatenate([axes.features, jnp.ones_like(axes.share)], 1)  # [N, A + 1]
+  transposed = inputs.T  # its rows are what the gradient reads
+  counts = jnp.sum(axes.share * labels, 0)
+  present = counts > 0
+  variance = jnp.append(axes.variance, 1)[:, None]
+  decay = penalty * (jnp.arange(len(variance)) < len(variance) - 1)[:, None]
+  masked = lambda logits: jnp.where(present, logits, -jnp.inf)
+
+  def gradient(params: Array, logits: Array) -> Array:
+    return transposed @ (axes.share * (jax.nn.softmax(masked(logits)) - labels)) + decay * params
+
+  def slopes(state: _State, direction: Array, change: Array, t: Array) -> tuple[Array, Array]:
+    probs = jax.nn.softmax(masked(state.logits + t * change))
+    mean = jnp.sum(probs * change, 1, keepdims=True)
+    first = jnp.sum(axes.share * (probs - labels) * change) + jnp.vdot(decay * direction, state.params + t * direction)
+    return first, jnp.sum(axes.share * probs * (change - mean)**2) + jnp.vdot(decay * direction, direction)
+
+  def step(state: _State) -> _State:
+    direction = _direction(state, variance, decay)
+    change = inputs @ direction
+    t = _search(lambda t: slopes(state, direction, change, t))
+    move, logits = t * direction, state.logits + t * change
+    grads = gradient(state.params + move, logits)
+    turn = grads - state.grads
+    along = jnp.vdot(move, turn)
+    latest = lambda kept, new: jnp.concatenate([kept[1:], new[None]])
+    return _State(state.step + 1, state.params + move, logits, grads, latest(state.moves, move), latest(state.turns, turn),
+                  latest(state.inverses, jnp.where(along > 0, 1 / along, 0)))
+
+  prior = jnp.log(jnp.where(present, counts, 1))
+  params = jnp.zeros((len(variance), len(counts))).at[-1].set(prior)
+  logits = inputs @ params
+  memory = jnp.zeros((MEMORY, *params.shape))
+  state = _State(jnp.zeros((), jnp.int32), params, logits, gradient(params, logits), memory, memory, jnp.zeros(MEMORY))
+  unsolved = lambda state: (jnp.sum(state.grads**2) > TOLERANCE**2) & (state.step < MAX_STEPS)
+  state = jax.lax.while_loop(unsolved, step, state)
+  logits = inputs @ state.params
+  least = jnp.min(jnp.where(axes.share[:, 0] > 0, jax.nn.logsumexp(masked(logits), 1), jnp.inf))
+  bias = jnp.where(present, state.params[-1], least + jnp.log(TOLERANCE))
+  return _probe(axes, state.params[:-1], bias, state.step, gradient(state.params, logits))
+
+
+def ridge(features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int) -> Probe:
+  """The minima of sum_i w_i ||outputs_i - y_i||^2 / (2 sum_i w_i) + penalty / 2 ||kernel||^2 for all penalties [P], the bias being free.
+
+  y_i is 1 for the class and -1 for the others. One eigendecomposition serves all penalties; each solution is refined by its own
+  gradient, since float32's eigenvectors are not quite orthogonal where variances are small.
+
+  Args:
+    weights: [N], of the examples; 0.0 leaves one out.
+  """
+  with jax.default_matmul_precision('highest'):
+    axes = _principal(features, weights)
+    labels = 2 * jax.nn.one_hot(targets, num_classes) - 1
+    return jax.vmap(lambda penalty: _ridge(axes, labels, penalty))(penalties)
+
+
+def _ridge(axes: _Axes, labels: Array, penalty: Array) -> Probe:
+  bias = jnp.sum(axes.share * labels, 0)
+  hessian = jnp.maximum(axes.variance, jnp.finfo(jnp.float32).eps * jnp.max(axes.variance)) + penalty
+  hessian = jnp.where(hessian > 0, hessian, 1)[:, None]
+  errors = lambda kernel: axes.share * (axes.features @ kernel + bias - labels)
+  gradient = lambda kernel: axes.features.T @ errors(kernel) + penalty * kernel
+  kernel = jnp.zeros((len(axes.variance), labels.shape[1]))
+  kernel = jax.lax.fori_loop(0, REFINEMENTS, lambda _, kernel: kernel - gradient(kernel) / hessian, kernel)
+  grads = jnp.concatenate([gradient(kernel), jnp.sum(errors(kernel), 0)[None]])
+  return _probe(axes, kernel, bias, jnp.int32(REFINEMENTS), grads)
+
+
+SOLVERS = {'logistic': logistic, 'ridge': ridge}
+
+
+@functools.cache
+def program(solver: str, num_classes: int, mesh: Mesh) -> cohort.Program:
+  """The program of `solve`; compiles once a shape and keeps account of it."""
+  def run(_: tuple[()], group: tuple[Array, Array, Array], shared: tuple[Array, Array]) -> Probe:
+    rows, mask, penalties = group
+    features, targets = shared
+    return SOLVERS[solver](features[rows], targets[rows], mask, penalties, num_classes)
+
+  return cohort.Program(run, mesh)
+
+
+def solve(solver: str, features: Array, targets: Array, rows: np.ndarray, mask: np.ndarray, penalties: np.ndarray,
+          num_classes: int) -> Probe:
+  """The probes of R runs on shared features [N, D], on the host, each field stacked [R, ...].
+
+  Runs with the same examples are solved together, whatever their penalties; such groups are spread over this process's devices.
+  A program is compiled for each n, number of groups and largest number of penalties in one.
+
+  Args:
+    solver: 'logistic' or 'ridge'.
+    rows: int [R, n], the examples of each run, filled up where `mask` [R, n] is 0.0.
+    penalties: [R].
+
+  Raises:
+    ValueError: an unknown solver, shapes that do not fit, rows or targets out of range, a run without examples, a negative penalty.
+  """
+  rows, mask, penalties = np.asarray(rows), np.asarray(mask, np.float32), np.asarray(penalties, np.float32)
+  _check(solver, features, np.asarray(targets), rows, mask, penalties, num_classes)
+  _, first, group = np.unique(np.where(mask > 0, rows, -1), axis=0, return_index=True, return_inverse=True)
+  members = [np.flatnonzero(group.reshape(-1) == index) for index in range(len(first))]
+  devices = np.asarray(jax.local_devices()[:len(first)])
+  mesh = Mesh(devices[:, None], ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
+  members += members[-1:] * (-len(first) % len(devices))  # every device has as many groups
+  places = np.stack([np.resize(runs, max(map(len, members))) for runs in members])  # [G, P], the run that each place computes
+  leads = places[:, 0]
+  groups = meshes.put((rows[leads].astype(np.int32), mask[leads], penalties[places]), meshes.spec(mesh, 'run'))
+  shared = meshes.put((features, targets), meshes.spec(mesh))
+  solved = jax.device_get(program(solver, num_classes, mesh)((), groups, shared))
+  _, place = np.unique(places, return_index=True)
+  return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[place], solved)
+
+
+def _check(solver: str, features: Array, targets: np.ndarray, rows: np.ndarray, mask: np.ndarray, penalties: np.ndarray,
+           num_classes: int) -> None:
+  if solver not in SOLVERS:
+    raise ValueError(f'Unknown solver {solver!r}; have {", ".join(SOLVERS)}.')
+  if features.ndim != 2 or targets.shape != features.shape[:1]:
+    raise ValueError(f'An exact probe wants features [N, D] and targets [N], got {features.shape} and {targets.shape}. '
+                     'Flatten or pool the activations first.')
+  if rows.ndim != 2 or mask.shape != rows.shape or penalties.shape != rows.shape[:1]:
+    raise ValueError(f'An exact probe wants rows [R, n], mask [R, n] and penalties [R], got {rows.shape}, {mask.shape} and '
+                     f'{penalties.shape}.')
+  if rows.min() < 0 or rows.max() >= len(targets):
+    raise ValueError(f'Rows from {rows.min()} to {rows.max()} of {len(targets)} examples: they must be from 0 to {len(targets) - 1}.')
+  if targets.min() < 0 or targets.max() >= num_classes:
+    raise ValueError(f'Targets from {targets.min()} to {targets.max()} for {num_classes} classes: they must be from 0 to '
+                     f'{num_classes - 1}.')
+  if not (mask > 0).any(1).all():
+    raise ValueError(f'Run {int(np.argmin((mask > 0).any(1)))} has no examples: its mask is 0.0 everywhere.')
+  if not (np.isfinite(penalties) & (penalties >= 0)).all():
+    raise ValueError(f'Penalties must be finite and at least 0, got {penalties.tolist()}.')
