@@ -44,6 +44,14 @@ def test_names_with_and_without_prefix(case, prefix):
   assert same(load(case, base, inputs)[1], load(case, full, inputs)[1])
 
 
+def test_the_first_release_of_bert_has_other_names_for_norms():
+  arrays, inputs, _ = official('bert')
+  old = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
+  renamed = {'bert.' + next((name.replace(now, then) for now, then in old.items() if now in name), name): array for name, array in arrays.items()}
+  assert 'bert.encoder.layer.0.output.LayerNorm.gamma' in renamed
+  assert same(load('bert', renamed, inputs)[1], load('bert', arrays, inputs)[1])
+
+
 def same(one, other):
   """Whether two trees are equal leaf by leaf."""
   return jax.tree.all(jax.tree.map(np.array_equal, one, other))

@@ -103,6 +103,7 @@ MALFORMED = {
     'before its storage': (Call(REBUILD, (storage(ONE, '0'), 4, (4,), (-1,))), 'shape .* strides'),
     'negative shape': (Call(REBUILD, (storage(ONE, '0'), 0, (-4,), (1,))), 'shape .* strides'),
     'huge shape': (Call(REBUILD, (storage(ONE, '0'), 0, (1 << 70,), (1,))), 'lead outside its storage'),
+    'endless repetition': (Call(REBUILD, (storage(ONE, '0'), 0, (1 << 40, 4), (0, 1))), 'repeats a storage of 4 elements'),
     'one stride too many': (Call(REBUILD, (storage(ONE, '0'), 0, (4,), (1, 1))), 'shape .* strides'),
     'boolean size': (Call(REBUILD, (storage(ONE, '0'), 0, (True,), (1,))), 'shape .* strides'),
     'a storage longer than its bytes': (

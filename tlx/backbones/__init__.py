@@ -124,10 +124,18 @@ def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
   for name, leaf in kept.items():
     if name in names and names[name][0] in arrays:
       theirs, transform = names[name]
-      array = np.asarray(transform(np.asarray(arrays[theirs])))
-      if array.shape != leaf.shape:
-        wrong.append(f'  ! {theirs}: {arrays[theirs].shape} gives {array.shape}, {name} wants {leaf.shape}')
-      filled[name] = array.astype(leaf.dtype)
+      source = np.asarray(arrays[theirs])
+      try:
+        array = np.asarray(transform(source))
+        problem = f'gives {array.shape}' if array.shape != leaf.shape else ''
+        if not jax.numpy.issubdtype(source.dtype, np.floating):  # packed by a quantiser, say; their values are not the weights
+          problem = f'has {source.dtype} instead of floating-point numbers'
+      except Exception as error:  # of another rank than the transform takes
+        problem = f'cannot be turned into it ({error})'
+      if problem:
+        wrong.append(f'  ! {theirs} {source.shape} {problem}; {name} wants {leaf.shape}')
+      else:
+        filled[name] = array.astype(leaf.dtype)
   if unmapped or missing or unexpected or wrong:
     raise ValueError('\n'.join([
         'The weights do not fit the network (- wanted and not in the file, + in the file and not used, ! another shape):',

@@ -2,6 +2,7 @@
 
 Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding) and 'types' [B, T] (which of two texts).
 """
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -134,7 +135,8 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
           **options: Any) -> NameMap:
   """The names of the transformers library for the network that `build` makes of these options.
 
-  `arrays` are those of the file; their names may have something before them, as 'bert.'.
+  `arrays` are those of the file; their names may have something before them, as 'bert.', and norms the names of the first
+  release, LayerNorm.gamma and beta, as in bert-base-uncased.
   """
   o = _text.resolve(Options(), VARIANTS, variant, options)
   bert = _names.prefix_of(arrays, 'embeddings.word_embeddings.weight')
@@ -151,4 +153,7 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
     found |= _names.dense(f'{ours}/mlp/up', f'{theirs}.intermediate.dense')
     found |= _names.dense(f'{ours}/mlp/down', f'{theirs}.output.dense')
     found |= _names.norm(f'{ours}/norm2', f'{theirs}.output.LayerNorm')
+  if f'{bert}embeddings.LayerNorm.gamma' in arrays:
+    old = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
+    found = {ours: (re.sub(r'LayerNorm\.\w+$', lambda name: old[name[0]], theirs), change) for ours, (theirs, change) in found.items()}
   return found | _names.dense('pool/dense', f'{bert}pooler.dense') | _names.dense('head', 'classifier')

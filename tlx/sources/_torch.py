@@ -2,6 +2,7 @@
 
 The functions that a checkpoint names are those of torch/_utils.py (`_rebuild_*`); none is imported or called.
 """
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ _STORAGES = {
         'Float': 'float32', 'Double': 'float64', 'Half': 'float16', 'BFloat16': 'bfloat16', 'Long': 'int64', 'Int': 'int32',
         'Short': 'int16', 'Char': 'int8', 'Byte': 'uint8', 'Bool': 'bool', 'ComplexFloat': 'complex64',
         'ComplexDouble': 'complex128'}.items()}}
+_MOST_REPEATED = 1 << 28  # elements of a tensor that is larger than its storage (by strides of 0)
 _REBUILD = 'torch._utils._rebuild_'
 _ALLOWED = {'collections.OrderedDict', 'torch.Size', 'torch.device', *_STORAGES, *(f'torch.{name}' for name in _DTYPES), *(
     _REBUILD + kind for kind in ('tensor', 'tensor_v2', 'tensor_v3', 'parameter', 'parameter_with_state'))}
@@ -101,4 +103,6 @@ def array(name: str, tensor: Tensor, buffers: Mapping[str, bytes]) -> np.ndarray
   itemsize = tensor.dtype.itemsize
   if (last + 1) * itemsize > len(buffer):
     raise ValueError(f'{name}: shape {tensor.shape}, strides {tensor.strides}, offset {tensor.offset} lead outside its storage')
+  if (size := math.prod(tensor.shape)) > max(storage.size, _MOST_REPEATED):
+    raise ValueError(f'{name}: shape {tensor.shape} repeats a storage of {storage.size} elements {size // storage.size} times; refused')
   return np.ndarray(tensor.shape, tensor.dtype, buffer, tensor.offset * itemsize, [n * itemsize for n in tensor.strides])

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints (.pth .pt .bin .ckpt), zip and legacy, read without torch.
+"""PyTorch checkpoints (.pth .pt .bin .ckpt .pth.tar), zip and legacy, read without torch.
 
 Layouts: `_save` and `_legacy_save` of torch/serialization.py. A checkpoint that needs anything but tensors, containers,
 strings and numbers is refused. Strides, shared storages and dtypes are kept.
@@ -18,7 +18,7 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 def matches(path: Path) -> bool:
-  return path.name.endswith(('.pth', '.pt', '.bin', '.ckpt', '.bin.index.json'))
+  return path.name.endswith(('.pth', '.pt', '.bin', '.ckpt', '.pth.tar', '.bin.index.json'))
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
