@@ -16,6 +16,9 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'The study: a file of c
 CONFIG_PARSER = flags.FLAGS['config'].parser
 WORKDIR = flags.DEFINE_string('workdir', None, 'The folder for all that the study finds.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print cells, programs, memory and FLOPs, and stop.')
+COORDINATOR = flags.DEFINE_string('coordinator', '', 'Of several processes, HOST:PORT of the first; auto on clusters that JAX knows (Slurm, TPU pods).')
+NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are; not with auto.')
+PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0; not with auto.')
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -45,13 +48,16 @@ def main(argv: list[str]) -> None:
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/tlx/xla')))
   try:
+    if COORDINATOR.value:
+      mesh.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if DRY_RUN.value:
       print(dry_run.describe(CONFIG.value))
       return
     workdir = run.run(CONFIG.value, str(WORKDIR.value))
-    from tlx import report
-    print(report.summary(workdir))
-    print(f'Report: {report.write(workdir)}')
+    if mesh.is_first():
+      from tlx import report
+      print(report.summary(workdir))
+      print(f'Report: {report.write(workdir)}')
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:

@@ -22,12 +22,19 @@ def save(folder: epath.Path, step: int, tree: PyTree, meta: dict[str, Any]) -> N
   if place.exists():  # left by a save that did not end, or by an equal one
     place.rmtree()
   place.mkdir(parents=True)
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    checkpointer.save(_absolute(place / 'arrays'), {f'{i:05d}': array for i, array in enumerate(arrays.values())})
+  with checkpointer() as orbax:
+    orbax.save(_absolute(place / 'arrays'), {f'{i:05d}': array for i, array in enumerate(arrays.values())})
   write_json(place / 'meta.json', meta | {'names': list(arrays), 'sha256': trees.sha256(arrays)})
   for other in steps(folder):
     if other != step:
       (folder / str(other)).rmtree()
+
+
+def checkpointer() -> ocp.Checkpointer:
+  """Orbax's, for trees of arrays, used by this process alone: it waits for no other."""
+  me = jax.process_index()
+  alone = ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'tlx{me}')
+  return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)
 
 
 def steps(folder: epath.Path) -> list[int]:
@@ -54,8 +61,8 @@ def load(folder: epath.Path) -> dict[str, np.ndarray]:
     raise ValueError(f'No checkpoint in {folder}.')
   place = folder / str(meta['step'])
   try:
-    with ocp.PyTreeCheckpointer() as checkpointer:
-      stored = checkpointer.restore(_absolute(place / 'arrays'))
+    with checkpointer() as orbax:
+      stored = orbax.restore(_absolute(place / 'arrays'))
     arrays = {name: np.asarray(stored[f'{i:05d}']) for i, name in enumerate(meta['names'])}
     found = trees.sha256(arrays)
   except Exception as error:  # Orbax and TensorStore raise many kinds

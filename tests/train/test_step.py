@@ -115,3 +115,34 @@ def test_augmentations_do_what_they_say():
 def test_bad_augmentations(options, words):
   with pytest.raises(ValueError, match=words):
     augment.check(options)
+
+
+def test_accumulated_parts_and_remat_take_the_same_step():
+  values = params()
+  whole, frozen = one_step(phase_of(ALL), values), step.split(values, phase_of(ALL))[1]
+  want, metrics = whole[0](whole[1], frozen)
+  for fields in ({'accumulate': 4}, {'remat': True}, {'accumulate': 2, 'remat': True}):
+    function, state, _ = one_step(phase_of(ALL, **fields), values)
+    got, found = function(state, frozen)
+    np.testing.assert_allclose(found['loss'], metrics['loss'], rtol=1e-6)
+    np.testing.assert_allclose(found['grad_norm'], metrics['grad_norm'], rtol=1e-5)
+    for (name, a), (_, b) in zip(named_leaves(got.trainable), named_leaves(want.trainable)):
+      np.testing.assert_allclose(a, b, atol=1e-5, err_msg=f'{fields} {name}')
+
+
+def test_remat_and_accumulation_need_less_memory():
+  """Of the compiled step of a transformer, whose activations outweigh its parameters."""
+  from tlx.backbones import vit
+  network = vit.build(3, dim=16, depth=6, heads=2, patch=4, image_size=32)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32))
+  images = jax.ShapeDtypeStruct((64, 32, 32, 3), np.uint8)
+  batch = Batch(images, jax.ShapeDtypeStruct((64,), np.int32), jax.ShapeDtypeStruct((64,), np.float32))
+
+  def temporary_bytes(**fields):
+    phase = step.Phase(tuple(named_leaves(label(shapes.params, ALL))), (('train', 1.0),), num_classes=3, **fields)
+    run = lambda params, batch: step.gradient(network, TASK, phase, params, jax.tree.map(lambda _: None, params), {}, batch, jax.random.key(0))
+    return jax.jit(run).lower(shapes.params, batch).compile().memory_analysis().temp_size_in_bytes
+
+  whole = temporary_bytes()
+  assert temporary_bytes(remat=True) < 0.5 * whole
+  assert temporary_bytes(accumulate=8) < 0.3 * whole

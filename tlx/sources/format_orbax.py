@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from tlx import checkpoint
 from tlx.sources._names import flatten
 
 
@@ -18,7 +19,7 @@ def matches(path: Path) -> bool:
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
   """({'params/stem/kernel': array}, {}), on the host whatever devices it was saved from."""
   folder = _item(path)
-  with ocp.PyTreeCheckpointer() as checkpointer:
+  with checkpoint.checkpointer() as checkpointer:
     metadata = checkpointer.metadata(folder).item_metadata
     if metadata is None:
       raise ValueError('Orbax cannot tell from its _METADATA what is in it')

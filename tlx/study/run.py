@@ -266,8 +266,8 @@ def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.
   tuned = {name.split('/')[0] for name, group in groups[-1].items() if group != 'frozen'}
   result = {
       'id': run_id, 'cell': cell._asdict(), **_outcome(job, fitted, row), 'chosen': test is not None, 'test': test,
-      'init': config['method']['init'], 'num_stages': len(stages), 'frozen_stages': min(stages.index(stage) for stage in tuned),
-      'head': stages[-1], 'cohort': cohort.id, 'row': row, 'source_sha256': source.sha256, 'data_sha256': data.sha256,
+      'init': config['method']['init'], 'num_train': len(job.examples[row]), 'num_classes': len(data.class_names),
+      'num_stages': len(stages), 'frozen_stages': min(stages.index(stage) for stage in tuned), 'head': stages[-1], 'cohort': cohort.id, 'row': row, 'source_sha256': source.sha256, 'data_sha256': data.sha256,
       'phases': phases, 'cost': {
           'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
           'train_flops': plan.train_flops(job.phases, job.network, config['source']), 'steps': sum(p.num_steps for p in job.phases),

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.special
 from etils import epath
 
 from tlx import checkpoint
 from tlx import tree as trees
-from tlx.train import cohort, feed, step
+from tlx.train import cohort, exact, feed, step
 from tlx.train import mesh as meshes
 from tlx.types import Batch, Network, PyTree, RunState, Task, Variables
 
@@ -112,7 +113,7 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
       if plan.phase.solver == 'sgd':
         state, sums = jax.block_until_ready(advance((state, sums), (runs, spread.each(chunk)), shared))
       else:
-        state, sums = _solve(job, plan, state, shared, spread)
+        state, sums = _solve(job, plan, job.train(plan.phase), state, spread)
       progress['at'] += chunk
       rate = chunk / (time.perf_counter() - began - (_compiled(advance, evaluate).seconds - before.seconds))
       if progress['at'] == stop:
@@ -180,8 +181,24 @@ def _compiled(*programs: cohort.Program) -> _Compiled:
   return _Compiled(sum(p.compile_seconds for p in programs), sum(len(p.compiled) for p in programs))
 
 
-def _solve(job: Job, plan: PhasePlan, state: RunState, shared: cohort.Shared, spread: 'Spread') -> tuple[RunState, PyTree]:
-  raise NotImplementedError
+def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread: 'Spread') -> tuple[RunState, PyTree]:
+  """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there)."""
+  num_views = max(1, plan.phase.views)
+  first = len(data.targets) // num_views * np.arange(num_views)[:, None]
+  rows = [(first + examples).reshape(-1) for examples in job.examples]  # every view of every example
+  longest = max(map(len, rows))
+  mask = np.stack([np.arange(longest) < len(own) for own in rows]).astype(np.float32)
+  probe = exact.solve(plan.phase.solver, data.inputs, data.targets, np.stack([feed.filled(own, longest) for own in rows]), mask,
+                      np.asarray(job.weight_decays, np.float32), plan.phase.num_classes)
+  losses = []
+  for run, own in enumerate(rows):
+    logits = np.asarray(data.inputs[own], np.float32) @ probe.kernel[run] + probe.bias[run]
+    losses.append(np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(own)), data.targets[own]]))
+  head = {'kernel': probe.kernel, 'bias': probe.bias}
+  trainable = trees.map_named(lambda name, _: spread.pad(head[name.rpartition('/')[2]]), state.trainable)
+  state = state._replace(step=spread.pad(np.ones(len(rows), np.int32)), trainable=trainable)
+  sums = {'loss': np.asarray(losses, np.float32), 'grad_norm': np.asarray(probe.grad_norm, np.float32)}
+  return spread.place(state), spread.place(spread.pad(sums))
 
 
 def _save(folder: epath.Path, at: int, state: RunState, sums: PyTree, runs: cohort.Runs, progress: dict[str, Any], spread: 'Spread'):

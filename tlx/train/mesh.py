@@ -25,6 +25,21 @@ def use_all_cores() -> None:
     jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
 
 
+def join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
+  """Makes this process one of several that run the same study, before anything touches a device.
+
+  Raises:
+    ValueError: an address without the numbers that belong to it.
+  """
+  if coordinator == 'auto':
+    jax.distributed.initialize()
+    return
+  if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
+    raise ValueError(f'--coordinator={coordinator} wants --num_processes and --process_id from 0 to num_processes - 1, got '
+                     f'{num_processes} and {process_id}; or --coordinator=auto on a cluster that JAX knows.')
+  jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
 def make(run: int, data: int) -> Mesh:
   """The devices of all processes, `run` times `data` of them."""
   return Mesh(np.asarray(jax.devices()).reshape(run, data), ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
@@ -55,10 +70,10 @@ def spec(mesh: Mesh, *axes: str | None) -> NamedSharding:
 
 
 def put(tree: PyTree, sharding: Any) -> PyTree:
-  """Arrays of the host, the same in every process, on the devices: `sharding` is one for all or (leaf) -> one for each."""
+  """Arrays of the host (the same in every process) or of the devices, placed: `sharding` is one for all or (leaf) -> one for each."""
   def one(leaf: Any) -> jax.Array:
     where = sharding(leaf) if callable(sharding) else sharding
-    if where.is_fully_addressable:
+    if where.is_fully_addressable or isinstance(leaf, jax.Array):
       return jax.device_put(leaf, where)
     leaf = np.asarray(leaf)
     return jax.make_array_from_callback(leaf.shape, where, lambda index: leaf[index])
@@ -89,9 +104,10 @@ def on_first(function: Callable[[], Any]) -> Any:
       message = pickle.dumps((function(), None))
     except Exception as error:
       message = pickle.dumps((None, error))
-  high, low = multihost_utils.broadcast_one_to_all(np.asarray(divmod(len(message), 2**30), np.int32))
-  data = np.frombuffer(message, np.uint8) if is_first() else np.zeros(int(high) * 2**30 + int(low), np.uint8)
-  result, raised = pickle.loads(bytes(multihost_utils.broadcast_one_to_all(data)))
+  bits = int(multihost_utils.broadcast_one_to_all(np.int32(max(10, len(message).bit_length()))))
+  data = np.zeros(2**bits, np.uint8)  # of few lengths, since each is a program of its own
+  data[:len(message)] = np.frombuffer(message, np.uint8)
+  result, raised = pickle.loads(bytes(multihost_utils.broadcast_one_to_all(data)))  # it ends where the pickle ends
   if raised is not None:
     raise raised
   return result

@@ -1,5 +1,6 @@
 """The training step: pure, and blind to what is frozen."""
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -104,14 +105,35 @@ def enter(inputs: PyTree, phase: Phase) -> PyTree:
 
 def forward(network: Network, phase: Phase, variables: Variables, x: PyTree, key: Array) -> tuple[PyTree, PyTree]:
   """(outputs, new stats) in training, from stage `phase.start` on."""
-  options = {'train': True, 'key': key, 'frozen_norms': phase.frozen_norms}
+  options = {'train': True, 'frozen_norms': phase.frozen_norms}
   if not phase.remat:
-    return network.apply(variables, x, start=phase.start, **options)
+    return network.apply(variables, x, start=phase.start, key=key, **options)
+
+  def one(i: int, variables: Variables, x: PyTree, key: Array) -> tuple[PyTree, PyTree]:
+    return network.apply(variables, x, start=i, stop=i + 1, key=key, **options)
+
   for i in range(phase.start, len(network.stages)):
-    stage = jax.checkpoint(lambda variables, x, i=i: network.apply(variables, x, start=i, stop=i + 1, **options))
-    x, stats = stage(variables, x)
+    x, stats = _forgetful(functools.partial(one, i))(variables, x, key)
     variables = variables._replace(stats=stats)
   return x, variables.stats
+
+
+def _forgetful(stage: Callable) -> Callable:
+  """`stage(variables, x, key)`, which keeps its arguments for the gradient and computes the rest again (Chen et al. 2016).
+
+  As jax.checkpoint, whose barrier XLA drops on CPU: it then computes everything again early, and nothing is saved. Here what is
+  computed again depends on the incoming gradient by a sum with 0 times an entry of it.
+  """
+  def backward(saved: tuple, grads: PyTree) -> tuple:
+    variables, x, key = saved
+    now = 0 * jnp.ravel(jax.tree.leaves(grads[0])[0])[0].astype(jnp.float32)
+    x = jax.tree.map(lambda leaf: leaf + now.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, x)
+    _, pull_back = jax.vjp(lambda variables, x: stage(variables, x, key), variables, x)
+    return (*pull_back(grads), None)
+
+  forgetful = jax.custom_vjp(stage)
+  forgetful.defvjp(lambda *arguments: (stage(*arguments), arguments), backward)
+  return forgetful
 
 
 def train_step(network: Network, task: Task, phase: Phase, state: RunState, frozen: PyTree, batch: Batch, key: Array,
