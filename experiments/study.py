@@ -16,6 +16,7 @@ CONFIG = config_flags.DEFINE_config_file('config', None, 'The study: a file of c
 CONFIG_PARSER = flags.FLAGS['config'].parser
 WORKDIR = flags.DEFINE_string('workdir', None, 'The folder for all that the study finds.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print cells, programs, memory and FLOPs, and stop.')
+COMPILE = flags.DEFINE_bool('compile', False, 'With --dry_run: also load the data and compile all programs, into the compilation cache.')
 COORDINATOR = flags.DEFINE_string('coordinator', '', 'Of several processes, HOST:PORT of the first; auto on clusters that JAX knows (Slurm, TPU pods).')
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are; not with auto.')
 PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0; not with auto.')
@@ -52,6 +53,8 @@ def main(argv: list[str]) -> None:
       mesh.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if DRY_RUN.value:
       print(dry_run.describe(CONFIG.value))
+      if COMPILE.value:
+        print(dry_run.compiled(CONFIG.value))
       return
     workdir = run.run(CONFIG.value, str(WORKDIR.value))
     if mesh.is_first():

@@ -98,3 +98,65 @@ def test_wrong_configs_are_named(change, words):
   change(made)
   with pytest.raises(ValueError, match=f'(?s){words}'):
     plan.make(config.resolve(made))
+
+
+def test_what_is_compiled_ahead_is_not_compiled_again(data_dir, tmp_path):
+  from tlx import report
+  made = tiny.get_config()
+  made.data_dir, made.train.clip_norm = str(data_dir), 0.66  # so that no other test has compiled them
+  rows = run.compile(made)
+  assert {row['cohort'] for row in rows} == {'turned-digits-scratch', 'turned-digits-lp_ft'}  # the probe's is lp_ft's first
+  assert all(row['bytes'] > 0 and row['seconds'] > 0 for row in rows)
+  assert set(report.read(run.run(made, tmp_path)).compile_seconds) == {0.0}
+
+
+def test_frozen_stages_are_reused_where_they_can_be():
+  made = tiny.get_config()
+  made.methods.augmented = {'phases': ({'tune': 'head', 'augment': {'shift': 1}},)}
+  made.methods.random = {'init': 'random', 'phases': ({'tune': 'head'},)}
+  starts = lambda made: {row['cohort'].split('-')[-1]: row['reused'] for row in plan.table(config.resolve(made), plan.make(config.resolve(made)))}
+  assert starts(made) == {'source turned': '0', 'scratch': '0', 'probe': '2', 'lp_ft': '2,0', 'augmented': '0', 'random': '0'}
+  made.feature_bytes = 50e3  # 12 floats of each of 942: two seeds of at most four examples of ten classes, 263 of val, 599 of test
+  assert starts(made)['probe'] == '2'
+  made.feature_bytes = 40e3
+  assert starts(made)['probe'] == '0'
+  made.reuse = False
+  made.feature_bytes = 4e9
+  assert set(starts(made).values()) <= {'0', '0,0'}
+
+
+@pytest.mark.parametrize('phase, words', [
+    ({'tune': 'all', 'solver': 'logistic'}, "set tune = 'head'"),
+    ({'tune': 'head', 'solver': 'lbfgs'}, "is 'sgd' or 'logistic' or 'ridge'"),
+    ({'tune': 'head', 'solver': 'ridge', 'augment': {'shift': 1}}, 'no augment'),
+    ({'tune': 'all', 'augment': {'shift': 1}, 'views': 2}, 'trains from the first stage'),
+    ({'tune': 'head', 'views': 2}, 'every view would be the same'),
+    ({'tune': 'head', 'augment': {'mixup': 0.2}, 'views': 2}, 'mixup'),
+    ({'batch_size': 10, 'accumulate': 3}, '3 parts'),
+])
+def test_phases_that_cannot_be_are_refused(phase, words):
+  made = tiny.get_config()
+  made.methods.bad = {'phases': (phase,)}
+  with pytest.raises(ValueError, match=words):
+    plan.make(config.resolve(made))
+
+
+def test_a_head_after_an_earlier_stage():
+  made = tiny.get_config()
+  made.methods.early = {'head_after': 'dense1', 'phases': ({'tune': 'head'},)}
+  row = next(row for row in plan.table(config.resolve(made), plan.make(config.resolve(made))) if row['cohort'].endswith('early'))
+  assert (row['stages'], row['reused'], row['trained']) == (3, '2', 16 * 10 + 10)
+  made.methods.early.head_after = 'dens1'
+  with pytest.raises(ValueError, match="Did you mean 'dense1'"):
+    plan.make(config.resolve(made))
+
+
+@pytest.mark.parametrize('changes, words', [
+    ({'weights': 'pipy:x', 'dataset': ''}, "Unknown place 'pipy:'"), ({'dataset': ''}, 'either weights'), ({'sha256': 'ab'}, 'is for weights'),
+    ({'weights': 'x.npz', 'dataset': 'uci_digits'}, 'either weights'), ({'input': {'fit': 'stretch'}}, 'fit'),
+])
+def test_sources_that_cannot_be_are_refused(changes, words):
+  made = tiny.get_config()
+  made.sources.turned.update(changes)
+  with pytest.raises(ValueError, match=words):
+    plan.make(config.resolve(made))

@@ -3,7 +3,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlx.study import config as configs
-from tlx.study import plan
+from tlx.study import plan, run
+
+
+def compiled(config: Mapping[str, Any]) -> str:
+  """A line a program that the study would compile, compiled: seconds, and megabytes on each device while it runs.
+
+  The persistent cache holds them from then on. Raises ValueError as the study would.
+  """
+  rows = run.compile(config)
+  width = max([len(row['cohort']) for row in rows], default=0)
+  lines = [f"{row['cohort']:<{width}}  phase {row['phase']}  {row['seconds']:6.1f} s  {row['bytes'] / 1e6:10,.1f} MB" for row in rows]
+  return '\n'.join([*lines, f"{len(rows)} programs compiled in {sum(row['seconds'] for row in rows):.1f} s; at most "
+                    f"{max([row['bytes'] for row in rows], default=0) / 1e6:,.0f} MB on a device."])
 
 
 def describe(config: Mapping[str, Any]) -> str:
@@ -26,6 +38,6 @@ def describe(config: Mapping[str, Any]) -> str:
                f"{total['GFLOP']:,.0f} GFLOP of training; at most {max(row['MB'] for row in rows):,.0f} MB of parameters, gradients and "
                'optimizer state at a time.')
   if total['saved']:
-    lines.append(f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {plan.prefix_gflop(study, cohorts):,.0f} '
-                 f"GFLOP instead of {total['saved']:,.0f}.")
+    lines.append(f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {plan.prefix_gflop(study, cohorts):,.1f} '
+                 f"GFLOP instead of {total['saved']:,.1f}.")
   return '\n'.join(lines)

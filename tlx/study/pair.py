@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -46,14 +47,17 @@ class Pair:
   """A source and a target, each by its name in the config.
 
   data: as loaded, the training part cut down to the examples of some subset.
+  phases: {method: its phases}.
   """
 
-  def __init__(self, study: Mapping[str, Any], source: str, target: str, workdir: epath.Path, say: Callable[[str], None]):
-    self.study, self.source, self.target, self.say = study, study['sources'][source], study['targets'][target], say
+  def __init__(self, study: Mapping[str, Any], source: str, target: str, workdir: epath.Path | None,
+               say: Callable[[str], None] = lambda text: None):
+    self.study, self.source, self.target, self.workdir, self.say = study, study['sources'][source], study['targets'][target], workdir, say
     self.seconds = 0.0  # spent on frozen stages so far
     data = load(study, self.target, self.source)
     wanted = subsets(study, self.target, data)
-    _write_subsets(workdir / 'subsets' / f'{target}.json', wanted, data.train.ids)
+    if workdir:
+      _write_subsets(workdir / 'subsets' / f'{target}.json', wanted, data.train.ids)
     used = np.unique(np.concatenate([rows for of_seed in wanted.values() for rows in of_seed.values()]))
     self.rows = {seed: {shots: np.searchsorted(used, rows) for shots, rows in of_seed.items()} for seed, of_seed in wanted.items()}
     if len(used) < len(data.train.labels):
@@ -68,35 +72,51 @@ class Pair:
     """The rows of `data.train` that a cell trains on."""
     return self.rows[cell.seed][cell.shots]
 
-  def arrays(self, split: str, variables: Variables | None, workdir: epath.Path, method: str) -> Callable[[step.Phase], feed.Arrays]:
+  def arrays(self, split: str, variables: Variables | None, method: str) -> Callable[[step.Phase], feed.Arrays]:
     """What enters the first stage of a phase of `method`: images as stored, or activations of the source's frozen stages."""
     images = getattr(self.data, split)
-    network = plan.network_of(self.source, len(self.data.class_names), self.study['methods'][method]['head_after'])
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
       if not phase.start:
         return feed.Arrays(images.inputs, images.labels)
-      point = prefix.Point(network, phase if split == 'train' else phase._replace(views=0))
+      point = self._point(split, method, phase)
       if (split, _same(point)) not in self.features:
-        self._compute(split, variables, workdir)
+        self._compute(split, variables)
       return feed.Arrays(self.features[split, _same(point)], np.tile(images.labels, max(1, point.phase.views)))
 
     return of_phase
 
-  def _compute(self, split: str, variables: Variables | None, workdir: epath.Path) -> None:
+  def zeros(self, split: str, method: str) -> Callable[[step.Phase], feed.Arrays]:
+    """As `arrays`, but nothing is computed: for programs that are only compiled."""
+    images = getattr(self.data, split)
+
+    def of_phase(phase: step.Phase) -> feed.Arrays:
+      point = self._point(split, method, phase)
+      length = max(1, point.phase.views) * len(images.labels)
+      shape = plan.activation(point.network, images.inputs.shape[1:], phase.start)
+      leaf_of = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (length, *leaf.shape[1:]))
+      return feed.Arrays(jax.tree.map(leaf_of, shape), np.resize(images.labels, length))
+
+    return of_phase
+
+  def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:
+    """Where a phase's inputs are taken; only training sees augmented views."""
+    network = plan.network_of(self.source, len(self.data.class_names), self.study['methods'][method]['head_after'])
+    return prefix.Point(network, phase if split == 'train' else phase._replace(views=0))
+
+  def _compute(self, split: str, variables: Variables | None) -> None:
     """The activations of one split at every point where some method's phase begins."""
+    assert variables is not None and self.workdir is not None  # phases of a random start begin at the first stage
     began = time.perf_counter()
     points: dict[tuple, prefix.Point] = {}
-    for name, phases in self.phases.items():
-      network = plan.network_of(self.source, len(self.data.class_names), self.study['methods'][name]['head_after'])
+    for method, phases in self.phases.items():
       for phased in phases if split != 'test' else phases[-1:]:
-        point = prefix.Point(network, phased.phase if split == 'train' else phased.phase._replace(views=0))
-        if phased.phase.start:
+        point = self._point(split, method, phased.phase)
+        if point.phase.start:
           points.setdefault(_same(point), point)
     images = getattr(self.data, split).inputs
     digest = hashlib.sha256(f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()).hexdigest()
-    assert variables is not None  # phases of a random start begin at the first stage
-    trunk = prefix.Trunk(variables, json.dumps(self.source['backbone'], sort_keys=True), _folder(self.study, workdir))
+    trunk = prefix.Trunk(variables, json.dumps(self.source['backbone'], sort_keys=True), _folder(self.study, self.workdir))
     found = prefix.activations(trunk, images, digest, list(points.values()), self.say)
     self.features |= {(split, same): activation for same, activation in zip(points, found)}
     self.seconds += time.perf_counter() - began

@@ -110,7 +110,7 @@ def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase
   """The stage a phase begins at: the deepest there is whose activation fits into `room`."""
   head = len(network.stages) - 1
   if phase['solver'] != 'sgd':
-    feature = _activation(network, _image_shape(source), head)
+    feature = activation(network, _image_shape(source), head)
     if deepest < head or (any(phase['augment'].values()) and not phase['views']) or getattr(feature, 'ndim', 0) != 2:
       raise ValueError(f"solver {phase['solver']!r} wants fixed feature vectors: every stage before the head frozen with its statistics "
                        f"(norm = 'frozen'), no augment, and a stage such as 'pool' before the head, got {feature}.")
@@ -121,7 +121,7 @@ def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase
     raise ValueError(f"views = {phase['views']} are kept of what is frozen, and tune = {phase['tune']!r} trains from the first stage on. "
                      'Set views = 0: images are augmented anew at every step.')
   fitting = (start for start in range(deepest, 0, -1)
-             if max(1, phase['views']) * tree.num_bytes(_activation(network, _image_shape(source), start)) <= room)
+             if max(1, phase['views']) * tree.num_bytes(activation(network, _image_shape(source), start)) <= room)
   start = next(fitting, 0)
   if phase['views'] and not start and room:
     raise ValueError(f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.feature_bytes leaves.')
@@ -183,12 +183,17 @@ def room_of(study: Mapping[str, Any], num_images: int) -> float:
 
 
 def _num_images(study: Mapping[str, Any], target: str) -> int:
-  """The images of all splits that a study looks at: at most every subset's, and those held out."""
-  info = _info(study['targets'][target]['dataset'], study['data_dir'] or None, study['targets'][target]['shift'])
+  """The images of all splits that a study looks at: at most every subset's, and those held out; 0 where TFDS does not know yet."""
+  data = study['targets'][target]
+  info = _info(data['dataset'], study['data_dir'] or None, data['shift'])
   counts = dict(info.num_examples)
   train = counts.pop('train', counts.pop('all', 0))
+  for split in ('test', 'val'):
+    if split not in counts:
+      counts[split] = int(data[f'{split}_fraction'] * train)
+      train -= counts[split]
   most = max(study['shots']) * len(info.class_names) * len(study['seeds'])
-  return sum(counts.values()) + (train if 0 in study['shots'] or len(counts) < 2 else min(train, most))
+  return sum(counts.values()) + (train if 0 in study['shots'] else min(train, most))
 
 
 def _layer_rates(groups, stages, rates: Mapping[str, float], decay: float):
@@ -207,8 +212,8 @@ def _layer_rates(groups, stages, rates: Mapping[str, float], decay: float):
 
 
 @functools.cache
-def _activation(network: Network, image_shape: tuple[int, ...], start: int) -> Any:
-  """The shape of one example's activation that enters stage `start`."""
+def activation(network: Network, image_shape: tuple[int, ...], start: int) -> Any:
+  """The shape [1, ...] of one example's activation that enters stage `start`."""
   shapes = _shapes(network, image_shape)
   return prefix.activation(network, shapes, jax.ShapeDtypeStruct((1, *image_shape), np.uint8), start)
 

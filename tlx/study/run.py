@@ -73,6 +73,27 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   return workdir
 
 
+def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Compiles what a study would compile, and so fills the compilation cache: a row a program, with its 'cohort' and as `fit.compile`.
+
+  Data sets are loaded, weights are not: zeros stand for them and for activations. Writes nothing.
+  """
+  study = configs.resolve(config)
+  rows = []
+  for (source, target), group in itertools.groupby(plan.make(study), key=lambda cohort: cohort.cells[0][:2]):
+    pair = Pair(study, source, target, None)
+    for cohort in group:
+      name = cohort.cells[0].method
+      network = plan.network_of(pair.source, len(pair.data.class_names))
+      shapes = plan.shapes_of(pair.source, network)
+      zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
+      zeros.params.pop(network.stages[-1])
+      pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
+      job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, pair.data, study['methods'][name]['head_after'])
+      rows += [{'cohort': cohort.id, **row} for row in fit.compile(job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name)))]
+  return rows
+
+
 def _steps(study: Mapping[str, Any], method: str) -> int:
   return sum(phase['steps'] for phase in study['methods'][method]['phases'])
 
@@ -98,8 +119,8 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
   trained: list[Trained] = []
   for cohort in cohorts:
     before = pair.seconds
-    job = _job(lab, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
-    job = job._replace(train=pair.arrays('train', source.variables, lab.workdir, name), val=pair.arrays('val', source.variables, lab.workdir, name),
+    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
+    job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
                        examples=[pair.examples(cell) for cell in cohort.cells])
     folder = lab.workdir / 'cohorts' / cohort.id / 'checkpoints'
     say = lambda steps, rate, cohort=cohort: lab.reporter.say(cohort.id, steps * len(cohort.cells), rate)
@@ -107,7 +128,7 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
     trained.append(Trained(cohort, job, fitted, pair.seconds - before))
     lab.reporter.finish(len(cohort.cells), steps * len(cohort.cells))
   chosen = _choose({cell: _outcome(t.job, t.fitted, row) for t in trained for row, cell in enumerate(t.cohort.cells)})
-  test = pair.arrays('test', source.variables, lab.workdir, name)
+  test = pair.arrays('test', source.variables, name)
   for t in trained:
     done = store.done(lab.workdir, [plan.cell_id(cell) for cell in t.cohort.cells])
     for row, cell in enumerate(t.cohort.cells):
@@ -158,7 +179,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   data = pairs.load(lab.study, {'dataset': config['dataset'], 'shift': config['shift'], 'val_fraction': 0.1, 'test_fraction': 0.3}, config)
   cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
   phases = plan.phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
-  job = _job(lab, (cell,), phases, config, Source(None, ''), data)
+  job = _job(lab.study, (cell,), phases, config, Source(None, ''), data)
   lab.reporter.line(f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.')
   fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
   outcome = _outcome(job, fitted, 0)
@@ -175,7 +196,7 @@ def _images(split: datasets.Split) -> Callable[[Any], feed.Arrays]:
   return lambda phase: feed.Arrays(split.inputs, split.labels)
 
 
-def _job(lab: Lab, cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
+def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
          data: datasets.Dataset, head_after: str = '') -> fit.Job:
   """A cohort with all its arrays, trained on all images."""
   network = plan.network_of(source_config, len(data.class_names), head_after)
@@ -186,7 +207,7 @@ def _job(lab: Lab, cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], s
   return fit.Job(
       network, phases, Variables(base, {}), own, stats, _images(data.train), _images(data.val), [np.arange(len(data.train.labels))] * len(cells),
       [cell.seed for cell in cells], [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells],
-      fit.Devices(**lab.study['mesh']))
+      fit.Devices(**study['mesh']))
 
 
 def _initial(network: Network, shapes: Variables, source: Source, seeds: list[int], image_shape: tuple[int, ...]):

@@ -12,7 +12,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx import tree as trees
-from tlx.train import cohort, exact, feed, step
+from tlx.train import cohort, exact, feed, memory, step
 from tlx.train import mesh as meshes
 from tlx.types import Batch, Network, PyTree, RunState, Task, Variables
 
@@ -155,6 +155,28 @@ def begin(job: Job, index: int, own: PyTree, stats: PyTree, spread: 'Spread') ->
   shared = cohort.Shared(spread.whole(frozen_source), spread.everywhere(data))
   return Phased(state, runs, shared, *(cohort.program(function, job.network, plan.task, plan.phase, spread.mesh)
                                        for function in (cohort.advance, cohort.evaluate)))
+
+
+def compile(job: Job) -> list[dict[str, Any]]:
+  """Compiles the programs of every phase without running them: a row a program with its 'phase', 'seconds' and 'bytes' on a device.
+
+  Programs compiled before are not in it. Raises ValueError as a run would, where one does not fit into memory.
+  """
+  spread = Spread.over(len(job.seeds), job.devices)
+  rows = []
+  for index, plan in enumerate(job.phases):
+    own = _with_trained(spread.pad(job.own), job, index, spread)
+    state, runs, shared, advance, evaluate = begin(job, index, own, spread.pad(job.stats), spread)
+    evaluated = (state.trainable, runs.frozen, state.stats), (shared.frozen, spread.batches(*job.val(plan.phase)))
+    wanted: list[tuple[cohort.Program, tuple]] = [(evaluate, ((), *evaluated))]
+    if plan.phase.solver == 'sgd':  # an exact solution has a program of its own
+      wanted.insert(0, (advance, ((state, _zeros(spread)), (runs, spread.each(1)), shared)))
+    for program, arguments in wanted:
+      before = _compiled(program)
+      executable = program.compile(*arguments)
+      if (more := _compiled(program) - before).programs:
+        rows.append({'phase': index, 'seconds': more.seconds, 'bytes': memory.needed_bytes(executable)})
+  return rows
 
 
 def _no_progress() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from tlx.types import PyTree
 
@@ -67,6 +67,15 @@ def shape(num_runs: int, num_devices: int, wanted: Mapping[str, int]) -> tuple[i
 def spec(mesh: Mesh, *axes: str | None) -> NamedSharding:
   """The array's first dimensions split along these axes of the mesh (None: not split); without axes, whole on every device."""
   return NamedSharding(mesh, PartitionSpec(*axes))
+
+
+def along_all() -> tuple[Sharding, Sharding, int]:
+  """(examples split over all devices, the same on all devices, how many): of a CPU the first device, which uses all cores by itself."""
+  if jax.default_backend() == 'cpu':
+    alone = SingleDeviceSharding(jax.local_devices()[0])
+    return alone, alone, 1
+  mesh = make(1, jax.device_count())
+  return spec(mesh, 'data'), spec(mesh), mesh.size
 
 
 def put(tree: PyTree, sharding: Any) -> PyTree:

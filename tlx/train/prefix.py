@@ -25,6 +25,7 @@ from tlx.train import mesh as meshes
 from tlx.types import Batch, Network, PyTree, Variables
 
 BATCH = 32  # examples a device takes at a time
+CPU_BATCH = 4  # of which a CPU runs so many through the stages, since they stay in its cache: 100 images/s for 71 (Lite0 at 224 px)
 
 
 class Trunk(NamedTuple):
@@ -119,20 +120,29 @@ def program(points: Sequence[Point]) -> Callable:
           known[point.stages[:i + 1]] = point.network.apply(variables, before, train=False, start=i, stop=i + 1)[0]
     return [known[point.stages] for point in points]
 
-  return run
+  if jax.default_backend() != 'cpu':
+    return run
+
+  def in_parts(variables: Variables, inputs: PyTree, key: jax.Array) -> list[PyTree]:
+    size = CPU_BATCH if _length(inputs) % CPU_BATCH == 0 else _length(inputs)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), inputs)
+    keys = jax.random.split(key, _length(parts))
+    found = jax.lax.map(lambda part: run(variables, *part), (parts, keys))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
+
+  return in_parts
 
 
 def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[str, PyTree]:
   """{key: activations} of points that one pass serves, written to the folder batch by batch."""
   began = time.perf_counter()
-  mesh = meshes.make(1, jax.device_count())
-  along, whole = meshes.spec(mesh, 'data'), meshes.spec(mesh)
+  along, whole, num_devices = meshes.along_all()
   used = {stage for point in points.values() for stage in point.stages}
   params, stats = ({stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables)
   variables = meshes.put(Variables({stage: {} for stage in used} | params, stats), whole)
   run = jax.jit(program(list(points.values())), in_shardings=(whole, along, None), out_shardings=along)
 
-  size, views, length = BATCH * mesh.size, max(1, next(iter(points.values())).phase.views), _length(inputs)
+  size, views, length = BATCH * num_devices, max(1, next(iter(points.values())).phase.views), _length(inputs)
   drafts: dict[str, _Draft] = {}
   for view in range(views):
     for first in range(0, length, size):
