@@ -64,7 +64,7 @@ def objective(logits, kernel, data, penalty):
 @pytest.mark.parametrize('data, num_classes', [(digits, 10), (gaussians, 4)])
 @pytest.mark.parametrize('solver', ['logistic', 'ridge'])
 def test_probes_are_those_of_scikit_learn(solver, data, num_classes):
-  """Outputs within 2e-3 of the largest and equal predictions; the objective within 1e-6, or 5e-8 where it is next to nothing."""
+  """Outputs within 5e-3 of the largest and equal predictions; the objective within 1e-6, or 5e-8 where it is next to nothing."""
   data = data()
   probe = solve(solver, data, PENALTIES, num_classes=num_classes)
   assert probe.kernel.shape == (4, data[0].shape[1], num_classes) and probe.bias.shape == (4, num_classes)
@@ -78,7 +78,7 @@ def test_probes_are_those_of_scikit_learn(solver, data, num_classes):
       kernel = pipeline[-1].coef_.T / pipeline[0].scale_[:, None]
       lowest = objective(wanted, kernel, data, penalty)
       assert objective(got, probe.kernel[run], data, penalty) == pytest.approx(lowest, rel=1e-6, abs=5e-8)
-    np.testing.assert_allclose(got, wanted, atol=2e-3 * np.abs(wanted).max())
+    np.testing.assert_allclose(got, wanted, atol=5e-3 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize('solver', ['logistic', 'ridge'])

@@ -24,7 +24,7 @@ from tlx.types import Array
 
 TOLERANCE = 1e-5  # norm of the gradient at which a probe counts as solved
 MAX_STEPS = 1000  # of L-BFGS
-MEMORY = 10  # pairs that L-BFGS keeps
+MEMORY = 5  # pairs that L-BFGS keeps
 SEARCH_STEPS = 20  # of one line search
 REFINEMENTS = 5  # of ridge
 CONSTANT = 1e-6  # a column whose deviation is at most this multiple of its mean is constant
@@ -44,12 +44,16 @@ class Probe(NamedTuple):
 
 
 class _Axes(NamedTuple):
-  """Standardised features along their principal axes, of which there are A = min(N, D)."""
-  features: Array  # [N, A], rows of weight 0.0 are 0.0
-  variance: Array  # [A]
+  """Standardised features along their principal axes, of which there are A = min(N, D), and a column of ones for the bias."""
+  features: Array  # [N, A + 1], rows of weight 0.0 are 0.0 but for the ones
+  variance: Array  # [A + 1, 1]
   basis: Array  # [D, A], by which a kernel [A, K] becomes that of the features as given
   mean: Array  # [D], of the features as given
   share: Array  # [N, 1], the weights, summing to one
+
+  def decay(self, penalty: Array) -> Array:
+    """The penalty of each row [A + 1, 1] of the parameters: none of the bias."""
+    return penalty * (jnp.arange(len(self.variance)) < len(self.variance) - 1)[:, None]
 
 
 def _standardise(features: Array, weights: Array) -> tuple[Array, Array, Array]:
@@ -79,13 +83,14 @@ def _principal(features: Array, weights: Array) -> _Axes:
   basis = basis @ turn if wide else turn
   x = x @ turn
   variance = jnp.sum(share * x**2, 0)
-  null = variance <= NULL * jnp.max(variance)
-  return _Axes(jnp.where(null, 0, x), jnp.where(null, 0, variance), basis / std[:, None], mean, share)
+  x = jnp.where(variance <= NULL * jnp.max(variance), 0, x)
+  x = jnp.concatenate([x, jnp.ones_like(share)], 1)
+  return _Axes(x, jnp.sum(share * x**2, 0)[:, None], basis / std[:, None], mean, share)
 
 
-def _probe(axes: _Axes, kernel: Array, bias: Array, steps: Array, grads: Array) -> Probe:
-  kernel, grad_norm = axes.basis @ kernel, jnp.sqrt(jnp.sum(grads**2))
-  return Probe(kernel, bias - axes.mean @ kernel, steps, grad_norm, grad_norm <= TOLERANCE)
+def _probe(axes: _Axes, params: Array, steps: Array, grads: Array) -> Probe:
+  kernel, grad_norm = axes.basis @ params[:-1], jnp.sqrt(jnp.sum(grads**2))
+  return Probe(kernel, params[-1] - axes.mean @ kernel, steps, grad_norm, grad_norm <= TOLERANCE)
 
 
 class _State(NamedTuple):
@@ -150,13 +155,10 @@ def logistic(features: Array, targets: Array, weights: Array, penalties: Array, 
 
 
 def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
-  inputs = jnp.concatenate([axes.features, jnp.ones_like(axes.share)], 1)  # [N, A + 1]
-  transposed = inputs.T  # its rows are what the gradient reads
-  counts = jnp.sum(axes.share * labels, 0)
+  counts, decay = jnp.sum(axes.share * labels, 0), axes.decay(penalty)
   present = counts > 0
-  variance = jnp.append(axes.variance, 1)[:, None]
-  decay = penalty * (jnp.arange(len(variance)) < len(variance) - 1)[:, None]
   masked = lambda logits: jnp.where(present, logits, -jnp.inf)
+  transposed = axes.features.T  # its rows are what the gradient reads
 
   def gradient(params: Array, logits: Array) -> Array:
     return transposed @ (axes.share * (jax.nn.softmax(masked(logits)) - labels)) + decay * params
@@ -168,8 +170,8 @@ def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
     return first, jnp.sum(axes.share * probs * (change - mean)**2) + jnp.vdot(decay * direction, direction)
 
   def step(state: _State) -> _State:
-    direction = _direction(state, variance, decay)
-    change = inputs @ direction
+    direction = _direction(state, axes.variance, decay)
+    change = axes.features @ direction
     t = _search(lambda t: slopes(state, direction, change, t))
     move, logits = t * direction, state.logits + t * change
     grads = gradient(state.params + move, logits)
@@ -180,16 +182,16 @@ def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
                   latest(state.inverses, jnp.where(along > 0, 1 / along, 0)))
 
   prior = jnp.log(jnp.where(present, counts, 1))
-  params = jnp.zeros((len(variance), len(counts))).at[-1].set(prior)
-  logits = inputs @ params
+  params = jnp.zeros((len(decay), len(counts))).at[-1].set(prior)
+  logits = axes.features @ params
   memory = jnp.zeros((MEMORY, *params.shape))
   state = _State(jnp.zeros((), jnp.int32), params, logits, gradient(params, logits), memory, memory, jnp.zeros(MEMORY))
   unsolved = lambda state: (jnp.sum(state.grads**2) > TOLERANCE**2) & (state.step < MAX_STEPS)
   state = jax.lax.while_loop(unsolved, step, state)
-  logits = inputs @ state.params
+  logits = axes.features @ state.params
   least = jnp.min(jnp.where(axes.share[:, 0] > 0, jax.nn.logsumexp(masked(logits), 1), jnp.inf))
-  bias = jnp.where(present, state.params[-1], least + jnp.log(TOLERANCE))
-  return _probe(axes, state.params[:-1], bias, state.step, gradient(state.params, logits))
+  params = state.params.at[-1].set(jnp.where(present, state.params[-1], least + jnp.log(TOLERANCE)))
+  return _probe(axes, params, state.step, gradient(state.params, logits))
 
 
 def ridge(features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int) -> Probe:
@@ -208,15 +210,11 @@ def ridge(features: Array, targets: Array, weights: Array, penalties: Array, num
 
 
 def _ridge(axes: _Axes, labels: Array, penalty: Array) -> Probe:
-  bias = jnp.sum(axes.share * labels, 0)
-  hessian = jnp.maximum(axes.variance, jnp.finfo(jnp.float32).eps * jnp.max(axes.variance)) + penalty
-  hessian = jnp.where(hessian > 0, hessian, 1)[:, None]
-  errors = lambda kernel: axes.share * (axes.features @ kernel + bias - labels)
-  gradient = lambda kernel: axes.features.T @ errors(kernel) + penalty * kernel
-  kernel = jnp.zeros((len(axes.variance), labels.shape[1]))
-  kernel = jax.lax.fori_loop(0, REFINEMENTS, lambda _, kernel: kernel - gradient(kernel) / hessian, kernel)
-  grads = jnp.concatenate([gradient(kernel), jnp.sum(errors(kernel), 0)[None]])
-  return _probe(axes, kernel, bias, jnp.int32(REFINEMENTS), grads)
+  decay, smallest = axes.decay(penalty), jnp.finfo(jnp.float32).eps * jnp.max(axes.variance)
+  gradient = lambda params: axes.features.T @ (axes.share * (axes.features @ params - labels)) + decay * params
+  refine = lambda _, params: params - gradient(params) / (jnp.maximum(axes.variance, smallest) + decay)
+  params = jax.lax.fori_loop(0, REFINEMENTS, refine, jnp.zeros((len(decay), labels.shape[1])))
+  return _probe(axes, params, jnp.int32(REFINEMENTS), gradient(params))
 
 
 SOLVERS = {'logistic': logistic, 'ridge': ridge}
