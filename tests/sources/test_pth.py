@@ -39,6 +39,12 @@ def test_nested_wrappers(tmp_path):
   assert set(weights.arrays) == {'teacher/a.b', 'student/a.b'}  # Which of the two is meant is not for the reader to guess.
   assert weights.provenance['left_out'] == ['optimizer']
   assert set(sources.read(path)) == {'teacher/a.b', 'student/a.b', 'optimizer/m'}
+  best = Call(REBUILD, (storage(ONE, '0'), 0, (), ()))
+  for beside, wrapper, left_out in (({'best': best}, 'state_dict/', ['best']), ({'mean': one}, '', [])):
+    writers.write_zip(path, {'state_dict': {'a.b': one, 'scale': best}, **beside}, BUFFERS)
+    weights = sources.load(path)
+    assert (weights.provenance['wrapper'], weights.provenance['left_out']) == (wrapper, left_out)
+    assert set(weights.arrays) == ({'a.b', 'scale'} if wrapper else {'state_dict/a.b', 'state_dict/scale', 'mean'})
   writers.write_zip(path, {'optimizer': {'m': one}}, BUFFERS)
   assert set(sources.load(path).arrays) == {'optimizer/m'}  # Nothing else is there, so this is what was meant.
 
@@ -162,6 +168,11 @@ def test_refuses_odd_archives(tmp_path):
     archive.writestr('archive/data.pkl', pickled({}))
     archive.writestr('other/data.pkl', pickled({}))
   with pytest.raises(ValueError, match='this one has 2'):
+    sources.load(str(path))
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('archive/data.pkl', pickled({}))
+    archive.writestr('archive/constants.pkl', pickled(()))
+  with pytest.raises(ValueError, match='TorchScript program'):
     sources.load(str(path))
   with zipfile.ZipFile(path, 'w') as archive:
     archive.writestr('archive/data.pkl', pickled({}))

@@ -208,8 +208,8 @@ LAYOUTS = {
 def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **options: Any) -> NameMap:
   """The names in `arrays`, of the layout that has most of them, for a network of these options.
 
-  Position embeddings of another grid are resized, bicubically with antialiasing as in timm. What the names cannot tell is
-  yours to set: big_vision has gelu='tanh' and class_position=False (augreg's files True), timm's no_embed_class is
+  Position embeddings of another grid are resized, bicubically with antialiasing as in timm (within 1e-6 of it; DINOv2's own code has
+  no antialiasing, which matters only for grids other than its 37 x 37). What the names cannot tell is yours to set: big_vision has gelu='tanh' and class_position=False (augreg's files True), timm's no_embed_class is
   class_position=False, transformers' ViT has norm_eps=1e-12.
   """
   o = _resolve(variant, options)

@@ -59,7 +59,8 @@ def unwrap(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str
   """(arrays of the model, the wrapper taken off their names or '', the groups left out).
 
   Optimizers, schedulers and counters are left out where something else remains; a wrapper comes off only where all that
-  remains lies in it, so {'params', 'batch_stats'} and {'model', 'model_ema'} keep their names in full.
+  remains lies in it, single numbers beside it ('best_acc1') excepted, so {'params', 'batch_stats'} and {'model', 'model_ema'} keep
+  their names in full.
 
   >>> unwrap({'model/conv.weight': 1, 'optimizer/state/0': 2, 'epoch': 3})
   ({'conv.weight': 1}, 'model/', ['epoch', 'optimizer'])
@@ -67,6 +68,8 @@ def unwrap(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str
   kept = {name: array for name, array in arrays.items() if not _TRAINING.match(name)} or dict(arrays)
   if all(name.startswith('opt/target/') for name in arrays):  # flax.optim, as in the first BiT and ViT releases
     return {name.removeprefix('opt/target/'): array for name, array in arrays.items()}, 'opt/target/', []
+  wrapper = next((f'{w}/' for w in _WRAPPERS if any(name.startswith(f'{w}/') for name in kept) and all(
+      name.startswith(f'{w}/') or ('/' not in name and np.ndim(array) == 0) for name, array in kept.items())), '')
+  kept = {name: array for name, array in kept.items() if name.startswith(wrapper)}
   left_out = sorted({name.split('/')[0] for name in arrays.keys() - kept.keys()})
-  wrapper = next((f'{w}/' for w in _WRAPPERS if kept and all(name.startswith(f'{w}/') for name in kept)), '')
   return {name.removeprefix(wrapper): array for name, array in kept.items()}, wrapper, left_out

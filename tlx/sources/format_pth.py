@@ -49,6 +49,8 @@ def _read_zip(path: Path) -> tuple[Any, dict[str, bytes]]:
     root = roots[0]
     if f'{root}byteorder' in members and archive.read(f'{root}byteorder') != b'little':
       raise ValueError('it was written big-endian. Load and save it with torch on a little-endian machine')
+    if f'{root}constants.pkl' in members:
+      raise ValueError('it is a TorchScript program. Load it with torch and save its state_dict() alone, or as safetensors')
     if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
       raise ValueError('its members are compressed, which PyTorch never does')
     if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
