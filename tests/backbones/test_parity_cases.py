@@ -72,9 +72,10 @@ def test_arrays_that_do_not_fit_end_with_1(tmp_path, capsys):
   assert code == 1 and '- norm.bias' in out
 
 
-def test_an_output_that_no_stage_gives_is_not_passed_over(tmp_path, capsys):
-  out, code = run(other(tmp_path, outputs={'after_block7': np.zeros(3)}), capsys)
-  assert code == 1 and "stores ['after_block7'], which no stage of vit is known to give" in out
+@pytest.mark.parametrize('output', ['after_block7', 'hidden9', 'last_hidden', 'after_layer1'])
+def test_an_output_that_no_stage_gives_is_not_passed_over(tmp_path, capsys, output):
+  out, code = run(other(tmp_path, outputs={output: np.zeros(3)}), capsys)
+  assert code == 1 and f"stores ['{output}'], which no stage of vit is known to give" in out
 
 
 def test_public_weights_that_are_not_here_are_a_command(tmp_path, capsys, monkeypatch):

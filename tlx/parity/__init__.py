@@ -119,13 +119,12 @@ def stage_of(output: str, stages: Sequence[str]) -> str | None:
   hidden = [stage for stage in stages if re.match(r'embed|block', stage)]
   if 'norm' in stages:
     hidden[-1:] = ['norm']
+  if found := re.fullmatch(r'hidden(\d+)', output):
+    return dict(enumerate(hidden)).get(int(found[1]))
   if output.startswith('after_layer'):
     return next((stage for stage in reversed(stages) if stage.startswith(f'{output.removeprefix("after_")}_')), None)
-  if found := re.fullmatch(r'hidden(\d+)', output):
-    return hidden[int(found[1])]
-  if output in ('last', 'features'):
-    return hidden[-1] if output == 'last' else stages[stages.index('pool') - 1]
-  stage = _STAGES.get(output, output.removeprefix('after_'))
+  before_pool = dict(zip(stages[1:], stages)).get('pool')
+  stage = {'last': hidden[-1] if hidden else None, 'features': before_pool, **_STAGES}.get(output, output.removeprefix('after_'))
   return stage if stage in stages else None
 
 
