@@ -207,19 +207,21 @@ def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread
   """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there)."""
   num_views = max(1, plan.phase.views)
   first = len(data.targets) // num_views * np.arange(num_views)[:, None]
-  rows = [(first + examples).reshape(-1) for examples in job.examples]  # every view of every example
-  longest = max(map(len, rows))
-  mask = np.stack([np.arange(longest) < len(own) for own in rows]).astype(np.float32)
-  probe = exact.solve(plan.phase.solver, data.inputs, data.targets, np.stack([feed.filled(own, longest) for own in rows]), mask,
-                      np.asarray(job.weight_decays, np.float32), plan.phase.num_classes)
-  losses = []
-  for run, own in enumerate(rows):
-    logits = np.asarray(data.inputs[own], np.float32) @ probe.kernel[run] + probe.bias[run]
-    losses.append(np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(len(own)), data.targets[own]]))
-  head = {'kernel': probe.kernel, 'bias': probe.bias}
-  trainable = trees.map_named(lambda name, _: spread.pad(head[name.rpartition('/')[2]]), state.trainable)
+  rows = [np.sort((first + examples).reshape(-1)) for examples in job.examples]  # every view of every example; equal sets are solved once
+  found: dict[str, list] = {name: [None] * len(rows) for name in ('kernel', 'bias', 'loss', 'grad_norm')}
+  for length in {len(own) for own in rows}:  # few-shot problems are small ones
+    runs = [run for run, own in enumerate(rows) if len(own) == length]
+    probe = exact.solve(plan.phase.solver, data.inputs, data.targets, np.stack([rows[run] for run in runs]), np.ones((len(runs), length)),
+                        np.asarray(job.weight_decays)[runs], plan.phase.num_classes)
+    for i, run in enumerate(runs):
+      logits = np.asarray(data.inputs[rows[run]], np.float32) @ probe.kernel[i] + probe.bias[i]
+      loss = np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(length), data.targets[rows[run]]])
+      for name, value in zip(found, (probe.kernel[i], probe.bias[i], loss, probe.grad_norm[i])):
+        found[name][run] = value
+  stacked = {name: np.asarray(values, np.float32) for name, values in found.items()}
+  trainable = trees.map_named(lambda name, _: spread.pad(stacked[name.rpartition('/')[2]]), state.trainable)
   state = state._replace(step=spread.pad(np.ones(len(rows), np.int32)), trainable=trainable)
-  sums = {'loss': np.asarray(losses, np.float32), 'grad_norm': np.asarray(probe.grad_norm, np.float32)}
+  sums = {name: stacked[name] for name in ('loss', 'grad_norm')}
   return spread.place(state), spread.place(spread.pad(sums))
 
 
