@@ -1,0 +1,50 @@
+"""Faces to emotions: a network that was trained to tell people apart, and to ignore their expressions, put to reading expressions.
+
+DATA is a folder of expressions (PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>), csv:PATH/labels.csv (also the layout of
+FER-2013: emotion, pixels, Usage) or tfds:NAME.
+
+Claim: the stages of the early middle carry more about expressions than the final descriptor, which recognition has made invariant to
+them; fine-tuning from there beats fine-tuning the whole and training from scratch (the layer analysis of Yosinski et al. 2014).
+Source: the face-recognition network of dlib (King 2017) as face-api ships it.
+
+  python -m experiments.study --config=configs/faces_to_emotions.py:DATA --workdir=runs/faces_to_emotions
+
+The weights are fetched once: python -m experiments.fetch 'npm:@vladmandic/face-api@1.7.15/model/face_recognition_model-weights_manifest.json'
+The probes take minutes on two CPU cores for some thousand images, fine-tuning longer. On a GPU add
+  --config.train.steps=1000 --config.train.batch_size=64 --config.shots='(20, 100, 0)'
+"""
+from tlx.study.config import base
+
+STAGES = ('conv32_3', 'conv64_3', 'conv128_2', 'conv256_2', 'pool', 'descriptor')  # the last of each width, then what follows
+PENALTIES = {'learning_rate': (1.0,), 'weight_decay': (0.01, 0.1)}
+
+
+def get_config(data: str = 'expressions'):
+  """10 methods x 2 sizes x 3 seeds x 2 settings."""
+  config = base()
+  config.name = f'Faces to emotions ({data})'
+  config.claim = 'Early-middle stages of a face-recognition network carry more about expressions than its descriptor.'
+  config.sources.faces = {
+      'backbone': 'face_resnet',
+      'weights': 'npm:@vladmandic/face-api@1.7.15/model/face_recognition_model-weights_manifest.json',
+      'sha256': '567752848708483b4cb94033e6b3bca879db3afceef0f8c0a1c820094f607406',
+      'input': {'image_size': 150},
+  }
+  config.targets.expressions = {'dataset': data if ':' in data else f'folder:{data}'}
+  config.shots = (5, 20)
+  config.seeds = (0, 1, 2)
+  config.train.steps = 60
+  config.train.batch_size = 16
+  config.train.evaluations = 2
+  config.train.augment = {}
+  config.grid.learning_rate = (3e-4, 1e-3)
+  config.methods = {
+      f'probe_{stage}': {'head_after': stage, 'phases': [{'tune': 'head', 'solver': 'logistic'}], 'grid': PENALTIES}
+      for stage in STAGES} | {
+      'full_conv128_2': {'head_after': 'conv128_2', 'phases': [{'tune': 'all'}]},
+      'full_descriptor': {'head_after': 'descriptor', 'phases': [{'tune': 'all'}]},
+      'scratch_conv128_2': {'init': 'random', 'head_after': 'conv128_2', 'phases': [{'tune': 'all'}]},
+      'scratch_descriptor': {'init': 'random', 'head_after': 'descriptor', 'phases': [{'tune': 'all'}]},
+  }
+  config.baseline = 'probe_descriptor'
+  return config
