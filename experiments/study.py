@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)  # JAX looks for accelerators aloud
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/tlx/xla')))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)  # a study has many small programs
   try:
     if COORDINATOR.value:
       mesh.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)

@@ -99,7 +99,7 @@ def test_one_program_serves_every_rate_and_seed(make_job, make_phase, tmp_path):
 def test_predictions_are_in_order_and_unpadded(make_job, make_phase, tmp_path):
   job = make_job([make_phase()], (3e-2, 3e-2))
   fitted = fit.fit(job, epath.Path(tmp_path))
-  metrics, logits = fit.predict(job, fitted, 1, job.val)
+  (metrics, logits), = fit.predict(job, fitted, (1,), job.val)
   assert logits.shape == (60, 3)
   assert metrics['accuracy'] == pytest.approx(np.mean(logits.argmax(-1) == job.val(None).targets))
   assert metrics['accuracy'] == pytest.approx(fitted.progress['history'][-1]['val_accuracy'][1])

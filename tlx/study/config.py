@@ -85,7 +85,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: what is wrong, where in the config, and what would be right.
   """
-  config = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+  config = _as_written(config).to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
   study = _fields('config', config, STUDY)
   study['train'] = _fields('config.train', study['train'], TRAIN)
   study['mesh'] = _fields('config.mesh', study['mesh'], MESH)
@@ -105,6 +105,15 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f'config.baseline {study["baseline"]!r} is no method; have {", ".join(study["methods"])}.'
                      + closest(study['baseline'], study['methods']))
   return study
+
+
+def _as_written(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The config, its fields in the order they were set: dicts that are assigned later do not inherit `sort_keys` from `base`."""
+  object.__setattr__(config, '_sort_keys', False)
+  for value in config.values():
+    if isinstance(value, ml_collections.ConfigDict):
+      _as_written(value)
+  return config
 
 
 def named(value: str | Mapping[str, Any], key: str = 'name') -> tuple[str, dict[str, Any]]:

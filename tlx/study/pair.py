@@ -110,7 +110,7 @@ class Pair:
     began = time.perf_counter()
     points: dict[tuple, prefix.Point] = {}
     for method, phases in self.phases.items():
-      for phased in phases if split != 'test' else phases[-1:]:
+      for phased in phases:
         point = self._point(split, method, phased.phase)
         if point.phase.start:
           points.setdefault(_same(point), point)

@@ -103,7 +103,7 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
     progress['phase'] = index
     progress['optimizer_bytes'] = max(progress['optimizer_bytes'], trees.num_bytes(state.opt_state) // len(spread.rows))
     if len(progress['frozen']) == index:
-      progress['frozen'].append({'before': _digests(runs.frozen, shared.frozen, spread)})
+      progress['frozen'].append({'before': _digests(job, plan.phase, runs.frozen, shared.frozen, spread)})
     val, rate = spread.batches(*job.val(plan.phase)), 0.0
     while progress['at'] < plan.num_steps:
       began, before = time.perf_counter(), _compiled(advance, evaluate)
@@ -127,7 +127,7 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
       say(_steps_before(job, index) + progress['at'], rate * len(job.seeds))
       ended = progress['at'] == plan.num_steps
       if ended:
-        progress['frozen'][index]['after'] = _digests(runs.frozen, shared.frozen, spread)
+        progress['frozen'][index]['after'] = _digests(job, plan.phase, runs.frozen, shared.frozen, spread)
         progress['taken'].append(spread.unpad(state.step).tolist())
       final = ended and index == len(job.phases) - 1
       signal, since = meshes.on_first(lambda: (interrupted(), time.perf_counter()))
@@ -152,7 +152,7 @@ def begin(job: Job, index: int, own: PyTree, stats: PyTree, spread: 'Spread') ->
       spread.place(trainable), spread.place(stats), hyper)
   data = job.train(plan.phase)
   runs = cohort.Runs(spread.place(frozen_own), _orders(job, plan, index, len(data.targets), spread), _keys(job, index, spread), hyper)
-  shared = cohort.Shared(spread.whole(frozen_source), spread.everywhere(data))
+  shared = cohort.Shared(spread.whole(_needed(job, plan.phase, frozen_source)), spread.everywhere(data))
   return Phased(state, runs, shared, *(cohort.program(function, job.network, plan.task, plan.phase, spread.mesh)
                                        for function in (cohort.advance, cohort.evaluate)))
 
@@ -295,19 +295,29 @@ class Spread(NamedTuple):
     return self.split_batch(feed.padded(inputs, targets, EVAL_BATCH), None)
 
 
-def predict(job: Job, fitted: Fitted, run: int, data: Callable[[step.Phase], feed.Arrays]) -> tuple[dict[str, float], np.ndarray]:
-  """({'accuracy', 'loss', 'count'}, logits [N, K]) of one run on all of `data`."""
+def predict(job: Job, fitted: Fitted, runs: Sequence[int], data: Callable[[step.Phase], feed.Arrays]) -> list[tuple[dict[str, float], np.ndarray]]:
+  """Per run, ({'accuracy', 'loss', 'count'}, logits [N, K]) on all of `data`."""
   spread = Spread.over(1)
   plan = job.phases[-1]
   arrays = data(plan.phase)
-  params = trees.merge(jax.tree.map(lambda leaf: leaf[run], fitted.own), job.base.params)
+  batches, shared = spread.batches(*arrays), spread.whole(_needed(job, plan.phase, job.base.params))
   plain = step.Phase((), (), start=plan.phase.start, mean=plan.phase.mean, std=plan.phase.std)  # one program for every method
   program = cohort.program(cohort.evaluate, job.network, plan.task, plain, spread.mesh)
-  one = spread.place(jax.tree.map(lambda leaf: np.asarray(leaf)[None], (params, jax.tree.map(lambda leaf: leaf[run], fitted.stats))))
-  nothing = jax.tree.map(lambda _: None, params)
-  sums, logits = meshes.get(program((), (one[0], nothing, one[1]), (nothing, spread.batches(*arrays))))
-  logits = logits[0].reshape(-1, logits.shape[-1])[:len(arrays.targets)]
-  return {name: float(value[0]) for name, value in averages(sums).items()}, logits
+  results = []
+  for run in runs:
+    own, stats = jax.tree.map(lambda leaf: leaf[run:run + 1], (_needed(job, plan.phase, fitted.own), fitted.stats))  # noqa: B023
+    nothing = jax.tree.map(lambda _: None, own)
+    sums, logits = meshes.get(program((), (spread.place(own), nothing, spread.place(stats)), (shared, batches)))
+    results.append(({name: float(value[0]) for name, value in averages(sums).items()},
+                    logits[0].reshape(-1, logits.shape[-1])[:len(arrays.targets)]))
+  return results
+
+
+def _needed(job: Job, phase: step.Phase, params: PyTree) -> PyTree:
+  """`params` with None in the stages that ran once before the phase; a head without parameters borrows those of the first stage."""
+  stages = job.network.stages
+  kept = {*stages[phase.start:], *(() if jax.tree.leaves((job.base.params[stages[-1]], job.own[stages[-1]])) else stages[:1])}
+  return {stage: leaves if stage in kept else jax.tree.map(lambda _: None, leaves) for stage, leaves in params.items()}
 
 
 def averages(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -377,9 +387,11 @@ def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: PyTree, spre
   return {'step': _steps_before(job, index) + at, 'phase': index} | {name: value.tolist() for name, value in (means | val).items()}
 
 
-def _digests(own: PyTree, source: PyTree, spread: Spread) -> list[str]:
-  """Per run, the digest of its frozen leaves; '' where nothing is frozen."""
-  shared = trees.sha256(meshes.get(source)) if jax.tree.leaves(source) else ''
+def _digests(job: Job, phase: step.Phase, own: PyTree, source: PyTree, spread: Spread) -> list[str]:
+  """Per run, the digest of its frozen leaves, of the source those on the devices and those that ran before; '' where nothing is frozen."""
+  ran = {stage: job.base.params[stage] for stage in job.network.stages[:phase.start] if stage in job.base.params}
+  source = trees.merge(meshes.get(source), {stage: ran.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in source.items()})
+  shared = trees.sha256(source) if jax.tree.leaves(source) else ''
   own = spread.unpad(own)
   if not jax.tree.leaves(own):
     return [shared] * spread.num_runs

@@ -104,8 +104,9 @@ def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def program(points: Sequence[Point]) -> Callable:
-  """(variables, inputs [B, ...], key) -> per point its activation."""
+@functools.cache
+def program(points: tuple[Point, ...]) -> Callable:
+  """(variables, inputs [B, ...], key) -> per point its activation; the same object for the same points, so that it compiles once."""
   phase = points[0].phase
 
   def run(variables: Variables, inputs: PyTree, key: jax.Array) -> list[PyTree]:
@@ -120,8 +121,9 @@ def program(points: Sequence[Point]) -> Callable:
           known[point.stages[:i + 1]] = point.network.apply(variables, before, train=False, start=i, stop=i + 1)[0]
     return [known[point.stages] for point in points]
 
+  along, whole, _ = meshes.along_all()
   if jax.default_backend() != 'cpu':
-    return run
+    return jax.jit(run, in_shardings=(whole, along, None), out_shardings=along)
 
   def in_parts(variables: Variables, inputs: PyTree, key: jax.Array) -> list[PyTree]:
     size = CPU_BATCH if _length(inputs) % CPU_BATCH == 0 else _length(inputs)
@@ -130,7 +132,7 @@ def program(points: Sequence[Point]) -> Callable:
     found = jax.lax.map(lambda part: run(variables, *part), (parts, keys))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
-  return in_parts
+  return jax.jit(in_parts, in_shardings=(whole, along, None), out_shardings=along)
 
 
 def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[str, PyTree]:
@@ -140,8 +142,7 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
   used = {stage for point in points.values() for stage in point.stages}
   params, stats = ({stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables)
   variables = meshes.put(Variables({stage: {} for stage in used} | params, stats), whole)
-  run = jax.jit(program(list(points.values())), in_shardings=(whole, along, None), out_shardings=along)
-
+  run = program(tuple(points.values()))
   size, views, length = BATCH * num_devices, max(1, next(iter(points.values())).phase.views), _length(inputs)
   drafts: dict[str, _Draft] = {}
   for view in range(views):
