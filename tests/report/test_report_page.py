@@ -103,7 +103,10 @@ def test_what_comes_from_files_is_escaped(tmp_path, make_study):
     dict(targets=('digits',), methods=('scratch', 'full'), shots=(5,), seeds=(0,), rates=(0.01,)),
     dict(sources=('a', 'b'), targets=('x', 'y'), methods=('scratch', 'full', 'linear'), shots=(1,), seeds=(0, 1), rates=(0.01,)),
     dict(targets=('x',), methods=('full', 'linear'), shots=(1, 2, 3, 4, 5, 6), seeds=(0, 1), rates=(0.01,), baseline='full'),
-    dict(targets=('x',), methods=('full',), shots=(1,), seeds=(0, 1), baseline='not_run')])
+    dict(targets=('x',), methods=('full',), shots=(1,), seeds=(0, 1), baseline='not_run'),
+    dict(targets=('x',), methods=('scratch', 'linear', 'probe'), shots=(0,), seeds=(0, 1), rates=(0.01,)),
+    dict(targets=('x', 'y'), methods=('scratch', 'probe_a', 'probe_b'), shots=(20, 0, 1, 100), seeds=(0, 1), rates=(0.01,)),
+    dict(targets=('x',), methods=('probe_a', 'probe_b', 'probe'), shots=(5, 0), seeds=(0, 1), rates=(0.01,), baseline='probe')])
 def test_small_and_odd_studies_have_a_page_too(tmp_path, options, make_study):
   check(report.write(make_study(tmp_path, **{'diverged': False, **options})))
 
@@ -125,6 +128,38 @@ def test_a_changed_digest_and_a_test_peek_are_not_hidden(tmp_path, make_study):
     path.write_text(json.dumps(result))
   _, text, _ = check(report.write(tmp_path))
   assert 'in 3 of 6 runs' in text and 'CHANGED in: mnist-x-linear-1shot-seed0-lr0.001' in text and 'Beware: 2 runs' in text
+
+
+def test_provenance_says_where_weights_come_from(tmp_path, make_study):
+  make_study(tmp_path, sources=('a', 'b', 'c'), targets=('x',), methods=('full',), shots=(1,), seeds=(0,), rates=(0.01,), diverged=False, baseline='')
+  origin = {'uri': f'https://host/{HOSTILE}', 'sha256': '12' * 32, 'licence': 'Apache-2.0', 'format': 'pth', 'num_tensors': 9, 'left_out': ['optimizer']}
+  loaded = {'provenance': origin, 'names': {'stem/kernel': 'conv.weight'}, 'fresh': ['head/bias', 'head/kernel'],
+            'ignored': ['fc.weight', *(f'layer{i}.num_batches_tracked' for i in range(5))]}
+  for name, result in {'a': loaded, 'b': {'config': {'dataset': 'mnist5k'}, 'test': {'accuracy': 0.987}}}.items():
+    (tmp_path / 'sources' / name).mkdir(parents=True)
+    (tmp_path / 'sources' / name / 'result.json').write_text(json.dumps(result))
+  _, text, _ = check(report.write(tmp_path))
+  for words in (origin['uri'], '12' * 32, 'Apache-2.0', 'pth', '9 in the file, 1 taken over', 'head/bias, head/kernel',
+                '5 × num_batches_tracked, fc.weight, optimizer', 'mnist5k, test accuracy 98.7%'):
+    assert words in text
+  assert 'Source c' not in text
+
+
+def test_all_examples_are_drawn_at_their_number(tmp_path, make_study, monkeypatch):
+  kept = []
+  monkeypatch.setattr(figures, 'render', lambda figure: kept.append(figure) or ('', b''))
+  options = dict(targets=('x',), methods=('scratch', 'probe_a', 'probe_b'), shots=(0, 100, 5), seeds=(0, 1), rates=(0.01,), diverged=False)
+  results = folder.load(make_study(tmp_path, **options))
+  names = [drawing.name for drawing in figures.make(results)]
+  assert names == ['accuracy', 'stages', 'parameters', 'seconds', 'learning']
+  ax = kept[0].axes[0]
+  assert ax.get_xticks().tolist() == [5, 100, 156] and [label.get_text().strip() for label in ax.get_xticklabels()] == ['5', '100', 'all (156)']
+  ax = kept[1].axes[0]
+  assert [label.get_text() for label in ax.get_xticklabels()] == ['a', 'b']
+  assert ax.get_legend_handles_labels()[1] == ['5 per class', '100 per class', 'all (156) per class']
+  figures.make(results._replace(all_shots={}))
+  ax = next(figure for figure in kept[len(names):]).axes[0]
+  assert ax.get_xticks().tolist() == [5, 100, 400] and ax.get_xticklabels()[-1].get_text().strip() == 'all'
 
 
 def test_no_figure_without_what_it_shows(tmp_path, make_study):

@@ -22,6 +22,29 @@ def test_read_has_a_row_a_run_and_the_fields_of_the_contract(study):
   assert (runs['status'] == 'diverged at step 7').sum() == 1
 
 
+def test_read_puts_all_examples_last_and_tells_of_reuse(tmp_path, write_run):
+  for size in (0, 20, 5):
+    write_run(tmp_path, ('mnist', 'digits', 'lp_ft', size, 0, 0.1), 0.9)
+  runs = report.read(tmp_path)
+  assert runs['shots'].tolist() == [5, 20, 0] and runs['num_train'].tolist() == [50, 200, 1560] and runs['num_classes'].tolist() == [10] * 3
+  assert runs['reused_stages'].tolist() == [0] * 3 and runs['reused_steps'].tolist() == [150, 525, 25]  # the first of two phases
+  assert runs['feature_seconds'].tolist() == [0] * 3 and runs['compiled_programs'].tolist() == [2] * 3
+
+
+def test_a_folder_of_an_earlier_version(tmp_path, make_study):
+  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full', 'linear'), shots=(1, 5, 0), seeds=(0, 1), rates=(0.01,), diverged=False)
+  for path in tmp_path.glob('runs/*/result.json'):
+    result = json.loads(path.read_text())
+    for place, name in [(result, 'num_train'), (result, 'num_classes'), (result['cost'], 'feature_seconds'),
+                        (result['cost'], 'compiled_programs'), (result['phases'][0], 'reused_stages')]:
+      del place[name]
+    path.write_text(json.dumps(result))
+  runs = report.read(tmp_path)
+  assert runs[['num_train', 'num_classes', 'feature_seconds', 'compiled_programs', 'reused_stages', 'reused_steps']].isna().all(axis=None)
+  results = folder.load(tmp_path)
+  assert not results.all_shots and not len(numbers.reuse(results)) and 'all examples: of 3 methods' in report.write(tmp_path).read_text()
+
+
 def test_read_sees_frozen_parameters_that_changed_in_an_early_phase(tmp_path, write_run):
   write_run(tmp_path, ('mnist', 'digits', 'lp_ft', 5, 0, 0.1), 0.9)
   path = next(tmp_path.glob('runs/*/result.json'))
@@ -95,6 +118,19 @@ def test_load_wants_study_json_and_keeps_the_order_of_the_config(study, tmp_path
     folder.load(tmp_path)
   (tmp_path / 'study.json').write_text('{"config": {"methods": [{"name": "full"}, "lora"]}}')
   assert folder.load(tmp_path).methods == ['full'] and folder.load(tmp_path).name == tmp_path.name
+
+
+def test_load_knows_the_sources_and_what_all_is(tmp_path, make_study):
+  make_study(tmp_path, sources=('a', 'b'), targets=('x',), methods=('scratch', 'probe_a'), shots=(5, 0), seeds=(0,), rates=(0.1,), diverged=False)
+  (tmp_path / 'sources' / 'a').mkdir(parents=True)
+  path = tmp_path / 'sources' / 'a' / 'result.json'
+  path.write_text('{"provenance": {"uri": "u"}}')
+  results = folder.load(tmp_path)
+  assert results.sources == {'a': {'provenance': {'uri': 'u'}}, 'b': {}}
+  assert results.all_shots == {'x': 156} and results.solved == {'probe_a'}
+  path.write_text('{')
+  with pytest.raises(ValueError, match=r'Cannot read .*sources.a.result\.json'):
+    folder.load(tmp_path)
 
 
 def test_metrics(study):

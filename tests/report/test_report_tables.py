@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from tlx import report
-from tlx.report import findings, folder, formats, numbers, tables
+from tlx.report import findings, folder, formats, layers, numbers, tables
 
 
 @pytest.fixture(scope='module')
@@ -57,8 +57,8 @@ def test_accuracy_is_that_of_the_chosen_runs(results):
 
 def test_differences_pair_by_seed_and_say_what_is_missing(small, results):
   shown = one(tables.make(small), 'differences-mnist-digits').shown
-  assert shown.iloc[0].tolist()[:6] == ['full', 2, '+10.0', '[+10.0, +10.0]', '2', '2/0/0']
-  assert shown.iloc[1].tolist()[:6] == ['full', 8, '+20.0', '–', '1 (1 unpaired)', '1/0/0']
+  assert shown.iloc[0].tolist()[:6] == ['full', '2', '+10.0', '[+10.0, +10.0]', '2', '2/0/0']
+  assert shown.iloc[1].tolist()[:6] == ['full', '8', '+20.0', '–', '1 (1 unpaired)', '1/0/0']
   assert shown.iloc[1].tolist()[6:] == ['–', '–']
   frame = numbers.differences(results, 'scratch')
   digits = frame[frame['target'] == 'digits']
@@ -72,6 +72,92 @@ def test_multipliers_by_hand(small):
   assert frame.loc[2, 'effective_shots'] == pytest.approx(4.0) and frame.loc[2, 'multiplier'] == pytest.approx(2.0)
   assert frame.loc[8, 'bound'] == '>=' and frame.loc[8, 'multiplier'] == 1.0
   assert one(tables.make(small), 'data-mnist-digits').shown.iloc[0].tolist() == ['full', '2.00', '≥ 1.00']
+
+
+@pytest.fixture
+def everything(tmp_path, make_study, write_run):
+  """`small` with all examples, 8 a class, in place of the larger size, and exact probes at both sizes."""
+  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full', 'probe'), shots=(1,), seeds=(9,), rates=(0.01,), diverged=False)
+  for run in (tmp_path / 'runs').iterdir():
+    (run / 'result.json').unlink()
+  for method, shots, score in [('scratch', 2, 0.55), ('scratch', 0, 0.75), ('full', 2, 0.65), ('full', 0, 0.9), ('probe', 2, 0.6), ('probe', 0, 0.7)]:
+    write_run(tmp_path, ('mnist', 'digits', method, shots, 0, 0.003), score, all_shots=8)
+  return folder.load(tmp_path)
+
+
+def test_all_examples_come_last_under_their_number(everything):
+  made = tables.make(everything)
+  assert list(one(made, 'accuracy-mnist-digits').shown.columns) == ['Method', '2', 'all (8)']
+  assert one(made, 'differences-mnist-digits').shown['Shots'].tolist() == ['2', '2', 'all (8)', 'all (8)']
+  assert one(made, 'cost-mnist-digits').title == 'Cost at all (8) per class, mnist → digits'
+  assert numbers.per_class(everything, 0) == 8 and math.isnan(numbers.per_class(everything, 0, 'elsewhere'))
+  unlike = everything._replace(all_shots={'digits': 8.0, 'textures': 4.0})
+  assert [tables.per_class(unlike, 5, 0), tables.per_class(unlike, 0), tables.per_class(unlike, 0, target='textures')] == [
+      '5, all per class', 'all examples', 'all (4) per class']
+  assert findings.sentences(everything)['mnist → digits'][1].startswith('all (8) per class: of 3 methods full is best')
+
+
+def test_effective_data_takes_all_examples_at_their_number(everything):
+  frame = numbers.multipliers(everything, 'scratch').set_index(['method', 'shots'])
+  assert frame.loc[('full', 2), 'effective_shots'] == pytest.approx(4.0) and frame.loc[('full', 0), 'multiplier'] == 1.0
+  assert frame.loc[('probe', 0), 'effective_shots'] == pytest.approx(2 * 4**0.75) and frame.loc[('probe', 0), 'multiplier'] == pytest.approx(4**0.75 / 4)
+  assert not len(numbers.multipliers(everything._replace(all_shots={}), 'scratch'))  # one known size is no curve
+  assert not len(numbers.multipliers(everything._replace(all_shots={'digits': 2.0}), 'scratch'))  # nor are two equal ones
+
+
+def test_what_is_solved_has_penalties_and_no_steps(everything):
+  made = tables.make(everything)
+  rates = one(made, 'rates-mnist-digits')
+  assert rates.title == 'Chosen learning rates and penalties, mnist → digits'
+  assert rates.shown['2'].tolist() == ['0.003', '0.003', 'penalty 0.003']
+  assert one(made, 'speed-mnist-digits').shown['Method'].tolist() == ['scratch', 'full']
+  cost = one(made, 'cost-mnist-digits')
+  assert cost.shown.iloc[2][['Train FLOPs', 'Steps', 'Reused stages', 'Features s', 'Programs']].tolist() == ['–', 'exact', '4 of 5', '0.25', '2']
+  assert set(numbers.curves(everything)['method']) == {'scratch', 'full'}
+
+
+def test_reuse_counts_examples_of_steps_and_of_solutions(everything, write_run):
+  write_run(everything.workdir, ('mnist', 'digits', 'lp_ft', 2, 0, 0.003), 0.6)
+  config = {'methods': {**everything.config['methods'], 'lp_ft': {'phases': [{'batch_size': 32}, {'batch_size': 16}]}}}
+  results = folder.load(everything.workdir)._replace(config=config)
+  row = numbers.reuse(results).iloc[0]
+  # solutions of 20 and 80 examples; of lp_ft 75 steps of at least 16
+  assert row['num_runs'] == 3 and row['passes'] == 20 + 80 + 75 * 16 and row['feature_seconds'] == 0.5
+  assert '3 runs of all sizes and settings read kept activations 1.3k times' in one(tables.make(results), 'cost-mnist-digits').note
+
+
+@pytest.fixture
+def probes(tmp_path, make_study):
+  return folder.load(make_study(tmp_path, targets=('digits',), methods=('probe_b', 'full', 'probe_a', 'probe'), shots=(5, 0), seeds=(0, 1),
+                                rates=(0.001, 0.003), diverged=False))
+
+
+def test_stages_stand_in_the_order_of_the_network(probes):
+  frame = layers.stages(probes)
+  assert frame[frame['shots'] == 0][['stage', 'depth', 'method', 'family']].to_numpy().tolist() == [
+      ['a', 2, 'probe_a', 'probe'], ['b', 3, 'probe_b', 'probe'], ['', 4, 'probe', 'probe']]
+  assert frame.loc[frame['best'], 'stage'].tolist() == ['b', 'b']
+  shown = one(tables.make(probes), 'stages-mnist-digits-probe').shown
+  assert shown[['Head after', 'Stages']].to_numpy().tolist() == [['a', '2'], ['b', '3'], ['last', '4']]
+  assert list(shown.columns[2:]) == ['5', 'all (156)'] and shown['5'].str.endswith(' *').tolist() == [False, True, False]
+  assert findings.sentences(probes)['mnist → digits'][-1] == (
+      'The stage to put the head after, by validation accuracy of probe over 3 stages: b at 5, all (156) per class.')
+
+
+def test_depths_leave_out_networks_that_were_cut(probes):
+  assert set(layers.depths(probes)['method']) == {'full', 'probe'}
+
+
+def test_a_last_stage_that_has_a_name_goes_by_it(probes):
+  runs = probes.runs.copy()
+  runs.loc[runs['method'] == 'probe_b', 'num_stages'] = 6  # b is the last stage; the mean over places and the head follow
+  frame = layers.stages(probes._replace(runs=runs))
+  assert frame[frame['shots'] == 5]['method'].tolist() == ['probe_a', 'probe_b']
+
+
+def test_a_study_where_everything_diverged(probes):
+  runs = probes.runs.assign(val_accuracy=math.nan, val_loss=math.nan, status='diverged at step 1')
+  assert len(tables.make(probes._replace(runs=runs))) > 3 and findings.sentences(probes._replace(runs=runs))
 
 
 def test_speed_by_hand(small):
@@ -115,7 +201,7 @@ def test_diverged_runs_are_listed(results):
 
 
 def test_depths_take_the_method_that_trains_most(results):
-  frame = numbers.depths(results).query('target == "digits" and shots == 1')
+  frame = layers.depths(results).query('target == "digits" and shots == 1')
   assert frame['method'].tolist() == ['full', 'freeze2', 'linear'] and frame['frozen_stages'].tolist() == [0, 2, 4]
   assert frame['best'].tolist() == [False, True, False]
 

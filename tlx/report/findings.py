@@ -3,10 +3,10 @@ import math
 
 import pandas as pd
 
-from tlx.report import numbers
-from tlx.report.folder import Results
+from tlx.report import layers, numbers
+from tlx.report.folder import Results, by_size
 from tlx.report.formats import percent, probability
-from tlx.report.tables import arrow
+from tlx.report.tables import arrow, per_class
 
 
 def progress(results: Results) -> str:
@@ -23,19 +23,20 @@ def sentences(results: Results) -> dict[str, list[str]]:
   means = numbers.means(results)
   if not len(means):
     return {'Nothing yet': ['No chosen run has seen the test set yet: there is nothing to compare.']}
-  against, depths = numbers.differences(results, results.baseline), numbers.depths(results)
+  against, depths, stages = numbers.differences(results, results.baseline), layers.depths(results), layers.stages(results)
   reference = numbers.scratch(results)
   gains = numbers.gains(results, reference)
   found = {}
   for pair in results.pairs:
     part = _of(means, *pair)
-    lines = [_preferred(row, len(part[part['shots'] == row['shots']]), results.baseline, against) for row in _best(part)]
+    lines = [_preferred(results, row, len(part[part['shots'] == row['shots']]), against) for row in _best(part)]
     if results.baseline and len(part) and not len(_of(against, *pair)):
       lines.append(f'No run can be paired with one of the baseline {results.baseline} yet.')
     if reference and len(_of(gains, *pair)):
-      lines.append(_transfer(_of(gains, *pair), reference))
-    if len(_of(depths, *pair)):
-      lines.append(_freezing(_of(depths, *pair)))
+      lines.append(_transfer(results, _of(gains, *pair), reference))
+    if _of(depths, *pair)['best'].any():
+      lines.append(_freezing(results, _of(depths, *pair)))
+    lines += [_stages(results, family) for _, family in _of(stages, *pair).groupby('family', sort=False) if family['best'].any()]
     if lines:
       found[arrow(*pair)] = lines
   return found
@@ -47,13 +48,13 @@ def _of(frame: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
 
 def _best(part: pd.DataFrame) -> list[dict]:
   """For each size the row with the best mean validation accuracy: the test set must not choose, not even here."""
-  ranked = part.sort_values(['shots', 'val_mean'], ascending=[True, False], kind='stable')
+  ranked = part.sort_values(['shots', 'val_mean'], ascending=[True, False], kind='stable', key=by_size)
   return ranked.drop_duplicates('shots').to_dict('records')
 
 
-def _preferred(row: dict, num_methods: int, baseline: str, against: pd.DataFrame) -> str:
+def _preferred(results: Results, row: dict, num_methods: int, against: pd.DataFrame) -> str:
   half = '' if math.isnan(row['low']) else f' ± {percent((row["high"] - row["low"]) / 2)}'
-  place = f'{row["shots"]} per class'
+  baseline, place = results.baseline, per_class(results, row['shots'], target=row['target'])
   score = f'{percent(row["mean"])}{half}% on the test set ({count(row["n"], "seed")})'
   if num_methods == 1:
     return f'{place}: {row["method"]}, the only method tested, has {score}.'
@@ -77,7 +78,7 @@ def _compared(pair: pd.Series, baseline: str) -> str:
   return f'{change}.'
 
 
-def _transfer(gains: pd.DataFrame, reference: str) -> str:
+def _transfer(results: Results, gains: pd.DataFrame, reference: str) -> str:
   """How often the source helped and hurt; negative transfer is an interval wholly below 0 against a random start."""
   sure = gains[gains['low'].notna()]
   place = f'Starting from the source against {reference} (random start)'
@@ -88,16 +89,28 @@ def _transfer(gains: pd.DataFrame, reference: str) -> str:
           f'{len(sure) - len(above) - len(below)} include 0, {len(below)} lose (interval below 0)')
   if not len(below):
     return f'{text}; no negative transfer is shown.'
-  cases = [f'{method} at {", ".join(map(str, rows["shots"]))} ({", ".join(percent(d, True) for d in rows["difference"])} points)'
+  cases = [f'{method} at {_sizes(results, rows)} ({", ".join(percent(d, True) for d in rows["difference"])} points)'
            for method, rows in below.groupby('method', sort=False)]
   return f'{text}. Negative transfer: {"; ".join(cases)}.'
 
 
-def _freezing(part: pd.DataFrame) -> str:
+def _freezing(results: Results, part: pd.DataFrame) -> str:
   best = part[part['best']].drop_duplicates('shots', keep='last')
-  cases = [f'{frozen} of {stages} ({method}) at {", ".join(map(str, rows["shots"]))} per class'
+  cases = [f'{frozen} of {stages} ({method}) at {_sizes(results, rows)}'
            for (frozen, stages, method), rows in best.groupby(['frozen_stages', 'num_stages', 'method'], sort=False)]
   return f'Leading stages to freeze, by validation accuracy: {"; ".join(cases)}.'
+
+
+def _stages(results: Results, part: pd.DataFrame) -> str:
+  """The stage whose output carries most for one family of methods."""
+  best = part[part['best']].drop_duplicates('shots').sort_values('shots', kind='stable', key=by_size)
+  cases = [f'{stage or "the last stage"} at {_sizes(results, rows)}' for stage, rows in best.groupby('stage', sort=False)]
+  return (f'The stage to put the head after, by validation accuracy of {part["family"].iloc[0]} over {part["depth"].nunique()} stages: '
+          f'{"; ".join(cases)}.')
+
+
+def _sizes(results: Results, rows: pd.DataFrame) -> str:
+  return per_class(results, *rows['shots'], target=rows['target'].iloc[0])
 
 
 def count(n: int, noun: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tlx.report import statistics
-from tlx.report.folder import Results, read_metrics
+from tlx.report.folder import Results, in_order, phases_of, read_metrics
 
 CELL = ['source', 'target', 'method', 'shots']
 
@@ -20,6 +20,14 @@ def scratch(results: Results) -> str:
   """The method transfer gain is measured against: the baseline if it starts at random, else the first that does, else ''."""
   random = set(results.runs.loc[results.runs['init'] == 'random', 'method'])
   return results.baseline if results.baseline in random else next((m for m in results.methods if m in random), '')
+
+
+def per_class(results: Results, shots: int, target: str = '') -> float:
+  """The examples of each class that `shots` stands for: for 0, all, their mean number; NaN where it is not known or not one for all targets."""
+  if shots:
+    return float(shots)
+  found = set(results.all_shots.values()) if not target else {results.all_shots.get(target, math.nan)}
+  return found.pop() if len(found) == 1 else math.nan
 
 
 def means(results: Results) -> pd.DataFrame:
@@ -77,20 +85,23 @@ def multipliers(results: Results, reference: str) -> pd.DataFrame:
   runs, rows = tested(results), []
   reference_runs = _references(runs, reference)
   for source, target in results.pairs:
-    sizes = sorted(runs.loc[runs['target'] == target, 'shots'].unique())
-    scores = [reference_runs(source, target, size)['test_accuracy'].mean() for size in sizes]
-    curve = [(size, score) for size, score in zip(sizes, scores) if math.isfinite(score)]
+    curve: list[tuple[float, float]] = []
+    for size in in_order(runs.loc[runs['target'] == target, 'shots']):
+      point = per_class(results, size, target), reference_runs(source, target, size)['test_accuracy'].mean()
+      if np.isfinite(point).all() and (not curve or point[0] > curve[-1][0]):  # all may be as many as the largest size
+        curve.append(point)
     for (_, _, method, shots), group in _groups(runs[(runs['source'] == source) & (runs['target'] == target)], results):
       if method != reference and len(curve) > 1:
         data, bound = statistics.effective_data(group['test_accuracy'].mean(), *zip(*curve))
-        rows.append((source, target, method, shots, data, data / shots, bound))
+        rows.append((source, target, method, shots, data, data / per_class(results, shots, target), bound))
   return pd.DataFrame(rows, columns=[*CELL, 'effective_shots', 'multiplier', 'bound'])
 
 
 def speeds(results: Results, reference: str) -> pd.DataFrame:
   """Per method and shots: median steps and seconds until validation accuracy reaches the last mean value of `reference`.
 
-  A run that never does counts as infinite; `reached` of `n` runs do. Steps are as fine as the evaluations were.
+  A run that never does counts as infinite; `reached` of `n` runs do. Steps are as fine as the evaluations were; methods that are
+  solved exactly take none.
   """
   runs, rows = tested(results), []
   reference_runs = _references(runs, reference)
@@ -99,7 +110,7 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
     others = [lines[i]['val_accuracy'].iloc[-1] for i in reference_runs(source, target, shots)['id'] if i in lines]
     group = group[group['id'].isin(lines.keys())]
     others = [value for value in others if math.isfinite(value)]  # a diverged run has no last value
-    if others and len(group):
+    if others and len(group) and method not in results.solved:
       threshold = float(np.mean(others))
       steps = np.array([statistics.first_reaching(threshold, lines[i]['step'], lines[i]['val_accuracy']) for i in group['id']])
       seconds = steps / group['steps'].to_numpy() * group['train_seconds'].to_numpy()
@@ -109,17 +120,21 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
 
 
 def rates(results: Results) -> pd.DataFrame:
-  """Per method and shots: the chosen learning rate and weight decay, the settings tried, and whether the rate is at their edge."""
+  """Per method and shots: the chosen learning rate and weight decay, the settings tried, and whether the rate is at their edge.
+
+  Of methods that are solved exactly, where the weight decay is the penalty and the rate means nothing, it is the penalty's edge.
+  """
   rows = []
   for cell, group in _groups(results.runs, results):
     chosen = group[group['chosen']]
     if len(chosen):
-      tried = sorted(group['learning_rate'].unique())
+      name = 'weight_decay' if cell[2] in results.solved else 'learning_rate'
+      tried = sorted(group[name].unique())
       settings = len(group[['learning_rate', 'weight_decay']].drop_duplicates())
       rate, decay = chosen[['learning_rate', 'weight_decay']].iloc[0]
-      edge = 'only one tried' if len(tried) == 1 else {tried[0]: 'lowest tried', tried[-1]: 'highest tried'}.get(rate, '')
-      rows.append((*cell, rate, decay, chosen['val_accuracy'].mean(), settings, tried[0], tried[-1], edge))
-  return pd.DataFrame(rows, columns=[*CELL, 'learning_rate', 'weight_decay', 'val_mean', 'settings', 'lowest', 'highest', 'edge'])
+      edge = 'only one tried' if len(tried) == 1 else {tried[0]: 'lowest tried', tried[-1]: 'highest tried'}.get(chosen[name].iloc[0], '')
+      rows.append((*cell, rate, decay, chosen['val_accuracy'].mean(), settings, group['weight_decay'].nunique(), tried[0], tried[-1], edge))
+  return pd.DataFrame(rows, columns=[*CELL, 'learning_rate', 'weight_decay', 'val_mean', 'settings', 'decays', 'lowest', 'highest', 'edge'])
 
 
 def costs(results: Results) -> pd.DataFrame:
@@ -127,8 +142,8 @@ def costs(results: Results) -> pd.DataFrame:
 
   Parameters are counts, `share` a fraction of all parameters, bytes bytes, FLOPs those of the whole training, times seconds.
   """
-  names = ['trainable_params', 'total_params', 'optimizer_bytes', 'train_flops', 'steps', 'train_seconds', 'compile_seconds',
-           'peak_memory_bytes']
+  names = ['trainable_params', 'total_params', 'optimizer_bytes', 'train_flops', 'steps', 'train_seconds', 'feature_seconds',
+           'compile_seconds', 'compiled_programs', 'peak_memory_bytes', 'reused_stages', 'num_stages']
   rows = []
   for cell, group in _groups(results.runs, results):
     mean = group[group['chosen']][names].mean()
@@ -137,23 +152,17 @@ def costs(results: Results) -> pd.DataFrame:
   return pd.DataFrame(rows, columns=[*CELL, *names, 'share', 'search_seconds'])
 
 
-def depths(results: Results) -> pd.DataFrame:
-  """Per source, target, shots and number of frozen stages: test accuracy of the source-initialised method of one phase.
+def reuse(results: Results) -> pd.DataFrame:
+  """Per source and target: the runs that began at kept activations, how often these stood in for a pass of an image, and their seconds.
 
-  Where several methods train from the same stage on, the one that trains the most parameters stands for the depth (so
-  low-rank or bias-only methods do not), ties going to the first in the config. `best` marks each size's best mean
-  validation accuracy. Empty where no size has two depths.
+  `passes` counts the examples of training steps; an exact solution looks at every example once. Where a method's phases differ in
+  batch size the smallest counts, so there are at least so many.
   """
-  runs = results.runs
-  runs = runs[(runs['init'] == 'source') & (runs['num_phases'] == 1)]
-  kinds = runs.groupby(CELL)[['frozen_stages', 'num_stages', 'trainable_params']].max().reset_index()
-  frame = means(results).merge(kinds, on=CELL)
-  frame = frame.sort_values('trainable_params', ascending=False, kind='stable')
-  frame = frame.drop_duplicates(['source', 'target', 'shots', 'frozen_stages'])
-  curves = frame.groupby(['source', 'target', 'shots'])
-  frame = frame[curves['frozen_stages'].transform('nunique') > 1]
-  frame['best'] = frame['val_mean'] == frame.groupby(['source', 'target', 'shots'])['val_mean'].transform('max')
-  return frame.sort_values(['source', 'target', 'shots', 'frozen_stages'], ignore_index=True)
+  runs = results.runs[results.runs['reused_steps'] > 0]
+  batch = {name: min((phase.get('batch_size', 0) for phase in phases_of(results.config, name)), default=0) for name in results.methods}
+  passes = (runs['reused_steps'] * runs['method'].map(batch).astype(float)).mask(runs['method'].isin(results.solved), runs['num_train'])
+  frame = runs.assign(passes=passes).groupby(['source', 'target'], sort=False)
+  return frame.agg(num_runs=('id', 'size'), passes=('passes', 'sum'), feature_seconds=('feature_seconds', 'sum')).reset_index()
 
 
 def across_targets(results: Results, reference: str) -> pd.DataFrame:
@@ -166,7 +175,7 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
     targets = [target for s, target in results.pairs if s == source]
     scores = {key: group.pivot(index='seed', columns='target', values='test_accuracy').reindex(columns=targets).dropna()
               for key, group in runs[runs['source'] == source].groupby(['method', 'shots'])}
-    for shots in sorted(runs['shots'].unique()):
+    for shots in in_order(runs['shots']):
       for method in results.methods:
         table, other = scores.get((method, shots)), scores.get((reference, shots))
         if len(targets) > 1 and table is not None and len(table):
@@ -179,8 +188,12 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
 
 
 def curves(results: Results) -> pd.DataFrame:
-  """Per source, target, method, shots and step: mean validation accuracy of the chosen runs with its Student-t interval."""
+  """Per source, target, method, shots and step: mean validation accuracy of the chosen runs with its Student-t interval.
+
+  Methods that are solved exactly have no curve.
+  """
   runs = tested(results)
+  runs = runs[~runs['method'].isin(results.solved)]
   lines = read_metrics(results.workdir, runs['id']).merge(runs[['id', *CELL]], on='id')
   lines = lines[np.isfinite(lines['val_accuracy'])]
   rows = [(*key, *statistics.mean_interval(values)) for key, values in lines.groupby([*CELL, 'step'])['val_accuracy']]
@@ -191,7 +204,7 @@ def _groups(runs: pd.DataFrame, results: Results) -> list:
   """[(cell, its runs)] in the order of the config: pairs, then methods, then sizes."""
   order = {pair: i for i, pair in enumerate(results.pairs)}
   rank = {method: i for i, method in enumerate(results.methods)}
-  return sorted(runs.groupby(CELL), key=lambda item: (order[item[0][:2]], rank[item[0][2]], item[0][3]))
+  return sorted(runs.groupby(CELL), key=lambda item: (order[item[0][:2]], rank[item[0][2]], item[0][3] or math.inf))
 
 
 def _by_seed(runs: pd.DataFrame) -> dict[int, float]:

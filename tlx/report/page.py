@@ -1,13 +1,16 @@
 """report.html: one file that opens anywhere, prints, and loads nothing."""
+import collections
 import functools
 import html
 import json
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from tlx.report import figures, findings, formats, numbers, tables
-from tlx.report.figures import Drawing
+from tlx.report.drawing import INK, Drawing, save
 from tlx.report.folder import Results, load
 from tlx.report.formats import Table
 
@@ -21,7 +24,7 @@ def write(workdir):
   results = load(workdir)
   made, drawn = tables.make(results), figures.make(results)
   formats.save(made, results.workdir / 'tables')
-  figures.save(drawn, results.workdir / 'figures')
+  save(drawn, results.workdir / 'figures')
   path = results.workdir / 'report.html'
   path.write_text(render(results, made, drawn), encoding='utf-8')
   return path
@@ -32,6 +35,7 @@ _SECTIONS = (
     ('Accuracy', ('accuracy',), ('accuracy', 'across_targets')),
     ('Against the baseline', ('targets',), ('differences', 'data', 'speed')),
     ('How deep to freeze', ('freezing',), ()),
+    ('Which stage carries most', ('stages',), ('stages',)),
     ('Cost', ('parameters', 'seconds'), ('cost',)),
     ('Training', ('learning',), ('rates', 'diverged')))
 
@@ -79,6 +83,8 @@ def _definitions(results: Results) -> list[str]:
       ('The test set chose nothing: only chosen runs were tested, once.' if not test_seen else
        f'Beware: {test_seen} runs that were not chosen have test results too.')
       + ' Sentences that name a best method, and the best depth to freeze, go by validation accuracy.']
+  if 0 in set(runs['shots']):
+    lines.append('“all” is every training example, with the mean number of a class in brackets; on axes and in interpolation it stands at that number.')
   stopped = int((numbers.tested(results)['status'] != 'ok').sum())
   if stopped:
     lines.append(f'{findings.count(stopped, "chosen run")} diverged and counts with the test accuracy of the state it stopped in.')
@@ -100,11 +106,32 @@ def _provenance(results: Results) -> str:
     proof += f' CHANGED in: {", ".join(failed)}.'
   rows = [('Devices', ', '.join(map(str, results.devices)) or 'not recorded')]
   rows += [(f'Version of {name}', str(version)) for name, version in results.versions.items()]
-  rows += [(f'{kind} {name}', _digests(group)) for kind, key in (('source', 'source_sha256'), ('target', 'data_sha256'))
+  rows += [(f'SHA-256 of the {kind} {name}', _digests(group)) for kind, key in (('source', 'source_sha256'), ('target', 'data_sha256'))
            for name, group in runs.groupby(kind)[key]]
+  rows += [(f'Source {name}: {what}', value) for name, source in results.sources.items() for what, value in _origin(source)]
   shown = pd.DataFrame(rows, columns=['What', 'Value'])
-  return f'<p>{_escape(proof)}</p>' + formats.as_html(Table('provenance', 'Where it came from (SHA-256 of sources and data)', shown, shown)).replace(
+  return f'<p>{_escape(proof)}</p>' + formats.as_html(Table('provenance', 'Where it came from', shown, shown)).replace(
       '<div class="table">', '<div class="table words">')
+
+
+def _origin(source: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """Where a source's weights come from and how much of them is used: [(what, value)]; nothing for what its file does not say."""
+  origin, config = source.get('provenance') or {}, source.get('config') or {}
+  if not origin:
+    return [('trained by the study on', f'{config.get("dataset")}, test accuracy {formats.percent(source["test"]["accuracy"])}%')] if source.get('test') else []
+  rows = [('weights', origin.get('uri')), ('SHA-256 of the file', origin.get('sha256')), ('licence', origin.get('licence') or 'not stated'),
+          ('format', origin.get('format')), ('tensors', f'{origin.get("num_tensors")} in the file, {len(source.get("names") or {})} taken over'),
+          ('newly initialised', _names(source.get('fresh') or [])),
+          ('left out', _names([*(source.get('ignored') or []), *(origin.get('left_out') or [])]))]
+  return [(what, str(value)) for what, value in rows if value]
+
+
+def _names(names: Sequence[str]) -> str:
+  """The names, those that many layers have in common as one: '49 × num_batches_tracked, _fc.weight'."""
+  last = collections.Counter(re.split('[./]', name)[-1] for name in names)
+  many = {name: count for name, count in last.items() if count > 3}
+  single = [name for name in names if re.split('[./]', name)[-1] not in many]
+  return ', '.join([*(f'{count} × {name}' for name, count in many.items()), *single]) or 'none'
 
 
 def _digests(values: pd.Series) -> str:
@@ -114,7 +141,7 @@ def _digests(values: pd.Series) -> str:
 
 def _figure(drawing: Drawing) -> str:
   """The SVG in the page: ids made its own, ink in the colour of the text, as wide as the page at most."""
-  svg = drawing.svg[drawing.svg.index('<svg'):].replace(figures.INK, 'currentColor')
+  svg = drawing.svg[drawing.svg.index('<svg'):].replace(INK, 'currentColor')
   own = functools.partial(re.sub, string=svg)
   svg = own(r'(\bid="|url\(#|href="#)', lambda match: f'{match[1]}{drawing.name}-')
   svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")

@@ -59,8 +59,8 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   workdir = epath.Path(workdir)
   with store.locked(workdir), _signals() as interrupted:
     store.begin(workdir, study, cohorts)
-    cells = [cell for cohort in cohorts for cell in cohort.cells]
-    reporter = progress.Reporter(sum(_steps(study, cell.method) for cell in cells), len(cells), meshes.is_first())
+    parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), _steps(study, cohort.cells[0].method)) for cohort in cohorts]
+    reporter = progress.Reporter(parts, meshes.is_first())
     lab = Lab(study, workdir, reporter, interrupted)
     try:
       for source, target in itertools.product(study['sources'].values(), study['targets'].values()):
@@ -105,7 +105,7 @@ def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrai
     of_method = list(group)
     cells = [cell for cohort in of_method for cell in cohort.cells]
     if all(store.done(lab.workdir, [plan.cell_id(cell) for cell in cells])):
-      lab.reporter.skip(len(cells), _steps(lab.study, name) * len(cells))
+      lab.reporter.skip(len(of_method))
       continue
     pair = pair or Pair(lab.study, source, target, lab.workdir, lab.reporter.line)
     begin = pretrained if lab.study['methods'][name]['init'] == 'source' else Source(None, '')
@@ -115,25 +115,26 @@ def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrai
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
   """One method from one source to one target: train, choose by validation, test the chosen, write."""
   name = cohorts[0].cells[0].method
-  steps = _steps(lab.study, name)
   trained: list[Trained] = []
   for cohort in cohorts:
+    lab.reporter.begin()
     before = pair.seconds
     job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
     job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
                        examples=[pair.examples(cell) for cell in cohort.cells])
     folder = lab.workdir / 'cohorts' / cohort.id / 'checkpoints'
-    say = lambda steps, rate, cohort=cohort: lab.reporter.say(cohort.id, steps * len(cohort.cells), rate)
+    say = lambda steps, rate, cohort=cohort: lab.reporter.say(cohort.id, steps, rate)
     fitted = fit.fit(job, folder, lab.study['checkpoint_seconds'], say, lab.interrupted)
     trained.append(Trained(cohort, job, fitted, pair.seconds - before))
-    lab.reporter.finish(len(cohort.cells), steps * len(cohort.cells))
+    lab.reporter.finish()
   chosen = _choose({cell: _outcome(t.job, t.fitted, row) for t in trained for row, cell in enumerate(t.cohort.cells)})
-  test = pair.arrays('test', source.variables, name)
   for t in trained:
     done = store.done(lab.workdir, [plan.cell_id(cell) for cell in t.cohort.cells])
-    for row, cell in enumerate(t.cohort.cells):
+    rows = [row for row, cell in enumerate(t.cohort.cells) if cell in chosen and not done[row]]
+    tested = dict(zip(rows, fit.predict(t.job, t.fitted, rows, pair.arrays('test', source.variables, name)) if rows else ()))
+    for row in range(len(t.cohort.cells)):
       if not done[row]:
-        _write(lab, t, row, source, pair.data, test if cell in chosen else None)
+        _write(lab, t, row, source, pair.data, tested.get(row))
 
 
 def _source(lab: Lab, name: str) -> Source:
@@ -185,7 +186,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   outcome = _outcome(job, fitted, 0)
   if outcome['status'] != 'ok':
     raise ValueError(f'config.sources.{name}: its training {outcome["status"]}. Lower its train.learning_rate.')
-  test, _ = fit.predict(job, fitted, 0, _images(data.test))
+  (test, _), = fit.predict(job, fitted, (0,), _images(data.test))
   result = {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config, 'history': _history(fitted, 0)}
   meshes.on_first(lambda: checkpoint.write_json(folder / 'result.json', result))
   lab.reporter.line(f'Source {name}: test accuracy {test["accuracy"]:.3f} on {config["dataset"]}.')
@@ -267,8 +268,8 @@ def _choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
 
 
 def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.Dataset,
-           test_data: Callable[[Any], feed.Arrays] | None) -> None:
-  """One run's folder; the chosen runs see the test set here, once."""
+           tested: tuple[dict[str, float], np.ndarray] | None) -> None:
+  """One run's folder; `tested` are the metrics and logits of a chosen run on the test set."""
   cohort, job, fitted, feature_seconds = trained
   cell, run_id, num_runs = cohort.cells[row], plan.cell_id(cohort.cells[row]), len(cohort.cells)
   config = {'cell': cell._asdict(), 'source': lab.study['sources'][cell.source], 'target': lab.study['targets'][cell.target],
@@ -276,10 +277,8 @@ def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.
   sizes = dict(plan.sizes(plan.shapes_of(config['source'], job.network)))
   groups = [dict(phase.phase.labels) for phase in job.phases]
   trainable = [sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups]
-  predictions, test = None, None
-  if test_data:
-    test, logits = fit.predict(job, fitted, row, test_data)
-    predictions = {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': logits}
+  test, logits = tested or (None, None)
+  predictions = {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': logits} if tested else None
   stages, found = job.network.stages, fitted.progress
   phases = [{'steps': phase.num_steps, 'trainable_params': count, 'reused_stages': phase.phase.start,
              'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
