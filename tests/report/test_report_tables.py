@@ -144,6 +144,11 @@ def test_stages_stand_in_the_order_of_the_network(probes):
       'The stage to put the head after, by validation accuracy of probe over 3 stages: b at 5, all (156) per class.')
 
 
+def test_an_exact_solution_of_all_examples_has_no_chance_to_speak_of(probes, results):
+  words = 'the same for every seed'
+  assert words in one(tables.make(probes), 'accuracy-mnist-digits').note and words not in one(tables.make(results), 'accuracy-mnist-digits').note
+
+
 def test_depths_leave_out_networks_that_were_cut(probes):
   assert set(layers.depths(probes)['method']) == {'full', 'probe'}
 

@@ -185,11 +185,13 @@ def _by_size(results: Results, frame: pd.DataFrame, xlabel: str, ylabel: str, dr
   """Small multiples: a row per source and target, a column per size (the spread of four where there are more)."""
   sizes = _spread(frame['shots'])
   pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
+  names = [(arrow(*pair), per_class(results, shots, target=pair[1])) for pair in pairs for shots in sizes]
+  comma = ',\n' if max(len(pair + shots) for pair, shots in names) > 34 else ', '
   figure, axes = panels(len(pairs) * len(sizes), len(sizes), width=2.6, height=2.3)
-  for ax, (pair, shots) in zip(axes, itertools.product(pairs, sizes)):
+  for ax, name, (pair, shots) in zip(axes, names, itertools.product(pairs, sizes)):
     part = _of(frame, *pair)
     draw(ax, part[part['shots'] == shots])
-    ax.set_title(f'{arrow(*pair)}, {per_class(results, shots, target=pair[1])}')
+    ax.set_title(comma.join(name))
     if pair == pairs[-1]:
       ax.set_xlabel(xlabel)
   label_rows(axes, ylabel)

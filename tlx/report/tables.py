@@ -39,6 +39,8 @@ def accuracy(results: Results) -> list[Table]:
   for source, target, part in _by_pair(frame, results):
     shown = _wide(part, results, lambda row: _mean(row, most))
     note = f'Mean ± half-width of the 95% Student-t interval over {most} seeds; n where fewer.' if most > 1 else 'One seed: no interval.'
+    if ((part['shots'] == 0) & part['method'].isin(results.solved) & (part['n'] > 1)).any():
+      note += ' An exact solution of all examples is the same for every seed: its ± 0.0 says nothing about chance.'
     title = f'Test accuracy in %, {arrow(source, target)}, by examples per class'
     made.append(Table(slug('accuracy', source, target), title, shown, part, note))
   return made
