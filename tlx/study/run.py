@@ -129,9 +129,11 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
     lab.reporter.finish()
   chosen = _choose({cell: _outcome(t.job, t.fitted, row) for t in trained for row, cell in enumerate(t.cohort.cells)})
   for t in trained:
+    before = pair.seconds
     done = store.done(lab.workdir, [plan.cell_id(cell) for cell in t.cohort.cells])
     rows = [row for row, cell in enumerate(t.cohort.cells) if cell in chosen and not done[row]]
     tested = dict(zip(rows, fit.predict(t.job, t.fitted, rows, pair.arrays('test', source.variables, name)) if rows else ()))
+    t = t._replace(feature_seconds=t.feature_seconds + pair.seconds - before)
     for row in range(len(t.cohort.cells)):
       if not done[row]:
         _write(lab, t, row, source, pair.data, tested.get(row))
