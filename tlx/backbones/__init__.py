@@ -37,6 +37,15 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
         stats[name] = variables['batch_stats']
     return Variables(params, stats)
 
+  @functools.cache
+  def run(module: nn.Module, train: bool, frozen: frozenset[str]) -> Callable:
+    """A stage as a function (collections, x, rngs) -> (x, updates); equal modules are one function, which is traced once."""
+    def stage(collections: PyTree, x: PyTree, rngs: PyTree) -> tuple[PyTree, PyTree]:
+      with nn.intercept_methods(_freeze_norms(frozen)):
+        return module.apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
+
+    return jax.jit(stage)
+
   def apply(variables: Variables, x: PyTree, *, train: bool, key: Array | None = None, start: int | None = None,
             stop: int | None = None, frozen_norms: frozenset[str] = frozenset()) -> tuple[PyTree, PyTree]:
     stats = dict(variables.stats)
@@ -46,8 +55,8 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
       if name in stats:
         collections['batch_stats'] = stats[name]
       rngs = {'dropout': jax.random.fold_in(key, i)} if train and key is not None else None
-      with nn.intercept_methods(_freeze_norms(name, frozen_norms)):
-        x, updates = modules[name].apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
+      frozen = frozenset(norm.removeprefix(f'{name}/') for norm in frozen_norms if norm.startswith(f'{name}/'))
+      x, updates = run(modules[name], train, frozen)(collections, x, rngs)
       if name in stats and train:
         stats[name] = updates['batch_stats']
     return x, stats
@@ -84,11 +93,11 @@ def head_after(network: Network, stage: str, num_classes: int) -> Network:
   return Network((*network.stages[:length], *end.stages), init, apply)
 
 
-def _freeze_norms(stage: str, frozen_norms: frozenset[str]) -> Callable:
-  """An interceptor that sends the named norm layers of a stage to their stored statistics."""
+def _freeze_norms(frozen: frozenset[str]) -> Callable:
+  """An interceptor that sends the norm layers of these names in a stage to their stored statistics."""
   def intercept(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
     module = context.module
-    if isinstance(module, nn.BatchNorm) and '/'.join((stage, *module.path)) in frozen_norms:
+    if isinstance(module, nn.BatchNorm) and '/'.join(module.path) in frozen:
       kwargs = dict(kwargs, use_running_average=True)
     return call(*args, **kwargs)
   return intercept
