@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import NameMap, _names, chain
+from tlx.backbones._attention import attend, gelu
 from tlx.backbones._layers import Conv, Head, choose, compute_dtype, resolve, sizes
+from tlx.backbones._norms import LayerNorm
 from tlx.types import Array, Network
 
 
@@ -113,8 +115,10 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    x = x + self._scaled(Attention(self.o, name='attention')(layer_norm(self.o, 'norm1')(x)), 'layer_scale1')
-    return x + self._scaled(Mlp(self.o, name='mlp')(layer_norm(self.o, 'norm2')(x)), 'layer_scale2')
+    shape, x = x.shape, x.reshape(-1, x.shape[-1])  # rows: see _attention.py
+    x = x + self._scaled(Attention(self.o, name='attention')(layer_norm(self.o, 'norm1')(x), shape), 'layer_scale1')
+    x = x + self._scaled(Mlp(self.o, name='mlp')(layer_norm(self.o, 'norm2')(x)), 'layer_scale2')
+    return x.reshape(shape)
 
   def _scaled(self, x: Array, name: str) -> Array:
     if self.o.layer_scale is None:
@@ -124,17 +128,15 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention; the softmax is in float32."""
+  """Multi-head self-attention of rows [B T, D], which are tokens of the given shape [B, T, D]; the softmax is in float32."""
   o: Options
 
   @nn.compact
-  def __call__(self, x: Array) -> Array:
+  def __call__(self, x: Array, shape: tuple[int, ...]) -> Array:
     query, key, value = (
-        dense(self.o, self.o.dim, name, self.o.qkv_bias)(x).reshape(*x.shape[:2], self.o.heads, -1).transpose(0, 2, 1, 3)
+        dense(self.o, self.o.dim, name, self.o.qkv_bias)(x).reshape(*shape[:2], self.o.heads, -1).transpose(0, 2, 1, 3)
         for name in ('query', 'key', 'value'))  # [B, heads, T, d]
-    logits = (query * query.shape[-1] ** -0.5) @ key.swapaxes(2, 3)
-    weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(x.dtype)
-    return dense(self.o, self.o.dim, 'out')((weights @ value).transpose(0, 2, 1, 3).reshape(x.shape))
+    return dense(self.o, self.o.dim, 'out')(attend(query, key, value, None).transpose(0, 2, 1, 3).reshape(x.shape))
 
 
 class Mlp(nn.Module):
@@ -143,8 +145,8 @@ class Mlp(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    y = nn.gelu(dense(self.o, int(self.o.dim * self.o.mlp_ratio), 'up')(x), approximate=self.o.gelu == 'tanh')
-    return dense(self.o, self.o.dim, 'down')(y)
+    y = dense(self.o, int(self.o.dim * self.o.mlp_ratio), 'up')(x)
+    return dense(self.o, self.o.dim, 'down')(nn.gelu(y) if self.o.gelu == 'tanh' else gelu(y))
 
 
 class Norm(nn.Module):
@@ -174,7 +176,7 @@ def dense(o: Options, width: int, name: str, bias: bool = True) -> nn.Module:
 
 def layer_norm(o: Options, name: str) -> nn.Module:
   """A layer norm whose statistics are float32."""
-  return nn.LayerNorm(o.norm_eps, compute_dtype(o.dtype), use_fast_variance=False, name=name)
+  return LayerNorm(o.norm_eps, compute_dtype(o.dtype), name=name)
 
 
 # What the pieces of a network are called in a file, and where block i's pieces stand; one dict a layout.
