@@ -134,12 +134,21 @@ def _depthwise_backward(stride: int, pads: Pads, saved: tuple[Array, Array], out
   image_gradient = _depthwise(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
   padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
-  def place_gradient(place: Array) -> Array:
-    tap = jax.lax.dynamic_slice(padded, (0, *place, 0), (x.shape[0], *seen, x.shape[3]))[:, ::stride, ::stride]
-    return (tap * output).sum((0, 1, 2), dtype=jnp.float32).astype(kernel.dtype)
+  rows = max(n for n in range(1, output.shape[1] + 1) if output.shape[1] % n == 0 and n * height * width <= max(50, height * width))
 
-  places = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing='ij'), axis=-1).reshape(-1, 2)
-  return image_gradient, jax.lax.map(place_gradient, places).reshape(kernel.shape)
+  def add(sums: list[Array], block: Array) -> tuple[list[Array], None]:
+    image, first = block // (output.shape[1] // rows), block % (output.shape[1] // rows) * rows
+    for i in range(height):
+      for j in range(width):
+        for y in range(rows):
+          seen_row = jax.lax.dynamic_slice(padded, (image, (first + y) * stride + i, j, 0), (1, 1, seen[1], x.shape[3]))[:, :, ::stride]
+          row = jax.lax.dynamic_slice(output, (image, first + y, 0, 0), (1, 1, *output.shape[2:]))
+          sums[i * width + j] += (seen_row * row).astype(jnp.float32)
+    return sums, None
+
+  zeros = [jnp.zeros((1, 1, *output.shape[2:]), jnp.float32)] * (height * width)
+  sums, _ = jax.lax.scan(add, zeros, jnp.arange(output.shape[0] * output.shape[1] // rows))
+  return image_gradient, jnp.stack([one.sum((0, 1, 2)) for one in sums]).reshape(kernel.shape).astype(kernel.dtype)
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
@@ -203,12 +212,3 @@ class Average(nn.Module):
       weight = (x['mask'] != 0).astype(jnp.float32)[..., None]
       return (x['hidden'] * weight).sum(1, dtype=jnp.float32) / jnp.maximum(weight.sum(1), 1.0)
     return x.mean(tuple(range(1, x.ndim - 1)), dtype=jnp.float32)
-
-
-def batch_norm(x: Array, train: bool, name: str, epsilon: float = 1e-5, momentum: float = 0.9) -> Array:
-  """x through an nn.BatchNorm with statistics in float32; PyTorch's momentum m is 1 - m here.
-
-  The running variance takes the batch's biased variance in, where PyTorch takes the unbiased one.
-  """
-  norm = nn.BatchNorm(momentum=momentum, epsilon=epsilon, dtype=x.dtype, use_fast_variance=False, name=name)
-  return norm(x, use_running_average=not train)

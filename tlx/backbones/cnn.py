@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import chain
-from tlx.backbones._layers import Conv, Head, batch_norm, choose, compute_dtype, he_normal, resolve, sizes
+from tlx.backbones._layers import Conv, Head, choose, compute_dtype, he_normal, resolve, sizes
+from tlx.backbones._norms import batch_norm
 from tlx.types import Array, Network
 
 

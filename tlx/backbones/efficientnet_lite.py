@@ -7,7 +7,8 @@ import flax.linen as nn
 import numpy as np
 
 from tlx.backbones import NameMap, _names, chain
-from tlx.backbones._layers import Conv, Head, Pool, batch_norm, compute_dtype, resolve
+from tlx.backbones._layers import Conv, Head, Pool, compute_dtype, resolve
+from tlx.backbones._norms import RELU6, batch_norm
 from tlx.types import Array, Network
 
 
@@ -90,7 +91,7 @@ class ConvNorm(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     dtype = compute_dtype(self.o.dtype)
     x = Conv(self.channels, self.width, self.stride, 'SAME', dtype=dtype, name='conv')(x)
-    return nn.relu6(batch_norm(x, train, 'norm', EPSILON, MOMENTUM))
+    return batch_norm(x, train, 'norm', EPSILON, MOMENTUM, RELU6)
 
 
 class Block(nn.Module):
@@ -104,9 +105,9 @@ class Block(nn.Module):
     y, width = x, block.inputs * block.expansion
     if block.expansion > 1:
       y = Conv(width, 1, dtype=dtype, name='expand')(y)
-      y = nn.relu6(batch_norm(y, train, 'norm_expand', EPSILON, MOMENTUM))
+      y = batch_norm(y, train, 'norm_expand', EPSILON, MOMENTUM, RELU6)
     y = Conv(width, block.kernel, block.stride, 'SAME', depthwise=True, dtype=dtype, name='filter')(y)
-    y = nn.relu6(batch_norm(y, train, 'norm_filter', EPSILON, MOMENTUM))
+    y = batch_norm(y, train, 'norm_filter', EPSILON, MOMENTUM, RELU6)
     y = Conv(block.channels, 1, dtype=dtype, name='project')(y)
     y = batch_norm(y, train, 'norm_project', EPSILON, MOMENTUM)
     return x + y if block.stride == 1 and block.inputs == block.channels else y

@@ -6,7 +6,8 @@ import flax.linen as nn
 import numpy as np
 
 from tlx.backbones import NameMap, _names, chain
-from tlx.backbones._layers import Conv, Head, Pool, batch_norm, choose, compute_dtype, max_pool, resolve, sizes
+from tlx.backbones._layers import Conv, Head, Pool, choose, compute_dtype, max_pool, resolve, sizes
+from tlx.backbones._norms import RELU, batch_norm
 from tlx.types import Array, Network
 
 
@@ -63,7 +64,7 @@ class Stem(nn.Module):
   def __call__(self, x: Array, train: bool) -> Array:
     dtype = compute_dtype(self.o.dtype)
     x = Conv(self.o.stem_channels, 7, 2, 3, dtype=dtype, name='conv')(x)
-    return max_pool(nn.relu(batch_norm(x, train, 'norm')), 3, 2, 1)
+    return max_pool(batch_norm(x, train, 'norm', bounds=RELU), 3, 2, 1)
 
 
 class Block(nn.Module):
@@ -80,8 +81,7 @@ class Block(nn.Module):
     y = x
     for i, (channels, width, stride) in enumerate(layers, 1):
       y = Conv(channels, width, stride, width // 2, dtype=dtype, name=f'conv{i}')(y)
-      y = batch_norm(y, train, f'norm{i}')
-      y = nn.relu(y) if i < len(layers) else y
+      y = batch_norm(y, train, f'norm{i}', bounds=RELU if i < len(layers) else None)
     if self.first and (self.stride > 1 or x.shape[-1] != y.shape[-1]):
       x = Conv(y.shape[-1], 1, self.stride, dtype=dtype, name='conv_skip')(x)
       x = batch_norm(x, train, 'norm_skip')
