@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import _layers
+from tlx.backbones._attention import attend
 from tlx.types import Array, Network, PyTree, Variables
 
 INIT = nn.initializers.normal(0.02)
@@ -115,13 +116,13 @@ class Attention(nn.Module):
   dtype: str
 
   @nn.compact
-  def __call__(self, hidden: Array, x: Mapping[str, Any]) -> tuple[Array, dict[str, Any]]:
-    """(the mixed tokens [B, T, D], what changes in the activation x)."""
-    batch, num_tokens, dim = hidden.shape
+  def __call__(self, rows: Array, x: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[Array, dict[str, Any]]:
+    """(the mixed tokens as rows [B T, D], what changes in the activation x) of rows that are tokens of `shape` [B, T, D]."""
+    batch, num_tokens, dim = shape
 
     def project(name: str, heads: int) -> Array:
       dense = nn.Dense(heads * self.head_dim, self.qkv_bias, self.dtype, kernel_init=INIT, name=name)
-      return dense(hidden).reshape(batch, num_tokens, heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, H, T, d]
+      return dense(rows).reshape(batch, num_tokens, heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, H, T, d]
 
     query, key, value = project('query', self.heads), project('key', self.kv_heads), project('value', self.kv_heads)
     if self.rope_theta is not None:
@@ -129,13 +130,11 @@ class Attention(nn.Module):
       query, key = rotate(query, position, self.rope_theta), rotate(key, position, self.rope_theta)
     key, value, changes = remember(x, key, value)
 
-    query = query.reshape(batch, self.kv_heads, -1, num_tokens, self.head_dim)  # [B, K, G, T, d]
-    scores = jnp.einsum('bkgtd,bksd->bkgts', query, key, preferred_element_type=jnp.float32) * self.head_dim ** -0.5
-    allowed = visible(x, num_tokens, self.causal)[:, None, None]
-    # A finite floor: the queries of padding may see nothing, and must not turn into NaN.
-    weights = jax.nn.softmax(jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)).astype(value.dtype)
-    mixed = jnp.einsum('bkgts,bksd->bkgtd', weights, value)
-    mixed = mixed.reshape(batch, self.heads, num_tokens, self.head_dim).transpose(0, 2, 1, 3).reshape(batch, num_tokens, -1)
+    groups = self.heads // self.kv_heads
+    query = query.reshape(batch, self.kv_heads, groups * num_tokens, self.head_dim)
+    allowed = visible(x, num_tokens, self.causal)[:, None]  # [B, 1, T or 1, S]
+    mixed = attend(query, key, value, jnp.tile(allowed, (1, 1, groups, 1)) if self.causal else allowed)
+    mixed = mixed.reshape(batch, self.heads, num_tokens, self.head_dim).transpose(0, 2, 1, 3).reshape(len(rows), -1)
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
 
 

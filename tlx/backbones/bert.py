@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import NameMap, _names, _text, chain
+from tlx.backbones._attention import gelu
 from tlx.backbones._layers import Head, choose
+from tlx.backbones._norms import LayerNorm
 from tlx.types import Array, Network, PyTree
 
 
@@ -87,11 +89,12 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
-    o, hidden = self.o, x['hidden']
+    o, shape = self.o, x['hidden'].shape
+    rows = x['hidden'].reshape(-1, shape[-1])  # see _attention.py
     attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, False, True, True, None, o.dtype, name='attention')
-    hidden = layer_norm(o, 'norm1')(hidden + attention(hidden, x)[0])
-    hidden = layer_norm(o, 'norm2')(hidden + MLP(o, name='mlp')(hidden))
-    return {**x, 'hidden': hidden}
+    rows = layer_norm(o, 'norm1')(rows + attention(rows, x, shape)[0])
+    rows = layer_norm(o, 'norm2')(rows + MLP(o, name='mlp')(rows))
+    return {**x, 'hidden': rows.reshape(shape)}
 
 
 class MLP(nn.Module):
@@ -101,7 +104,7 @@ class MLP(nn.Module):
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
     up = nn.Dense(self.o.mlp_dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
-    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(nn.gelu(up, approximate=False))
+    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(gelu(up))
 
 
 class Pool(nn.Module):
@@ -128,7 +131,7 @@ class Pooled(nn.Module):
 
 def layer_norm(o: Options, name: str) -> nn.Module:
   """A layer norm whose statistics are float32."""
-  return nn.LayerNorm(o.norm_eps, o.dtype, use_fast_variance=False, name=name)
+  return LayerNorm(o.norm_eps, o.dtype, name=name)
 
 
 def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_classes: int | None = None,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import NameMap, _names, _text, chain
+from tlx.backbones._norms import LayerNorm
 from tlx.types import Array, Network, PyTree
 
 
@@ -78,12 +79,13 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
-    o, hidden = self.o, x['hidden']
+    o, shape = self.o, x['hidden'].shape
+    rows = x['hidden'].reshape(-1, shape[-1])  # see _attention.py
     attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, True, True, True, None, o.dtype, name='attention')
-    mixed, changes = attention(layer_norm(o, 'norm1')(hidden), x)
-    hidden = hidden + mixed
-    hidden = hidden + MLP(o, name='mlp')(layer_norm(o, 'norm2')(hidden))
-    return {**x, **changes, 'hidden': hidden}
+    mixed, changes = attention(layer_norm(o, 'norm1')(rows), x, shape)
+    rows = rows + mixed
+    rows = rows + MLP(o, name='mlp')(layer_norm(o, 'norm2')(rows))
+    return {**x, **changes, 'hidden': rows.reshape(shape)}
 
 
 class MLP(nn.Module):
@@ -107,7 +109,7 @@ class Norm(nn.Module):
 
 def layer_norm(o: Options, name: str) -> nn.Module:
   """A layer norm whose statistics are float32."""
-  return nn.LayerNorm(o.norm_eps, o.dtype, use_fast_variance=False, name=name)
+  return LayerNorm(o.norm_eps, o.dtype, name=name)
 
 
 def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_classes: int | None = None,

@@ -92,13 +92,14 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
-    o, hidden = self.o, x['hidden']
+    o, shape = self.o, x['hidden'].shape
+    rows = x['hidden'].reshape(-1, shape[-1])  # see _attention.py
     attention = _text.Attention(o.heads, o.kv_heads, head_dim(o), True, o.qkv_bias, False, o.rope_theta, o.dtype,
                                 name='attention')
-    mixed, changes = attention(rms_norm(o, 'norm1')(hidden), x)
-    hidden = hidden + mixed
-    hidden = hidden + MLP(o, name='mlp')(rms_norm(o, 'norm2')(hidden))
-    return {**x, **changes, 'hidden': hidden}
+    mixed, changes = attention(rms_norm(o, 'norm1')(rows), x, shape)
+    rows = rows + mixed
+    rows = rows + MLP(o, name='mlp')(rms_norm(o, 'norm2')(rows))
+    return {**x, **changes, 'hidden': rows.reshape(shape)}
 
 
 class MLP(nn.Module):
