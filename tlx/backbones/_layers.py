@@ -1,7 +1,7 @@
 """Layers that several vision backbones share, written so that they are fast where they run.
 
-XLA on CPU is slow at depthwise convolutions, and at any convolution inside a loop. There, convolutions are written as shifted
-multiply-adds or as patches times a matrix; elsewhere as `lax.conv_general_dilated`. Kernels (HWIO) and results are the same.
+XLA on CPU is slow at depthwise convolutions, and inside a loop at the gradients it derives of any other. There, the former are shifted
+multiply-adds, and the latter written out as convolutions of the form it is fast at. Kernels (HWIO) and results are the same.
 """
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -90,13 +90,54 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: int | str = 0, b
   pads = pads_of(padding, x.shape[1:3], kernel.shape, stride)
   depthwise = kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3] > 1
   if (backend or jax.default_backend()) != 'cpu':
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-                                        feature_group_count=x.shape[3] if depthwise else 1)
+    return _lax_conv(x, kernel, stride, pads, feature_group_count=x.shape[3] if depthwise else 1)
   if depthwise:
     return _depthwise(x, kernel, stride, pads)
-  patches = jnp.concatenate(_taps(x, kernel.shape, stride, pads), axis=-1)  # [B, H', W', h w C]
+  if stride < kernel.shape[0] or kernel.shape[0] != kernel.shape[1]:
+    return _dense(x, kernel, stride, pads)
+  patches = jnp.concatenate(_taps(x, kernel.shape, stride, pads), axis=-1)  # disjoint: [B, H', W', h w C]
   flat = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
   return flat.reshape(*patches.shape[:3], kernel.shape[-1])
+
+
+def _lax_conv(x: Array, kernel: Array, stride: int, pads: Pads, **options: Any) -> Array:
+  return jax.lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=('NHWC', 'HWIO', 'NHWC'), **options)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dense(x: Array, kernel: Array, stride: int, pads: Pads) -> Array:
+  """A convolution whose gradients are fast inside a loop too."""
+  return _lax_conv(x, kernel, stride, pads)
+
+
+def _dense_forward(x: Array, kernel: Array, stride: int, pads: Pads) -> tuple[Array, tuple[Array, Array]]:
+  return _dense(x, kernel, stride, pads), (x, kernel)
+
+
+def _dense_backward(stride: int, pads: Pads, saved: tuple[Array, Array], output: Array) -> tuple[Array, Array]:
+  """Both gradients as convolutions with NHWC images and HWIO kernels, all of whose transpositions are written out.
+
+  Those that differentiation gives have their dimensions in another order, which XLA on CPU turns round outside of loops only; inside,
+  they take 60 to 160 times as long (docs/performance.md).
+  """
+  x, kernel = saved
+  image_pads, spans = _transposed(x.shape, kernel.shape, output.shape, stride, pads)
+  image_gradient = _lax_conv(output, kernel[::-1, ::-1].swapaxes(2, 3), 1, image_pads, lhs_dilation=(stride, stride))
+  after = [width - 1 + span - length - pad for (pad, _), width, span, length in zip(pads, kernel.shape, spans, x.shape[1:3])]
+  kernel_pads = (pads[0][0], after[0]), (pads[1][0], after[1])
+  kernel_gradient = _lax_conv(x.transpose(3, 1, 2, 0), output.transpose(1, 2, 0, 3), 1, kernel_pads, rhs_dilation=(stride, stride))
+  return image_gradient, kernel_gradient.transpose(1, 2, 0, 3)
+
+
+_dense.defvjp(_dense_forward, _dense_backward)
+
+
+def _transposed(image: Sequence[int], kernel: Sequence[int], output: Sequence[int], stride: int, pads: Pads) -> tuple[Pads, Sequence[int]]:
+  """(zeros around an output, spread by the stride, for the gradient of its image; what one place of the kernel sees, from first to last)."""
+  spans = [(length - 1) * stride + 1 for length in output[1:3]]
+  before = [width - 1 - pad for (pad, _), width in zip(pads, kernel)]
+  after = [length + width - 1 - first - span for length, width, first, span in zip(image[1:3], kernel, before, spans)]
+  return ((before[0], after[0]), (before[1], after[1])), spans
 
 
 def _taps(x: Array, kernel: Sequence[int], stride: int, pads: Pads) -> list[Array]:
@@ -126,11 +167,9 @@ def _depthwise_backward(stride: int, pads: Pads, saved: tuple[Array, Array], out
   """The gradients of image and kernel; derived automatically they take twice as long to run and to compile."""
   x, kernel = saved
   height, width = kernel.shape[:2]
-  seen = [(length - 1) * stride + 1 for length in output.shape[1:3]]  # what one place of the kernel sees, from first to last
-  before = [height - 1 - pads[0][0], width - 1 - pads[1][0]]
-  after = [x.shape[axis + 1] + kernel.shape[axis] - 1 - before[axis] - seen[axis] for axis in (0, 1)]
+  (rows_around, columns_around), seen = _transposed(x.shape, kernel.shape, output.shape, stride, pads)
   spread = jax.lax.pad(output, jnp.zeros((), output.dtype), (
-      (0, 0, 0), (before[0], after[0], stride - 1), (before[1], after[1], stride - 1), (0, 0, 0)))
+      (0, 0, 0), (*rows_around, stride - 1), (*columns_around, stride - 1), (0, 0, 0)))
   image_gradient = _depthwise(spread, kernel[::-1, ::-1], 1, ((0, 0), (0, 0)))
   padded = jnp.pad(x, ((0, 0), *pads, (0, 0)))
 
