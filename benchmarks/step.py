@@ -5,8 +5,9 @@
   python -m benchmarks.step --models vit_ti --kinds probe full --no-compiled
 
 Both sides take the same batch in float32 with AdamW and random weights, in one process, turn by turn. Times are medians over the turns;
-the ratio is of tlx to the faster peer, with its range over the turns. A GPT's probe has a head of classes, its other steps predict tokens
-from tied embeddings, which stay frozen with the last block.
+ratios are of tlx to the faster peer, with their range over the turns. `tlx` is one jitted step on all cores; `tlx in a study` is a step of
+the program that studies run: as many runs as there are cores, each in a loop on a core of its own, the time divided by all their steps.
+A GPT's probe has a head of classes, its other steps predict tokens from tied embeddings, which stay frozen with the last block.
 """
 import argparse
 import functools
@@ -24,12 +25,16 @@ import optax
 from tlx import freezing
 from tlx.plug import plug
 from tlx.tasks import classification
-from tlx.train import step
+from tlx.train import cohort, feed, fit, step
+from tlx.train import mesh as meshes
 from tlx.tree import label, named_leaves
-from tlx.types import Array, Batch, Task
+from tlx.types import Array, Batch, Network, Task, Variables
 
 NUM_CLASSES, VOCABULARY, LENGTH = 10, 50257, 128
 KINDS = ('forward', 'probe', 'last', 'full')
+SIDES = ('tlx', 'tlx in a study', 'torch eager', 'torch compiled')
+LOOP = 4  # steps of a run between two returns to Python; studies take more
+HYPER = step.Hyper(np.float32(1e-3), np.float32(1e-2), np.float32(1000))
 
 
 class Case(NamedTuple):
@@ -59,12 +64,14 @@ def main() -> None:
   parser.add_argument('--seconds', type=float, default=0.5, help='of a turn')
   parser.add_argument('--compiled', action=argparse.BooleanOptionalAction, default=True, help='torch.compile too')
   args = parser.parse_args()
-  print(f'{about()}\n\n| model | step | batch | tlx ms | torch eager ms | torch compiled ms | ratio to the best |\n|---|---|--:|--:|--:|--:|--:|')
+  meshes.use_all_cores()
+  print(f'{about()}\n\n| model | step | batch | {" | ".join(f"{side}, ms" for side in SIDES)} | tlx / best peer | in a study / best peer |')
+  print('|---|---' + '|--:' * 7 + '|')
   for name in args.models:
     for kind in args.kinds:
-      steppers = {'tlx': ours(CASES[name], kind)}
-      for peer in ('eager', *['compiled'] * args.compiled):
-        steppers[peer] = theirs(CASES[name], kind, peer == 'compiled')
+      steppers = {'tlx': one_step(CASES[name], kind), 'tlx in a study': in_study(CASES[name], kind)}
+      for peer in SIDES[2:4 if args.compiled else 3]:
+        steppers[peer] = theirs(CASES[name], kind, peer == SIDES[3])
       print(row(name, kind, CASES[name].batch_size, measure(steppers, args.turns, args.seconds)), flush=True)
       gc.collect()
 
@@ -100,41 +107,80 @@ def next_token() -> Task:
   return Task(loss, lambda outputs, batch: {})
 
 
-def ours(case: Case, kind: str) -> Callable[[], Any]:
-  """What does one step of tlx and gives what to wait for."""
+class Ours(NamedTuple):
+  """What a step of tlx takes."""
+  network: Network
+  task: Task
+  phase: step.Phase
+  variables: Variables
+  batch: Batch
+
+
+def make(case: Case, kind: str) -> Ours:
+  """A network with random weights, what is trained of it, a batch."""
   classes = num_classes(case, kind)
   network = plug('backbones', case.backbone).build(classes, **case.options)
   inputs, targets = batch_of(case, kind)
   inputs = inputs if case.image_size else {'ids': inputs}
   example = jax.tree.map(lambda leaf: leaf[:1].astype(np.float32 if case.image_size else leaf.dtype), inputs)
   variables = jax.jit(network.init)(jax.random.key(0), example)
-  batch = jax.device_put(Batch(inputs, targets, np.ones(case.batch_size, np.float32)))
-  if kind == 'forward':
-    forward = jax.jit(lambda variables, x: network.apply(variables, step.enter(x, step.Phase((), ())), train=False)[0])
-    return lambda: forward(variables, batch.inputs)
-
   blocks = [i for i, stage in enumerate(network.stages) if stage.startswith(('block', 'layer'))]
-  frozen_stages = {'probe': len(network.stages) - 1, 'last': blocks[-1], 'full': 0}[kind]
+  frozen_stages = {'forward': 0, 'probe': len(network.stages) - 1, 'last': blocks[-1], 'full': 0}[kind]
   rules = plug('freezing', 'after').rules(network.stages, k=frozen_stages)
   phase = step.Phase(tuple(named_leaves(label(variables.params, rules))), (('train', 1.0),),
                      freezing.frozen_norms(variables.params, variables.stats, rules, 'frozen'), 'adamw', schedule='constant')
-  trainable, frozen = step.split(variables.params, phase)
-  hyper = step.Hyper(np.float32(1e-3), np.float32(1e-2), np.int32(1000))
   task = classification.task() if classes else next_token()
+  return Ours(network, task, phase, variables, Batch(inputs, targets, np.ones(case.batch_size, np.float32)))
+
+
+def one_step(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
+  """(what does one step and gives what to wait for, 1)."""
+  network, task, phase, variables, batch = make(case, kind)
+  batch = jax.device_put(batch)
+  if kind == 'forward':
+    forward = jax.jit(lambda variables, x: network.apply(variables, step.enter(x, phase), train=False)[0])
+    return lambda: forward(variables, batch.inputs), 1
+  trainable, frozen = step.split(variables.params, phase)
   run = jax.jit(functools.partial(step.train_step, network, task, phase), donate_argnums=0)
-  state = step.start(trainable, variables.stats, phase, hyper)
-  key = jax.random.key(0)
+  state, key = step.start(trainable, variables.stats, phase, HYPER), jax.random.key(0)
 
   def one() -> Any:
     nonlocal state
-    state, metrics = run(state, frozen, batch, key, hyper)
+    state, metrics = run(state, frozen, batch, key, HYPER)
     return metrics
 
-  return one
+  return one, 1
 
 
-def theirs(case: Case, kind: str, compiled: bool) -> Callable[[], Any]:
-  """The same in torch."""
+def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
+  """(what takes LOOP steps of a cohort of as many runs as there are devices, the steps of all its runs)."""
+  network, task, phase, variables, batch = make(case, kind)
+  spread = fit.Spread.over(jax.device_count())
+  trainable, frozen = step.split(variables.params, phase)
+  nothing, steps = jax.tree.map(lambda _: None, frozen), LOOP * spread.num_runs
+  if kind == 'forward':
+    run = cohort.program(cohort.evaluate, network, task, phase, spread.mesh)
+    own = spread.place(spread.broadcast((trainable, nothing, variables.stats)))
+    shared = spread.everywhere((frozen, jax.tree.map(lambda leaf: np.stack([leaf] * LOOP), batch)))
+    return lambda: run((), own, shared), steps
+  run = cohort.program(cohort.advance, network, task, phase, spread.mesh)
+  state = step.start(trainable, variables.stats, phase, HYPER)
+  order = np.broadcast_to(np.arange(case.batch_size, dtype=np.int32), (4096, case.batch_size))
+  keys = jax.random.split(jax.random.key(0), spread.num_runs)
+  runs = cohort.Runs(spread.place(spread.broadcast(nothing)), *spread.place((spread.broadcast(order), keys, spread.broadcast(HYPER))))
+  shared = cohort.Shared(spread.everywhere(frozen), spread.everywhere(feed.Arrays(batch.inputs, batch.targets)))
+  carry = spread.place(spread.broadcast((state, {'loss': np.float32(0), 'grad_norm': np.float32(0)})))
+
+  def several() -> Any:
+    nonlocal carry
+    carry = run(carry, (runs, spread.each(LOOP)), shared)
+    return carry[1]
+
+  return several, steps
+
+
+def theirs(case: Case, kind: str, compiled: bool) -> tuple[Callable[[], Any], int]:
+  """(one step in torch, 1)."""
   from benchmarks import peer_step
   peer_step.torch.manual_seed(0)
   classes = num_classes(case, kind)
@@ -142,33 +188,34 @@ def theirs(case: Case, kind: str, compiled: bool) -> Callable[[], Any]:
     peer = peer_step.image_peer(case.timm, case.image_size, classes)
   else:
     peer = {'bert': peer_step.bert_peer, 'gpt2': peer_step.gpt2_peer}[case.backbone](case.options, classes)
-  return peer_step.stepper(peer, kind, *batch_of(case, kind), compiled)
+  return peer_step.stepper(peer, kind, *batch_of(case, kind), compiled), 1
 
 
-def measure(steppers: dict[str, Callable[[], Any]], turns: int, seconds: float) -> dict[str, np.ndarray]:
+def measure(steppers: dict[str, tuple[Callable[[], Any], int]], turns: int, seconds: float) -> dict[str, np.ndarray]:
   """Milliseconds a step of each, [turns]; they take turns of about `seconds`."""
-  def turn(one: Callable[[], Any], steps: int) -> float:
+  def turn(name: str, calls: int) -> float:
+    one, steps = steppers[name]
     began = time.perf_counter()
-    for _ in range(steps):
+    for _ in range(calls):
       done = one()
     jax.block_until_ready(done)
-    return (time.perf_counter() - began) / steps * 1e3
+    return (time.perf_counter() - began) / (calls * steps) * 1e3
 
-  for one in steppers.values():
-    turn(one, 2)  # compiles
-  steps = {name: max(1, round(seconds * 1e3 / turn(one, 1))) for name, one in steppers.items()}
-  times = [[turn(one, steps[name]) for name, one in steppers.items()] for _ in range(turns)]
+  for name in steppers:
+    turn(name, 2)  # compiles
+  calls = {name: max(1, round(seconds * 1e3 / (turn(name, 1) * steps))) for name, (_, steps) in steppers.items()}
+  times = [[turn(name, calls[name]) for name in steppers] for _ in range(turns)]
   return dict(zip(steppers, np.asarray(times).T))
 
 
 def row(name: str, kind: str, batch_size: int, times: dict[str, np.ndarray]) -> str:
   """A line of the table."""
-  best = min((peer for peer in times if peer != 'tlx'), key=lambda peer: np.median(times[peer]))
-  ratios = times['tlx'] / times[best]
-  cells = [f'{np.median(times[peer]):.0f} ({times[peer].min():.0f}-{times[peer].max():.0f})' if peer in times else ''
-           for peer in ('tlx', 'eager', 'compiled')]
-  ratio = f'{np.median(times["tlx"]) / np.median(times[best]):.2f} ({ratios.min():.2f}-{ratios.max():.2f})'
-  return f'| {name} | {kind} | {batch_size} | {" | ".join(cells)} | {ratio} |'
+  best = min((peer for peer in times if not peer.startswith('tlx')), key=lambda peer: np.median(times[peer]))
+  cells = [f'{np.median(times[side]):.0f} ({times[side].min():.0f}-{times[side].max():.0f})' if side in times else '' for side in SIDES]
+  for side in ('tlx', 'tlx in a study'):
+    ratios = times[side] / times[best]
+    cells.append(f'{np.median(times[side]) / np.median(times[best]):.2f} ({ratios.min():.2f}-{ratios.max():.2f})')
+  return f'| {name} | {kind} | {batch_size} | {" | ".join(cells)} |'
 
 
 if __name__ == '__main__':
