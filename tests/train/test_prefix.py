@@ -48,7 +48,9 @@ def same_with_and_without(network, variables, phases, inputs, targets):
   """Loss, statistics and gradients from the kept activation are those of the whole network, for every phase."""
   @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
   def both(variables, inputs):
-    kept = prefix.program(tuple(prefix.Point(network, phase) for phase in phases))(variables, inputs, jax.random.key(0))
+    enough = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * jax.local_device_count()), (inputs, jnp.asarray(targets)))  # for every device
+    kept = prefix.program(tuple(prefix.Point(network, phase) for phase in phases), 1)(variables, *enough)
+    kept = jax.tree.map(lambda leaf: leaf[:len(targets)], kept)
     return [[gradients(network, variables, phase, x, targets, start) for x, start in ((inputs, 0), (activation, phase.start))]
             for phase, activation in zip(phases, kept)]
 

@@ -31,20 +31,11 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
   def init(key: Array, inputs: PyTree) -> Variables:
     params, stats, x = {}, {}, inputs
     for i, name in enumerate(names):
-      x, variables = modules[name].init_with_output({'params': jax.random.fold_in(key, i)}, x, False)
+      x, variables = _initialise(modules[name])({'params': jax.random.fold_in(key, i)}, x)
       params[name] = variables.get('params', {})
       if 'batch_stats' in variables:
         stats[name] = variables['batch_stats']
     return Variables(params, stats)
-
-  @functools.cache
-  def run(module: nn.Module, train: bool, frozen: frozenset[str]) -> Callable:
-    """A stage as a function (collections, x, rngs) -> (x, updates); equal modules are one function, which is traced once."""
-    def stage(collections: PyTree, x: PyTree, rngs: PyTree) -> tuple[PyTree, PyTree]:
-      with nn.intercept_methods(_freeze_norms(frozen)):
-        return module.apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
-
-    return jax.jit(stage)
 
   def apply(variables: Variables, x: PyTree, *, train: bool, key: Array | None = None, start: int | None = None,
             stop: int | None = None, frozen_norms: frozenset[str] = frozenset()) -> tuple[PyTree, PyTree]:
@@ -56,12 +47,28 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
         collections['batch_stats'] = stats[name]
       rngs = {'dropout': jax.random.fold_in(key, i)} if train and key is not None else None
       frozen = frozenset(norm.removeprefix(f'{name}/') for norm in frozen_norms if norm.startswith(f'{name}/'))
-      x, updates = run(modules[name], train, frozen)(collections, x, rngs)
+      x, updates = _run(modules[name], train, frozen)(collections, x, rngs)
       if name in stats and train:
         stats[name] = updates['batch_stats']
     return x, stats
 
   return Network(names, init, apply)
+
+
+@functools.cache
+def _initialise(module: nn.Module) -> Callable:
+  """A stage as a function (rngs, x) -> (x, variables); equal modules are one function, which is traced once."""
+  return jax.jit(lambda rngs, x: module.init_with_output(rngs, x, False))
+
+
+@functools.cache
+def _run(module: nn.Module, train: bool, frozen: frozenset[str]) -> Callable:
+  """A stage as a function (collections, x, rngs) -> (x, updates); equal modules are one function, which is traced once."""
+  def stage(collections: PyTree, x: PyTree, rngs: PyTree) -> tuple[PyTree, PyTree]:
+    with nn.intercept_methods(_freeze_norms(frozen)):
+      return module.apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
+
+  return jax.jit(stage)
 
 
 def head_after(network: Network, stage: str, num_classes: int) -> Network:

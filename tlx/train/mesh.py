@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tlx.types import PyTree
 
@@ -69,13 +69,10 @@ def spec(mesh: Mesh, *axes: str | None) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(*axes))
 
 
-def along_all() -> tuple[Sharding, Sharding, int]:
-  """(examples split over all devices, the same on all devices, how many): of a CPU the first device, which uses all cores by itself."""
-  if jax.default_backend() == 'cpu':
-    alone = SingleDeviceSharding(jax.local_devices()[0])
-    return alone, alone, 1
-  mesh = make(1, jax.device_count())
-  return spec(mesh, 'data'), spec(mesh), mesh.size
+def for_examples() -> Mesh:
+  """A mesh whose axis 'data' is all devices; CPU devices of other processes are left out, since each process reads all examples itself."""
+  devices = jax.local_devices() if jax.default_backend() == 'cpu' else jax.devices()
+  return Mesh(np.asarray(devices).reshape(1, -1), ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
 
 
 def put(tree: PyTree, sharding: Any) -> PyTree:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from jax.sharding import PartitionSpec
 
 from tlx import checkpoint
 from tlx import tree as trees
@@ -25,7 +26,7 @@ from tlx.train import mesh as meshes
 from tlx.types import Batch, Network, PyTree, Variables
 
 BATCH = 32  # examples a device takes at a time
-CPU_BATCH = 4  # of which a CPU runs so many through the stages, since they stay in its cache: 100 images/s for 71 (Lite0 at 224 px)
+CPU_BYTES = 1.25e6  # of the largest activation between stages that a CPU takes at a time, since it stays in its cache (docs/performance.md)
 
 
 class Trunk(NamedTuple):
@@ -105,14 +106,19 @@ def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
 
 
 @functools.cache
-def program(points: tuple[Point, ...]) -> Callable:
-  """(variables, inputs [B, ...], key) -> per point its activation; the same object for the same points, so that it compiles once."""
+def program(points: tuple[Point, ...], part: int = BATCH) -> Callable:
+  """(variables, inputs [B, ...], the numbers of their views [B]) -> per point its activation; compiles once for the same points.
+
+  On CPU a device takes `part` examples at a time.
+  """
   phase = points[0].phase
 
-  def run(variables: Variables, inputs: PyTree, key: jax.Array) -> list[PyTree]:
-    if phase.views:
-      batch = Batch(inputs, jnp.zeros(len(inputs), jnp.int32), jnp.ones(len(inputs)))
-      inputs = augment.augment(key, batch, dict(phase.augment), phase.num_classes).inputs
+  def augmented(image: jax.Array, number: jax.Array) -> jax.Array:
+    batch = Batch(image[None], jnp.zeros(1, jnp.int32), jnp.ones(1))
+    return augment.augment(jax.random.fold_in(jax.random.key(0), number), batch, dict(phase.augment), phase.num_classes).inputs[0]
+
+  def run(variables: Variables, inputs: PyTree, numbers: jax.Array) -> list[PyTree]:
+    inputs = jax.vmap(augmented)(inputs, numbers) if phase.views else inputs
     known: dict[tuple[str, ...], PyTree] = {(): step.enter(inputs, phase._replace(start=0))}
     for point in points:
       for i in range(len(point.stages)):
@@ -121,36 +127,48 @@ def program(points: tuple[Point, ...]) -> Callable:
           known[point.stages[:i + 1]] = point.network.apply(variables, before, train=False, start=i, stop=i + 1)[0]
     return [known[point.stages] for point in points]
 
-  along, whole, _ = meshes.along_all()
-  if jax.default_backend() != 'cpu':
-    return jax.jit(run, in_shardings=(whole, along, None), out_shardings=along)
-
-  def in_parts(variables: Variables, inputs: PyTree, key: jax.Array) -> list[PyTree]:
-    size = CPU_BATCH if _length(inputs) % CPU_BATCH == 0 else _length(inputs)
-    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, size, *leaf.shape[1:]), inputs)
-    keys = jax.random.split(key, _length(parts))
-    found = jax.lax.map(lambda part: run(variables, *part), (parts, keys))
+  def in_parts(variables: Variables, inputs: PyTree, numbers: jax.Array) -> list[PyTree]:
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, part, *leaf.shape[1:]), (inputs, numbers))
+    found = jax.lax.map(lambda one: run(variables, *one), parts)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
-  return jax.jit(in_parts, in_shardings=(whole, along, None), out_shardings=along)
+  mesh, data = meshes.for_examples(), PartitionSpec('data')
+  on_cpu = jax.shard_map(in_parts, mesh=mesh, in_specs=(PartitionSpec(), data, data), out_specs=data, check_vma=False)
+  along = meshes.spec(mesh, 'data')
+  return jax.jit(on_cpu if jax.default_backend() == 'cpu' else run, in_shardings=(meshes.spec(mesh), along, along), out_shardings=along)
+
+
+def _part(network: Network, variables: Variables, inputs: PyTree) -> int:
+  """How many examples a CPU device takes at a time: a power of two, as many as CPU_BYTES allow."""
+  def between(variables: Variables, x: PyTree) -> list[PyTree]:
+    entered = [step.enter(x, step.Phase((), ()))]
+    for i in range(len(network.stages) - 1):
+      if network.stages[i] in variables.params:
+        entered.append(network.apply(variables, entered[-1], train=False, start=i, stop=i + 1)[0])
+    return entered
+
+  one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), inputs)
+  largest = max(map(trees.num_bytes, jax.eval_shape(between, variables, one)))
+  return min(BATCH, 1 << int(max(CPU_BYTES / largest, 1)).bit_length() - 1)
 
 
 def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[str, PyTree]:
   """{key: activations} of points that one pass serves, written to the folder batch by batch."""
   began = time.perf_counter()
-  along, whole, num_devices = meshes.along_all()
+  mesh = meshes.for_examples()
   used = {stage for point in points.values() for stage in point.stages}
   params, stats = ({stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables)
-  variables = meshes.put(Variables({stage: {} for stage in used} | params, stats), whole)
-  run = program(tuple(points.values()))
-  size, views, length = BATCH * num_devices, max(1, next(iter(points.values())).phase.views), _length(inputs)
+  variables = Variables({stage: {} for stage in used} | params, stats)
+  run = program(tuple(points.values()), _part(next(iter(points.values())).network, variables, inputs))
+  variables = meshes.put(variables, meshes.spec(mesh))
+  size, views, length = BATCH * mesh.size, max(1, next(iter(points.values())).phase.views), _length(inputs)
   drafts: dict[str, _Draft] = {}
   for view in range(views):
     for first in range(0, length, size):
       batch = jax.tree.map(lambda leaf: feed.filled(leaf[first:first + size], size), inputs)  # noqa: B023
       rows = slice(view * length + first, view * length + min(first + size, length))
-      key = jax.random.fold_in(jax.random.key(0), rows.start)
-      found = meshes.get(run(variables, meshes.put(batch, along), key))
+      numbers = np.arange(rows.start, rows.start + size, dtype=np.int32)
+      found = meshes.get(run(variables, *meshes.put((batch, numbers), meshes.spec(mesh, 'data'))))
       for name, activation in zip(points, found):
         if name not in drafts:
           drafts[name] = _Draft(trunk.folder / name, activation, views * length)
