@@ -17,6 +17,7 @@ from tlx.train import mesh as meshes
 from tlx.types import Batch, Network, PyTree, RunState, Task, Variables
 
 SEGMENT_SECONDS = 5.0  # how long the device is left alone: progress is shown and an interruption heeded this often
+SAVE_SHARE = 0.05  # of the time may go into saving
 FIRST_STEPS = 10  # of a program whose speed is not known yet
 EVAL_BATCH = 256
 FSDP_SIZE = 2**14  # scalars in the smallest leaf that is worth splitting over devices
@@ -91,7 +92,7 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
   spread = Spread.over(len(job.seeds), job.devices)
   own, stats = spread.pad(job.own), spread.pad(job.stats)
   progress = meshes.on_first(lambda: checkpoint.latest(folder)) or _no_progress()
-  saved = meshes.on_first(time.perf_counter)
+  saved, saving = meshes.on_first(time.perf_counter), 0.0
 
   for index in range(progress['phase'], len(job.phases)):
     plan = job.phases[index]
@@ -99,7 +100,7 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
     state, runs, shared, advance, evaluate = begin(job, index, own, stats, spread)
     sums = _zeros(spread)
     if index == progress['phase'] and progress['at']:
-      state, sums, runs = _restore(folder, state, sums, runs, spread)
+      state, sums, runs = _restore(folder, _kept(state, job, index, progress['at']), sums, runs, spread)
     progress['phase'] = index
     progress['optimizer_bytes'] = max(progress['optimizer_bytes'], trees.num_bytes(state.opt_state) // len(spread.rows))
     if len(progress['frozen']) == index:
@@ -131,9 +132,12 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
         progress['taken'].append(spread.unpad(state.step).tolist())
       final = ended and index == len(job.phases) - 1
       signal, since = meshes.on_first(lambda: (interrupted(), time.perf_counter()))
-      if final or signal or since - saved > save_seconds:
-        _save(folder, _steps_before(job, index) + progress['at'], state, sums, runs, progress, spread)
-        saved = since
+      due = save_seconds and max(save_seconds, saving / SAVE_SHARE)  # 0: after every segment
+      if final or signal or since - saved > due:
+        kept = _kept(state, job, index, progress['at'])
+        _save(folder, _steps_before(job, index) + progress['at'], kept, sums, runs, progress, spread)
+        saved = meshes.on_first(time.perf_counter)
+        saving = saved - since
         if signal and not final:
           raise KeyboardInterrupt(signal)
     progress['at'] = 0
@@ -223,6 +227,11 @@ def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread
   state = state._replace(step=spread.pad(np.ones(len(rows), np.int32)), trainable=trainable)
   sums = {name: stacked[name] for name in ('loss', 'grad_norm')}
   return spread.place(state), spread.place(spread.pad(sums))
+
+
+def _kept(state: RunState, job: Job, index: int, at: int) -> RunState:
+  """What a checkpoint holds of the state: after the last step of all, which no other follows, nothing of the optimizer's."""
+  return state._replace(opt_state=()) if (index, at) == (len(job.phases) - 1, job.phases[-1].num_steps) else state
 
 
 def _save(folder: epath.Path, at: int, state: RunState, sums: PyTree, runs: cohort.Runs, progress: dict[str, Any], spread: 'Spread'):
