@@ -1,9 +1,10 @@
 """Layers that several vision backbones share, written so that they are fast where they run.
 
-XLA on CPU is slow at depthwise convolutions, and inside a loop at the gradients it derives of any other. There, the former are shifted
-multiply-adds, and the latter written out as convolutions of the form it is fast at. Kernels (HWIO) and results are the same.
+XLA on CPU is slow at depthwise convolutions, at small ones, and inside a loop at the gradients it derives of any. There, the first are shifted
+multiply-adds, the second patches times a matrix, and the rest have gradients of the form it is fast at. Kernels (HWIO) and results are the same.
 """
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from tlx.types import Array, PyTree
 Options = TypeVar('Options')
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'truncated_normal')
 Pads = tuple[tuple[int, int], tuple[int, int]]
+PATCH_BYTES = 5e6  # up to which all patches of a batch stay in a CPU's cache: times a matrix they are faster than a convolution
 
 
 def resolve(defaults: Options, variants: Mapping[str, Mapping[str, Any]], variant: str | None, changes: Mapping[str, Any]) -> Options:
@@ -93,9 +95,11 @@ def convolve(x: Array, kernel: Array, stride: int = 1, padding: int | str = 0, b
     return _lax_conv(x, kernel, stride, pads, feature_group_count=x.shape[3] if depthwise else 1)
   if depthwise:
     return _depthwise(x, kernel, stride, pads)
-  if stride < kernel.shape[0] or kernel.shape[0] != kernel.shape[1]:
+  places = [(length + sum(pad) - width) // stride + 1 for length, pad, width in zip(x.shape[1:3], pads, kernel.shape)]
+  overlap = stride < max(kernel.shape[:2])
+  if overlap and x.shape[0] * math.prod(places) * math.prod(kernel.shape[:3]) * x.dtype.itemsize > PATCH_BYTES:
     return _dense(x, kernel, stride, pads)
-  patches = jnp.concatenate(_taps(x, kernel.shape, stride, pads), axis=-1)  # disjoint: [B, H', W', h w C]
+  patches = jnp.concatenate(_taps(x, kernel.shape, stride, pads), axis=-1)  # [B, H', W', h w C]
   flat = patches.reshape(-1, patches.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
   return flat.reshape(*patches.shape[:3], kernel.shape[-1])
 
