@@ -72,6 +72,15 @@ def test_layer_decay_gives_each_stage_its_rate():
   assert dict(phase.labels)['dense1/linear/bias'] == 'train@dense1'
 
 
+def test_epochs_count_the_examples_of_each_size():
+  study = resolved()
+  study['methods']['probe']['phases'][0]['epochs'] = 3.0
+  row, = (row for row in plan.table(study, plan.make(study)) if row['cohort'].endswith('probe'))
+  fixed, = (row for row in plan.table(resolved(), plan.make(resolved())) if row['cohort'].endswith('probe'))
+  assert row['steps'] == 15  # of 4 shots: 3 epochs of 40 examples in batches of 8; of one shot 4
+  assert row['GFLOP'] / fixed['GFLOP'] == pytest.approx((4 + 15) / (8 + 8))
+
+
 def test_stops_end_with_the_last_step():
   for num_steps, evaluations in ((10, 4), (3, 5), (1, 1), (100, 3)):
     stops = fit.PhasePlan(None, None, num_steps, 1, evaluations, 0.0).stops

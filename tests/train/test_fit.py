@@ -22,7 +22,7 @@ def assert_same(a, b):
 def test_runs_differ_by_their_arrays_and_learn(make_job, make_phase, tmp_path):
   fitted = fit.fit(make_job([make_phase()], (1e-4, 3e-2, 3e-2), seeds=[0, 0, 1]), epath.Path(tmp_path))
   last = fitted.progress['history'][-1]
-  assert last['step'] == 12 and fitted.progress['taken'] == [[12, 12, 12]]
+  assert last['step'] == [12, 12, 12] and fitted.progress['taken'] == [[12, 12, 12]]
   assert last['val_accuracy'][1] > 0.55 > last['val_accuracy'][0]
   assert last['val_loss'][1] != last['val_loss'][2]
 
@@ -76,6 +76,29 @@ def test_interrupted_runs_end_in_the_same_numbers(make_job, make_phase, tmp_path
   assert_same(whole.own, parts.own)
   assert whole.progress['history'] == parts.progress['history']
   assert whole.progress['frozen'] == parts.progress['frozen'] and whole.progress['taken'] == parts.progress['taken']
+
+
+def test_epochs_give_every_run_the_steps_of_its_own_examples(make_job, make_phase, tmp_path, monkeypatch):
+  """Runs of 3 and 15 steps in one cohort end as each does by itself, interrupted or not."""
+  monkeypatch.setattr(fit, 'FIRST_STEPS', 4)
+  sets = [np.arange(6), np.arange(40), np.arange(20, 60)]
+  job = make_job([make_phase(HEAD), make_phase(schedule='cosine')], (1e-2, 1e-2, 3e-2), seeds=[0, 1, 2])
+  job = job._replace(examples=sets, phases=tuple(plan._replace(epochs=3.0) for plan in job.phases))
+  whole = fit.fit(job, epath.Path(tmp_path / 'whole'))
+  assert whole.progress['taken'] == [[3, 15, 15]] * 2
+  assert [line['step'] for line in whole.progress['history']][-1] == [6, 30, 30]
+  calls: list[int] = []
+  with pytest.raises(KeyboardInterrupt):
+    fit.fit(job, epath.Path(tmp_path / 'parts'), say=lambda *_: calls.append(0), interrupted=lambda: len(calls) >= 3)
+  parts = fit.fit(job, epath.Path(tmp_path / 'parts'))
+  assert_same(whole.own, parts.own)
+  assert whole.progress['history'] == parts.progress['history']
+  for run, (seed, rate, steps) in enumerate(((0, 1e-2, 3), (1, 1e-2, 15), (2, 3e-2, 15))):
+    alone = make_job([make_phase(HEAD), make_phase(schedule='cosine')], (rate,), seeds=[seed], num_steps=steps)
+    alone = fit.fit(alone._replace(examples=[sets[run]]), epath.Path(tmp_path / f'alone{run}'))
+    for mine, other in zip(jax.tree.leaves(whole.own), jax.tree.leaves(alone.own), strict=True):
+      np.testing.assert_allclose(mine[run], other[0], rtol=1e-5, atol=1e-6)
+    assert whole.progress['history'][-1]['val_loss'][run] == pytest.approx(alone.progress['history'][-1]['val_loss'][0], rel=1e-5)
 
 
 def test_a_finished_cohort_is_read_not_trained(make_job, make_phase, tmp_path):

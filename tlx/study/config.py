@@ -16,6 +16,7 @@ from tlx.plug import closest, plug
 TRAIN = {
     'tune': 'all',  # what to train: a policy of tlx/freezing, or {'policy': 'after', 'k': 2}
     'steps': 100,
+    'epochs': 0.0,  # over a run's own examples: the steps of each run follow from their number. 0 takes `steps`, the same for every size
     'batch_size': 32,
     'optimizer': 'adam',  # any of optax, or {'name': 'sgd', 'momentum': 0.9}
     'schedule': 'cosine',  # constant, linear, cosine, slanted_triangular
@@ -188,7 +189,7 @@ def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weigh
   for field in ('steps', 'batch_size', 'evaluations', 'accumulate'):
     if phase[field] < 1:
       raise ValueError(f'{where}.{field} is at least 1, got {phase[field]}.')
-  for field in ('learning_rate', 'clip_norm', 'layer_decay', 'views'):
+  for field in ('epochs', 'learning_rate', 'clip_norm', 'layer_decay', 'views'):
     if phase[field] < 0:
       raise ValueError(f'{where}.{field} is not negative, got {phase[field]}.')
   for field, choices in (('norm', ('frozen', 'live')), ('solver', ('sgd', 'logistic', 'ridge'))):
@@ -200,7 +201,7 @@ def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weigh
     raise ValueError(f'{where}.views is {phase["views"]} but augment is {phase["augment"]}: every view would be the same.')
   if phase['views'] and phase['augment'].get('mixup'):
     raise ValueError(f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set views = 0 or take mixup out.')
-  return phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'evaluations': 1}  # there is one step, to the solution
+  return phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'epochs': 0.0, 'evaluations': 1}  # there is one step, to the solution
 
 
 def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 import functools
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,8 @@ from tlx.study.config import named
 from tlx.tasks import classification
 from tlx.train import cohort, fit, prefix, step
 from tlx.types import Cell, Network, Variables
+
+PRETRAINING = {'val_fraction': 0.1, 'test_fraction': 0.3}  # of the data set that a source is trained on
 
 
 class Cohort(NamedTuple):
@@ -102,7 +104,7 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
         phase['clip_norm'], tuple(sorted(phase['augment'].items())), start, phase['views'], phase['solver'], phase['remat'],
         phase['accumulate'], tuple(source['input']['mean']), tuple(source['input']['std']), num_classes)
     plans.append(fit.PhasePlan(static, _task(phase['label_smoothing']), phase['steps'], phase['batch_size'], phase['evaluations'],
-                               phase['learning_rate']))
+                               phase['learning_rate'], phase['epochs']))
   return tuple(plans)
 
 
@@ -140,29 +142,31 @@ def table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any
   """
   rows: list[dict[str, Any]] = []
   programs: set[tuple] = set()
-  pretraining = [(f'source {name}', source, classes_of(study, source), {'phases': (source['train'],)}, 1, 0.0)
+  pretraining = [(f'source {name}', source, classes_of(study, source), {'phases': (source['train'],)}, [_counts(study, PRETRAINING | source)['train']], 0.0)
                  for name, source in study['sources'].items() if source['dataset']]
   transfers = [(c.id, study['sources'][c.cells[0].source], classes_of(study, study['targets'][c.cells[0].target]),
-                study['methods'][c.cells[0].method], len(c.cells), room_of(study, _num_images(study, c.cells[0].target))) for c in cohorts]
-  for name, source, classes, method, num_runs, room in pretraining + transfers:
+                study['methods'][c.cells[0].method], [num_train(study, cell) for cell in c.cells],
+                room_of(study, _num_images(study, c.cells[0].target))) for c in cohorts]
+  for name, source, classes, method, examples, room in pretraining + transfers:
     network, phases = network_of(source, len(classes), method.get('head_after', '')), phases_of(method, source, len(classes), room)
-    shapes = shapes_of(source, network)
+    shapes, num_runs = shapes_of(source, network), len(examples)
     trained = [sum(size for leaf, size in sizes(shapes) if dict(plan.phase.labels)[leaf] != 'frozen') for plan in phases]
+    steps = np.array([[plan.steps_for(num) for plan in phases] for num in examples])  # [R, phases]
     before = len(programs)
-    programs |= {(network, plan.phase, plan.batch_size, num_runs, max(fit.ORDER_STEPS, plan.num_steps)) for plan in phases}
-    saved = [plan.num_steps * plan.batch_size * prefix_flops(network, _image_shape(source), plan.phase.start) for plan in phases]
+    programs |= {(network, plan.phase, plan.batch_size, num_runs, max(fit.ORDER_STEPS, longest)) for plan, longest in zip(phases, steps.max(0))}
+    saved = [plan.batch_size * prefix_flops(network, _image_shape(source), plan.phase.start) for plan in phases]
     rows.append({
         'cohort': name, 'runs': num_runs, 'phases': len(phases), 'new programs': len(programs) - before,
-        'steps': sum(plan.num_steps for plan in phases), 'trained': max(trained),
+        'steps': int(steps.sum(1).max()), 'trained': max(trained),
         'share': max(trained) / tree.count(shapes.params), 'reused': ','.join(str(plan.phase.start) for plan in phases),
-        'stages': len(network.stages), 'GFLOP': num_runs * train_flops(phases, network, source) / 1e9, 'saved': num_runs * sum(saved) / 1e9,
+        'stages': len(network.stages), 'GFLOP': train_flops(phases, steps.sum(0), network, source) / 1e9, 'saved': float(steps.sum(0) @ saved) / 1e9,
         'MB': num_runs * max(_state_bytes(shapes, plan) for plan in phases) / 1e6})
   return rows
 
 
-def train_flops(phases: tuple[fit.PhasePlan, ...], network: Network, source: Mapping[str, Any]) -> float:
-  """FLOPs of the training steps of one run; evaluation and what runs once for all runs are not counted."""
-  return sum(plan.num_steps * _flops(network, plan, _image_shape(source)) for plan in phases)
+def train_flops(phases: tuple[fit.PhasePlan, ...], steps: Sequence[int], network: Network, source: Mapping[str, Any]) -> float:
+  """FLOPs of so many training steps of each phase; evaluation and what runs once for all runs are not counted."""
+  return float(sum(count * _flops(network, plan, _image_shape(source)) for plan, count in zip(phases, steps)))
 
 
 def prefix_gflop(study: Mapping[str, Any], cohorts: list[Cohort]) -> float:
@@ -182,18 +186,29 @@ def room_of(study: Mapping[str, Any], num_images: int) -> float:
   return study['feature_bytes'] / max(num_images, 1) if study['reuse'] else 0.0
 
 
+def num_train(study: Mapping[str, Any], cell: Cell) -> int:
+  """The examples a cell trains on; 0 for all of a set that TFDS does not know the size of yet."""
+  data = study['targets'][cell.target]
+  return cell.shots * len(classes_of(study, data)) or _counts(study, data)['train']
+
+
 def _num_images(study: Mapping[str, Any], target: str) -> int:
   """The images of all splits that a study looks at: at most every subset's, and those held out; 0 where TFDS does not know yet."""
   data = study['targets'][target]
-  info = _info(data['dataset'], study['data_dir'] or None, data['shift'])
-  counts = dict(info.num_examples)
+  counts = _counts(study, data)
+  most = max(study['shots']) * len(classes_of(study, data)) * len(study['seeds'])
+  return counts['val'] + counts['test'] + (counts['train'] if 0 in study['shots'] else min(counts['train'], most))
+
+
+def _counts(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:
+  """The examples of 'train', 'val' and 'test', as a data set of one split will be divided; 0 where TFDS does not know yet."""
+  counts = dict(_info(data['dataset'], study['data_dir'] or None, data['shift']).num_examples)
   train = counts.pop('train', counts.pop('all', 0))
   for split in ('test', 'val'):
     if split not in counts:
       counts[split] = int(data[f'{split}_fraction'] * train)
       train -= counts[split]
-  most = max(study['shots']) * len(info.class_names) * len(study['seeds'])
-  return sum(counts.values()) + (train if 0 in study['shots'] else min(train, most))
+  return counts | {'train': train}
 
 
 def _layer_rates(groups, stages, rates: Mapping[str, float], decay: float):

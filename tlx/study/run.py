@@ -59,7 +59,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   workdir = epath.Path(workdir)
   with store.locked(workdir), _signals() as interrupted:
     store.begin(workdir, study, cohorts)
-    parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), _steps(study, cohort.cells[0].method)) for cohort in cohorts]
+    parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
     reporter = progress.Reporter(parts, meshes.is_first())
     lab = Lab(study, workdir, reporter, interrupted)
     try:
@@ -90,12 +90,14 @@ def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       zeros.params.pop(network.stages[-1])
       pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
       job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, pair.data, study['methods'][name]['head_after'])
-      rows += [{'cohort': cohort.id, **row} for row in fit.compile(job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name)))]
+      job = job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name), examples=[pair.examples(cell) for cell in cohort.cells])
+      rows += [{'cohort': cohort.id, **row} for row in fit.compile(job)]
   return rows
 
 
-def _steps(study: Mapping[str, Any], method: str) -> int:
-  return sum(phase['steps'] for phase in study['methods'][method]['phases'])
+def _steps(study: Mapping[str, Any], cell: Cell) -> int:
+  return sum(fit.num_steps(phase['steps'], phase['epochs'], phase['batch_size'], plan.num_train(study, cell))
+             for phase in study['methods'][cell.method]['phases'])
 
 
 def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrained: Source) -> None:
@@ -179,7 +181,7 @@ def _load_source(lab: Lab, name: str, folder: epath.Path) -> None:
 def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   """Trains the source on its data set, into the study's folder."""
   config = lab.study['sources'][name]
-  data = pairs.load(lab.study, {'dataset': config['dataset'], 'shift': config['shift'], 'val_fraction': 0.1, 'test_fraction': 0.3}, config)
+  data = pairs.load(lab.study, {'dataset': config['dataset'], 'shift': config['shift'], **plan.PRETRAINING}, config)
   cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
   phases = plan.phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
   job = _job(lab.study, (cell,), phases, config, Source(None, ''), data)
@@ -238,9 +240,9 @@ def _outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
   """A run's status and its last validation metrics."""
   taken, last = 0, fitted.progress['history'][-1]
   status = 'ok'
-  for phase, steps in zip(job.phases, fitted.progress['taken']):
+  for index, steps in enumerate(fitted.progress['taken']):
     taken += steps[row]
-    if steps[row] < phase.num_steps:
+    if steps[row] < job.steps(index)[row]:
       status = f'diverged at step {taken}'
       break
   val = {'accuracy': last['val_accuracy'][row], 'loss': last['val_loss'][row], 'count': int(last['val_count'][row])}
@@ -282,9 +284,10 @@ def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.
   test, logits = tested or (None, None)
   predictions = {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': logits} if tested else None
   stages, found = job.network.stages, fitted.progress
-  phases = [{'steps': phase.num_steps, 'trainable_params': count, 'reused_stages': phase.phase.start,
+  steps = [int(job.steps(i)[row]) for i in range(len(job.phases))]
+  phases = [{'steps': taken, 'trainable_params': count, 'reused_stages': phase.phase.start,
              'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
-            for phase, count, frozen in zip(job.phases, trainable, found['frozen'])]
+            for phase, taken, count, frozen in zip(job.phases, steps, trainable, found['frozen'])]
   tuned = {name.split('/')[0] for name, group in groups[-1].items() if group != 'frozen'}
   result = {
       'id': run_id, 'cell': cell._asdict(), **_outcome(job, fitted, row), 'chosen': test is not None, 'test': test,
@@ -292,7 +295,7 @@ def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.
       'num_stages': len(stages), 'frozen_stages': min(stages.index(stage) for stage in tuned), 'head': stages[-1], 'cohort': cohort.id, 'row': row, 'source_sha256': source.sha256, 'data_sha256': data.sha256,
       'phases': phases, 'cost': {
           'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
-          'train_flops': plan.train_flops(job.phases, job.network, config['source']), 'steps': sum(p.num_steps for p in job.phases),
+          'train_flops': plan.train_flops(job.phases, steps, job.network, config['source']), 'steps': sum(steps),
           'train_seconds': found['train_seconds'] / num_runs, 'feature_seconds': feature_seconds / num_runs,
           'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],
           'peak_memory_bytes': _peak_memory()}}

@@ -1,6 +1,7 @@
 """One cohort through its phases: label, partition, train, evaluate, save; the same again after an interruption."""
 import functools
 import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -24,19 +25,29 @@ FSDP_SIZE = 2**14  # scalars in the smallest leaf that is worth splitting over d
 ORDER_STEPS = 128  # orders of examples are padded to a power of two at least this long, so that phases share programs
 
 
+def num_steps(steps: int, epochs: float, batch_size: int, num_examples: int) -> int:
+  """The steps of a run that trains on so many examples: `steps`, or as many as `epochs` over them are."""
+  return max(1, math.ceil(epochs * num_examples / batch_size)) if epochs else steps
+
+
 class PhasePlan(NamedTuple):
   """A phase: what its program is (`phase`, `task`, `batch_size`) and how it is run."""
   phase: step.Phase
   task: Task
-  num_steps: int
+  num_steps: int  # of the longest run
   batch_size: int
   evaluations: int
   learning_rate: float  # 0.0: the run's own
+  epochs: float = 0.0  # where not 0, what a run's steps follow from
 
   @property
   def stops(self) -> list[int]:
     """The steps after which the validation part is looked at; the last is the phase's last."""
     return sorted({-(-self.num_steps * (i + 1) // self.evaluations) for i in range(self.evaluations)})
+
+  def steps_for(self, num_examples: int) -> int:
+    """The steps of a run that trains on so many examples."""
+    return num_steps(self.num_steps, self.epochs, self.batch_size, num_examples)
 
 
 class Devices(NamedTuple):
@@ -64,6 +75,18 @@ class Job(NamedTuple):
   weight_decays: Sequence[float]
   devices: Devices = ANY_DEVICES
 
+  def steps(self, index: int) -> np.ndarray:
+    """int64 [R]: the steps of each run in phase `index`."""
+    return np.array([self.phases[index].steps_for(len(rows)) for rows in self.examples])
+
+  def timed(self) -> 'Job':
+    """With phases as long as the longest run."""
+    return self._replace(phases=tuple(plan._replace(num_steps=int(self.steps(i).max())) for i, plan in enumerate(self.phases)))
+
+  def spread(self) -> 'Spread':
+    """How the runs lie on the devices."""
+    return Spread.over(len(self.seeds), self.devices, sum(self.steps(i) for i in range(len(self.phases))))
+
 
 class Fitted(NamedTuple):
   """The end of a cohort: arrays on the host, stacked [R, ...]."""
@@ -89,7 +112,8 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
     say: called with (steps of a run done so far, steps per second of all runs together).
     interrupted: where it returns a signal's number, the state is saved and KeyboardInterrupt(number) raised.
   """
-  spread = Spread.over(len(job.seeds), job.devices)
+  job = job.timed()
+  spread = job.spread()
   own, stats = spread.pad(job.own), spread.pad(job.stats)
   progress = meshes.on_first(lambda: checkpoint.latest(folder)) or _no_progress()
   saved, saving = meshes.on_first(time.perf_counter), 0.0
@@ -112,7 +136,8 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
       chunk = min(stop - progress['at'], max(1, int(rate * SEGMENT_SECONDS)) if rate else FIRST_STEPS)
       chunk = meshes.on_first(functools.partial(int, chunk))  # a matter of time, which processes feel differently
       if plan.phase.solver == 'sgd':
-        state, sums = jax.block_until_ready(advance((state, sums), (runs, spread.each(chunk)), shared))
+        chunks = spread.place(spread.pad(_done(job, index, progress['at'] + chunk) - _done(job, index, progress['at'])))
+        state, sums = jax.block_until_ready(advance((state, sums), (runs, chunks), shared))
       else:
         state, sums = _solve(job, plan, job.train(plan.phase), state, spread)
       progress['at'] += chunk
@@ -166,8 +191,8 @@ def compile(job: Job) -> list[dict[str, Any]]:
 
   Programs compiled before are not in it. Raises ValueError as a run would, where one does not fit into memory.
   """
-  spread = Spread.over(len(job.seeds), job.devices)
-  rows = []
+  job = job.timed()
+  spread, rows = job.spread(), []
   for index, plan in enumerate(job.phases):
     own = _with_trained(spread.pad(job.own), job, index, spread)
     state, runs, shared, advance, evaluate = begin(job, index, own, spread.pad(job.stats), spread)
@@ -248,23 +273,26 @@ def _restore(folder: epath.Path, state: RunState, sums: PyTree, runs: cohort.Run
 
 
 class Spread(NamedTuple):
-  """How the runs of a cohort lie on the devices: padded to a multiple of the axis 'run', their batches split along 'data'."""
+  """How the runs of a cohort lie on the devices: dealt to those of the axis 'run', their batches split along 'data'."""
   mesh: jax.sharding.Mesh
   num_runs: int
   rows: np.ndarray  # the run that each place computes
   fsdp: bool
 
   @classmethod
-  def over(cls, num_runs: int, devices: Devices = ANY_DEVICES) -> 'Spread':
+  def over(cls, num_runs: int, devices: Devices = ANY_DEVICES, steps: np.ndarray | int = 0) -> 'Spread':
+    """Dealt to the devices one by one, those of most `steps` first; the last again where places are left."""
     run, data = meshes.shape(num_runs, jax.device_count(), {'run': devices.run, 'data': devices.data})
-    places = -(-num_runs // run) * run
-    return cls(meshes.make(run, data), num_runs, np.minimum(np.arange(places), num_runs - 1), devices.fsdp)
+    order = np.argsort(-np.broadcast_to(steps, num_runs), kind='stable')
+    dealt = np.pad(order, (0, -num_runs % run), 'edge').reshape(-1, run).T
+    return cls(meshes.make(run, data), num_runs, dealt.reshape(-1), devices.fsdp)
 
   def pad(self, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[self.rows], tree)
 
   def unpad(self, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[:self.num_runs], meshes.get(tree))
+    _, places = np.unique(self.rows, return_index=True)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[places], meshes.get(tree))
 
   def shardings(self, tree: PyTree) -> PyTree:
     """Where leaves [R, ...] lie: split by runs; with fsdp also along their longest dimension, where they are large."""
@@ -355,7 +383,8 @@ def _partition(own: PyTree, base: PyTree, phase: step.Phase, spread: Spread) -> 
 
 
 def _hyper(job: Job, plan: PhasePlan, spread: Spread) -> step.Hyper:
-  columns = [plan.learning_rate or rate for rate in job.learning_rates], job.weight_decays, [plan.num_steps] * len(job.seeds)
+  steps = [plan.steps_for(len(examples)) for examples in job.examples]
+  columns = [plan.learning_rate or rate for rate in job.learning_rates], job.weight_decays, steps
   return spread.place(spread.pad(step.Hyper(*(np.asarray(column, np.float32) for column in columns))))
 
 
@@ -367,7 +396,8 @@ def _orders(job: Job, plan: PhasePlan, index: int, num_rows: int, spread: Spread
   length = max(ORDER_STEPS, 1 << (plan.num_steps - 1).bit_length())
   orders = np.zeros((len(job.seeds), length, plan.batch_size), np.int32)
   for run, (examples, seed) in enumerate(zip(job.examples, job.seeds)):
-    orders[run, :plan.num_steps] = feed.order(examples, plan.num_steps, plan.batch_size, (seed, index))
+    steps = plan.steps_for(len(examples))
+    orders[run, :steps] = feed.order(examples, steps, plan.batch_size, (seed, index))
     if plan.phase.views:
       views = np.random.default_rng((seed, index, 1)).integers(0, plan.phase.views, orders[run].shape)
       orders[run] += (views * (num_rows // plan.phase.views)).astype(np.int32)
@@ -384,16 +414,23 @@ def _zeros(spread: Spread) -> dict[str, jax.Array]:
   return spread.place({name: np.zeros(len(spread.rows), np.float32) for name in ('loss', 'grad_norm')})
 
 
+def _done(job: Job, index: int, at: int) -> np.ndarray:
+  """int32 [R]: the steps of each run when the longest has taken `at` of the phase: the same share of its own."""
+  return np.asarray(-(-at * job.steps(index) // job.phases[index].num_steps), np.int32)
+
+
 def _steps_before(job: Job, index: int) -> int:
   return sum(plan.num_steps for plan in job.phases[:index])
 
 
 def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: PyTree, spread: Spread) -> dict[str, Any]:
   """One line of history: means over the steps since the line before, and the validation part."""
-  before = [stop for stop in job.phases[index].stops if stop < at]
-  means = {name: value / (at - (before[-1] if before else 0)) for name, value in spread.unpad(sums).items()}
+  before = max([stop for stop in job.phases[index].stops if stop < at], default=0)
+  done, earlier = _done(job, index, at), sum(job.steps(i) for i in range(index))
+  with np.errstate(invalid='ignore'):  # a run of fewer steps than evaluations takes none between some
+    means = {name: value / (done - _done(job, index, before)) for name, value in spread.unpad(sums).items()}
   val = {f'val_{name}': value for name, value in averages(spread.unpad(val_sums)).items()}
-  return {'step': _steps_before(job, index) + at, 'phase': index} | {name: value.tolist() for name, value in (means | val).items()}
+  return {'step': (earlier + done).tolist(), 'phase': index} | {name: value.tolist() for name, value in (means | val).items()}
 
 
 def _digests(job: Job, phase: step.Phase, own: PyTree, source: PyTree, spread: Spread) -> list[str]:
