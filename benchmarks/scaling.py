@@ -109,10 +109,9 @@ def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
       if panel != 'devices':
         axis.plot(x, seconds[-1] * x / x[-1], ':', color=colour, linewidth=1)
     axis.set(xscale='log', yscale='log', xlabel=label, ylabel='seconds of the study' if panel == 'runs' else '')
-    if panel != 'parameters':
-      ticks = sorted({row['x'] for row in rows if row['panel'] == panel})
-      axis.set_xticks(ticks, [f'{tick:,}' for tick in ticks])
-      axis.minorticks_off()
+    ticks = sorted({row['x'] for row in rows if row['panel'] == panel})
+    axis.set_xticks(ticks, [f'{tick / 1e6:.1f} M' if panel == 'parameters' else f'{tick:,}' for tick in ticks])
+    axis.tick_params(axis='x', which='minor', bottom=False, labelbottom=False)
     axis.grid(alpha=0.3)
     axis.set_title(panel)
   axes[-1].legend(frameon=False)

@@ -38,7 +38,7 @@ def gradients(network, variables, phase, inputs, targets, start):
 
 def close(a, b, tolerance=2e-5):
   for (name, x), (_, y) in zip(named_leaves(a), named_leaves(b), strict=True):
-    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * (1e-3 + np.abs(np.asarray(y)).max(initial=0)), err_msg=name)
+    np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * (1e-2 + np.abs(np.asarray(y)).max(initial=0)), err_msg=name)
 
 
 UNOPTIMISED = {'xla_backend_optimization_level': 0}  # what runs once need not be fast, only compiled fast
