@@ -25,8 +25,9 @@ import optax
 from tlx import freezing
 from tlx.plug import plug
 from tlx.tasks import classification
-from tlx.train import cohort, feed, fit, step
+from tlx.train import cohort, feed, step
 from tlx.train import mesh as meshes
+from tlx.train.spread import Spread
 from tlx.tree import label, named_leaves
 from tlx.types import Array, Batch, Network, Task, Variables
 
@@ -155,7 +156,7 @@ def one_step(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
 def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
   """(what takes LOOP steps of a cohort of as many runs as there are devices, the steps of all its runs)."""
   network, task, phase, variables, batch = make(case, kind)
-  spread = fit.Spread.over(jax.device_count())
+  spread = Spread.over(jax.device_count())
   trainable, frozen = step.split(variables.params, phase)
   nothing, steps = jax.tree.map(lambda _: None, frozen), LOOP * spread.num_runs
   if kind == 'forward':

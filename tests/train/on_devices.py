@@ -10,6 +10,7 @@ from etils import epath
 from tlx.backbones import cnn
 from tlx.tasks import classification
 from tlx.train import feed, fit, step
+from tlx.train import spread as spreads
 from tlx.tree import label, named_leaves
 from tlx.types import Variables
 
@@ -18,7 +19,7 @@ HEAD = (('^head/', 'train'), ('.*', 'frozen'))
 ALL = (('.*', 'train'),)
 
 
-def job(num_runs: int, devices: fit.Devices) -> fit.Job:
+def job(num_runs: int, devices: spreads.Devices) -> fit.Job:
   """Two phases of three steps: the head, then everything."""
   random = np.random.default_rng(0)
   images = feed.Arrays(random.integers(0, 255, (40, 8, 8, 1)).astype(np.uint8), random.integers(0, 3, 40).astype(np.int32))
@@ -34,20 +35,20 @@ def job(num_runs: int, devices: fit.Devices) -> fit.Job:
 
 
 def main(folder: str, *layouts: str) -> None:
-  fit.FSDP_SIZE = 1
+  spreads.FSDP_SIZE = 1
   found = {}
   for layout in layouts:
     runs, run, data, fsdp, steps = (int(n) for n in layout.split(','))
-    spread = fit.Spread.over(runs, fit.Devices(run, data, bool(fsdp)))
+    spread = spreads.Spread.over(runs, spreads.Devices(run, data, bool(fsdp)))
     place = epath.Path(folder) / f'{runs}-{steps}' if steps else epath.Path(folder) / layout
     count = []
     try:
-      fitted = fit.fit(job(runs, fit.Devices(run, data, bool(fsdp))), place, say=lambda *_, count=count: count.append(0),
+      fitted = fit.fit(job(runs, spreads.Devices(run, data, bool(fsdp))), place, say=lambda *_, count=count: count.append(0),
                        interrupted=lambda steps=steps, count=count: steps == 1 and len(count) == 1)
       found[layout] = {'history': fitted.progress['history'], 'mesh': dict(spread.mesh.shape)}
     except KeyboardInterrupt:
       found[layout] = None
-  split = fit.Spread.over(1, fit.Devices(0, 0, True)).whole({'kernel': np.zeros((24, 5), np.float32)})['kernel']
+  split = spreads.Spread.over(1, spreads.Devices(0, 0, True)).whole({'kernel': np.zeros((24, 5), np.float32)})['kernel']
   found['bytes on a device'] = split.addressable_shards[0].data.nbytes
   print(json.dumps(found))
 

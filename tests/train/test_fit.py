@@ -9,6 +9,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.train import cohort, fit
+from tlx.train.spread import Spread
 from tlx.tree import named_leaves, sha256
 
 HEAD = (('^head/', 'train'), ('.*', 'frozen'))
@@ -101,6 +102,27 @@ def test_epochs_give_every_run_the_steps_of_its_own_examples(make_job, make_phas
     assert whole.progress['history'][-1]['val_loss'][run] == pytest.approx(alone.progress['history'][-1]['val_loss'][0], rel=1e-5)
 
 
+def test_long_runs_are_dealt_to_the_devices_first():
+  steps = np.repeat([1, 9], jax.device_count())
+  spread = Spread.over(len(steps), steps=steps)
+  assert set(steps[spread.rows].reshape(jax.device_count(), -1).sum(1)) == {10}
+  np.testing.assert_array_equal(spread.unpad(spread.pad(steps)), steps)
+
+
+@pytest.mark.parametrize('share, saves', [(1e9, 6), (1e-9, 2)])
+def test_saving_takes_no_more_than_its_share(make_job, make_phase, tmp_path, monkeypatch, share, saves):
+  """After every segment where saves cost nothing, else once and at the end, without the optimizer's state."""
+  monkeypatch.setattr(fit, 'SAVE_SHARE', share)
+  monkeypatch.setattr(fit, 'FIRST_STEPS', 1)
+  monkeypatch.setattr(fit, 'SEGMENT_SECONDS', 0.0)  # a step a segment
+  done, save = [], checkpoint.save
+  monkeypatch.setattr(checkpoint, 'save', lambda *arguments: done.append(save(*arguments)))
+  fit.fit(make_job([make_phase()], num_steps=6, evaluations=1), epath.Path(tmp_path), save_seconds=1e-9)
+  assert len(done) == saves
+  names = checkpoint.load(epath.Path(tmp_path)).keys()
+  assert any('trainable' in name for name in names) and not any('opt_state' in name for name in names)
+
+
 def test_a_finished_cohort_is_read_not_trained(make_job, make_phase, tmp_path):
   job = make_job([make_phase()])
   fitted = fit.fit(job, epath.Path(tmp_path))
@@ -112,7 +134,7 @@ def test_a_finished_cohort_is_read_not_trained(make_job, make_phase, tmp_path):
 def test_one_program_serves_every_rate_and_seed(make_job, make_phase, tmp_path):
   phase = make_phase(schedule='linear')
   fit.fit(make_job([phase], (1e-2, 3e-2)), epath.Path(tmp_path / 'a'))
-  spread = fit.Spread.over(2)
+  spread = Spread.over(2)
   program = cohort.program(cohort.advance, make_job([phase]).network, make_job([phase]).phases[0].task, phase, spread.mesh)
   assert len(program.compiled) == 1
   fit.fit(make_job([phase], (1e-3, 5e-3), seeds=[3, 4], num_steps=20), epath.Path(tmp_path / 'b'))

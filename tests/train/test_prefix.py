@@ -176,6 +176,18 @@ def test_views_are_augmentations_one_after_another(kept):
   assert np.abs(shifted[:70] - shifted[70:]).max() > 1e-3
 
 
+def test_a_view_depends_on_its_example_alone(tmp_path, monkeypatch):
+  """Not on how many examples a device takes at a time."""
+  variables = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)))
+  point = prefix.Point(NETWORK, phase_of(NETWORK, variables, 'head', augment=(('shift', 2),), views=2))
+  made = []
+  for batch, cpu_bytes in ((32, 1e9), (8, 1.0)):
+    monkeypatch.setattr(prefix, 'BATCH', batch)
+    monkeypatch.setattr(prefix, 'CPU_BYTES', cpu_bytes)
+    made += prefix.activations(prefix.Trunk(variables, 'cnn', tmp_path / str(batch)), IMAGES, 'a', [point])
+  np.testing.assert_allclose(*made, rtol=1e-5, atol=1e-6)
+
+
 def test_tokens_with_their_mask_are_kept(tmp_path):
   module = plug('backbones', 'bert')
   options, inputs = module.tiny()

@@ -22,6 +22,7 @@ from tlx.study.pair import Pair
 from tlx.study.plan import Cohort
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
+from tlx.train.spread import Devices
 from tlx.types import Cell, Network, Variables
 
 
@@ -212,7 +213,7 @@ def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[fit.Ph
   return fit.Job(
       network, phases, Variables(base, {}), own, stats, _images(data.train), _images(data.val), [np.arange(len(data.train.labels))] * len(cells),
       [cell.seed for cell in cells], [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells],
-      fit.Devices(**study['mesh']))
+      Devices(**study['mesh']))
 
 
 def _initial(network: Network, shapes: Variables, source: Source, seeds: list[int], image_shape: tuple[int, ...]):

@@ -15,13 +15,12 @@ from tlx import checkpoint
 from tlx import tree as trees
 from tlx.train import cohort, exact, feed, memory, step
 from tlx.train import mesh as meshes
-from tlx.types import Batch, Network, PyTree, RunState, Task, Variables
+from tlx.train.spread import ANY_DEVICES, Devices, Spread
+from tlx.types import Network, PyTree, RunState, Task, Variables
 
 SEGMENT_SECONDS = 5.0  # how long the device is left alone: progress is shown and an interruption heeded this often
 SAVE_SHARE = 0.05  # of the time may go into saving
 FIRST_STEPS = 10  # of a program whose speed is not known yet
-EVAL_BATCH = 256
-FSDP_SIZE = 2**14  # scalars in the smallest leaf that is worth splitting over devices
 ORDER_STEPS = 128  # orders of examples are padded to a power of two at least this long, so that phases share programs
 
 
@@ -50,16 +49,6 @@ class PhasePlan(NamedTuple):
     return num_steps(self.num_steps, self.epochs, self.batch_size, num_examples)
 
 
-class Devices(NamedTuple):
-  """How a cohort lies on the devices; 0 is for `mesh.shape` to choose."""
-  run: int = 0
-  data: int = 0
-  fsdp: bool = False
-
-
-ANY_DEVICES = Devices()
-
-
 class Job(NamedTuple):
   """A cohort of R runs, ready to train."""
   network: Network
@@ -83,7 +72,7 @@ class Job(NamedTuple):
     """With phases as long as the longest run."""
     return self._replace(phases=tuple(plan._replace(num_steps=int(self.steps(i).max())) for i, plan in enumerate(self.phases)))
 
-  def spread(self) -> 'Spread':
+  def spread(self) -> Spread:
     """How the runs lie on the devices."""
     return Spread.over(len(self.seeds), self.devices, sum(self.steps(i) for i in range(len(self.phases))))
 
@@ -171,16 +160,16 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
   return Fitted(spread.unpad(own), spread.unpad(stats), progress)
 
 
-def begin(job: Job, index: int, own: PyTree, stats: PyTree, spread: 'Spread') -> Phased:
+def begin(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) -> Phased:
   """The arrays of phase `index` on the devices: label, partition, optimizer state, orders, keys, data."""
   plan = job.phases[index]
   trainable, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
-  hyper = _hyper(job, plan, spread)
+  hyper = _hyper(job, index, spread)
   start = jax.vmap(lambda trainable, stats, hyper: step.start(trainable, stats, plan.phase, hyper))
   state = jax.jit(start, out_shardings=spread.shardings(jax.eval_shape(start, trainable, stats, hyper)))(
       spread.place(trainable), spread.place(stats), hyper)
   data = job.train(plan.phase)
-  runs = cohort.Runs(spread.place(frozen_own), _orders(job, plan, index, len(data.targets), spread), _keys(job, index, spread), hyper)
+  runs = cohort.Runs(spread.place(frozen_own), _orders(job, index, len(data.targets), spread), _keys(job, index, spread), hyper)
   shared = cohort.Shared(spread.whole(_needed(job, plan.phase, frozen_source)), spread.everywhere(data))
   return Phased(state, runs, shared, *(cohort.program(function, job.network, plan.task, plan.phase, spread.mesh)
                                        for function in (cohort.advance, cohort.evaluate)))
@@ -232,7 +221,7 @@ def _compiled(*programs: cohort.Program) -> _Compiled:
   return _Compiled(sum(p.compile_seconds for p in programs), sum(len(p.compiled) for p in programs))
 
 
-def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread: 'Spread') -> tuple[RunState, PyTree]:
+def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread: Spread) -> tuple[RunState, PyTree]:
   """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there)."""
   num_views = max(1, plan.phase.views)
   first = len(data.targets) // num_views * np.arange(num_views)[:, None]
@@ -259,77 +248,17 @@ def _kept(state: RunState, job: Job, index: int, at: int) -> RunState:
   return state._replace(opt_state=()) if (index, at) == (len(job.phases) - 1, job.phases[-1].num_steps) else state
 
 
-def _save(folder: epath.Path, at: int, state: RunState, sums: PyTree, runs: cohort.Runs, progress: dict[str, Any], spread: 'Spread'):
+def _save(folder: epath.Path, at: int, state: RunState, sums: PyTree, runs: cohort.Runs, progress: dict[str, Any], spread: Spread):
   tree = spread.unpad({'state': state, 'sums': sums, 'frozen': runs.frozen})
   meshes.on_first(lambda: checkpoint.save(folder, at, tree, progress))
 
 
-def _restore(folder: epath.Path, state: RunState, sums: PyTree, runs: cohort.Runs, spread: 'Spread'):
+def _restore(folder: epath.Path, state: RunState, sums: PyTree, runs: cohort.Runs, spread: Spread):
   """(state, sums, runs) as they were saved, on whatever devices there are now."""
   carry = {'state': state, 'sums': sums, 'frozen': runs.frozen}
   like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((spread.num_runs, *leaf.shape[1:]), leaf.dtype), carry)
   carry = spread.place(spread.pad(meshes.on_first(lambda: checkpoint.restore(folder, like))))
   return carry['state'], carry['sums'], runs._replace(frozen=carry['frozen'])
-
-
-class Spread(NamedTuple):
-  """How the runs of a cohort lie on the devices: dealt to those of the axis 'run', their batches split along 'data'."""
-  mesh: jax.sharding.Mesh
-  num_runs: int
-  rows: np.ndarray  # the run that each place computes
-  fsdp: bool
-
-  @classmethod
-  def over(cls, num_runs: int, devices: Devices = ANY_DEVICES, steps: np.ndarray | int = 0) -> 'Spread':
-    """Dealt to the devices one by one, those of most `steps` first; the last again where places are left."""
-    run, data = meshes.shape(num_runs, jax.device_count(), {'run': devices.run, 'data': devices.data})
-    order = np.argsort(-np.broadcast_to(steps, num_runs), kind='stable')
-    dealt = np.pad(order, (0, -num_runs % run), 'edge').reshape(-1, run).T
-    return cls(meshes.make(run, data), num_runs, dealt.reshape(-1), devices.fsdp)
-
-  def pad(self, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[self.rows], tree)
-
-  def unpad(self, tree: PyTree) -> PyTree:
-    _, places = np.unique(self.rows, return_index=True)
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[places], meshes.get(tree))
-
-  def shardings(self, tree: PyTree) -> PyTree:
-    """Where leaves [R, ...] lie: split by runs; with fsdp also along their longest dimension, where they are large."""
-    return jax.tree.map(lambda leaf: meshes.spec(self.mesh, 'run', *self._split(leaf.shape[1:])), tree)
-
-  def _split(self, shape: tuple[int, ...]) -> tuple[str | None, ...]:
-    size = self.mesh.shape['data']
-    fits = [i for i, length in enumerate(shape) if length % size == 0]
-    if not self.fsdp or not fits or np.prod(shape) < FSDP_SIZE:
-      return ()
-    longest = max(fits, key=lambda i: shape[i])
-    return (*(None,) * longest, 'data')
-
-  def place(self, tree: PyTree) -> PyTree:
-    return jax.tree.map(meshes.put, tree, self.shardings(tree))
-
-  def whole(self, tree: PyTree) -> PyTree:
-    """Parameters that all runs share."""
-    return meshes.put(tree, lambda leaf: meshes.spec(self.mesh, *self._split(np.shape(leaf))))
-
-  def everywhere(self, tree: PyTree) -> PyTree:
-    return meshes.put(tree, meshes.spec(self.mesh))
-
-  def each(self, value: int) -> jax.Array:
-    return self.place(np.full(len(self.rows), value, np.int32))
-
-  def broadcast(self, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (len(self.rows), *leaf.shape)), tree)
-
-  def split_batch(self, tree: PyTree, *axes: str | None) -> PyTree:
-    """Arrays whose dimension after `axes` is a batch, split along 'data' where it divides."""
-    fits = lambda leaf: leaf.shape[len(axes)] % self.mesh.shape['data'] == 0
-    return meshes.put(tree, lambda leaf: meshes.spec(self.mesh, *axes, 'data' if fits(leaf) else None))
-
-  def batches(self, inputs: PyTree, targets: np.ndarray) -> Batch:
-    """All examples in padded batches [N / B, B, ...] on the devices."""
-    return self.split_batch(feed.padded(inputs, targets, EVAL_BATCH), None)
 
 
 def predict(job: Job, fitted: Fitted, runs: Sequence[int], data: Callable[[step.Phase], feed.Arrays]) -> list[tuple[dict[str, float], np.ndarray]]:
@@ -382,21 +311,21 @@ def _partition(own: PyTree, base: PyTree, phase: step.Phase, spread: Spread) -> 
   return trainable, only(own, frozen), only(base, lambda name: frozen(name) and name not in owned)
 
 
-def _hyper(job: Job, plan: PhasePlan, spread: Spread) -> step.Hyper:
-  steps = [plan.steps_for(len(examples)) for examples in job.examples]
-  columns = [plan.learning_rate or rate for rate in job.learning_rates], job.weight_decays, steps
+def _hyper(job: Job, index: int, spread: Spread) -> step.Hyper:
+  plan = job.phases[index]
+  columns = [plan.learning_rate or rate for rate in job.learning_rates], job.weight_decays, job.steps(index)
   return spread.place(spread.pad(step.Hyper(*(np.asarray(column, np.float32) for column in columns))))
 
 
-def _orders(job: Job, plan: PhasePlan, index: int, num_rows: int, spread: Spread) -> jax.Array:
+def _orders(job: Job, index: int, num_rows: int, spread: Spread) -> jax.Array:
   """int32 [R, T, B]; T is rounded up so that phases of other lengths share the program, the steps beyond are never taken.
 
   Where the data hold several views of each example, one after another, every place draws one of them.
   """
+  plan = job.phases[index]
   length = max(ORDER_STEPS, 1 << (plan.num_steps - 1).bit_length())
   orders = np.zeros((len(job.seeds), length, plan.batch_size), np.int32)
-  for run, (examples, seed) in enumerate(zip(job.examples, job.seeds)):
-    steps = plan.steps_for(len(examples))
+  for run, (examples, seed, steps) in enumerate(zip(job.examples, job.seeds, job.steps(index))):
     orders[run, :steps] = feed.order(examples, steps, plan.batch_size, (seed, index))
     if plan.phase.views:
       views = np.random.default_rng((seed, index, 1)).integers(0, plan.phase.views, orders[run].shape)

@@ -4,7 +4,7 @@ The processes of one study run the same program. Only the first touches the stud
 """
 import os
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,9 +40,9 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
   jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
-def make(run: int, data: int) -> Mesh:
-  """The devices of all processes, `run` times `data` of them."""
-  return Mesh(np.asarray(jax.devices()).reshape(run, data), ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
+def make(run: int, data: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """`run` times `data` devices, by default those of all processes."""
+  return Mesh(np.asarray(devices or jax.devices()).reshape(run, data), ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
 
 
 def shape(num_runs: int, num_devices: int, wanted: Mapping[str, int]) -> tuple[int, int]:
@@ -72,7 +72,7 @@ def spec(mesh: Mesh, *axes: str | None) -> NamedSharding:
 def for_examples() -> Mesh:
   """A mesh whose axis 'data' is all devices; CPU devices of other processes are left out, since each process reads all examples itself."""
   devices = jax.local_devices() if jax.default_backend() == 'cpu' else jax.devices()
-  return Mesh(np.asarray(devices).reshape(1, -1), ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
+  return make(1, len(devices), devices)
 
 
 def put(tree: PyTree, sharding: Any) -> PyTree:

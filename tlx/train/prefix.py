@@ -26,7 +26,7 @@ from tlx.train import mesh as meshes
 from tlx.types import Batch, Network, PyTree, Variables
 
 BATCH = 32  # examples a device takes at a time
-CPU_BYTES = 1.25e6  # of the largest activation between stages that a CPU takes at a time, since it stays in its cache (docs/performance.md)
+CPU_BYTES = 1.25e6  # of the largest of what enters a stage that a CPU takes at a time, since it stays in its cache (docs/performance.md)
 
 
 class Trunk(NamedTuple):
@@ -106,7 +106,7 @@ def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
 
 
 @functools.cache
-def program(points: tuple[Point, ...], part: int = BATCH) -> Callable:
+def program(points: tuple[Point, ...], part: int) -> Callable:
   """(variables, inputs [B, ...], the numbers of their views [B]) -> per point its activation; compiles once for the same points.
 
   On CPU a device takes `part` examples at a time.
