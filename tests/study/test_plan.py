@@ -81,6 +81,20 @@ def test_epochs_count_the_examples_of_each_size():
   assert row['GFLOP'] / fixed['GFLOP'] == pytest.approx((4 + 15) / (8 + 8))
 
 
+def test_epochs_through_a_study(data_dir, tmp_path):
+  """Runs of both sizes in one cohort: each with its steps, and of the cohort's time the share that these are."""
+  from tlx import report
+  made = tiny.get_config()
+  made.data_dir = str(data_dir)
+  made.methods = {'scratch': made.methods['scratch'].to_dict()}
+  made.train.epochs = 3.0
+  runs = report.read(run.run(made, tmp_path))
+  assert runs.cohort.nunique() == 1 and (runs.status == 'ok').all()
+  assert {shots: set(part.steps) for shots, part in runs.groupby('shots')} == {1: {4}, 4: {15}}
+  each = runs.train_seconds / runs.steps
+  assert each.min() == pytest.approx(each.max())
+
+
 def test_stops_end_with_the_last_step():
   for num_steps, evaluations in ((10, 4), (3, 5), (1, 1), (100, 3)):
     stops = fit.PhasePlan(None, None, num_steps, 1, evaluations, 0.0).stops

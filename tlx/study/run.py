@@ -285,7 +285,8 @@ def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.
   test, logits = tested or (None, None)
   predictions = {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': logits} if tested else None
   stages, found = job.network.stages, fitted.progress
-  steps = [int(job.steps(i)[row]) for i in range(len(job.phases))]
+  of_all = np.stack([job.steps(i) for i in range(len(job.phases))])  # [phases, R]
+  steps = of_all[:, row].tolist()
   phases = [{'steps': taken, 'trainable_params': count, 'reused_stages': phase.phase.start,
              'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
             for phase, taken, count, frozen in zip(job.phases, steps, trainable, found['frozen'])]
@@ -297,7 +298,7 @@ def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.
       'phases': phases, 'cost': {
           'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
           'train_flops': plan.train_flops(job.phases, steps, job.network, config['source']), 'steps': sum(steps),
-          'train_seconds': found['train_seconds'] / num_runs, 'feature_seconds': feature_seconds / num_runs,
+          'train_seconds': found['train_seconds'] * sum(steps) / int(of_all.sum()), 'feature_seconds': feature_seconds / num_runs,
           'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],
           'peak_memory_bytes': _peak_memory()}}
   meshes.on_first(lambda: store.write_run(lab.workdir, run_id, config, _history(fitted, row), _label_text(groups), predictions, result))
