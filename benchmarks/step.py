@@ -161,8 +161,9 @@ def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
   nothing, steps = jax.tree.map(lambda _: None, frozen), LOOP * spread.num_runs
   if kind == 'forward':
     run = cohort.program(cohort.evaluate, network, task, phase, spread.mesh)
-    own = spread.place(spread.broadcast((trainable, nothing, variables.stats)))
-    shared = spread.everywhere((frozen, jax.tree.map(lambda leaf: np.stack([leaf] * LOOP), batch)))
+    batches = jax.tree.map(lambda leaf: np.stack([leaf] * LOOP), batch)
+    looked = cohort.Evaluated(trainable, nothing, variables.stats, np.asarray(batches.mask))
+    own, shared = spread.place(spread.broadcast(looked)), spread.everywhere((frozen, batches))
     return lambda: run((), own, shared), steps
   run = cohort.program(cohort.advance, network, task, phase, spread.mesh)
   state = step.start(trainable, variables.stats, phase, HYPER)

@@ -1,7 +1,9 @@
 """Checkpoints: a tree of arrays through Orbax beside our own digest of it, since Orbax does not notice flipped bytes.
 
 `<folder>/<step>/arrays` is written first and `<folder>/<step>/meta.json` last: a checkpoint without the latter does not exist.
+JSON whose content reaches a number is sealed: it carries a digest of itself.
 """
+import hashlib
 import json
 import os
 from typing import Any
@@ -24,7 +26,7 @@ def save(folder: epath.Path, step: int, tree: PyTree, meta: dict[str, Any]) -> N
   place.mkdir(parents=True)
   with checkpointer() as orbax:
     orbax.save(_absolute(place / 'arrays'), {f'{i:05d}': array for i, array in enumerate(arrays.values())})
-  write_json(place / 'meta.json', meta | {'names': list(arrays), 'sha256': trees.sha256(arrays)})
+  write_json(place / 'meta.json', sealed(meta | {'names': list(arrays), 'arrays_sha256': trees.sha256(arrays)}))
   for other in steps(folder):
     if other != step:
       (folder / str(other)).rmtree()
@@ -45,9 +47,24 @@ def steps(folder: epath.Path) -> list[int]:
 
 
 def latest(folder: epath.Path) -> dict[str, Any] | None:
-  """The `meta` of the newest checkpoint with its 'step', or None."""
+  """The `meta` of the newest checkpoint with its 'step', or None.
+
+  Raises:
+    ValueError: it is damaged.
+  """
   done = steps(folder)
-  return read_json(folder / str(done[-1]) / 'meta.json') | {'step': done[-1]} if done else None
+  if not done:
+    return None
+  place = folder / str(done[-1])
+  try:
+    return unsealed(place / 'meta.json') | {'step': done[-1]}
+  except ValueError as error:
+    raise _damaged(place, str(error)) from None
+
+
+def _damaged(place: epath.Path, reason: str) -> ValueError:
+  return ValueError(f'The checkpoint {place} is damaged: {reason} Delete {place} and run the same '
+                    'command: what it held is computed again, also of a study that was finished.')
 
 
 def load(folder: epath.Path) -> dict[str, np.ndarray]:
@@ -58,7 +75,7 @@ def load(folder: epath.Path) -> dict[str, np.ndarray]:
   """
   meta = latest(folder)
   if meta is None:
-    raise ValueError(f'No checkpoint in {folder}.')
+    raise ValueError(f'No checkpoint in {folder}. Run the study again: what is missing is computed again.')
   place = folder / str(meta['step'])
   try:
     with checkpointer() as orbax:
@@ -67,9 +84,8 @@ def load(folder: epath.Path) -> dict[str, np.ndarray]:
     found = trees.sha256(arrays)
   except Exception as error:  # Orbax and TensorStore raise many kinds
     found = f'{type(error).__name__}: {str(error)[:200]}'
-  if found != meta['sha256']:
-    raise ValueError(f'The checkpoint {place} is damaged: its digest should be {meta["sha256"]}, got {found}. '
-                     f'Delete {place} and run the same command: what it held is computed again.')
+  if found != meta['arrays_sha256']:
+    raise _damaged(place, f'its digest should be {meta["arrays_sha256"]}, got {found}.')
   return arrays
 
 
@@ -95,7 +111,7 @@ def _absolute(path: epath.Path) -> epath.Path:
 def write_json(path: epath.Path, content: Any) -> None:
   """Writes JSON atomically: the file is whole or not there. What is not a finite number becomes null."""
   draft = path.parent / f'.{path.name}.draft'
-  draft.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False) + '\n')
+  draft.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
   draft.replace(path)
 
 
@@ -105,8 +121,38 @@ def json_line(content: Any) -> str:
 
 
 def read_json(path: epath.Path) -> Any:
-  """The content of a JSON file."""
-  return json.loads(path.read_text())
+  """The content of a JSON file.
+
+  Raises:
+    ValueError: it is not JSON; the message names the file.
+  """
+  try:
+    return json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:  # UnicodeDecodeError is one
+    raise ValueError(f'Cannot read {path}: {error}.') from None
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+  """The content in JSON's own types, with a digest of it as 'sha256'."""
+  content = plain(content)
+  return content | {'sha256': _seal(content)}
+
+
+def unsealed(path: epath.Path) -> dict[str, Any]:
+  """The content of a JSON file that was `sealed`.
+
+  Raises:
+    ValueError: it is not JSON, or not what was written.
+  """
+  content = read_json(path)
+  if not isinstance(content, dict) or content.get('sha256') != _seal(content):
+    raise ValueError(f'{path} was changed after it was written: its digest does not fit its content.')
+  return content
+
+
+def _seal(content: dict[str, Any]) -> str:
+  unsigned = {name: value for name, value in content.items() if name != 'sha256'}
+  return hashlib.sha256(json.dumps(unsigned, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def plain(value: Any) -> Any:
@@ -115,6 +161,6 @@ def plain(value: Any) -> Any:
     return {str(key): plain(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
     return [plain(item) for item in value]
-  if isinstance(value, np.generic):
-    value = value.item()
+  if isinstance(value, (np.generic, np.ndarray)):
+    return plain(value.tolist())
   return None if isinstance(value, float) and not np.isfinite(value) else value

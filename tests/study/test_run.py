@@ -23,8 +23,11 @@ def numbers(workdir) -> dict:
   found = {}
   for folder in sorted((pathlib.Path(workdir) / 'runs').iterdir()):
     result = json.loads((folder / 'result.json').read_text())
-    for name in ('train_seconds', 'feature_seconds', 'compile_seconds', 'compiled_programs', 'peak_memory_bytes'):
+    for name in ('train_seconds', 'eval_seconds', 'feature_seconds', 'features', 'compile_seconds', 'compiled_programs', 'peak_memory_bytes'):
       result['cost'].pop(name)
+    for phase in result['phases']:
+      phase.pop('train_seconds')
+    result.pop('sha256')
     predictions = folder / 'predictions.npz'
     logits = np.load(predictions)['logits'].tobytes() if predictions.exists() else None
     found[folder.name] = result, (folder / 'metrics.jsonl').read_text(), logits

@@ -19,7 +19,7 @@ def read(path: os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     ValueError: a damaged checkpoint.
   """
   folder = epath.Path(path)
-  workdir, result = folder.parent.parent, checkpoint.read_json(folder / 'result.json')
+  workdir, result = folder.parent.parent, checkpoint.unsealed(folder / 'result.json')
   params, stats = trained(workdir / 'cohorts' / result['cohort'] / 'checkpoints', result['row'])
   if result['init'] == 'source':
     for own, of_source in zip((params, stats), trained(workdir / 'sources' / result['cell']['source'] / 'checkpoints', 0)):

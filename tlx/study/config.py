@@ -64,6 +64,7 @@ STUDY = {
     'seeds': (0, 1, 2, 3, 4),
     'grid': GRID,
     'baseline': '',  # the method that the others are compared with
+    'validation': 'all',  # who chooses: all validation examples | 'matched', for each run no more than it trains on
     'train': TRAIN,
     'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
     'cohort_bytes': 4e9,  # runs are trained together up to this much memory
@@ -102,6 +103,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   study['methods'] = {name: _method(f'config.methods.{name}', method, study) for name, method in study['methods'].items()}
   _whole_numbers('config.shots', study['shots'])
   _whole_numbers('config.seeds', study['seeds'])
+  if study['validation'] not in ('all', 'matched'):
+    raise ValueError(f"config.validation is 'all' or 'matched', got {study['validation']!r}.")
   if study['baseline'] and study['baseline'] not in study['methods']:
     raise ValueError(f'config.baseline {study["baseline"]!r} is no method; have {", ".join(study["methods"])}.'
                      + closest(study['baseline'], study['methods']))

@@ -6,7 +6,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from etils import epath
 from tlx import checkpoint, datasets
 from tlx.sources import cache
 from tlx.study import plan
-from tlx.train import feed, prefix, step
+from tlx.train import feed, fit, prefix, step
 from tlx.train import mesh as meshes
 from tlx.types import Cell, Variables
 
@@ -43,6 +43,18 @@ def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.
     raise ValueError(f'config.shots on {target["dataset"]!r}: {error}') from None
 
 
+class Features(NamedTuple):
+  """What frozen stages cost so far: seconds, and how many splits they ran for; the others were there already."""
+  seconds: float = 0.0
+  computed: int = 0
+
+  def since(self, earlier: 'Features') -> 'Features':
+    return Features(self.seconds - earlier.seconds, self.computed - earlier.computed)
+
+  def plus(self, other: 'Features') -> 'Features':
+    return Features(self.seconds + other.seconds, self.computed + other.computed)
+
+
 class Pair:
   """A source and a target, each by its name in the config.
 
@@ -51,9 +63,10 @@ class Pair:
   """
 
   def __init__(self, study: Mapping[str, Any], source: str, target: str, workdir: epath.Path | None,
-               say: Callable[[str], None] = lambda text: None):
-    self.study, self.source, self.target, self.workdir, self.say = study, study['sources'][source], study['targets'][target], workdir, say
-    self.seconds = 0.0  # spent on frozen stages so far
+               say: Callable[[str], None] = lambda text: None, spent: fit.Spent | None = None):
+    self.study, self.source, self.target = study, study['sources'][source], study['targets'][target]
+    self.workdir, self.say, self.spent = workdir, say, fit.Spent(float) if spent is None else spent
+    self.cost = Features()
     data = load(study, self.target, self.source)
     wanted = subsets(study, self.target, data)
     if workdir:
@@ -71,6 +84,15 @@ class Pair:
   def examples(self, cell: Cell) -> np.ndarray:
     """The rows of `data.train` that a cell trains on."""
     return self.rows[cell.seed][cell.shots]
+
+  def looked_at(self, cell: Cell) -> np.ndarray:
+    """The rows of `data.val` that choose for a cell: all, or (validation = 'matched') no more than it trains on, class by class."""
+    val = self.data.val
+    if self.study['validation'] == 'all':
+      return np.arange(len(val.labels))
+    per_class = cell.shots or max(1, len(self.examples(cell)) // len(self.data.class_names))
+    per_class = min(per_class, int(np.unique(val.labels, return_counts=True)[1].min()))
+    return np.sort(datasets.subsets(val.labels, val.ids, (per_class,), cell.seed)[per_class])
 
   def arrays(self, split: str, variables: Variables | None, method: str) -> Callable[[step.Phase], feed.Arrays]:
     """What enters the first stage of a phase of `method`: images as stored, or activations of the source's frozen stages."""
@@ -117,9 +139,17 @@ class Pair:
     images = getattr(self.data, split).inputs
     digest = hashlib.sha256(f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()).hexdigest()
     trunk = prefix.Trunk(variables, json.dumps(self.source['backbone'], sort_keys=True), _folder(self.study, self.workdir))
-    found = prefix.activations(trunk, images, digest, list(points.values()), self.say)
+    ran: list[str] = []
+
+    def say(text: str) -> None:
+      ran.append(text)
+      self.say(text)
+
+    found = prefix.activations(trunk, images, digest, list(points.values()), say)
     self.features |= {(split, same): activation for same, activation in zip(points, found)}
-    self.seconds += time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    self.spent['feature'] += seconds
+    self.cost = self.cost.plus(Features(seconds, int(bool(ran))))
 
 
 def _same(point: prefix.Point) -> tuple:

@@ -98,7 +98,8 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
     optimizer, optimizer_options = named(phase['optimizer'])
     frozen_norms = freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
     start = _start(network, shapes, source, phase, prefix.boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed)), room)
-    changed |= {name for name, group in labels if group != 'frozen'}
+    moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
+    changed |= {name for name, group in labels if group != 'frozen'} | moving
     static = step.Phase(
         labels, rates, frozen_norms, optimizer, tuple(sorted(optimizer_options.items())), phase['schedule'], phase['warmup'],
         phase['clip_norm'], tuple(sorted(phase['augment'].items())), start, phase['views'], phase['solver'], phase['remat'],

@@ -6,6 +6,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -22,8 +24,11 @@ from tlx.study.pair import Pair
 from tlx.study.plan import Cohort
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
+from tlx.train.cohort import Program
 from tlx.train.spread import Devices
 from tlx.types import Cell, Network, Variables
+
+KINDS = ('data', 'source', 'feature', 'setup', 'train', 'eval', 'compile', 'save')  # of time, see docs/results.md
 
 
 class Lab(NamedTuple):
@@ -32,6 +37,7 @@ class Lab(NamedTuple):
   workdir: epath.Path
   reporter: progress.Reporter
   interrupted: Callable[[], int]
+  spent: fit.Spent  # seconds of this start by kind
 
 
 class Source(NamedTuple):
@@ -40,38 +46,85 @@ class Source(NamedTuple):
   sha256: str
 
 
+class Loaded(NamedTuple):
+  """Public weights under our names, and the record of where they came from."""
+  variables: Variables
+  record: Mapping[str, Any]
+
+
+class Tested(NamedTuple):
+  """A chosen run on the test set."""
+  scores: Mapping[str, Any]
+  logits: np.ndarray  # [N, K]
+  seconds: float
+
+
 class Trained(NamedTuple):
-  """A cohort at its end; `feature_seconds` went into what its frozen stages make of the images."""
+  """A cohort at its end; `features` says what its frozen stages cost here: seconds, and whether they ran or were read."""
   cohort: Cohort
   job: fit.Job
   fitted: fit.Fitted
-  feature_seconds: float
+  features: pairs.Features
 
 
 def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   """Runs the study, or what is left of it, and returns its folder. The same config and folder give the same numbers.
 
   Raises:
-    ValueError: what is wrong with the config or the folder, before anything is compiled.
+    ValueError: what is wrong with the config, the data, the weights or the folder, before anything is written or compiled.
     KeyboardInterrupt: with the signal's number, after SIGINT or SIGTERM and once the state is saved.
   """
+  began, spent = time.perf_counter(), fit.Spent(float)
   study = configs.resolve(config)
   cohorts = plan.make(study)
-  workdir = epath.Path(workdir)
-  with store.locked(workdir), _signals() as interrupted:
-    store.begin(workdir, study, cohorts)
+  folder = store.place(workdir)
+  meshes.on_first(lambda: store.check(folder, study))
+  meshes.shape(1, jax.device_count(), study['mesh'])
+  with fit.booked(spent, 'data'):
+    data = _data(study, meshes.on_first(lambda: not (folder / 'study.json').exists()))
+  with fit.booked(spent, 'source'):
+    weights = _weights(study, folder)
+  with store.locked(folder), _signals() as interrupted:
+    store.begin(folder, study, cohorts, data)
     parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
     reporter = progress.Reporter(parts, meshes.is_first())
-    lab = Lab(study, workdir, reporter, interrupted)
+    lab = Lab(study, folder, reporter, interrupted, spent)
+    for line in (*_notes(data), meshes.on_first(lambda: store.made_elsewhere(folder))):
+      reporter.line(line)
     try:
-      for source, target in itertools.product(study['sources'].values(), study['targets'].values()):
-        pairs.subsets(study, target, pairs.load(study, target, source))
-      pretrained = {name: _source(lab, name) for name in study['sources']}
+      pretrained = {name: _source(lab, name, weights.get(name)) for name in study['sources']}
       for (source, target), group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
         _transfer(lab, source, target, list(group), pretrained[source])
     finally:
       reporter.close()
-  return workdir
+      store.add_times(folder, _times(time.perf_counter() - began, spent))
+  return folder
+
+
+def _data(study: Mapping[str, Any], first: bool) -> dict[str, dict[str, Any]]:
+  """By 'source/target', what study.json says of the data: counts, classes, digest, and at the `first` start what is worth a note.
+
+  Raises:
+    ValueError: data that cannot be used, or a class with fewer examples than the largest size wants.
+  """
+  described = {}
+  for (name, source), (target_name, target) in itertools.product(study['sources'].items(), study['targets'].items()):
+    data = pairs.load(study, target, source)
+    pairs.subsets(study, target, data)
+    counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
+    described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256}
+  return described
+
+
+def _notes(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
+  """What the data sets of the study say of themselves, each thing once."""
+  return list(dict.fromkeys(note for of_pair in data.values() for note in of_pair.get('notes', ())))
+
+
+def _times(wall: float, spent: Mapping[str, float]) -> dict[str, float]:
+  """A line of time.json: the seconds of one start by kind; what is no kind's is 'other'."""
+  kinds = {f'{kind}_seconds': spent[kind] for kind in KINDS}
+  return {'wall_seconds': wall, **kinds, 'other_seconds': wall - sum(kinds.values())}
 
 
 def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -106,13 +159,14 @@ def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrai
   pair = None
   for name, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0].method):
     of_method = list(group)
-    cells = [cell for cohort in of_method for cell in cohort.cells]
-    if all(store.done(lab.workdir, [plan.cell_id(cell) for cell in cells])):
+    if store.complete(lab.workdir, of_method, [plan.cell_id(cell) for cohort in of_method for cell in cohort.cells]):
       lab.reporter.skip(len(of_method))
       continue
-    pair = pair or Pair(lab.study, source, target, lab.workdir, lab.reporter.line)
-    begin = pretrained if lab.study['methods'][name]['init'] == 'source' else Source(None, '')
-    _group(lab, of_method, begin, pair)
+    if pair is None:
+      with fit.booked(lab.spent, 'data'):
+        pair = Pair(lab.study, source, target, lab.workdir, lab.reporter.line, lab.spent)
+    start = pretrained if lab.study['methods'][name]['init'] == 'source' else Source(None, '')
+    _group(lab, of_method, start, pair)
 
 
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
@@ -121,62 +175,133 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
   trained: list[Trained] = []
   for cohort in cohorts:
     lab.reporter.begin()
-    before = pair.seconds
-    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
+    before = pair.cost
+    with fit.booked(lab.spent, 'setup'):
+      job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
     job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
-                       examples=[pair.examples(cell) for cell in cohort.cells])
+                       examples=[pair.examples(cell) for cell in cohort.cells], val_rows=[pair.looked_at(cell) for cell in cohort.cells])
     folder = lab.workdir / 'cohorts' / cohort.id / 'checkpoints'
     say = lambda steps, rate, cohort=cohort: lab.reporter.say(cohort.id, steps, rate)
-    fitted = fit.fit(job, folder, lab.study['checkpoint_seconds'], say, lab.interrupted)
-    trained.append(Trained(cohort, job, fitted, pair.seconds - before))
+    fitted = fit.fit(job, folder, lab.study['checkpoint_seconds'], say, lab.interrupted, lab.spent)
+    trained.append(Trained(cohort, job, fitted, pair.cost.since(before)))
     lab.reporter.finish()
-  chosen = _choose({cell: _outcome(t.job, t.fitted, row) for t in trained for row, cell in enumerate(t.cohort.cells)})
+  outcomes = {cell: _outcome(t.job, t.fitted, row) for t in trained for row, cell in enumerate(t.cohort.cells)}
+  chosen = _choose(outcomes)
   for t in trained:
-    before = pair.seconds
-    done = store.done(lab.workdir, [plan.cell_id(cell) for cell in t.cohort.cells])
+    ids = [plan.cell_id(cell) for cell in t.cohort.cells]
+    done = store.done(lab.workdir, ids)
+    for run_id, cell, is_done in zip(ids, t.cohort.cells, done):
+      if is_done:
+        meshes.on_first(functools.partial(_check_same, lab.workdir, run_id, outcomes[cell], source))
     rows = [row for row, cell in enumerate(t.cohort.cells) if cell in chosen and not done[row]]
-    tested = dict(zip(rows, fit.predict(t.job, t.fitted, rows, pair.arrays('test', source.variables, name)) if rows else ()))
-    t = t._replace(feature_seconds=t.feature_seconds + pair.seconds - before)
-    for row in range(len(t.cohort.cells)):
-      if not done[row]:
-        _write(lab, t, row, source, pair.data, tested.get(row))
+    before = pair.cost
+    tested = _test(lab, t, rows, pair.arrays('test', source.variables, name), pair.data.test.labels)
+    t = t._replace(features=t.features.plus(pair.cost.since(before)))
+    with fit.booked(lab.spent, 'save'):
+      for row in range(len(t.cohort.cells)):
+        if not done[row]:
+          _write(lab, t, row, source, pair.data, tested.get(row))
 
 
-def _source(lab: Lab, name: str) -> Source:
+def _test(lab: Lab, trained: Trained, rows: list[int], data: Callable[[Any], feed.Arrays], labels: np.ndarray) -> dict[int, Tested]:
+  """By row, what chosen runs of a cohort do on the test set."""
+  if not rows:
+    return {}
+  data(trained.job.phases[-1].phase)  # frozen stages run, which is booked by itself
+  compiled, began = Program.so_far, time.perf_counter()
+  found = fit.predict(trained.job, trained.fitted, rows, data)
+  compiling = (Program.so_far - compiled).seconds
+  seconds = time.perf_counter() - began - compiling
+  lab.spent['compile'] += compiling
+  lab.spent['eval'] += seconds
+  return {row: Tested(scores | _by_class(labels, logits), logits, seconds / len(rows)) for row, (scores, logits) in zip(rows, found)}
+
+
+def _by_class(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
+  """{'recall': of each class, NaN where it has no example, 'balanced_accuracy': their mean}."""
+  right = logits.argmax(-1) == labels
+  recall = [float(right[labels == c].mean()) if (labels == c).any() else np.nan for c in range(logits.shape[-1])]
+  return {'balanced_accuracy': float(np.nanmean(recall)), 'recall': recall}
+
+
+def _check_same(workdir: epath.Path, run_id: str, outcome: Mapping[str, Any], source: Source) -> None:
+  """A run that was finished before and is trained again, since its parameters were lost, must have come out as it says.
+
+  Raises:
+    ValueError: it did not.
+  """
+  path = workdir / 'runs' / run_id / 'result.json'
+  try:
+    result = checkpoint.unsealed(path)
+  except ValueError as error:
+    raise ValueError(f'{error} Delete {path.parent} and run the same command: it is written again.') from None
+  if (result['val'], result['source_sha256']) != (checkpoint.plain(outcome['val']), source.sha256):
+    made = ', '.join(f'{name} {version}' for name, version in result.get('versions', {}).items())
+    raise ValueError(f'{run_id} was finished earlier with val {result["val"]} of source {result["source_sha256"][:12]} (made with {made}), '
+                     f'and is now {outcome["val"]} of {source.sha256[:12]}: what was deleted cannot be made again as it was. '
+                     'Delete its runs/ folders too, or run the study in a new --workdir.')
+
+
+def _weights(study: Mapping[str, Any], workdir: epath.Path) -> dict[str, Loaded]:
+  """The public weights that the study's folder does not hold yet, in the first process.
+
+  Raises:
+    ValueError: they cannot be had, or do not fit their network.
+  """
+  loaded: dict[str, Loaded] = {}
+
+  def load() -> None:
+    for name, source in study['sources'].items():
+      if source['weights'] and not _is_whole(workdir / 'sources' / name):
+        loaded[name] = _load(name, source)
+
+  meshes.on_first(load)
+  return loaded
+
+
+def _is_whole(folder: epath.Path) -> bool:
+  """Whether a source's folder holds its record and its parameters."""
+  return (folder / 'result.json').exists() and bool(checkpoint.steps(folder / 'checkpoints'))
+
+
+def _load(name: str, config: Mapping[str, Any]) -> Loaded:
+  backbone, options = configs.named(config['backbone'])
+  network = plan.network_of(config, 2)
+  module, head = plug('backbones', backbone), network.stages[-1]
+  try:
+    weights = sources.load(config['weights'], config['sha256'] or None)
+    own = weights.provenance['format'] == 'study'
+    shapes = plan.shapes_of(config, network)
+    names = backbones.own_names(shapes) if own else module.names(weights.arrays, **options)
+    variables, record = backbones.fill(shapes, weights.arrays, names, (head,), () if own else module.IGNORE)
+  except (ValueError, ImportError, KeyError) as error:
+    raise ValueError(f'config.sources.{name}.weights: {error}') from None
+  return Loaded(variables, {'provenance': weights.provenance, **record, 'config': config})
+
+
+def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
   """The source's variables: loaded or trained by the study where its folder does not hold them yet."""
   folder = lab.workdir / 'sources' / name
   config = lab.study['sources'][name]
-  if not meshes.on_first((folder / 'result.json').exists):
-    (_load_source if config['weights'] else _train_source)(lab, name, folder)
-  params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
+  with fit.booked(lab.spent, 'source'):
+    if not meshes.on_first(lambda: _is_whole(folder)):
+      if config['weights']:
+        meshes.on_first(lambda: _keep_source(folder, loaded))
+      else:
+        _train_source(lab, name, folder)
+    params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
   head = plan.network_of(config, 2).stages[-1]
   params.pop(head, None)
   stats.pop(head, None)
   return Source(Variables(params, stats), tree.sha256((params, stats)))
 
 
-def _load_source(lab: Lab, name: str, folder: epath.Path) -> None:
-  """Puts public weights into the study's folder under our names, with the record of where they came from."""
-  config = lab.study['sources'][name]
-  lab.reporter.line(f'Loading the source {name} from {config["weights"]}.')
-
-  def load() -> None:
-    backbone, options = configs.named(config['backbone'])
-    network = plan.network_of(config, 2)
-    module, head = plug('backbones', backbone), network.stages[-1]
-    try:
-      weights = sources.load(config['weights'], config['sha256'] or None)
-      own = weights.provenance['format'] == 'study'
-      shapes = plan.shapes_of(config, network)
-      names = backbones.own_names(shapes) if own else module.names(weights.arrays, **options)
-      variables, record = backbones.fill(shapes, weights.arrays, names, (head,), () if own else module.IGNORE)
-    except (ValueError, ImportError, KeyError) as error:
-      raise ValueError(f'config.sources.{name}.weights: {error}') from None
-    kept = jax.tree.map(lambda leaf: np.asarray(leaf)[None], variables)
-    checkpoint.save(folder / 'checkpoints', 0, {'state': {'trainable': kept.params, 'stats': kept.stats}}, {})
-    checkpoint.write_json(folder / 'result.json', {'provenance': weights.provenance, **record, 'config': config})
-
-  meshes.on_first(load)
+def _keep_source(folder: epath.Path, loaded: Loaded | None) -> None:
+  """Puts public weights into the study's folder under our names, with their record."""
+  assert loaded is not None  # as `_weights` found the folder without them
+  kept = jax.tree.map(lambda leaf: np.asarray(leaf)[None], loaded.variables)
+  checkpoint.save(folder / 'checkpoints', 0, {'state': {'trainable': kept.params, 'stats': kept.stats}}, {})
+  checkpoint.write_json(folder / 'result.json', checkpoint.sealed({**loaded.record}))
 
 
 def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
@@ -190,10 +315,10 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
   outcome = _outcome(job, fitted, 0)
   if outcome['status'] != 'ok':
-    raise ValueError(f'config.sources.{name}: its training {outcome["status"]}. Lower its train.learning_rate.')
+    raise ValueError(f'config.sources.{name}: its training: {outcome["status"]}. Lower its train.learning_rate.')
   (test, _), = fit.predict(job, fitted, (0,), _images(data.test))
   result = {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config, 'history': _history(fitted, 0)}
-  meshes.on_first(lambda: checkpoint.write_json(folder / 'result.json', result))
+  meshes.on_first(lambda: checkpoint.write_json(folder / 'result.json', checkpoint.sealed(result)))
   lab.reporter.line(f'Source {name}: test accuracy {test["accuracy"]:.3f} on {config["dataset"]}.')
 
 
@@ -238,67 +363,83 @@ def _initialiser(network: Network, stages: tuple[str, ...], image_shape: tuple[i
 
 
 def _outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
-  """A run's status and its last validation metrics."""
-  taken, last = 0, fitted.progress['history'][-1]
-  status = 'ok'
+  """A run's status and its last validation metrics. Anything but 'ok' is no result to rely on."""
+  last = fitted.progress['history'][-1]
+  val = {name: last[f'val_{name}'][row] for name in ('accuracy', 'loss', 'count', 'correct')}
+  return {'status': _status(job, fitted, row, val['loss']), 'val': val}
+
+
+def _status(job: fit.Job, fitted: fit.Fitted, row: int, val_loss: float | None) -> str:
+  taken = 0
   for index, steps in enumerate(fitted.progress['taken']):
     taken += steps[row]
     if steps[row] < job.steps(index)[row]:
-      status = f'diverged at step {taken}'
-      break
-  val = {'accuracy': last['val_accuracy'][row], 'loss': last['val_loss'][row], 'count': int(last['val_count'][row])}
-  return {'status': status, 'val': val}
+      return f'diverged at step {taken}'
+  if not is_finite(val_loss):
+    return f'not finite after step {taken}'
+  return 'ok' if fitted.progress['converged'][row] else 'not solved'
+
+
+def is_finite(value: float | None) -> bool:
+  """Whether a metric is a number; JSON has None where it is not."""
+  return value is not None and bool(np.isfinite(value))
 
 
 def _choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
   """For each size, the cells of the setting with the best mean validation accuracy over the seeds; ties go to the lower loss.
 
-  A setting with a diverged run is taken only where every setting has one.
+  A setting with a run that is not ok is taken only where every setting has one, and none whose metrics are not finite.
   """
-  chosen = set()
+  chosen: set[Cell] = set()
   for shots in {cell.shots for cell in outcomes}:
     settings: dict[tuple, list[Cell]] = {}
     for cell in outcomes:
       if cell.shots == shots:
         settings.setdefault((cell.learning_rate, cell.weight_decay), []).append(cell)
-
-    def quality(cells: Iterable[Cell]) -> tuple[bool, float, float]:
-      values = [outcomes[cell]['val'] for cell in cells]
-      finite = all(outcomes[cell]['status'] == 'ok' and value['loss'] is not None for cell, value in zip(cells, values))
-      mean = lambda name: float(np.mean([np.nan if value[name] is None else value[name] for value in values]))
-      return finite, mean('accuracy'), -float(np.nan_to_num(mean('loss'), nan=np.inf))
-
-    chosen |= set(max(settings.values(), key=quality))
+    finite = [cells for cells in settings.values() if all(is_finite(outcomes[cell]['val']['loss']) for cell in cells)]
+    if finite:
+      chosen |= set(max(finite, key=functools.partial(_quality, outcomes)))
   return chosen
 
 
-def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.Dataset,
-           tested: tuple[dict[str, float], np.ndarray] | None) -> None:
-  """One run's folder; `tested` are the metrics and logits of a chosen run on the test set."""
-  cohort, job, fitted, feature_seconds = trained
+def _quality(outcomes: Mapping[Cell, Mapping[str, Any]], cells: Iterable[Cell]) -> tuple[bool, float, float]:
+  values = [outcomes[cell]['val'] for cell in cells]
+  usable = all(outcomes[cell]['status'] == 'ok' for cell in cells)
+  return usable, round(float(np.mean([v['accuracy'] for v in values])), 12), -float(np.mean([v['loss'] for v in values]))
+
+
+def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.Dataset, tested: Tested | None) -> None:
+  """One run's folder; `tested` is what a chosen run did on the test set."""
+  cohort, job, fitted, features = trained
   cell, run_id, num_runs = cohort.cells[row], plan.cell_id(cohort.cells[row]), len(cohort.cells)
   config = {'cell': cell._asdict(), 'source': lab.study['sources'][cell.source], 'target': lab.study['targets'][cell.target],
             'method': lab.study['methods'][cell.method]}
   sizes = dict(plan.sizes(plan.shapes_of(config['source'], job.network)))
   groups = [dict(phase.phase.labels) for phase in job.phases]
   trainable = [sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups]
-  test, logits = tested or (None, None)
-  predictions = {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': logits} if tested else None
   stages, found = job.network.stages, fitted.progress
   of_all = np.stack([job.steps(i) for i in range(len(job.phases))])  # [phases, R]
   steps = of_all[:, row].tolist()
-  phases = [{'steps': taken, 'trainable_params': count, 'reused_stages': phase.phase.start,
+  seconds = [total * taken / int(of_run.sum()) for total, taken, of_run in zip(found['train_seconds'], steps, of_all)]
+  phases = [{'steps': taken, 'train_seconds': spent, 'trainable_params': count, 'reused_stages': phase.phase.start,
              'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
-            for phase, taken, count, frozen in zip(job.phases, steps, trainable, found['frozen'])]
+            for phase, taken, spent, count, frozen in zip(job.phases, steps, seconds, trainable, found['frozen'])]
   tuned = {name.split('/')[0] for name, group in groups[-1].items() if group != 'frozen'}
+  reused = any(phase.phase.start for phase in job.phases)
+  exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
+  predictions = tested and {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': tested.logits,
+                            'class_names': np.asarray(data.class_names)}
   result = {
-      'id': run_id, 'cell': cell._asdict(), **_outcome(job, fitted, row), 'chosen': test is not None, 'test': test,
-      'init': config['method']['init'], 'num_train': len(job.examples[row]), 'num_classes': len(data.class_names),
-      'num_stages': len(stages), 'frozen_stages': min(stages.index(stage) for stage in tuned), 'head': stages[-1], 'cohort': cohort.id, 'row': row, 'source_sha256': source.sha256, 'data_sha256': data.sha256,
+      'id': run_id, 'cell': cell._asdict(), **_outcome(job, fitted, row), 'chosen': tested is not None, 'test': tested and tested.scores,
+      'init': config['method']['init'], 'deterministic': exact and not cell.shots and bool(source.sha256),
+      'num_train': len(job.examples[row]), 'num_classes': len(data.class_names),
+      'num_stages': len(stages), 'frozen_stages': min(stages.index(stage) for stage in tuned), 'head': stages[-1], 'cohort': cohort.id, 'row': row,
+      'source_sha256': source.sha256, 'data_sha256': data.sha256, 'versions': store.versions(),
       'phases': phases, 'cost': {
           'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
           'train_flops': plan.train_flops(job.phases, steps, job.network, config['source']), 'steps': sum(steps),
-          'train_seconds': found['train_seconds'] * sum(steps) / int(of_all.sum()), 'feature_seconds': feature_seconds / num_runs,
+          'train_seconds': sum(seconds), 'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
+          'feature_seconds': features.seconds / num_runs, 'features': ('computed' if features.computed else 'read') if reused else '',
           'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],
           'peak_memory_bytes': _peak_memory()}}
   meshes.on_first(lambda: store.write_run(lab.workdir, run_id, config, _history(fitted, row), _label_text(groups), predictions, result))
@@ -324,8 +465,11 @@ def _peak_memory() -> int:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], int]]:
-  """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not ask."""
+  """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not ask. Other threads than the main one get none."""
   got: list[int] = []
+  if threading.current_thread() is not threading.main_thread():
+    yield lambda: 0
+    return
 
   def ask(number: int, frame: Any) -> None:
     got.append(number)

@@ -1,10 +1,13 @@
 """The folder of a study: who may write to it, what it was begun with, and what is done."""
 import contextlib
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -18,7 +21,30 @@ from tlx.study.plan import Cohort
 from tlx.train import mesh as meshes
 
 FREE_FIELDS = ('data_dir', 'checkpoint_seconds', 'feature_dir', 'mesh.run', 'mesh.data', 'mesh.fsdp')  # may change between two starts: no number depends on them
+NUMERIC = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'commit')  # of the versions, those that numbers follow
 PACKAGES = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
+
+
+UNUSABLE = '[]*?\\'  # Orbax takes these in a path for patterns
+
+
+def place(workdir: os.PathLike | str) -> epath.Path:
+  """The folder of a study, which may not exist yet.
+
+  Raises:
+    ValueError: it cannot be one.
+  """
+  path = epath.Path(workdir)
+  if bad := [letter for letter in UNUSABLE if letter in os.fspath(path)]:
+    raise ValueError(f'--workdir={os.fspath(path)!r} holds {" ".join(bad)}, which checkpoints cannot be '
+                     'saved under. Take another name.')
+  try:
+    taken = path.exists() and not path.is_dir()
+  except (OSError, ImportError) as error:
+    raise ValueError(f'--workdir={os.fspath(path)[:200]!r} cannot be used: {error}.') from None
+  if taken:
+    raise ValueError(f'--workdir={os.fspath(path)!r} is a file; a study wants a folder.')
+  return path
 
 
 @contextlib.contextmanager
@@ -49,32 +75,81 @@ def locked(workdir: epath.Path) -> Iterator[None]:
     yield
 
 
-def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort]) -> None:
+def check(workdir: epath.Path, study: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> None:
+  """Whether the study that the folder holds, if it holds one, is this one, on the same data.
+
+  Raises:
+    ValueError: it is not; the message shows the difference.
+  """
+  path = workdir / 'study.json'
+  if not path.exists():
+    return
+  begun = checkpoint.read_json(path)
+  if not isinstance(begun, dict) or not isinstance(begun.get('config'), dict):
+    raise ValueError(f'Cannot read {path}: it holds no config. Delete it and run the same command.')
+  if changed := _changes(begun['config'], study):
+    raise ValueError('\n'.join([f'{workdir} holds a study of another config. It differs in', *changed,
+                                'Give this one another --workdir, or undo the change to continue.']))
+  if data and (changed := _changes(_measures(begun.get('data', {})), _measures(data))):
+    raise ValueError('\n'.join([f'The data changed since the study in {workdir} began:', *changed,
+                                'Give this one another --workdir, or bring the data back to continue.']))
+
+
+def _measures(data: Mapping[str, Any]) -> dict[str, Any]:
+  return {f'data {pair}': {name: of_pair.get(name) for name in ('num_examples', 'class_names', 'sha256')}
+          for pair, of_pair in data.items()}
+
+
+def _changes(before: Any, now: Any) -> list[str]:
+  """A line for every field that differs."""
+  was, now = (_flat(checkpoint.plain(value)) for value in (before, now))
+  changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name) and name not in FREE_FIELDS]
+  return [f'  {name}: {was.get(name, "(not there)")!r} -> {now.get(name, "(not there)")!r}' for name in changed[:20]]
+
+
+def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], data: Mapping[str, Any]) -> None:
   """Writes study.json, or checks that the study there is this one.
 
   Raises:
-    ValueError: the folder holds a study of another config; the message shows the difference.
+    ValueError: as `check`.
   """
-  path = workdir / 'study.json'
   content = {'name': study['name'], 'claim': study['claim'], 'config': study,
              'plan': {'num_runs': sum(len(cohort.cells) for cohort in cohorts), 'cohorts': [cohort.id for cohort in cohorts]},
-             'versions': versions(), 'devices': [str(device) for device in jax.devices()]}
-  meshes.on_first(lambda: _begin(workdir, path, content))
+             'data': data, 'versions': versions(), 'devices': [str(device) for device in jax.devices()]}
+
+  def write() -> None:
+    check(workdir, study, data)
+    if not (workdir / 'study.json').exists():
+      checkpoint.write_json(workdir / 'study.json', content)
+
+  meshes.on_first(write)
 
 
-def _begin(workdir: epath.Path, path: epath.Path, content: Mapping[str, Any]) -> None:
-  draft = checkpoint.plain(content)
-  if path.exists():
-    was, now = (_flat(c) for c in (checkpoint.read_json(path)['config'], draft['config']))
-    changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name) and name not in FREE_FIELDS]
-    if changed:
-      lines = [f'  {name}: {was.get(name, "(not there)")!r} -> {now.get(name, "(not there)")!r}' for name in changed[:20]]
-      raise ValueError('\n'.join([f'{workdir} holds a study of another config. It differs in', *lines,
-                                  'Give this one another --workdir, or undo the change to continue.']))
-  else:
-    checkpoint.write_json(path, content)
+def made_elsewhere(workdir: epath.Path) -> str:
+  """A sentence on the finished runs that other versions of the packages made, or ''."""
+  now, others = versions(), Counter[str]()
+  for path in (workdir / 'runs').glob('*/result.json') if (workdir / 'runs').exists() else ():
+    of_run = checkpoint.read_json(path).get('versions', {})
+    others[', '.join(f'{name} {of_run[name]}' for name in NUMERIC if of_run.get(name) != now.get(name) and name in of_run)] += 1
+  others.pop('', None)
+  if not others:
+    return ''
+  made = '; '.join(f'{count} with {what}' for what, count in others.items())
+  return (f'Finished runs were made by other versions than these ({made}); numbers of one table may then differ by rounding. '
+          'For numbers of one version run the study in a new --workdir.')
 
 
+def add_times(workdir: epath.Path, times: Mapping[str, float]) -> None:
+  """Puts the seconds of one start of the study to those of the starts before."""
+  def write() -> None:
+    path = workdir / 'time.json'
+    before = checkpoint.read_json(path) if path.exists() else []
+    checkpoint.write_json(path, [*before, {name: round(seconds, 3) for name, seconds in times.items()}])
+
+  meshes.on_first(write)
+
+
+@functools.cache
 def versions() -> dict[str, str]:
   """Versions of Python, of the packages that numbers depend on, and of the code."""
   found = {'python': platform.python_version()}
@@ -93,18 +168,26 @@ def done(workdir: epath.Path, run_ids: list[str]) -> list[bool]:
   return meshes.on_first(lambda: [(workdir / 'runs' / run_id / 'result.json').exists() for run_id in run_ids])
 
 
+def complete(workdir: epath.Path, cohorts: list[Cohort], run_ids: list[str]) -> bool:
+  """Whether every run has its result and every cohort the checkpoint that holds its parameters."""
+  folders = [workdir / 'cohorts' / cohort.id / 'checkpoints' for cohort in cohorts]
+  return all(done(workdir, run_ids)) and meshes.on_first(lambda: all(checkpoint.steps(folder) for folder in folders))
+
+
 def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], history: list[dict[str, Any]], labels: str,
               predictions: dict[str, Any] | None, result: Mapping[str, Any]) -> None:
-  """Writes a run's folder, its result.json last."""
+  """Writes a run's folder, its result.json last and with the digests of the others."""
   folder = workdir / 'runs' / run_id
   folder.mkdir(parents=True, exist_ok=True)
   checkpoint.write_json(folder / 'config.json', config)
-  (folder / 'metrics.jsonl').write_text(''.join(checkpoint.json_line(line) + '\n' for line in history))
-  (folder / 'labels.txt').write_text(labels)
+  (folder / 'metrics.jsonl').write_text(''.join(checkpoint.json_line(line) + '\n' for line in history), encoding='utf-8')
+  (folder / 'labels.txt').write_text(labels, encoding='utf-8')
   if predictions is not None:
     with (folder / 'predictions.npz').open('wb') as file:
       np.savez_compressed(file, **predictions)
-  checkpoint.write_json(folder / 'result.json', result)
+  files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+           for name in ('config.json', 'labels.txt', 'metrics.jsonl', *(['predictions.npz'] if predictions else []))}
+  checkpoint.write_json(folder / 'result.json', checkpoint.sealed({**result, 'files': files}))
 
 
 def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:

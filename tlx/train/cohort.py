@@ -53,30 +53,48 @@ def advance(network: Network, task: Task, phase: Phase) -> Callable:
   return run
 
 
-def evaluate(network: Network, task: Task, phase: Phase) -> Callable:
-  """((), (trainable, frozen, stats), (shared frozen, batches)) of one run -> (sums over all batches, logits [N / B, B, K])."""
-  def run(_: tuple[()], own: tuple[PyTree, PyTree, PyTree], shared: tuple[PyTree, Batch]) -> tuple[dict[str, Array], PyTree]:
-    trainable, frozen, stats = own
-    variables = Variables(merge(trainable, frozen, shared[0]), stats)
+class Evaluated(NamedTuple):
+  """What a run brings to an evaluation."""
+  trainable: PyTree
+  frozen: PyTree
+  stats: PyTree
+  mask: Array  # [N / B, B], 0.0 where the run does not look at an example
 
-    def batch_sums(batch: Batch) -> tuple[dict[str, Array], PyTree]:
+
+def evaluate(network: Network, task: Task, phase: Phase) -> Callable:
+  """((), Evaluated, (shared frozen, batches)) of one run -> (sums over its examples, logits [N / B, B, K] of all)."""
+  def run(_: tuple[()], own: Evaluated, shared: tuple[PyTree, Batch]) -> tuple[dict[str, Array], PyTree]:
+    variables = Variables(merge(own.trainable, own.frozen, shared[0]), own.stats)
+
+    def batch_sums(both: tuple[Batch, Array]) -> tuple[dict[str, Array], PyTree]:
+      batch = both[0]._replace(mask=both[0].mask * both[1])
       logits, _ = network.apply(variables, enter(batch.inputs, phase), train=False, start=phase.start)
       return task.sums(logits, batch), logits
 
-    sums, logits = jax.lax.map(batch_sums, shared[1])
+    sums, logits = jax.lax.map(batch_sums, (shared[1], own.mask))
     return jax.tree.map(lambda a: jnp.sum(a, 0), sums), logits
 
   return run
 
 
+class Compiled(NamedTuple):
+  """How many programs were compiled, and the seconds that took."""
+  seconds: float
+  programs: int
+
+  def __sub__(self, earlier: 'Compiled') -> 'Compiled':
+    return Compiled(self.seconds - earlier.seconds, self.programs - earlier.programs)
+
+
 class Program:
   """A function of (carry, one run, shared) as a compiled program over [R] runs; compiles once a shape and keeps account of it.
 
-  The buffers of `carry` are given up to the result. `outputs` places the result where the default would not do.
+  The buffers of `carry` are given up to the result.
   """
+  so_far = Compiled(0.0, 0)  # by all programs of this process
 
   def __init__(self, function: Callable, mesh: jax.sharding.Mesh):
-    self.mesh, self.compile_seconds = mesh, 0.0
+    self.mesh = mesh
     self.compiled: dict[tuple, Any] = {}
 
     def over_runs(carry: PyTree, runs: PyTree, shared: PyTree) -> PyTree:
@@ -106,7 +124,8 @@ class Program:
       placed = {'out_shardings': jax.tree.map(lambda leaf: leaf.sharding, carry)} if jax.tree.leaves(carry) else {}
       lowered = jax.jit(self.function, donate_argnums=0, **placed).lower(carry, runs, shared)
       self.compiled[shapes] = memory.compile(lowered)
-      self.compile_seconds += time.perf_counter() - begin_time
+      seconds, programs = Program.so_far
+      Program.so_far = Compiled(seconds + time.perf_counter() - begin_time, programs + 1)
     return self.compiled[shapes]
 
 

@@ -231,16 +231,17 @@ def program(solver: str, num_classes: int, mesh: Mesh) -> cohort.Program:
 
 
 def solve(solver: str, features: Array, targets: Array, rows: np.ndarray, mask: np.ndarray, penalties: np.ndarray,
-          num_classes: int) -> Probe:
+          num_classes: int, between: Callable[[], None] = lambda: None) -> Probe:
   """The probes of R runs on shared features [N, D], on the host, each field stacked [R, ...].
 
   Runs with the same examples are solved together, whatever their penalties; such groups are spread over this process's devices.
-  A program is compiled for each n, number of groups and largest number of penalties in one.
+  A program is compiled for each n and largest number of penalties in a group (on accelerators also for each number of groups).
 
   Args:
     solver: 'logistic' or 'ridge'.
     rows: int [R, n], the examples of each run, filled up where `mask` [R, n] is 0.0.
     penalties: [R].
+    between: called after every program that ran; it may raise to end.
 
   Raises:
     ValueError: an unknown solver, shapes that do not fit, rows or targets out of range, a run without examples, a negative penalty.
@@ -253,12 +254,16 @@ def solve(solver: str, features: Array, targets: Array, rows: np.ndarray, mask: 
   mesh = Mesh(devices[:, None], ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
   members += members[-1:] * (-len(first) % len(devices))  # every device has as many groups
   places = np.stack([np.resize(runs, max(map(len, members))) for runs in members])  # [G, P], the run that each place computes
-  leads = places[:, 0]
-  groups = meshes.put((rows[leads].astype(np.int32), mask[leads], penalties[places]), meshes.spec(mesh, 'run'))
+  at_once = len(devices) if jax.default_backend() == 'cpu' else len(places)  # on CPU a device takes them one by one anyway
   shared = meshes.put((features, targets), meshes.spec(mesh))
-  solved = jax.device_get(program(solver, num_classes, mesh)((), groups, shared))
+  solved = []
+  for some in np.split(places, range(at_once, len(places), at_once)):
+    leads = some[:, 0]
+    groups = meshes.put((rows[leads].astype(np.int32), mask[leads], penalties[some]), meshes.spec(mesh, 'run'))
+    solved.append(jax.device_get(program(solver, num_classes, mesh)((), groups, shared)))
+    between()
   _, place = np.unique(places, return_index=True)
-  return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[place], solved)
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves).reshape(-1, *leaves[0].shape[2:])[place], *solved)
 
 
 def _check(solver: str, features: Array, targets: np.ndarray, rows: np.ndarray, mask: np.ndarray, penalties: np.ndarray,

@@ -1,9 +1,11 @@
 """One cohort through its phases: label, partition, train, evaluate, save; the same again after an interruption."""
+import contextlib
 import functools
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +18,9 @@ from tlx import tree as trees
 from tlx.train import cohort, exact, feed, memory, step
 from tlx.train import mesh as meshes
 from tlx.train.spread import ANY_DEVICES, Devices, Spread
-from tlx.types import Network, PyTree, RunState, Task, Variables
+from tlx.types import Batch, Network, PyTree, RunState, Task, Variables
+
+Spent = defaultdict[str, float]  # seconds by kind
 
 SEGMENT_SECONDS = 5.0  # how long the device is left alone: progress is shown and an interruption heeded this often
 SAVE_SHARE = 0.05  # of the time may go into saving
@@ -63,6 +67,7 @@ class Job(NamedTuple):
   learning_rates: Sequence[float]
   weight_decays: Sequence[float]
   devices: Devices = ANY_DEVICES
+  val_rows: Sequence[np.ndarray] = ()  # per run, the rows of `val` it is evaluated on; () for all
 
   def steps(self, index: int) -> np.ndarray:
     """int64 [R]: the steps of each run in phase `index`."""
@@ -94,55 +99,64 @@ class Phased(NamedTuple):
 
 
 def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[[int, float], None] = lambda steps, rate: None,
-        interrupted: Callable[[], int] = lambda: 0) -> Fitted:
+        interrupted: Callable[[], int] = lambda: 0, spent: Spent | None = None) -> Fitted:
   """Trains the cohort, or finishes it from the checkpoint in `folder`: the numbers are the same bit for bit.
 
   Args:
     say: called with (steps of a run done so far, steps per second of all runs together).
     interrupted: where it returns a signal's number, the state is saved and KeyboardInterrupt(number) raised.
+    spent: gains the seconds of this call by kind: 'setup', 'train', 'eval', 'compile', 'save'.
   """
   job = job.timed()
   spread = job.spread()
   own, stats = spread.pad(job.own), spread.pad(job.stats)
-  progress = meshes.on_first(lambda: checkpoint.latest(folder)) or _no_progress()
+  progress = meshes.on_first(lambda: checkpoint.latest(folder)) or _no_progress(job)
+  spent = Spent(float) if spent is None else spent
   saved, saving = meshes.on_first(time.perf_counter), 0.0
 
   for index in range(progress['phase'], len(job.phases)):
     plan = job.phases[index]
-    own = _with_trained(own, job, index, spread)
-    state, runs, shared, advance, evaluate = begin(job, index, own, stats, spread)
+    with booked(spent, 'setup'):
+      own = _with_trained(own, job, index, spread)
+      state, runs, shared, advance, evaluate = begin(job, index, own, stats, spread)
+      batches, mask = _validation(job, plan, spread)
     sums = _zeros(spread)
     if index == progress['phase'] and progress['at']:
       state, sums, runs = _restore(folder, _kept(state, job, index, progress['at']), sums, runs, spread)
     progress['phase'] = index
-    progress['optimizer_bytes'] = max(progress['optimizer_bytes'], trees.num_bytes(state.opt_state) // len(spread.rows))
+    progress['optimizer_bytes'] = max(progress['optimizer_bytes'], _optimizer_bytes(plan, state, spread))
     if len(progress['frozen']) == index:
-      progress['frozen'].append({'before': _digests(job, plan.phase, runs.frozen, shared.frozen, spread)})
-    val, rate = spread.batches(*job.val(plan.phase)), 0.0
+      _, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
+      progress['frozen'].append({'before': _digests(plan.phase, frozen_own, frozen_source, stats, spread)})
+      progress['train_seconds'].append(0.0)
+    rate = 0.0
     while progress['at'] < plan.num_steps:
-      began, before = time.perf_counter(), _compiled(advance, evaluate)
       stop = next(s for s in plan.stops if s > progress['at'])
       chunk = min(stop - progress['at'], max(1, int(rate * SEGMENT_SECONDS)) if rate else FIRST_STEPS)
       chunk = meshes.on_first(functools.partial(int, chunk))  # a matter of time, which processes feel differently
-      if plan.phase.solver == 'sgd':
-        chunks = spread.place(spread.pad(_done(job, index, progress['at'] + chunk) - _done(job, index, progress['at'])))
-        state, sums = jax.block_until_ready(advance((state, sums), (runs, chunks), shared))
-      else:
-        state, sums = _solve(job, plan, job.train(plan.phase), state, spread)
+      with _watched(progress, spent) as watch:
+        if plan.phase.solver == 'sgd':
+          chunks = spread.place(spread.pad(_done(job, index, progress['at'] + chunk) - _done(job, index, progress['at'])))
+          state, sums = jax.block_until_ready(advance((state, sums), (runs, chunks), shared))
+        else:
+          state, sums, progress['converged'] = _solve(job, plan, job.train(plan.phase), state, spread, interrupted)
+      rate = chunk / watch.seconds
+      spent['train'] += watch.seconds
+      progress['train_seconds'][index] += watch.seconds
       progress['at'] += chunk
-      rate = chunk / (time.perf_counter() - began - (_compiled(advance, evaluate).seconds - before.seconds))
       if progress['at'] == stop:
-        val_sums, _ = evaluate((), (state.trainable, runs.frozen, state.stats), (shared.frozen, val))
-        progress['history'].append(_metrics(job, index, progress['at'], sums, val_sums, spread))
+        with _watched(progress, spent) as watch:
+          looked = cohort.Evaluated(state.trainable, runs.frozen, state.stats, mask)
+          val_sums, _ = evaluate((), looked, (shared.frozen, batches))
+          progress['history'].append(_metrics(job, index, progress['at'], sums, val_sums, spread))
+        spent['eval'] += watch.seconds
+        progress['eval_seconds'] += watch.seconds
         sums = _zeros(spread)
-      more = _compiled(advance, evaluate) - before
-      progress['compile_seconds'] += more.seconds
-      progress['compiled_programs'] += more.programs
-      progress['train_seconds'] += time.perf_counter() - began - more.seconds
       say(_steps_before(job, index) + progress['at'], rate * len(job.seeds))
       ended = progress['at'] == plan.num_steps
       if ended:
-        progress['frozen'][index]['after'] = _digests(job, plan.phase, runs.frozen, shared.frozen, spread)
+        after = _digests(plan.phase, runs.frozen, _whole(job, plan.phase, shared.frozen), state.stats, spread)
+        progress['frozen'][index]['after'] = after
         progress['taken'].append(spread.unpad(state.step).tolist())
       final = ended and index == len(job.phases) - 1
       signal, since = meshes.on_first(lambda: (interrupted(), time.perf_counter()))
@@ -152,12 +166,59 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
         _save(folder, _steps_before(job, index) + progress['at'], kept, sums, runs, progress, spread)
         saved = meshes.on_first(time.perf_counter)
         saving = saved - since
+        spent['save'] += saving
         if signal and not final:
           raise KeyboardInterrupt(signal)
     progress['at'] = 0
     own, stats = trees.merge(state.trainable, runs.frozen), state.stats
 
   return Fitted(spread.unpad(own), spread.unpad(stats), progress)
+
+
+@contextlib.contextmanager
+def booked(spent: Spent, kind: str) -> Iterator[None]:
+  """Books the time of what is done within under `kind`, but for what is booked meanwhile."""
+  began, others = time.perf_counter(), sum(spent.values())
+  try:
+    yield
+  finally:
+    spent[kind] += time.perf_counter() - began - (sum(spent.values()) - others)
+
+
+class _Watch:
+  """`seconds` that passed, those of compiling left out."""
+  seconds = 0.0
+
+
+@contextlib.contextmanager
+def _watched(progress: dict[str, Any], spent: Spent) -> Iterator[_Watch]:
+  """Takes the time of what is done within; what is compiled meanwhile is booked by itself."""
+  watch, before, began = _Watch(), cohort.Program.so_far, time.perf_counter()
+  yield watch
+  more = cohort.Program.so_far - before
+  watch.seconds = time.perf_counter() - began - more.seconds
+  progress['compile_seconds'] += more.seconds
+  progress['compiled_programs'] += more.programs
+  spent['compile'] += more.seconds
+
+
+def _validation(job: Job, plan: PhasePlan, spread: Spread) -> tuple[Batch, jax.Array]:
+  """(batches of the validation examples that some run looks at, mask [R, N / B, B]: 1.0 where a run looks)."""
+  arrays = job.val(plan.phase)
+  rows = job.val_rows or [np.arange(len(arrays.targets))] * len(job.seeds)
+  used = np.unique(np.concatenate(rows))
+  if len(used) < len(arrays.targets):
+    arrays = feed.Arrays(jax.tree.map(lambda leaf: leaf[used], arrays.inputs), arrays.targets[used])
+  batches = spread.batches(*arrays)
+  mask = np.zeros((len(rows), batches.mask.size), np.float32)
+  for looked, own in zip(mask, rows):
+    looked[np.searchsorted(used, own)] = 1.0
+  return batches, spread.place(spread.pad(mask.reshape(-1, *batches.mask.shape)))
+
+
+def _optimizer_bytes(plan: PhasePlan, state: RunState, spread: Spread) -> int:
+  """Bytes of one run's optimizer state; an exact solution has none."""
+  return trees.num_bytes(state.opt_state) // len(spread.rows) if plan.phase.solver == 'sgd' else 0
 
 
 def begin(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) -> Phased:
@@ -185,62 +246,61 @@ def compile(job: Job) -> list[dict[str, Any]]:
   for index, plan in enumerate(job.phases):
     own = _with_trained(spread.pad(job.own), job, index, spread)
     state, runs, shared, advance, evaluate = begin(job, index, own, spread.pad(job.stats), spread)
-    evaluated = (state.trainable, runs.frozen, state.stats), (shared.frozen, spread.batches(*job.val(plan.phase)))
-    wanted: list[tuple[cohort.Program, tuple]] = [(evaluate, ((), *evaluated))]
+    batches, mask = _validation(job, plan, spread)
+    looked = cohort.Evaluated(state.trainable, runs.frozen, state.stats, mask)
+    wanted: list[tuple[cohort.Program, tuple]] = [(evaluate, ((), looked, (shared.frozen, batches)))]
     if plan.phase.solver == 'sgd':  # an exact solution has a program of its own
       wanted.insert(0, (advance, ((state, _zeros(spread)), (runs, spread.each(1)), shared)))
     for program, arguments in wanted:
-      before = _compiled(program)
+      before = cohort.Program.so_far
       executable = program.compile(*arguments)
-      if (more := _compiled(program) - before).programs:
+      if (more := cohort.Program.so_far - before).programs:
         rows.append({'phase': index, 'seconds': more.seconds, 'bytes': memory.needed_bytes(executable)})
   return rows
 
 
-def _no_progress() -> dict[str, Any]:
+def _no_progress(job: Job) -> dict[str, Any]:
   """What a checkpoint says in JSON beside its arrays."""
   return {
       'phase': 0, 'at': 0,  # steps done of that phase
       'taken': [],  # per finished phase, the steps [R] taken: fewer than the phase has where a run diverged
-      'history': [],  # per evaluation: step, phase and lists [R] of loss, grad_norm, val_loss, val_accuracy
+      'converged': [True] * len(job.seeds),  # False where an exact solution was not found
+      'history': [],  # per evaluation: step, phase and lists [R] of loss, grad_norm, val_loss, val_accuracy, val_correct
       'frozen': [],  # per phase: digests [R] of the frozen leaves, 'before' and 'after'
-      'train_seconds': 0.0, 'compile_seconds': 0.0, 'compiled_programs': 0,  # of the whole cohort; what is shared counts where it is first
+      # Of the whole cohort, without what it shared with earlier ones:
+      'train_seconds': [],  # per phase, of the steps alone
+      'eval_seconds': 0.0, 'compile_seconds': 0.0, 'compiled_programs': 0,
       'optimizer_bytes': 0,  # of one run
   }
 
 
-class _Compiled(NamedTuple):
-  seconds: float
-  programs: int
-
-  def __sub__(self, other: '_Compiled') -> '_Compiled':
-    return _Compiled(self.seconds - other.seconds, self.programs - other.programs)
-
-
-def _compiled(*programs: cohort.Program) -> _Compiled:
-  return _Compiled(sum(p.compile_seconds for p in programs), sum(len(p.compiled) for p in programs))
-
-
-def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread: Spread) -> tuple[RunState, PyTree]:
-  """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there)."""
+def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread: Spread,
+           interrupted: Callable[[], int]) -> tuple[RunState, PyTree, list[bool]]:
+  """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there, [R] whether it was found)."""
   num_views = max(1, plan.phase.views)
   first = len(data.targets) // num_views * np.arange(num_views)[:, None]
   rows = [np.sort((first + examples).reshape(-1)) for examples in job.examples]  # every view of every example; equal sets are solved once
-  found: dict[str, list] = {name: [None] * len(rows) for name in ('kernel', 'bias', 'loss', 'grad_norm')}
+  found: dict[str, list] = {name: [None] * len(rows) for name in ('kernel', 'bias', 'loss', 'grad_norm', 'converged')}
   for length in {len(own) for own in rows}:  # few-shot problems are small ones
     runs = [run for run, own in enumerate(rows) if len(own) == length]
     probe = exact.solve(plan.phase.solver, data.inputs, data.targets, np.stack([rows[run] for run in runs]), np.ones((len(runs), length)),
-                        np.asarray(job.weight_decays)[runs], plan.phase.num_classes)
+                        np.asarray(job.weight_decays)[runs], plan.phase.num_classes, functools.partial(_heed, interrupted))
     for i, run in enumerate(runs):
       logits = np.asarray(data.inputs[rows[run]], np.float32) @ probe.kernel[i] + probe.bias[i]
       loss = np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(length), data.targets[rows[run]]])
-      for name, value in zip(found, (probe.kernel[i], probe.bias[i], loss, probe.grad_norm[i])):
+      for name, value in zip(found, (probe.kernel[i], probe.bias[i], loss, probe.grad_norm[i], probe.converged[i])):
         found[name][run] = value
   stacked = {name: np.asarray(values, np.float32) for name, values in found.items()}
   trainable = trees.map_named(lambda name, _: spread.pad(stacked[name.rpartition('/')[2]]), state.trainable)
   state = state._replace(step=spread.pad(np.ones(len(rows), np.int32)), trainable=trainable)
   sums = {name: stacked[name] for name in ('loss', 'grad_norm')}
-  return spread.place(state), spread.place(spread.pad(sums))
+  return spread.place(state), spread.place(spread.pad(sums)), stacked['converged'].astype(bool).tolist()
+
+
+def _heed(interrupted: Callable[[], int]) -> None:
+  """Raises KeyboardInterrupt where a signal asks for an end: half a set of exact solutions is not kept."""
+  if signal := meshes.on_first(interrupted):
+    raise KeyboardInterrupt(signal)
 
 
 def _kept(state: RunState, job: Job, index: int, at: int) -> RunState:
@@ -262,19 +322,21 @@ def _restore(folder: epath.Path, state: RunState, sums: PyTree, runs: cohort.Run
 
 
 def predict(job: Job, fitted: Fitted, runs: Sequence[int], data: Callable[[step.Phase], feed.Arrays]) -> list[tuple[dict[str, float], np.ndarray]]:
-  """Per run, ({'accuracy', 'loss', 'count'}, logits [N, K]) on all of `data`."""
+  """Per run, ({'accuracy', 'loss', 'count', 'correct'}, logits [N, K]) on all of `data`."""
   spread = Spread.over(1)
   plan = job.phases[-1]
   arrays = data(plan.phase)
   batches, shared = spread.batches(*arrays), spread.whole(_needed(job, plan.phase, job.base.params))
   plain = step.Phase((), (), start=plan.phase.start, mean=plan.phase.mean, std=plan.phase.std)  # one program for every method
   program = cohort.program(cohort.evaluate, job.network, plan.task, plain, spread.mesh)
+  mask = np.ones((1, *batches.mask.shape), np.float32)
   results = []
   for run in runs:
     own, stats = jax.tree.map(lambda leaf: leaf[run:run + 1], (_needed(job, plan.phase, fitted.own), fitted.stats))  # noqa: B023
     nothing = jax.tree.map(lambda _: None, own)
-    sums, logits = meshes.get(program((), (spread.place(own), nothing, spread.place(stats)), (shared, batches)))
-    results.append(({name: float(value[0]) for name, value in averages(sums).items()},
+    looked = cohort.Evaluated(spread.place(own), nothing, spread.place(stats), spread.place(mask))
+    sums, logits = meshes.get(program((), looked, (shared, batches)))
+    results.append(({name: value[0].item() for name, value in averages(sums).items()},
                     logits[0].reshape(-1, logits.shape[-1])[:len(arrays.targets)]))
   return results
 
@@ -287,10 +349,10 @@ def _needed(job: Job, phase: step.Phase, params: PyTree) -> PyTree:
 
 
 def averages(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Metrics [R] from a task's sums [R]: everything summed over the examples, divided by their count."""
-  means = {'accuracy' if name == 'correct' else name: np.asarray(value) / np.asarray(sums['count'])
+  """Metrics [R] from a task's sums [R]: summed over the examples, divided by their count; and the counts."""
+  means = {'accuracy' if name == 'correct' else name: np.asarray(value, float) / np.asarray(sums['count'], float)
            for name, value in sums.items() if name != 'count'}
-  return means | {'count': np.asarray(sums['count'])}
+  return means | {name: np.asarray(sums[name]).astype(int) for name in ('count', 'correct')}
 
 
 def _with_trained(own: PyTree, job: Job, index: int, spread: Spread) -> PyTree:
@@ -362,13 +424,20 @@ def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: PyTree, spre
   return {'step': (earlier + done).tolist(), 'phase': index} | {name: value.tolist() for name, value in (means | val).items()}
 
 
-def _digests(job: Job, phase: step.Phase, own: PyTree, source: PyTree, spread: Spread) -> list[str]:
-  """Per run, the digest of its frozen leaves, of the source those on the devices and those that ran before; '' where nothing is frozen."""
-  ran = {stage: job.base.params[stage] for stage in job.network.stages[:phase.start] if stage in job.base.params}
-  source = trees.merge(meshes.get(source), {stage: ran.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in source.items()})
+def _whole(job: Job, phase: step.Phase, source: PyTree) -> PyTree:
+  """The source's frozen leaves: those on the devices, and those of the stages that ran before the phase."""
+  before = {stage: job.base.params[stage] for stage in job.network.stages[:phase.start] if stage in job.base.params}
+  groups = dict(phase.labels)
+  before = trees.map_named(lambda name, leaf: leaf if groups[name] == 'frozen' else None, before)
+  return meshes.get(source) | before
+
+
+def _digests(phase: step.Phase, own: PyTree, source: PyTree, stats: PyTree, spread: Spread) -> list[str]:
+  """Per run, the digest of its frozen leaves and statistics, its own [R, ...] and the source's; '' where nothing is frozen."""
   shared = trees.sha256(source) if jax.tree.leaves(source) else ''
-  own = spread.unpad(own)
-  if not jax.tree.leaves(own):
+  kept = trees.map_named(lambda name, leaf: leaf if name.rpartition('/')[0] in phase.frozen_norms else None, stats)
+  of_runs = spread.unpad((own, kept))
+  if not jax.tree.leaves(of_runs):
     return [shared] * spread.num_runs
-  runs = [trees.sha256(jax.tree.map(lambda leaf: leaf[run], own)) for run in range(spread.num_runs)]  # noqa: B023
+  runs = [trees.sha256(jax.tree.map(lambda leaf: leaf[run], of_runs)) for run in range(spread.num_runs)]  # noqa: B023
   return [hashlib.sha256(f'{shared}{digest}'.encode()).hexdigest() for digest in runs]

@@ -4,10 +4,14 @@ What is kept lies in `<folder>/<key>/` as memory-mapped .npy files and a meta.js
 digest of all that the numbers depend on: weights, images, preprocessing, augmentation, stages and versions. The folder may be deleted
 at any time; what is damaged is computed again.
 """
+import contextlib
 import functools
+import glob
 import hashlib
 import json
+import os
 import pathlib
+import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -56,13 +60,13 @@ def boundary(network: Network, shapes: Variables, labels: Mapping[str, str], fro
              changed: frozenset[str]) -> int:
   """The last stage up to which an example gives the same activation in every run and at every step (the head at most).
 
-  All leaves before it are frozen in `labels` and not among those that runs `changed` before or initialised themselves; all norms
-  before it are among `frozen_norms`, so that statistics stay as they are stored.
+  All leaves before it are frozen in `labels` and all norms are among `frozen_norms`, so that statistics stay as they are stored.
+  None of them is among the leaves and norms ('block1/norm') that runs `changed` before or initialised themselves.
   """
   for i, stage in enumerate(network.stages[:-1]):
     leaves = [name for name, _ in trees.named_leaves({stage: shapes.params[stage]})]
     norms = {name.rpartition('/')[0] for name, _ in trees.named_leaves({stage: shapes.stats.get(stage, {})})}
-    if any(labels[name] != 'frozen' or name in changed for name in leaves) or norms - frozen_norms:
+    if any(labels[name] != 'frozen' or name in changed for name in leaves) or norms - (frozen_norms - changed):
       return i
   return len(network.stages) - 1
 
@@ -181,11 +185,13 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
 class _Draft:
   """Activations on their way to the disk; on processes that do not write, in memory."""
 
-  def __init__(self, folder: pathlib.Path, example: PyTree, length: int):
-    self.folder = folder
+  def __init__(self, place: pathlib.Path, example: PyTree, length: int):
+    self.place = place  # what it becomes, which another process may be writing too
+    self.folder = place.parent / f'.{place.name}.{platform.node()}.{os.getpid()}'
     if meshes.is_first():
-      shutil.rmtree(folder, ignore_errors=True)
-      folder.mkdir(parents=True)
+      _remove_abandoned(place)
+      shutil.rmtree(self.folder, ignore_errors=True)
+      self.folder.mkdir(parents=True)
     self.names = [name for name, _ in trees.named_leaves(example)]
     self.arrays = [self._array(i, (length, *leaf.shape[1:]), leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(example))]
 
@@ -201,7 +207,7 @@ class _Draft:
       array[rows] = leaf[:rows.stop - rows.start]
 
   def finish(self, about: Mapping[str, Any]) -> PyTree:
-    """The activations; from now on the folder counts."""
+    """The activations; from now on the folder counts. Of two writers of one place the first to end fills it."""
     if meshes.is_first():
       for array in self.arrays:
         array.base.flush() if not isinstance(array, np.memmap) else array.flush()  # type: ignore[union-attr]
@@ -209,7 +215,23 @@ class _Draft:
               'bytes': sum(array.nbytes for array in self.arrays),
               'sha256': [_digest(self.folder / f'{i}.npy') for i in range(len(self.arrays))]}
       checkpoint.write_json(epath.Path(self.folder) / 'meta.json', meta)
+      if _read(self.place) is None:
+        shutil.rmtree(self.place, ignore_errors=True)  # not there, or damaged
+      with contextlib.suppress(OSError):  # another was faster
+        self.folder.rename(self.place)
+      shutil.rmtree(self.folder, ignore_errors=True)  # memory-mapped arrays outlive their files' names
     return _tree(self.names, self.arrays)
+
+
+def _remove_abandoned(place: pathlib.Path) -> None:
+  """Removes what processes of this machine that are no more left half written for `place`."""
+  for draft in place.parent.glob(f'.{place.name}.{glob.escape(platform.node())}.*'):
+    try:
+      os.kill(int(draft.suffix[1:]), 0)
+    except ProcessLookupError:
+      shutil.rmtree(draft, ignore_errors=True)
+    except OSError:
+      continue  # another user's
 
 
 def _read(folder: pathlib.Path) -> PyTree | None:
