@@ -12,11 +12,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import checkpoint, datasets
+from tlx import datasets
 from tlx.sources import cache
 from tlx.study import plan
 from tlx.train import feed, fit, prefix, step
-from tlx.train import mesh as meshes
 from tlx.types import Cell, Variables
 
 
@@ -29,6 +28,12 @@ def load(study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[st
 @functools.lru_cache(maxsize=2)
 def _load(name: str, form: tuple, shift: str, val_fraction: float, test_fraction: float, data_dir: str | None) -> datasets.Dataset:
   return datasets.load(name, shift=shift, val_fraction=val_fraction, test_fraction=test_fraction, data_dir=data_dir, **dict(form))
+
+
+def forget() -> None:
+  """Data sets are looked at anew: a folder may have changed since an earlier study of this process."""
+  _load.cache_clear()
+  plan.forget()
 
 
 def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset) -> dict[int, dict[int, np.ndarray]]:
@@ -69,8 +74,6 @@ class Pair:
     self.cost = Features()
     data = load(study, self.target, self.source)
     wanted = subsets(study, self.target, data)
-    if workdir:
-      _write_subsets(workdir / 'subsets' / f'{target}.json', wanted, data.train.ids)
     used = np.unique(np.concatenate([rows for of_seed in wanted.values() for rows in of_seed.values()]))
     self.rows = {seed: {shots: np.searchsorted(used, rows) for shots, rows in of_seed.items()} for seed, of_seed in wanted.items()}
     if len(used) < len(data.train.labels):
@@ -162,14 +165,3 @@ def _folder(study: Mapping[str, Any], workdir: epath.Path) -> pathlib.Path:
   if study['feature_dir']:
     return pathlib.Path(study['feature_dir']).expanduser()
   return cache() / 'features' if '://' in os.fspath(workdir) else pathlib.Path(os.fspath(workdir)) / 'features'
-
-
-def _write_subsets(path: epath.Path, rows: Mapping[int, Mapping[int, np.ndarray]], ids: tuple[str, ...]) -> None:
-  """The ids of every subset, once."""
-  def write() -> None:
-    if not path.exists():
-      path.parent.mkdir(parents=True, exist_ok=True)
-      checkpoint.write_json(path, {seed: {shots: [ids[row] for row in subset] for shots, subset in of_seed.items()}
-                                   for seed, of_seed in rows.items()})
-
-  meshes.on_first(write)

@@ -249,6 +249,11 @@ _info = functools.lru_cache(maxsize=None)(datasets.info)
 _task = functools.lru_cache(maxsize=None)(classification.task)
 
 
+def forget() -> None:
+  """Classes and counts of data sets are looked up anew."""
+  _info.cache_clear()
+
+
 @functools.cache
 def _shapes(network: Network, image_shape: tuple[int, ...]) -> Variables:
   return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), np.float32))

@@ -75,17 +75,19 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
     KeyboardInterrupt: with the signal's number, after SIGINT or SIGTERM and once the state is saved.
   """
   began, spent = time.perf_counter(), fit.Spent(float)
+  pairs.forget()
   study = configs.resolve(config)
   cohorts = plan.make(study)
   folder = store.place(workdir)
   meshes.on_first(lambda: store.check(folder, study))
   meshes.shape(1, jax.device_count(), study['mesh'])
   with fit.booked(spent, 'data'):
-    data = _data(study, meshes.on_first(lambda: not (folder / 'study.json').exists()))
+    data, subsets = _data(study)
   with fit.booked(spent, 'source'):
     weights = _weights(study, folder)
   with store.locked(folder), _signals() as interrupted:
     store.begin(folder, study, cohorts, data)
+    store.write_subsets(folder, subsets)
     parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
     reporter = progress.Reporter(parts, meshes.is_first())
     lab = Lab(study, folder, reporter, interrupted, spent)
@@ -101,19 +103,21 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   return folder
 
 
-def _data(study: Mapping[str, Any], first: bool) -> dict[str, dict[str, Any]]:
-  """By 'source/target', what study.json says of the data: counts, classes, digest, and at the `first` start what is worth a note.
+def _data(study: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+  """(by 'source/target' the counts, classes, digest and notes of its data, by target the ids of its subsets).
 
   Raises:
     ValueError: data that cannot be used, or a class with fewer examples than the largest size wants.
   """
-  described = {}
+  described, ids = {}, {}
   for (name, source), (target_name, target) in itertools.product(study['sources'].items(), study['targets'].items()):
     data = pairs.load(study, target, source)
-    pairs.subsets(study, target, data)
+    wanted = pairs.subsets(study, target, data)
+    ids[target_name] = {seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
+                        for seed, of_seed in wanted.items()}
     counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
     described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256}
-  return described
+  return described, ids
 
 
 def _notes(data: Mapping[str, Mapping[str, Any]]) -> list[str]:

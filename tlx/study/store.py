@@ -39,9 +39,13 @@ def place(workdir: os.PathLike | str) -> epath.Path:
     raise ValueError(f'--workdir={os.fspath(path)!r} holds {" ".join(bad)}, which checkpoints cannot be '
                      'saved under. Take another name.')
   try:
+    if '://' not in os.fspath(path):
+      with contextlib.suppress(FileNotFoundError):
+        os.stat(path)
     taken = path.exists() and not path.is_dir()
-  except (OSError, ImportError) as error:
-    raise ValueError(f'--workdir={os.fspath(path)[:200]!r} cannot be used: {error}.') from None
+  except (OSError, ValueError, ImportError) as error:
+    reason = str(error).partition(': ')[0]  # the path may be very long
+    raise ValueError(f'--workdir={os.fspath(path)[:200]!r} cannot be used: {reason}.') from None
   if taken:
     raise ValueError(f'--workdir={os.fspath(path)!r} is a file; a study wants a folder.')
   return path
@@ -121,6 +125,17 @@ def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], 
     check(workdir, study, data)
     if not (workdir / 'study.json').exists():
       checkpoint.write_json(workdir / 'study.json', content)
+
+  meshes.on_first(write)
+
+
+def write_subsets(workdir: epath.Path, ids: Mapping[str, Any]) -> None:
+  """Writes the ids of every subset, a file a target, where it is not there."""
+  def write() -> None:
+    (workdir / 'subsets').mkdir(exist_ok=True)
+    for target, of_target in ids.items():
+      if not (path := workdir / 'subsets' / f'{target}.json').exists():
+        checkpoint.write_json(path, of_target)
 
   meshes.on_first(write)
 
