@@ -3,14 +3,19 @@
 `<folder>/<step>/arrays` is written first and `<folder>/<step>/meta.json` last: a checkpoint without the latter does not exist.
 JSON whose content reaches a number is sealed: it carries a digest of itself.
 """
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 
 from tlx import tree as trees
@@ -18,18 +23,41 @@ from tlx.types import PyTree
 
 
 def save(folder: epath.Path, step: int, tree: PyTree, meta: dict[str, Any]) -> None:
-  """Writes a checkpoint and then removes those before it. `meta` is JSON; it gains the arrays' 'names' and 'sha256'."""
+  """Writes a checkpoint and then removes those before it. `meta` is JSON; it gains the arrays' 'names' and 'arrays_sha256'.
+
+  Raises:
+    OSError: it cannot be written; those before it stay.
+  """
   arrays = {name: np.asarray(leaf) for name, leaf in trees.named_leaves(jax.device_get(tree))}
   place = folder / str(step)
   if place.exists():  # left by a save that did not end, or by an equal one
     place.rmtree()
   place.mkdir(parents=True)
-  with checkpointer() as orbax:
+  with _failing_quietly(place), checkpointer() as orbax:
     orbax.save(_absolute(place / 'arrays'), {f'{i:05d}': array for i, array in enumerate(arrays.values())})
   write_json(place / 'meta.json', sealed(meta | {'names': list(arrays), 'arrays_sha256': trees.sha256(arrays)}))
   for other in steps(folder):
     if other != step:
       (folder / str(other)).rmtree()
+
+
+@contextlib.contextmanager
+def _failing_quietly(place: epath.Path) -> Iterator[None]:
+  """What Orbax and TensorStore print of a save that fails, a traceback a thread, becomes one error."""
+  verbosity, hook = logging.get_verbosity(), sys.unraisablehook
+  logging.set_verbosity(logging.FATAL)
+  sys.unraisablehook = lambda _: None
+  try:
+    yield
+  except Exception as error:  # Orbax and TensorStore raise many kinds
+    with contextlib.suppress(OSError):
+      place.rmtree()
+    full = errno.ENOSPC if 'RESOURCE_EXHAUSTED' in str(error) or getattr(error, 'errno', 0) == errno.ENOSPC else errno.EIO
+    raise OSError(full, f'Cannot write the checkpoint {place}: {os.strerror(full)} ({str(error)[:200]})') from None
+  else:
+    sys.unraisablehook = hook  # after a failure threads go on complaining
+  finally:
+    logging.set_verbosity(verbosity)
 
 
 def checkpointer() -> ocp.Checkpointer:

@@ -324,3 +324,21 @@ def test_the_kinds_of_time_sum_to_the_wall(finished):
     of_source = times['source_seconds'] if name == 'train' else 0.0
     assert sum(cost[f'{name}_seconds'] for cost in costs) <= times[f'{name}_seconds'] + of_source + 0.01
   assert {cost['features'] for cost in costs} == {'computed'}
+
+
+def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path, monkeypatch):
+  import errno
+
+  import orbax.checkpoint as ocp
+  folder, tree = epath.Path(tmp_path), {'a': np.arange(3.0)}
+  checkpoint.save(folder, 1, tree, {})
+
+  def full(*_):
+    raise ValueError('RESOURCE_EXHAUSTED: no space')
+
+  monkeypatch.setattr(ocp.Checkpointer, 'save', full)
+  with pytest.raises(OSError, match='No space left') as caught:
+    checkpoint.save(folder, 2, tree, {})
+  assert caught.value.errno == errno.ENOSPC
+  assert checkpoint.steps(folder) == [1] and not (folder / '2').exists()
+  np.testing.assert_array_equal(checkpoint.load(folder)['a'], tree['a'])

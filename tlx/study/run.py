@@ -97,9 +97,12 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
       pretrained = {name: _source(lab, name, weights.get(name)) for name in study['sources']}
       for (source, target), group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
         _transfer(lab, source, target, list(group), pretrained[source])
+    except OSError as error:
+      raise ValueError(f'{error}. {folder} holds all that was done before; when that is mended, the same command continues.') from None
     finally:
       reporter.close()
-      store.add_times(folder, _times(time.perf_counter() - began, spent))
+      with contextlib.suppress(OSError):
+        store.add_times(folder, _times(time.perf_counter() - began, spent))
   return folder
 
 
