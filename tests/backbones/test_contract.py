@@ -115,3 +115,20 @@ def test_a_bad_option_is_a_clear_error(name):
     plug('backbones', name).build(**options, no_such=1)
   with pytest.raises(ValueError, match=r"dtype is 'float64'.*bfloat16"):
     plug('backbones', name).build(**options, dtype='float64')
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 7, 15, 31])
+def test_images_of_any_size_pass_or_are_a_clear_error(name, size):
+  options, inputs = plug('backbones', name).tiny()
+  if isinstance(inputs, dict):
+    return  # text has no size
+  network = plug('backbones', name).build(**options)
+  images = jax.ShapeDtypeStruct((1, size, size, inputs.shape[3]), np.float32)
+  try:
+    variables = jax.eval_shape(network.init, jax.random.key(0), images)
+  except ValueError as error:
+    assert f'{size} x {size} are too small for this network' in str(error) or f'The images are ({size}, {size})' in str(error)
+    return
+  for stop in range(1, len(network.stages)):
+    activation, _ = jax.eval_shape(functools.partial(network.apply, train=False, stop=stop), variables, images)
+    assert activation.size > 0, network.stages[stop - 1]

@@ -73,3 +73,29 @@ def test_our_own_names_fill_a_network():
   with pytest.raises(ValueError, match=r'(?s)- stem/conv/kernel.*\+ stem/conv/weight'):
     arrays['stem/conv/weight'] = arrays.pop('stem/conv/kernel')
     fill(shapes, arrays, backbones.own_names(shapes))
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('name', ['resnet_basic', 'gpt2'])
+def test_weights_that_are_not_finite_are_named(name, bad):
+  arrays = dict(cases.read(name).arrays)
+  broken = [theirs for theirs in dict.fromkeys(built(name, arrays)[1]['names'].values())][3::40]
+  for theirs in broken:
+    arrays[theirs] = arrays[theirs].copy()
+    arrays[theirs].flat[0] = bad
+  with pytest.raises(ValueError, match='1 of .* values that are not finite') as error:
+    built(name, arrays)
+  assert all(f'  ! {theirs} ' in str(error.value) for theirs in broken)
+
+
+def test_numbers_beyond_float32_are_not_finite():
+  arrays = dict(cases.read('resnet_basic').arrays)
+  arrays['bn1.running_var'] = np.full_like(arrays['bn1.running_var'], 1e300, np.float64)
+  with pytest.raises(ValueError, match='! bn1.running_var .* 64 of 64 values that are not finite in float32; stem/norm/var wants'):
+    built('resnet_basic', arrays)
+
+
+def test_what_is_not_used_may_be_anything():
+  arrays = dict(cases.read('resnet_basic').arrays)
+  arrays['fc.bias'] = np.full_like(arrays['fc.bias'], np.nan)
+  built('resnet_basic', arrays, fresh=('head',))

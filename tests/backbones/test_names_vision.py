@@ -54,10 +54,38 @@ def test_dinov2_and_convnext_names_of_their_authors():
     assert plug('backbones', 'convnext').names({stem: 0, theirs: 0}, **sizes)[name][0] == theirs
 
 
-def test_positions_of_no_square_grid_are_not_resized():
-  position = np.zeros((1, 16, 8), np.float32)
-  with pytest.raises(ValueError, match='15 patch positions, which are no square grid'):
-    vit.resize_positions(position, (4, 4), True)
+def ramp(height, width):
+  """Position embeddings [1, 1 + h w, 2] that say where a patch is: 0 at the left and top, 1 at the right and below."""
+  rows, columns = np.meshgrid((np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width, indexing='ij')
+  return np.concatenate([np.full((1, 1, 2), 9.0), np.stack([rows, columns], -1).reshape(1, -1, 2)], 1).astype('float32')
+
+
+@pytest.mark.parametrize('before, after, given', [
+    ((4, 4), (2, 8), None),  # as many patches in another order
+    ((2, 8), (4, 4), (2, 8)), ((2, 8), (8, 2), (2, 8)), ((4, 6), (6, 6), (4, 6)), ((4, 4), (6, 3), None), ((2, 4), (2, 4), None)])
+def test_positions_of_another_grid(before, after, given):
+  found = vit.resize_positions(ramp(*before), after, True, given)
+  want = ramp(*after)
+  assert found.shape == want.shape
+  np.testing.assert_array_equal(found[:, 0], want[:, 0])
+  inner = np.abs(want - 0.5).max(-1) < 0.3  # a resized ramp is a ramp but for its ends
+  assert inner.any()
+  np.testing.assert_allclose(found[inner], want[inner], atol=0.03)
+
+
+def test_the_size_of_the_positions_is_an_option():
+  options = {'dim': 2, 'depth': 1, 'heads': 1, 'patch': 4}
+  names = vit.names({'pos_embed': 0}, **options, image_size=16, position_size=(8, 32))
+  np.testing.assert_array_equal(names['embed/position'][1](ramp(2, 8)), vit.resize_positions(ramp(2, 8), (4, 4), True, (2, 8)))
+  with pytest.raises(ValueError, match=r'position_size is \(8, 30\), no multiple'):
+    vit.names({}, **options, image_size=16, position_size=(8, 30))
+
+
+@pytest.mark.parametrize('grid, given, words', [((4, 4), None, '15 patch positions, which are no square grid'),
+                                                ((4, 4), (2, 7), r'not the \(2, 7\) that are wanted')])
+def test_positions_of_no_known_grid_are_not_resized(grid, given, words):
+  with pytest.raises(ValueError, match=words):
+    vit.resize_positions(np.zeros((1, 16, 8), np.float32), grid, True, given)
 
 
 @pytest.mark.parametrize('dtype', parity.LIMITS)

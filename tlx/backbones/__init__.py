@@ -31,7 +31,11 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
   def init(key: Array, inputs: PyTree) -> Variables:
     params, stats, x = {}, {}, inputs
     for i, name in enumerate(names):
-      x, variables = _initialise(modules[name])({'params': jax.random.fold_in(key, i)}, x)
+      try:
+        x, variables = _initialise(modules[name])({'params': jax.random.fold_in(key, i)}, x)
+      except _layers.TooSmallError as error:
+        raise ValueError(f'Images of {" x ".join(map(str, inputs.shape[1:3]))} are too small for this network: at the stage '
+                         f'{name!r} they are {error}. Take a larger image_size.') from None
       params[name] = variables.get('params', {})
       if 'batch_stats' in variables:
         stats[name] = variables['batch_stats']
@@ -71,17 +75,27 @@ def _run(module: nn.Module, train: bool, frozen: frozenset[str]) -> Callable:
   return jax.jit(stage)
 
 
-def head_after(network: Network, stage: str, num_classes: int) -> Network:
-  """The network up to and with `stage`, then stages 'average' (over places or tokens, [B, D]) and 'head' (a linear map to classes).
+def head_after(network: Network, stage: str, num_classes: int, grid: int = 1) -> Network:
+  """The network up to and with `stage`, then stages 'average' and 'head' (a linear map to classes).
+
+  'average' is over places or tokens, [B, D]; with `grid` = 4 it is 'average4x4', over the 4 x 4 cells of an image, [B, 16 D]. The stage 'input'
+  stands for what goes into the network: its numbers as they are, in the stage 'flatten', and then the head.
 
   Raises:
-    ValueError: no such stage before the head.
+    ValueError: no such stage before the head, or a grid that is no whole number from 1 on or that 'input' has no use for.
   """
+  if not isinstance(grid, int) or isinstance(grid, bool) or grid < 1:
+    raise ValueError(f'head_after wants a grid of n x n cells with a whole number n from 1 on, got {grid!r}.')
+  if stage == 'input':
+    if grid > 1:
+      raise ValueError(f"head_after='input' takes every pixel and no grid, got grid={grid}.")
+    return chain([('flatten', _layers.Flatten()), ('head', _layers.Head(num_classes))])
   if stage not in network.stages[:-1]:
-    raise ValueError(f'head_after={stage!r} is no stage before the head; have {", ".join(network.stages[:-1])}.'
+    raise ValueError(f'head_after={stage!r} is no stage before the head; have input, {", ".join(network.stages[:-1])}.'
                      f'{closest(stage, network.stages[:-1])}')
   length = network.stages.index(stage) + 1
-  end = chain([('average', _layers.Average()), ('head', _layers.Head(num_classes))])
+  average = 'average' if grid == 1 else f'average{grid}x{grid}'  # kept activations go by the names of stages
+  end = chain([(average, _layers.Average(grid)), ('head', _layers.Head(num_classes))])
 
   def init(key: Array, inputs: PyTree) -> Variables:
     trunk = network.init(key, inputs)
@@ -110,6 +124,12 @@ def _freeze_norms(frozen: frozenset[str]) -> Callable:
   return intercept
 
 
+def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """The array in another type; what that cannot hold becomes infinite."""
+  with np.errstate(over='ignore'):
+    return array.astype(dtype)
+
+
 # Our name ('block1/conv/kernel', for statistics 'block1/norm/mean') -> (the name in the file, what turns that array into ours).
 NameMap = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
@@ -127,7 +147,8 @@ def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
   may stay unused. The record has `names` (ours -> theirs), `fresh` and `ignored`.
 
   Raises:
-    ValueError: tensors missing from the file, in the file but unused, or of another shape: all of them, as a +/- list.
+    ValueError: tensors missing from the file, in the file but unused, of another shape, or with values that are not finite: all of
+      them, as a +/- list.
   """
   wanted = dict(named_leaves(shapes.params) + named_leaves(shapes.stats))
   kept = {name: leaf for name, leaf in wanted.items() if name.split('/')[0] not in fresh}
@@ -146,15 +167,18 @@ def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
         problem = f'gives {array.shape}' if array.shape != leaf.shape else ''
         if not jax.numpy.issubdtype(source.dtype, np.floating):  # packed by a quantiser, say; their values are not the weights
           problem = f'has {source.dtype} instead of floating-point numbers'
+        array = _cast(array, leaf.dtype)
+        if not problem and (bad := array.size - np.count_nonzero(np.isfinite(array))):
+          problem = f'has {bad} of {array.size} values that are not finite in {leaf.dtype}'
       except Exception as error:  # of another rank than the transform takes
         problem = f'cannot be turned into it ({error})'
       if problem:
         wrong.append(f'  ! {theirs} {source.shape} {problem}; {name} wants {leaf.shape}')
       else:
-        filled[name] = array.astype(leaf.dtype)
+        filled[name] = array
   if unmapped or missing or unexpected or wrong:
     raise ValueError('\n'.join([
-        'The weights do not fit the network (- wanted and not in the file, + in the file and not used, ! another shape):',
+        'The weights do not fit the network (- wanted and not in the file, + in the file and not used, ! another shape or no numbers):',
         *(f'  - {name} (no name known for it)' for name in unmapped), *(f'  - {name}' for name in missing),
         *(f'  + {name}' for name in unexpected), *wrong,
         'Check the backbone and its options against the file.']))

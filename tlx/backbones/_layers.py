@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tlx.plug import closest
 from tlx.types import Array, PyTree
@@ -84,12 +85,30 @@ def pads_of(padding: int | str, size: Sequence[int], kernel: Sequence[int], stri
   return (int(padding), int(padding)), (int(padding), int(padding))
 
 
+class TooSmallError(ValueError):
+  """An image has fewer places than a window that must see one."""
+
+
+def check_window(size: Sequence[int], kernel: Sequence[int], pads: Pads = ((0, 0), (0, 0))) -> None:
+  """Nothing, where a window of kernel[:2] places fits into an image of so many places with its padding.
+
+  Raises:
+    TooSmallError: it does not; nothing would be left of the image.
+  """
+  if any(length + sum(pad) < width for length, pad, width in zip(size, pads, kernel)):
+    raise TooSmallError(f'{size[0]} x {size[1]} places, where a window of {kernel[0]} x {kernel[1]} must fit')
+
+
 def convolve(x: Array, kernel: Array, stride: int = 1, padding: int | str = 0, backend: str | None = None) -> Array:
   """The convolution of images [B, H, W, C] with a kernel [h, w, C, K], or [h, w, 1, C] for a depthwise one.
 
   `backend` is where it will run ('cpu' or another), by default where JAX runs.
+
+  Raises:
+    TooSmallError: the image is smaller than the kernel.
   """
   pads = pads_of(padding, x.shape[1:3], kernel.shape, stride)
+  check_window(x.shape[1:3], kernel.shape, pads)
   depthwise = kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3] > 1
   if (backend or jax.default_backend()) != 'cpu':
     return _lax_conv(x, kernel, stride, pads, feature_group_count=x.shape[3] if depthwise else 1)
@@ -198,7 +217,12 @@ _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
 def max_pool(x: Array, width: int, stride: int, padding: int = 0) -> Array:
-  """The maximum over windows of an image [B, H, W, C], padded with zeros (as good as -inf after a ReLU): over rows, then over columns."""
+  """The maximum over windows of an image [B, H, W, C], padded with zeros (as good as -inf after a ReLU): over rows, then over columns.
+
+  Raises:
+    TooSmallError: the image is smaller than a window.
+  """
+  check_window(x.shape[1:3], (width, width), ((padding, padding), (padding, padding)))
   x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
   for axis in (1, 2):
     last = (x.shape[axis] - width) // stride * stride
@@ -251,11 +275,50 @@ class Pool(nn.Module):
 
 
 class Average(nn.Module):
-  """The mean over the places of an image [B, H, W, C] or over tokens ([B, T, D], or a dict with their mask); vectors as they are."""
+  """The mean over the places of an image [B, H, W, C] or over tokens ([B, T, D], or a dict with their mask); vectors as they are.
+
+  With `grid` = n, an image's means over n x n cells, row by row, as one vector [B, n n C]. A cell goes from the place that its
+  first edge falls into to the one that its last edge falls into, so that cells share places where n does not divide the image.
+  """
+  grid: int = 1
 
   @nn.compact
   def __call__(self, x: PyTree, train: bool) -> Array:
+    if self.grid > 1:
+      return self._cells(x)
     if isinstance(x, Mapping):
       weight = (x['mask'] != 0).astype(jnp.float32)[..., None]
       return (x['hidden'] * weight).sum(1, dtype=jnp.float32) / jnp.maximum(weight.sum(1), 1.0)
     return x.mean(tuple(range(1, x.ndim - 1)), dtype=jnp.float32)
+
+  def _cells(self, x: PyTree) -> Array:
+    shape = jnp.shape(x) if not isinstance(x, Mapping) else ()
+    if len(shape) != 4 or min(shape[1:3]) < self.grid:
+      got = f'an image of {shape[1]} x {shape[2]} places' if len(shape) == 4 else 'no image [B, H, W, C]'
+      raise ValueError(f'A grid of {self.grid} x {self.grid} is an average over the places of an image with at least as many, '
+                       f'and the stage gives {got}. Take a smaller grid, another stage or larger images.')
+    rows, columns = (_shares(length, self.grid) for length in shape[1:3])
+    means = jnp.einsum('ih,jw,bhwc->bijc', rows, columns, x.astype(jnp.float32), precision='highest')
+    return means.reshape(shape[0], -1)
+
+
+def _shares(length: int, cells: int) -> np.ndarray:
+  """[cells, length]: how much each place counts in the mean of each cell.
+
+  >>> _shares(3, 2)
+  array([[0.5, 0.5, 0. ],
+         [0. , 0.5, 0.5]], dtype=float32)
+  """
+  shares = np.zeros((cells, length), np.float32)
+  for cell in range(cells):
+    first, last = cell * length // cells, -(-(cell + 1) * length // cells)
+    shares[cell, first:last] = 1 / (last - first)
+  return shares
+
+
+class Flatten(nn.Module):
+  """All numbers of an example as one float32 vector [B, D]."""
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    return x.reshape(x.shape[0], -1).astype(jnp.float32)

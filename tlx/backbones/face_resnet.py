@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import NameMap, _names, chain
-from tlx.backbones._layers import Conv, Head, Pool, compute_dtype, max_pool, resolve, sizes
+from tlx.backbones._layers import Conv, Head, Pool, check_window, compute_dtype, max_pool, resolve, sizes
 from tlx.types import Array, Network
 
 
@@ -92,6 +92,7 @@ class Block(nn.Module):
     y = Conv(self.channels, 3, 1, 1, use_bias=True, dtype=dtype, name='conv2')(y)
     y = Affine(dtype, 0.2, name='affine2')(y)  # untrained: a small branch keeps the sum of fourteen blocks in range
     if self.down:
+      check_window(x.shape[1:3], (2, 2))
       x = nn.avg_pool(x, (2, 2), (2, 2))
       x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, self.channels - x.shape[3])))
       y = jnp.pad(y, ((0, 0), (0, x.shape[1] - y.shape[1]), (0, x.shape[2] - y.shape[2]), (0, 0)))

@@ -18,6 +18,8 @@ class Options(NamedTuple):
   """The sizes of ViT-B/16.
 
   image_size: one number or (height, width), multiples of the patch; position embeddings belong to it
+  position_size: the image size that a file's position embeddings belong to; None takes their grid for a square one, or, where
+    their number is no square, for that of image_size
   class_position: whether the class token has a position embedding; registers (arXiv:2309.16588) never do
   layer_scale: the initial value of a learned scale per channel on both branches of a block; None for no such scale
   pool: 'token' (the class token) or 'mean' (over the patches), after the final norm
@@ -28,6 +30,7 @@ class Options(NamedTuple):
   heads: int = 12
   patch: int = 16
   image_size: int | Sequence[int] = 224
+  position_size: int | Sequence[int] | None = None
   mlp_ratio: float = 4.0
   class_token: bool = True
   class_position: bool = True
@@ -67,21 +70,27 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   """The options, checked, with `image_size` as (height, width)."""
   o = resolve(Options(), VARIANTS, variant, options)
   sizes('dim, depth, heads, patch', (o.dim, o.depth, o.heads, o.patch), 4)
-  height, width = sizes('image_size', (o.image_size,) * 2 if isinstance(o.image_size, int) else o.image_size, 2)
-  if height % o.patch or width % o.patch:
-    raise ValueError(f'Option image_size is {(height, width)}, no multiple of the patch size {o.patch}; choose other sizes.')
+  image_size = _size('image_size', o.image_size, o.patch)
+  position_size = None if o.position_size is None else _size('position_size', o.position_size, o.patch)
   if o.dim % o.heads:
     raise ValueError(f'Option dim is {o.dim}, which {o.heads} heads do not divide; choose other dim or heads.')
   choose('gelu', o.gelu, ('exact', 'tanh'))
   if choose('pool', o.pool, ('token', 'mean')) == 'token' and not o.class_token:
     raise ValueError("Option pool is 'token' but class_token is False; set pool='mean'.")
-  return o._replace(image_size=(height, width))
+  return o._replace(image_size=image_size, position_size=position_size)
 
 
-def grid(o: Options) -> tuple[int, int]:
+def _size(option: str, size: int | Sequence[int], patch: int) -> tuple[int, ...]:
+  """(height, width) of an image of whole patches."""
+  height, width = sizes(option, (size,) * 2 if isinstance(size, int) else size, 2)
+  if height % patch or width % patch:
+    raise ValueError(f'Option {option} is {(height, width)}, no multiple of the patch size {patch}; choose other sizes.')
+  return height, width
+
+
+def grid(size: tuple[int, int], patch: int) -> tuple[int, int]:
   """The number of patches down and across."""
-  height, width = o.image_size  # type: ignore[misc]
-  return height // o.patch, width // o.patch
+  return size[0] // patch, size[1] // patch
 
 
 class Embed(nn.Module):
@@ -223,7 +232,9 @@ def _names_in(layout: Mapping[str, str], arrays: Mapping[str, np.ndarray], o: Op
   """The name map of one layout, with the prefix that its patch embedding has in the file."""
   flax = 'attention' in layout
   linear, conv, norm = (_flax, _flax, _flax_norm) if flax else (_names.dense, _names.conv, _names.norm)
-  found = {'embed/position': (layout['position'], lambda array: resize_positions(array, grid(o), o.class_token and o.class_position)),
+  with_class = o.class_token and o.class_position
+  wanted, given = (size and grid(size, o.patch) for size in (o.image_size, o.position_size))  # type: ignore[arg-type]
+  found = {'embed/position': (layout['position'], lambda array: resize_positions(array, wanted, with_class, given)),
            **conv('embed/patch', layout['patch'], bias=True), **norm('norm/norm', layout['norm'])}
   for token in ('class',) * o.class_token + ('registers',) * ('registers' in layout and o.registers > 0):
     found[f'embed/{token}'] = (layout[token], _names.same)
@@ -267,17 +278,25 @@ def _flax_norm(ours: str, theirs: str) -> dict:
   return {f'{ours}/{leaf}': (f'{theirs}/{leaf}', _names.same) for leaf in ('scale', 'bias')}
 
 
-def resize_positions(array: np.ndarray, grid: tuple[int, int], class_position: bool) -> np.ndarray:
-  """Position embeddings [1, (1 +) h w, D] for a grid of patches, from those of another, square grid."""
+def resize_positions(array: np.ndarray, grid: tuple[int, int], class_position: bool,
+                     file_grid: tuple[int, int] | None = None) -> np.ndarray:
+  """Position embeddings [1, (1 +) h w, D] for a grid of patches, from those of `file_grid`.
+
+  Where that is None they are taken to be of a square grid, or, where their number is no square, of `grid` itself.
+
+  Raises:
+    ValueError: their number is that of neither.
+  """
   array = np.asarray(array, np.float32)
   first, patches = array[:, :int(class_position)], array[:, int(class_position):]
-  if patches.shape[1] == grid[0] * grid[1]:
-    return array
   side = round(patches.shape[1] ** 0.5)
-  if side * side != patches.shape[1]:
-    raise ValueError(f'The file has {patches.shape[1]} patch positions, which are no square grid to resize to {grid} from; set '
-                     'image_size (and class_position) to what the weights were trained with.')
-  image = patches.reshape(1, side, side, -1)
+  before = file_grid or ((side, side) if side * side == patches.shape[1] else grid)
+  if before[0] * before[1] != patches.shape[1]:
+    raise ValueError(f'The file has {patches.shape[1]} patch positions, which are no square grid to resize to {grid} from and not '
+                     f'the {before} that are wanted; set position_size (and class_position) to what the weights were trained with.')
+  if before == grid:
+    return array
+  image = patches.reshape(1, *before, -1)
   resized = jax.image.resize(image, (1, *grid, image.shape[-1]), 'bicubic', antialias=True)
   return np.concatenate([first, np.asarray(resized).reshape(1, -1, image.shape[-1])], axis=1)
 

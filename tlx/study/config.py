@@ -49,7 +49,8 @@ SOURCE = {
 TARGET = {'dataset': '', 'shift': 'none', 'val_fraction': 0.22, 'test_fraction': 0.3}
 METHOD = {
     'init': 'source',  # source | random
-    'head_after': '',  # the stage that the head follows, its output averaged over places; '' is the last
+    'head_after': '',  # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid': 4} for 4 x 4
+                       # averages; 'input' is the images themselves, '' the last stage
     'grid': {},  # its own grid, of the same size as the study's
     'phases': ({},),  # fields of TRAIN, one dict a phase
 }
@@ -151,7 +152,7 @@ def _fields(where: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, An
       raise ValueError(f'{where} has no field {name!r}; it has {", ".join(defaults)}.{closest(name, defaults)}')
     default = defaults[name]
     number = isinstance(default, (int, float)) and isinstance(value, (int, float)) and not isinstance(value, bool)
-    plugin = name in ('tune', 'optimizer', 'backbone') and isinstance(value, (str, Mapping))
+    plugin = name in ('tune', 'optimizer', 'backbone', 'head_after') and isinstance(value, (str, Mapping))
     sequence = isinstance(default, tuple) and isinstance(value, (list, tuple))
     if not (number or plugin or sequence or isinstance(value, type(default)) or (isinstance(default, dict) and isinstance(value, Mapping))):
       raise ValueError(f'{where}.{name} takes a {type(default).__name__} such as {default!r}, got {value!r}.')
@@ -250,6 +251,10 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.')
   if not method['phases']:
     raise ValueError(f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.')
+  stage, place = named(method['head_after'], 'stage')
+  if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
+    raise ValueError(f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', 'grid': 4}}, got "
+                     f"{method['head_after']!r}.")
   phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay']) for i, phase in enumerate(method['phases']))
   for phase in phases:
     if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != ('source', 'head'):

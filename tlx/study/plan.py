@@ -63,9 +63,9 @@ def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, 
   return _info(data['dataset'], study['data_dir'] or None, data['shift']).class_names
 
 
-def network_of(source: Mapping[str, Any], num_classes: int, head_after: str = '') -> Network:
+def network_of(source: Mapping[str, Any], num_classes: int, head_after: str | Mapping[str, Any] = '') -> Network:
   """A source's architecture with a head of `num_classes`; the same arguments give the same object, so programs are shared."""
-  return _build(json.dumps(source['backbone'], sort_keys=True), num_classes, head_after)
+  return _build(json.dumps(source['backbone'], sort_keys=True), num_classes, json.dumps(head_after, sort_keys=True))
 
 
 def shapes_of(source: Mapping[str, Any], network: Network) -> Variables:
@@ -240,7 +240,8 @@ def _build(backbone: str, num_classes: int, head_after: str) -> Network:
   options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
   try:
     network = plug('backbones', name).build(num_classes, **options)
-    return backbones.head_after(network, head_after, num_classes) if head_after else network
+    stage, place = named(json.loads(head_after), 'stage')
+    return backbones.head_after(network, stage, num_classes, **place) if stage else network
   except TypeError as error:
     raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
 
