@@ -24,6 +24,10 @@ def test_rules_that_do_not_fit(rules, words):
   assert all(word in str(error.value) for word in words)
 
 
+def test_the_rest_may_be_nothing():
+  assert tree.label({'head': PARAMS['head']}, [('^head/', 'train'), ('.*', 'frozen')]) == {'head': {'kernel': 'train', 'bias': 'train'}}
+
+
 def test_partition_and_merge_are_inverse():
   labels = tree.label(PARAMS, [('^head/', 'train'), ('.*', 'frozen')])
   trainable, frozen = tree.partition(PARAMS, labels)

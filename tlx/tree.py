@@ -38,7 +38,7 @@ def label(params: PyTree, rules: Rules, groups: Sequence[str] | None = None) -> 
   {'head': {'bias': 'train'}, 'stem': {'bias': 'frozen'}}
 
   Raises:
-    ValueError: a rule decides no leaf, a leaf matches no rule, or a group is not among `groups`. The message shows both sides.
+    ValueError: a rule decides no leaf (but a '.*' at the end), a leaf matches no rule, or a group is not among `groups`. The message shows both sides.
   """
   names = [name for name, _ in named_leaves(params)]
   both = f'\n  rules: {[tuple(rule) for rule in rules]}\n  parameters: {", ".join(names)}'
@@ -52,7 +52,8 @@ def label(params: PyTree, rules: Rules, groups: Sequence[str] | None = None) -> 
       raise ValueError(f"No freeze rule matches {name!r}. End the rules with ('.*', 'train') or ('.*', 'frozen').{both}")
     decided[name] = winner
   for i, (pattern, group) in enumerate(rules):
-    if i not in decided.values():
+    last_resort = i == len(rules) - 1 and pattern == '.*'  # which may have nothing left: a head may be all there is
+    if i not in decided.values() and not last_resort:
       raise ValueError(f'Freeze rule {(pattern, group)} decides no parameter: nothing matches, or earlier rules take all it matches.{both}')
   return map_named(lambda name, _: rules[decided[name]][1], params)
 

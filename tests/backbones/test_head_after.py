@@ -1,10 +1,17 @@
 """Heads after an earlier stage: over a grid of its places, or over the images themselves."""
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.study import tiny
 from tlx.backbones import _layers, cnn, head_after, vit
+from tlx.study import config as configs
+from tlx.study import pair as pairs
+from tlx.study import plan, run, store
+from tlx.types import Variables
 
 NETWORK = cnn.build(3, channels=(4, 6), hidden=5)
 IMAGES = np.random.default_rng(0).normal(size=(2, 9, 14, 1)).astype('float32')
@@ -73,3 +80,49 @@ def test_averages_do_not_depend_on_how_an_image_is_cut():
   x = jnp.ones((1, 7, 11, 2))
   for grid in range(1, 8):
     np.testing.assert_allclose(_layers.Average(grid).apply({}, x, False), np.ones((1, grid * grid * 2)), atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  return tmp_path_factory.mktemp('data')
+
+
+def study(data_dir):
+  """A study of seconds whose probes are solved on means, on cells and on the images."""
+  config = tiny.get_config()
+  config.data_dir = str(data_dir)
+  config.sources.turned.backbone = {'name': 'cnn', 'channels': (4, 6), 'hidden': 5}
+  solve = {'phases': ({'tune': 'head', 'solver': 'ridge'},), 'grid': {'learning_rate': (1.0,), 'weight_decay': (0.1, 1.0)}}
+  config.methods = {
+      'mean': {'head_after': 'block1', **solve}, 'cells': {'head_after': {'stage': 'block1', 'grid': 3}, **solve},
+      'pixels': {'head_after': 'input', **solve}, 'trained': {'head_after': 'input', 'init': 'random', 'phases': ({'tune': 'all'},)}}
+  config.shots, config.seeds, config.baseline = (4,), (0,), 'pixels'
+  return config
+
+
+def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
+  config = study(data_dir)
+  rows = plan.table(configs.resolve(config), plan.make(configs.resolve(config)))
+  width = {'mean': 4, 'cells': 9 * 4, 'pixels': 64, 'trained': 64}
+  assert {row['cohort'].split('-')[-1]: row['trained'] for row in rows if '-' in row['cohort']} == {
+      name: (features + 1) * 10 for name, features in width.items()}
+  run.run(config, tmp_path)
+  data = pairs.load(configs.resolve(config), configs.resolve(config)['targets']['digits'], configs.resolve(config)['sources']['turned'])
+  images = (data.test.inputs / np.float32(255) - np.float32(0.3)) / np.float32(0.4)
+  source = configs.resolve(config)['sources']['turned']
+  for result in (json.loads(path.read_text()) for path in tmp_path.glob('runs/*/result.json')):
+    if result['chosen']:
+      network = plan.network_of(source, 10, configs.resolve(config)['methods'][result['cell']['method']]['head_after'])
+      logits, _ = network.apply(Variables(*store.params(tmp_path, result['id'])), images, train=False)
+      np.testing.assert_allclose(logits, np.load(tmp_path / 'runs' / result['id'] / 'predictions.npz')['logits'], atol=1e-4)
+
+
+@pytest.mark.parametrize('head_after, words', [
+    ({'stage': 'block1', 'gird': 2}, "head_after is a stage, or one with a grid such as .*'gird'"), ({'grid': 2}, "lacks the field 'stage'"),
+    ({'stage': '', 'grid': 2}, 'head_after is a stage'), ({'stage': 'block1', 'grid': 9}, 'config.methods.cells: A grid of 9 x 9'),
+    ({'stage': 'input', 'grid': 2}, 'config.methods.cells: .*takes every pixel')])
+def test_a_field_that_says_no_place(data_dir, head_after, words):
+  config = study(data_dir)
+  config.methods = {**config.methods.to_dict(), 'cells': {**config.methods.to_dict()['cells'], 'head_after': head_after}}
+  with pytest.raises(ValueError, match=words):
+    plan.make(configs.resolve(config))

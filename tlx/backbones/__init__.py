@@ -1,14 +1,16 @@
 """Backbones: one architecture a file, `build(num_classes, **options) -> Network`."""
+import contextlib
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
-from tlx.backbones import _layers
+from tlx.backbones import _config, _layers
 from tlx.plug import closest
 from tlx.tree import map_named, named_leaves
 from tlx.types import Array, Network, PyTree, Variables
@@ -186,3 +188,92 @@ def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
   ignored = sorted(arrays.keys() - used)
   record = {'names': {name: names[name][0] for name in kept}, 'fresh': sorted(wanted.keys() - kept.keys()), 'ignored': ignored}
   return Variables(take(shapes.params), take(shapes.stats)), record
+
+
+def options_of(module: types.ModuleType, weights: Any) -> dict[str, Any]:
+  """The options of a backbone that stand beside its weights: config.json, GGUF's metadata, a timm name; {} where none does.
+
+  `weights` is what `sources.load` gives.
+
+  Raises:
+    ValueError: a field that the backbone does not compute, by its name.
+  """
+  return {option: value for option, (_, value) in _told(module, weights)[0].items()}
+
+
+def from_weights(module: types.ModuleType, options: Mapping[str, Any], weights: Any, shapes: Variables,
+                 fresh: Sequence[str] = ()) -> tuple[Variables, dict[str, Any]]:
+  """`fill` for the network that a backbone builds of these options, after all that stands beside the weights agrees with them.
+
+  The record has `assumed` too: a sentence for each thing that the weights leave open and that their tensors cannot tell.
+
+  Args:
+    weights: what `sources.load` gives.
+    shapes: of the network's variables.
+
+  Raises:
+    ValueError: as `fill`, or a field beside the weights that asks for other options or for what is not computed, by its name.
+  """
+  if weights.provenance.get('format') == 'study':
+    variables, record = fill(shapes, weights.arrays, own_names(shapes), fresh)
+    return variables, {**record, 'assumed': []}
+  assumed = _agree(module, options, weights, fresh)
+  ignore = (*module.IGNORE, *(getattr(module, 'IGNORE_WITH_HEAD', ()) if 'head' in fresh else ()))
+  variables, record = fill(shapes, weights.arrays, module.names(weights.arrays, **options), fresh, ignore)
+  return variables, {**record, 'assumed': assumed}
+
+
+def _told(module: types.ModuleType, weights: Any) -> tuple[_config.Told, Mapping[str, Any], str]:
+  """(what stands beside the weights, as options of the backbone; the config it comes from; what that is called)."""
+  config, where = weights.config, 'config.json'
+  if 'general.architecture' in weights.metadata:
+    if not hasattr(module, 'told_by_gguf'):
+      return {}, {}, ''
+    with _prefixed('The GGUF file says'):
+      return module.told_by_gguf(weights.metadata, weights.arrays), {'model_type': weights.metadata['general.architecture']}, 'The GGUF file'
+  name = _config.timm_name(weights.provenance, getattr(module, 'TIMM', ()))
+  if name and not {'model_type', 'architecture'} & config.keys():
+    config, where = {**config, 'architecture': name}, 'The name of the weights'
+  if not config or not hasattr(module, 'told'):
+    return {}, config, where
+  with _prefixed(f'{where} says'):
+    _config.only(config, {'auto_map': (None,), 'quantization_config': (None,)}, 'this backbone')  # code or packed weights of their own
+    return module.told(config), config, where
+
+
+@contextlib.contextmanager
+def _prefixed(words: str) -> Iterator[None]:
+  """Within, an error's message begins with these words."""
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(f'{words} {error}') from None
+
+
+def _agree(module: types.ModuleType, options: Mapping[str, Any], weights: Any, fresh: Sequence[str]) -> list[str]:
+  """Sentences on what the weights leave open.
+
+  Raises:
+    ValueError: what they say differs from the options.
+  """
+  told, config, where = _told(module, weights)
+  if not hasattr(module, 'OPEN'):
+    return [f'{where} says {field} = {config[field]!r}, which this backbone does not read.' for field in ('model_type', 'architecture')
+            if field in config]
+  head = next(iter(config.get('architectures') or ()), '')
+  if 'head' not in fresh and head and not re.fullmatch(module.HEADS, head):
+    raise ValueError(f"{where} says architectures = {head!r}, whose head is another than ours. Load it with a head of your own, fresh=('head',).")
+  rest = {name: value for name, value in options.items() if name != 'variant'}
+  o = module._resolve(options.get('variant'), rest)
+  free = {'image_size', 'layer_scale', 'tied', *(('pool',) if 'head' in fresh else ())}
+  other = [f'  {field} asks for {option}={value!r}, the network has {option}={getattr(o, option)!r}'
+           for option, (field, value) in told.items() if option not in free and not _config.same(getattr(o, option), value)]
+  if other:
+    raise ValueError('\n'.join([f'{where} says that the weights are of another network:', *other,
+                                'Build it with these options; backbones.options_of gives all of them.']))
+  open_ = [f'{option} = {getattr(o, option)!r} is taken from the config: the weights do not say it.' for option in module.OPEN
+           if option not in told and option not in free]
+  known = {'model_type', 'architecture'} & config.keys()
+  unread = _config.unread(config, module.READ) if known else []
+  return [*open_, *(() if known else module.ASSUMED),
+          *(f'{where} says {field} = {config[field]!r}, which is taken to change nothing.' for field in unread)]

@@ -3,6 +3,8 @@
 Blocks hand tokens on as rows [B T, D]. The products of a dense layer then take the sum of residuals as it is; where a reshape stands
 between, XLA on CPU computes the whole sum, back to the loss, again for each of them.
 """
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,6 +25,19 @@ def _gelu_backward(x: Array, output: Array) -> tuple[Array]:
 
 
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+
+def quick_gelu(x: Array) -> Array:
+  """x sigmoid(1.702 x), as in CLIP."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    'gelu': gelu, 'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True), 'quick_gelu': quick_gelu, 'relu': jax.nn.relu,
+    'silu': jax.nn.silu}
+# What the transformers library calls them.
+OF_TRANSFORMERS = {'gelu': 'gelu', 'gelu_python': 'gelu', 'gelu_new': 'gelu_tanh', 'gelu_fast': 'gelu_tanh',
+                   'gelu_pytorch_tanh': 'gelu_tanh', 'quick_gelu': 'quick_gelu', 'relu': 'relu', 'silu': 'silu', 'swish': 'silu'}
 
 
 @jax.custom_vjp

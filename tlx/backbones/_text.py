@@ -7,7 +7,7 @@ Between stages an activation is a dict:
                     first pair and puts its own at the end, so after all blocks they are in order again
   index  []         only in generation after the prompt: the cache slot of the first of the T tokens
 """
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -66,23 +66,29 @@ def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
   return jnp.maximum(steps[None, :] - first[:, None], 0)
 
 
-def visible(x: Mapping[str, Any], num_tokens: int, causal: bool) -> Array:
-  """Which of the S keys each of the T queries may attend to, [B, T or 1, S]."""
+def visible(x: Mapping[str, Any], num_tokens: int, causal: bool, window: int | None = None) -> Array:
+  """Which of the S keys each of the T queries may attend to, [B, T or 1, S]; with a window itself and the window - 1 before it."""
   allowed = (x['mask'] != 0)[:, None, :]
   if not causal:
     return allowed
   query = x.get('index', 0) + jnp.arange(num_tokens)
   key = jnp.arange(x['mask'].shape[1])
-  return allowed & (key[None, :] <= query[:, None])[None]
+  near = key[None, :] <= query[:, None]
+  if window is not None:
+    near &= key[None, :] > query[:, None] - window
+  return allowed & near[None]
 
 
-def rotate(x: Array, position: Array, theta: float) -> Array:
+def rotate(x: Array, position: Array, theta: float, factors: Sequence[float] | None = None) -> Array:
   """Rotary embedding (arXiv:2104.09864) of x [B, H, T, d] at positions [B, T]: entry i turns with entry i + d/2.
 
+  The d/2 angles a position are theta^(-2i/d), each divided by its factor where there are `factors`.
   The angles are float32 whatever the type of x. GGUF files pair neighbours instead; llama.py undoes that in its name map.
   """
   depth = x.shape[-1]
   rates = np.float32(1) / np.float32(theta) ** (np.arange(0, depth, 2, dtype=np.float32) / np.float32(depth))
+  if factors is not None:
+    rates /= np.asarray(factors, np.float32)
   angles = position[:, None, :, None].astype(jnp.float32) * rates[None, None, None]  # [B, 1, T, d/2]
   cos, sin = jnp.cos(angles), jnp.sin(angles)
   a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -114,6 +120,10 @@ class Attention(nn.Module):
   out_bias: bool
   rope_theta: float | None
   dtype: str
+  rope_factors: Sequence[float] | None = None
+  window: int | None = None
+  norm_eps: float | None = None  # of an RMS norm of each head's queries and keys (Qwen3)
+  scale: float = 1.0  # of the scores, beyond 1 / sqrt(head_dim)
 
   @nn.compact
   def __call__(self, rows: Array, x: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[Array, dict[str, Any]]:
@@ -125,14 +135,17 @@ class Attention(nn.Module):
       return dense(rows).reshape(batch, num_tokens, heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, H, T, d]
 
     query, key, value = project('query', self.heads), project('key', self.kv_heads), project('value', self.kv_heads)
+    if self.norm_eps is not None:
+      query, key = (nn.RMSNorm(self.norm_eps, self.dtype, name=f'{name}_norm')(array) for name, array in (('query', query), ('key', key)))
     if self.rope_theta is not None:
       position = positions(x, num_tokens)
-      query, key = rotate(query, position, self.rope_theta), rotate(key, position, self.rope_theta)
+      query, key = (rotate(array, position, self.rope_theta, self.rope_factors) for array in (query, key))
+    query = query if self.scale == 1.0 else query * self.scale
     key, value, changes = remember(x, key, value)
 
     groups = self.heads // self.kv_heads
     query = query.reshape(batch, self.kv_heads, groups * num_tokens, self.head_dim)
-    allowed = visible(x, num_tokens, self.causal)[:, None]  # [B, 1, T or 1, S]
+    allowed = visible(x, num_tokens, self.causal, self.window)[:, None]  # [B, 1, T or 1, S]
     mixed = attend(query, key, value, jnp.tile(allowed, (1, 1, groups, 1)) if self.causal else allowed)
     mixed = mixed.reshape(batch, self.heads, num_tokens, self.head_dim).transpose(0, 2, 1, 3).reshape(len(rows), -1)
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes

@@ -1,4 +1,4 @@
-"""BERT (arXiv:1810.04805) and the MiniLM sentence encoders, which are small BERTs (arXiv:2002.10957).
+"""BERT (arXiv:1810.04805), RoBERTa (arXiv:1907.11692) and the MiniLM sentence encoders, which are small BERTs (arXiv:2002.10957).
 
 Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding) and 'types' [B, T] (which of two texts).
 """
@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from tlx.backbones import NameMap, _names, _text, chain
-from tlx.backbones._attention import gelu
+from tlx.backbones import NameMap, _config, _names, _text, chain
+from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS
 from tlx.backbones._layers import Head, choose
 from tlx.backbones._norms import LayerNorm
 from tlx.types import Array, Network, PyTree
@@ -20,6 +20,8 @@ from tlx.types import Array, Network, PyTree
 class Options(NamedTuple):
   """The sizes of BERT-base; `pool` says how tokens become one vector for the head.
 
+  activation: of the MLP, one of `ACTIVATIONS` in _attention.py
+  pad_id: RoBERTa's id of padding, from which on it counts the positions of the other tokens; None counts all tokens from 0
   pool: 'pooler' (the trained tanh layer over the first token), 'cls' (the first token) or 'mean' (over the tokens that are not
     padding; sentence encoders, which then divide by the L2 norm)
   """
@@ -31,6 +33,8 @@ class Options(NamedTuple):
   max_positions: int = 512
   num_types: int = 2
   norm_eps: float = 1e-12
+  activation: str = 'gelu'
+  pad_id: int | None = None
   pool: str = 'pooler'
   dtype: str = 'float32'
 
@@ -54,10 +58,17 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
   Raises:
     ValueError: an unknown variant or option, or inputs longer than `max_positions`.
   """
-  o = _text.resolve(Options(), VARIANTS, variant, options)
-  choose('pool', o.pool, ('pooler', 'cls', 'mean'))
+  o = _resolve(variant, options)
   return chain([('embed', Embed(o)), *((f'block{i}', Block(o)) for i in range(o.depth)), ('pool', Pool(o)),
                 ('head', Pooled() if num_classes is None else Head(num_classes))])
+
+
+def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
+  """The options, checked."""
+  o = _text.resolve(Options(), VARIANTS, variant, options)
+  choose('pool', o.pool, ('pooler', 'cls', 'mean'))
+  choose('activation', o.activation, tuple(ACTIVATIONS))
+  return o
 
 
 def tiny() -> tuple[dict[str, Any], PyTree]:
@@ -74,12 +85,16 @@ class Embed(nn.Module):
   @nn.compact
   def __call__(self, inputs: PyTree, train: bool) -> dict[str, Any]:
     o = self.o
-    ids, x = _text.begin(inputs, o.max_positions)
+    ids, x = _text.begin(inputs, o.max_positions - (0 if o.pad_id is None else o.pad_id + 1))
     types = inputs.get('types', jnp.zeros_like(ids))
     hidden = nn.Embed(o.vocab_size, o.dim, o.dtype, embedding_init=_text.INIT, name='tokens')(ids)
     hidden += nn.Embed(o.num_types, o.dim, o.dtype, embedding_init=_text.INIT, name='types')(types)
     place = nn.Embed(o.max_positions, o.dim, o.dtype, embedding_init=_text.INIT, name='positions')
-    hidden += place(jnp.arange(ids.shape[1])[None])
+    position = jnp.arange(ids.shape[1])[None]
+    if o.pad_id is not None:
+      real = (ids != o.pad_id).astype(jnp.int32)
+      position = o.pad_id + jnp.cumsum(real, axis=1) * real
+    hidden += place(position)
     return {'mask': x['mask'], 'hidden': layer_norm(o, 'norm')(hidden)}
 
 
@@ -98,13 +113,13 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-  """Two layers with the exact GELU between."""
+  """Two layers with an activation between."""
   o: Options
 
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
     up = nn.Dense(self.o.mlp_dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
-    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(gelu(up))
+    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(ACTIVATIONS[self.o.activation](up))
 
 
 class Pool(nn.Module):
@@ -141,7 +156,7 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
   `arrays` are those of the file; their names may have something before them, as 'bert.', and norms the names of the first
   release, LayerNorm.gamma and beta, as in bert-base-uncased.
   """
-  o = _text.resolve(Options(), VARIANTS, variant, options)
+  o = _resolve(variant, options)
   bert = _names.prefix_of(arrays, 'embeddings.word_embeddings.weight')
   found: dict[str, Any] = {}
   for ours, theirs in (('tokens', 'word'), ('positions', 'position'), ('types', 'token_type')):
@@ -160,3 +175,26 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
     old = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
     found = {ours: (re.sub(r'LayerNorm\.\w+$', lambda name: old[name[0]], theirs), change) for ours, (theirs, change) in found.items()}
   return found | _names.dense('pool/dense', f'{bert}pooler.dense') | _names.dense('head', 'classifier')
+
+
+# What the tensors do not tell, and what is taken for granted where nothing stands beside them.
+OPEN = ('heads', 'norm_eps', 'activation', 'pad_id')
+ASSUMED = ()
+HEADS = r'(Bert|Roberta|XLMRoberta|Camembert)Model|BertForSequenceClassification'
+READ = ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act', 'type_vocab_size',
+        'layer_norm_eps', 'position_embedding_type', 'is_decoder', 'add_cross_attention')
+
+
+def told(config: Mapping[str, Any]) -> _config.Told:
+  """The options that a config.json of the transformers library asks for; `pool` it does not say.
+
+  Raises:
+    ValueError: a field that is not computed, by its name.
+  """
+  _config.only(config, {'model_type': ('bert', 'roberta', 'xlm-roberta', 'camembert'), 'hidden_act': tuple(OF_TRANSFORMERS),
+                        'position_embedding_type': ('absolute',), 'is_decoder': (False,), 'add_cross_attention': (False,)}, 'bert')
+  found = _config.given(config, {'vocab_size': 'vocab_size', 'dim': 'hidden_size', 'depth': 'num_hidden_layers',
+                                 'heads': 'num_attention_heads', 'mlp_dim': 'intermediate_size', 'norm_eps': 'layer_norm_eps',
+                                 'max_positions': 'max_position_embeddings', 'num_types': 'type_vocab_size'})
+  pad_id = None if config.get('model_type', 'bert') == 'bert' else config.get('pad_token_id', 1)
+  return found | {'activation': ('hidden_act', OF_TRANSFORMERS[config.get('hidden_act', 'gelu')]), 'pad_id': ('pad_token_id', pad_id)}

@@ -1,4 +1,5 @@
 """Big Transfer (arXiv:1912.11370): pre-activation ResNets with group norm and weight standardisation, as in timm's ResNetV2."""
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -6,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from tlx.backbones import NameMap, _names, chain
+from tlx.backbones import NameMap, _config, _names, chain
 from tlx.backbones._layers import Conv, Head, Pool, compute_dtype, max_pool, resolve, sizes
 from tlx.types import Array, Network
 
@@ -155,6 +156,32 @@ def _official(o: Options, prefix: str) -> NameMap:
       if i == 0:
         found[f'{ours}conv_skip/kernel'] = (f'{theirs}a/proj/{conv}', _names.same)
   return _names.prefixed(prefix, found)
+
+
+# What the tensors do not tell, and what is taken for granted where nothing stands beside them.
+OPEN = ('groups', 'norm_eps', 'weight_eps')
+ASSUMED = ('Groups are taken to have the strides 1, 2, 2, 2, and the stem zeros around it.',)
+HEADS = r'(?!)'
+TIMM = ('resnetv2',)
+READ = ('global_pool', 'model_args')
+
+
+def told(config: Mapping[str, Any]) -> _config.Told:
+  """The options that a config.json of timm asks for.
+
+  Raises:
+    ValueError: a field that is not computed, by its name.
+  """
+  if 'architecture' not in config:
+    _config.only(config, {'model_type': ()}, 'bit')
+    return {}
+  name = re.fullmatch(r'resnetv2_(\d+x\d)_bit\w*', config['architecture'])
+  if not name or (variant := f'bit_r{name[1]}') not in VARIANTS:
+    raise _config.refused('architecture', config['architecture'], 'bit computes of timm resnetv2_50x1_bit and its larger ones only')
+  _config.timm_args(config)
+  _config.only(config, {'global_pool': ('avg', '')}, 'bit')
+  o = _resolve(variant, {})
+  return {option: ('architecture', getattr(o, option)) for option in o._fields if option != 'dtype'}
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""ConvNeXt (arXiv:2201.03545) with the names of timm, torchvision and the official code."""
+"""ConvNeXt (arXiv:2201.03545) with the names of timm, torchvision, transformers and the official code."""
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -6,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from tlx.backbones import NameMap, _names, chain
+from tlx.backbones import NameMap, _config, _names, chain
 from tlx.backbones._layers import Conv, Head, compute_dtype, resolve, sizes
 from tlx.types import Array, Network
 
@@ -17,11 +18,13 @@ class Options(NamedTuple):
   layers: blocks in each of the groups layer1, layer2, ...; every group but the first halves the image
   channels: the width of each group
   layer_scale: the initial value of each block's learned scale per channel
+  norm_eps: of every norm; pool_eps: of that after the pooling where it has another (transformers)
   """
   layers: tuple[int, ...] = (3, 3, 9, 3)
   channels: tuple[int, ...] = (96, 192, 384, 768)
   layer_scale: float = 1e-6
   norm_eps: float = 1e-6
+  pool_eps: float | None = None
   dtype: str = 'float32'
 
 
@@ -90,7 +93,8 @@ class Pool(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    return _norm(self.o, 'norm')(x.mean((1, 2), dtype=jnp.float32))
+    o = self.o if self.o.pool_eps is None else self.o._replace(norm_eps=self.o.pool_eps)
+    return _norm(o, 'norm')(x.mean((1, 2), dtype=jnp.float32))
 
 
 def _conv(o: Options, channels: int, name: str, width: int, stride: int) -> nn.Module:
@@ -113,6 +117,10 @@ LAYOUTS = {
     'torchvision': {'stem': ('features.0.0', 'features.0.1'), 'down': ('features.{even}.0', 'features.{even}.1'),
                     'block': 'features.{odd}.{i}.', 'pieces': ('block.0', 'block.2', 'block.3', 'block.5', 'layer_scale'),
                     'end': ('classifier.0', 'classifier.2')},
+    'transformers': {'stem': ('embeddings.patch_embeddings', 'embeddings.layernorm'),
+                     'down': ('encoder.stages.{group}.downsampling_layer.0', 'encoder.stages.{group}.downsampling_layer.1'),
+                     'block': 'encoder.stages.{group}.layers.{i}.',
+                     'pieces': ('dwconv', 'layernorm', 'pwconv1', 'pwconv2', 'layer_scale_parameter'), 'end': ('layernorm', 'classifier')},
 }
 
 
@@ -126,7 +134,7 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **option
 def _names_in(layout: Mapping[str, Any], arrays: Mapping[str, np.ndarray], o: Options) -> NameMap:
   """The name map of one layout."""
   found = {**_names.conv('stem/conv', layout['stem'][0], True), **_names.norm('stem/norm', layout['stem'][1]),
-           **_names.norm('pool/norm', layout['end'][0]), **_names.dense('head', layout['end'][1])}
+           **_names.norm('pool/norm', layout['end'][0])}
   conv, norm, up, project, scale = layout['pieces']
   for group, number in enumerate(o.layers):
     place = {'group': group, 'even': 2 * group, 'odd': 2 * group + 1}
@@ -138,7 +146,38 @@ def _names_in(layout: Mapping[str, Any], arrays: Mapping[str, np.ndarray], o: Op
       found |= _names.conv(f'{ours}conv', theirs + conv, True) | _names.norm(f'{ours}norm', theirs + norm)
       found |= _names.dense(f'{ours}up', theirs + up) | _names.dense(f'{ours}project', theirs + project)
       found[f'{ours}layer_scale'] = (theirs + scale, np.ravel)
-  return _names.prefixed(_names.prefix_of(arrays, f'{layout["stem"][0]}.weight'), found)
+  prefix = _names.prefix_of(arrays, f'{layout["stem"][0]}.weight')
+  head = _names.dense('head', layout['end'][1])
+  return {**_names.prefixed(prefix, found), **(head if layout['end'][1] == 'classifier' else _names.prefixed(prefix, head))}
+
+
+# What the tensors do not tell, and what is taken for granted where nothing stands beside them.
+OPEN = ('norm_eps', 'pool_eps')
+ASSUMED = ('The MLP is taken to have the exact GELU, and the last norm to stand after the pooling.',)
+HEADS = r'ConvNextModel|ConvNextForImageClassification'
+TIMM = ('convnext',)
+READ = ('hidden_sizes', 'depths', 'hidden_act', 'layer_norm_eps', 'layer_scale_init_value', 'patch_size', 'num_stages', 'num_channels', 'image_size',
+        'global_pool', 'model_args')
+
+
+def told(config: Mapping[str, Any]) -> _config.Told:
+  """The options that a config.json of transformers or timm asks for.
+
+  Raises:
+    ValueError: a field that is not computed, by its name.
+  """
+  if 'architecture' in config:
+    name = re.sub(r'_(1k|22k|in22ft1k|in22k)\w*$', '', config['architecture'])
+    if name not in VARIANTS:
+      raise _config.refused('architecture', config['architecture'], f'convnext computes of timm {", ".join(VARIANTS)} only')
+    _config.timm_args(config)
+    _config.only(config, {'global_pool': ('avg', '')}, 'convnext')
+    o = _resolve(name, {})
+    return {option: ('architecture', getattr(o, option)) for option in ('layers', 'channels', 'norm_eps', 'pool_eps')}
+  _config.only(config, {'model_type': ('convnext',), 'hidden_act': ('gelu', 'gelu_python'), 'patch_size': (4,), 'num_channels': (3,)}, 'convnext')
+  found = _config.given(config, {'layers': 'depths', 'channels': 'hidden_sizes', 'pool_eps': 'layer_norm_eps'})
+  return {option: (field, tuple(value) if isinstance(value, list) else value) for option, (field, value) in found.items()} | {
+      'norm_eps': ('model_type', 1e-6)}  # which transformers does not take from its config
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:

@@ -9,19 +9,28 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from tlx.backbones import NameMap, _names, _text, chain
+from tlx.backbones import NameMap, _config, _names, _text, chain
+from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS
+from tlx.backbones._layers import choose
 from tlx.backbones._norms import LayerNorm
 from tlx.types import Array, Network, PyTree
 
 
 class Options(NamedTuple):
-  """The sizes of the small GPT-2. `tied`: the output layer is the token embedding."""
+  """The sizes of the small GPT-2.
+
+  activation: of the MLP, one of `ACTIVATIONS` in _attention.py
+  scale_by_block: the scores of block i, from 1, are divided by i too
+  tied: the output layer is the token embedding
+  """
   vocab_size: int = 50257
   dim: int = 768
   depth: int = 12
   heads: int = 12
   max_positions: int = 1024
   norm_eps: float = 1e-5
+  activation: str = 'gelu_tanh'
+  scale_by_block: bool = False
   tied: bool = True
   dtype: str = 'float32'
 
@@ -47,10 +56,17 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
   Raises:
     ValueError: an unknown variant or option, or inputs longer than `max_positions`.
   """
-  o = _text.resolve(Options(), VARIANTS, variant, options)
-  network = chain([('embed', Embed(o)), *((f'block{i}', Block(o)) for i in range(o.depth)), ('norm', Norm(o)),
+  o = _resolve(variant, options)
+  network = chain([('embed', Embed(o)), *((f'block{i}', Block(o, 1 / (i + 1) if o.scale_by_block else 1.0)) for i in range(o.depth)), ('norm', Norm(o)),
                    ('head', _text.head(num_classes, o.vocab_size, o.dtype))])
   return _text.tie(network) if o.tied and num_classes is None else network
+
+
+def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
+  """The options, checked."""
+  o = _text.resolve(Options(), VARIANTS, variant, options)
+  choose('activation', o.activation, tuple(ACTIVATIONS))
+  return o
 
 
 def tiny() -> tuple[dict[str, Any], PyTree]:
@@ -76,12 +92,13 @@ class Embed(nn.Module):
 class Block(nn.Module):
   """Attention to the tokens so far, then the MLP; a norm goes before each, and a residual sum around."""
   o: Options
+  scale: float
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
     o, shape = self.o, x['hidden'].shape
     rows = x['hidden'].reshape(-1, shape[-1])  # see _attention.py
-    attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, True, True, True, None, o.dtype, name='attention')
+    attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, True, True, True, None, o.dtype, scale=self.scale, name='attention')
     mixed, changes = attention(layer_norm(o, 'norm1')(rows), x, shape)
     rows = rows + mixed
     rows = rows + MLP(o, name='mlp')(layer_norm(o, 'norm2')(rows))
@@ -89,13 +106,13 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-  """Two layers, four times as wide between, with the tanh form of the GELU."""
+  """Two layers, four times as wide between."""
   o: Options
 
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
     up = nn.Dense(4 * self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
-    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(nn.gelu(up, approximate=True))
+    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(ACTIVATIONS[self.o.activation](up))
 
 
 class Norm(nn.Module):
@@ -122,12 +139,13 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
   Raises:
     ValueError: the network ties input and output embeddings, and the file holds two that differ.
   """
-  o = _text.resolve(Options(), VARIANTS, variant, options)
+  o = _resolve(variant, options)
   gpt2 = _names.prefix_of(arrays, 'wte.weight')
   _text.check_tied(arrays, o.tied and num_classes is None, f'{gpt2}wte.weight', 'lm_head.weight')
   found: dict[str, Any] = {'embed/tokens/embedding': (f'{gpt2}wte.weight', _names.same),
                            'embed/positions/embedding': (f'{gpt2}wpe.weight', _names.same),
-                           'head/embedding': ('lm_head.weight', _names.same)}
+                           'head/embedding': ('lm_head.weight', _names.same),
+                           'head/kernel': ('score.weight', np.transpose)}
 
   def layer(ours: str, theirs: str, take: Any = _names.same) -> None:
     found[f'{ours}/kernel'], found[f'{ours}/bias'] = (f'{theirs}.weight', take), (f'{theirs}.bias', take)
@@ -141,3 +159,26 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
     layer(f'{ours}/mlp/down', f'{theirs}.mlp.c_proj')
     found |= _names.norm(f'{ours}/norm1', f'{theirs}.ln_1') | _names.norm(f'{ours}/norm2', f'{theirs}.ln_2')
   return found | _names.norm('norm/norm', f'{gpt2}ln_f')
+
+
+# What the tensors do not tell, and what is taken for granted where nothing stands beside them.
+OPEN = ('heads', 'norm_eps', 'activation', 'scale_by_block')
+ASSUMED = ()
+HEADS = r'GPT2(LMHead)?Model'  # a classifier of transformers reads the last token that is not pad_token_id, ours the last of the mask
+READ = ('vocab_size', 'n_embd', 'n_layer', 'n_head', 'n_positions', 'n_inner', 'layer_norm_epsilon', 'activation_function',
+        'scale_attn_weights', 'scale_attn_by_inverse_layer_idx', 'reorder_and_upcast_attn', 'add_cross_attention')
+
+
+def told(config: Mapping[str, Any]) -> _config.Told:
+  """The options that a config.json of the transformers library asks for.
+
+  Raises:
+    ValueError: a field that is not computed, by its name.
+  """
+  _config.only(config, {'model_type': ('gpt2',), 'activation_function': tuple(OF_TRANSFORMERS), 'scale_attn_weights': (True,),
+                        'add_cross_attention': (False,), 'n_inner': (None, 4 * config.get('n_embd', 768))}, 'gpt2')
+  found = _config.given(config, {'vocab_size': 'vocab_size', 'dim': 'n_embd', 'depth': 'n_layer', 'heads': 'n_head',
+                                 'max_positions': 'n_positions', 'norm_eps': 'layer_norm_epsilon', 'tied': 'tie_word_embeddings'})
+  activation = OF_TRANSFORMERS[config.get('activation_function', 'gelu_new')]
+  scaled = bool(config.get('scale_attn_by_inverse_layer_idx'))
+  return found | {'activation': ('activation_function', activation), 'scale_by_block': ('scale_attn_by_inverse_layer_idx', scaled)}

@@ -1,11 +1,12 @@
 """Residual networks (arXiv:1512.03385) as in torchvision and timm: stride on the 3x3 convolution of a bottleneck."""
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import numpy as np
 
-from tlx.backbones import NameMap, _names, chain
+from tlx.backbones import NameMap, _config, _names, chain
 from tlx.backbones._layers import Conv, Head, Pool, choose, compute_dtype, max_pool, resolve, sizes
 from tlx.backbones._norms import RELU, batch_norm
 from tlx.types import Array, Network
@@ -96,8 +97,11 @@ def convolutions(o: Options, channels: int, stride: int) -> tuple[tuple[int, int
 
 
 def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **options: Any) -> NameMap:
-  """The names of torchvision and timm in `arrays`, for a network of these options."""
+  """The names in `arrays`, of torchvision and timm or of transformers, for a network of these options."""
   o = _resolve(variant, options)
+  prefix = _names.prefix_of(arrays, 'embedder.embedder.convolution.weight')
+  if f'{prefix}embedder.embedder.convolution.weight' in arrays:
+    return _transformers(o, prefix)
   found = {**_names.conv('stem/conv', 'conv1'), **_names.batch_norm('stem/norm', 'bn1'), **_names.dense('head', 'fc')}
   width = o.stem_channels
   for group, number in enumerate(o.layers, 1):
@@ -111,6 +115,60 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **option
         found |= _names.batch_norm(f'{ours}norm_skip', f'{theirs}downsample.1')
       width = layers[-1][0]
   return _names.prefixed(_names.prefix_of(arrays, 'layer1.0.conv1.weight'), found)
+
+
+def _transformers(o: Options, prefix: str) -> NameMap:
+  """The names of the transformers library; the head alone has no prefix."""
+  found: dict[str, Any] = {}
+
+  def layer(conv: str, norm: str, theirs: str) -> None:
+    found.update(_names.conv(conv, f'{theirs}.convolution') | _names.batch_norm(norm, f'{theirs}.normalization'))
+
+  layer('stem/conv', 'stem/norm', 'embedder.embedder')
+  for group, number in enumerate(o.layers, 1):
+    for i in range(number):
+      ours, theirs = f'layer{group}_{i}/', f'encoder.stages.{group - 1}.layers.{i}.'
+      for k in range(len(convolutions(o, o.channels[group - 1], 1))):
+        layer(f'{ours}conv{k + 1}', f'{ours}norm{k + 1}', f'{theirs}layer.{k}')
+      if i == 0:
+        layer(f'{ours}conv_skip', f'{ours}norm_skip', f'{theirs}shortcut')
+  return {**_names.prefixed(prefix, found), **_names.dense('head', 'classifier.1')}
+
+
+# What is taken for granted where nothing stands beside the weights: their tensors tell all options.
+OPEN = ()
+ASSUMED = ('Activations are taken to be ReLU, groups to have the strides 1, 2, 2, 2 (on the 3x3 convolution of a bottleneck), and the stem '
+           'and strides to be without anti-aliasing.',)
+HEADS = r'ResNetModel|ResNetForImageClassification'
+TIMM = ('resnet', 'resnext')
+READ = ('embedding_size', 'hidden_sizes', 'depths', 'layer_type', 'hidden_act', 'downsample_in_first_stage', 'downsample_in_bottleneck',
+        'num_channels', 'global_pool', 'model_args')
+
+
+def told(config: Mapping[str, Any]) -> _config.Told:
+  """The options that a config.json of transformers or timm asks for.
+
+  Raises:
+    ValueError: a field that is not computed, by its name.
+  """
+  if 'architecture' in config:
+    name = re.sub(r'^(tv_|legacy_)', '', config['architecture'])
+    name = re.sub(r'^(resnet\d+)_(a\d|b\d|c\d|d\d|ram|tv)\w*$', r'\1', name)  # recipes of training, in names of files
+    if name not in VARIANTS:
+      raise _config.refused('architecture', config['architecture'], f'resnet computes of timm {", ".join(VARIANTS)} only')
+    _config.timm_args(config)
+    _config.only(config, {'global_pool': ('avg', '')}, 'resnet')
+    o = _resolve(name, {})
+    return {option: ('architecture', getattr(o, option)) for option in ('layers', 'channels', 'block', 'stem_channels')}
+  _config.only(config, {'model_type': ('resnet',), 'hidden_act': ('relu',), 'layer_type': ('basic', 'bottleneck'),
+                        'downsample_in_first_stage': (False,), 'downsample_in_bottleneck': (False,), 'num_channels': (3,)}, 'resnet')
+  found = _config.given(config, {'layers': 'depths', 'stem_channels': 'embedding_size', 'block': 'layer_type'})
+  if widths := config.get('hidden_sizes'):
+    wide = 1 if config.get('layer_type', 'bottleneck') == 'basic' else 4
+    if any(width % wide for width in widths):
+      raise _config.refused('hidden_sizes', widths, 'the width of a bottleneck is a quarter of its output')
+    found['channels'] = ('hidden_sizes', tuple(width // wide for width in widths))
+  return {option: (field, tuple(value) if isinstance(value, list) else value) for option, (field, value) in found.items()}
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 """Vision transformers: ViT (arXiv:2010.11929) as in timm, transformers and big_vision, and DINOv2 (arXiv:2304.07193)."""
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tlx.backbones import NameMap, _names, chain
-from tlx.backbones._attention import attend, gelu
+from tlx.backbones import NameMap, _config, _names, chain
+from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS, attend
 from tlx.backbones._layers import Conv, Head, choose, compute_dtype, resolve, sizes
 from tlx.backbones._norms import LayerNorm
 from tlx.types import Array, Network
@@ -23,7 +24,7 @@ class Options(NamedTuple):
   class_position: whether the class token has a position embedding; registers (arXiv:2309.16588) never do
   layer_scale: the initial value of a learned scale per channel on both branches of a block; None for no such scale
   pool: 'token' (the class token) or 'mean' (over the patches), after the final norm
-  gelu: 'exact', or 'tanh' as in big_vision
+  gelu: 'exact', 'tanh' as in big_vision, or 'quick' as in CLIP
   """
   dim: int = 768
   depth: int = 12
@@ -48,7 +49,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     f'{name}/{patch}': {'dim': dim, 'depth': depth, 'heads': heads, 'patch': patch}
     for name, (dim, depth, heads) in _SIZES.items() for patch in (8, 14, 16, 32)}
 VARIANTS |= {f'dinov2_{name}/14': {**VARIANTS[f'{name}/14'], 'image_size': 518, 'layer_scale': 1e-5} for name in 'sbl'}
-IGNORE = (r'mask_token$', r'pooler\.', r'pre_logits')  # tensors of public files that a network does not use
+IGNORE = (r'mask_token$', r'pooler\.')  # tensors of public files that a network does not use
+IGNORE_WITH_HEAD = (r'pre_logits',)  # and those that stand between features and head, where the head is not used either
+GELUS = {'exact': 'gelu', 'tanh': 'gelu_tanh', 'quick': 'quick_gelu'}
 dense_init = nn.initializers.truncated_normal(0.02)
 
 
@@ -74,7 +77,7 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   position_size = None if o.position_size is None else _size('position_size', o.position_size, o.patch)
   if o.dim % o.heads:
     raise ValueError(f'Option dim is {o.dim}, which {o.heads} heads do not divide; choose other dim or heads.')
-  choose('gelu', o.gelu, ('exact', 'tanh'))
+  choose('gelu', o.gelu, tuple(GELUS))
   if choose('pool', o.pool, ('token', 'mean')) == 'token' and not o.class_token:
     raise ValueError("Option pool is 'token' but class_token is False; set pool='mean'.")
   return o._replace(image_size=image_size, position_size=position_size)
@@ -88,8 +91,8 @@ def _size(option: str, size: int | Sequence[int], patch: int) -> tuple[int, ...]
   return height, width
 
 
-def grid(size: tuple[int, int], patch: int) -> tuple[int, int]:
-  """The number of patches down and across."""
+def grid(size: Any, patch: int) -> tuple[int, int]:
+  """The number of patches down and across an image (height, width)."""
   return size[0] // patch, size[1] // patch
 
 
@@ -149,13 +152,13 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-  """Two dense layers with GELU between them."""
+  """Two dense layers with a GELU between them."""
   o: Options
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     y = dense(self.o, int(self.o.dim * self.o.mlp_ratio), 'up')(x)
-    return dense(self.o, self.o.dim, 'down')(nn.gelu(y) if self.o.gelu == 'tanh' else gelu(y))
+    return dense(self.o, self.o.dim, 'down')(ACTIVATIONS[GELUS[self.o.gelu]](y))
 
 
 class Norm(nn.Module):
@@ -220,7 +223,8 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **option
   """The names in `arrays`, of the layout that has most of them, for a network of these options.
 
   Position embeddings of another grid are resized, bicubically with antialiasing as in timm (within 1e-6 of it; DINOv2's own code has
-  no antialiasing, which matters only for grids other than its 37 x 37). What the names cannot tell is yours to set: big_vision has gelu='tanh' and class_position=False (augreg's files True), timm's no_embed_class is
+  no antialiasing, which matters only for grids other than its 37 x 37). What the names cannot tell is yours to set, unless it stands beside the weights
+  (`backbones.options_of`): big_vision has gelu='tanh' and class_position=False (augreg's files True), timm's no_embed_class is
   class_position=False, transformers' ViT has norm_eps=1e-12.
   """
   o = _resolve(variant, options)
@@ -233,7 +237,7 @@ def _names_in(layout: Mapping[str, str], arrays: Mapping[str, np.ndarray], o: Op
   flax = 'attention' in layout
   linear, conv, norm = (_flax, _flax, _flax_norm) if flax else (_names.dense, _names.conv, _names.norm)
   with_class = o.class_token and o.class_position
-  wanted, given = (size and grid(size, o.patch) for size in (o.image_size, o.position_size))  # type: ignore[arg-type]
+  wanted, given = grid(o.image_size, o.patch), grid(o.position_size, o.patch) if o.position_size else None
   found = {'embed/position': (layout['position'], lambda array: resize_positions(array, wanted, with_class, given)),
            **conv('embed/patch', layout['patch'], bias=True), **norm('norm/norm', layout['norm'])}
   for token in ('class',) * o.class_token + ('registers',) * ('registers' in layout and o.registers > 0):
@@ -299,6 +303,60 @@ def resize_positions(array: np.ndarray, grid: tuple[int, int], class_position: b
   image = patches.reshape(1, *before, -1)
   resized = jax.image.resize(image, (1, *grid, image.shape[-1]), 'bicubic', antialias=True)
   return np.concatenate([first, np.asarray(resized).reshape(1, -1, image.shape[-1])], axis=1)
+
+
+# What the tensors do not tell, and what is taken for granted where nothing stands beside them.
+OPEN = ('heads', 'norm_eps', 'gelu', 'pool')
+ASSUMED = ('Attention is taken to have no rotary or relative positions, position embeddings to be of a square grid where their number is '
+           'a square, and the final norm to stand before the pooling.',)
+HEADS = r'(ViT|Dinov2|Dinov2WithRegisters)Model|ViTForImageClassification'
+TIMM = ('vit_', 'deit', 'dinov2')
+READ = ('hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act', 'layer_norm_eps', 'image_size', 'patch_size',
+        'num_channels', 'qkv_bias', 'mlp_ratio', 'layerscale_value', 'use_swiglu_ffn', 'num_register_tokens', 'apply_layernorm',
+        'global_pool', 'model_args')
+
+
+def told(config: Mapping[str, Any]) -> _config.Told:
+  """The options that a config.json of transformers or timm asks for.
+
+  Raises:
+    ValueError: a field that is not computed, by its name.
+  """
+  if 'architecture' in config:
+    return _told_by_timm(config)
+  _config.only(config, {'model_type': ('vit', 'dinov2', 'dinov2_with_registers'), 'use_swiglu_ffn': (False,), 'num_channels': (3,)}, 'vit')
+  gelus = {theirs: ours for ours, name in GELUS.items() for theirs, theirs_name in OF_TRANSFORMERS.items() if name == theirs_name}
+  _config.only(config, {'hidden_act': tuple(gelus)}, 'vit')
+  found = _config.given(config, {'dim': 'hidden_size', 'depth': 'num_hidden_layers', 'heads': 'num_attention_heads', 'patch': 'patch_size',
+                                 'image_size': 'image_size', 'qkv_bias': 'qkv_bias', 'mlp_ratio': 'mlp_ratio', 'norm_eps': 'layer_norm_eps',
+                                 'layer_scale': 'layerscale_value', 'registers': 'num_register_tokens'})
+  if 'mlp_ratio' not in found and {'intermediate_size', 'hidden_size'} <= config.keys():
+    found['mlp_ratio'] = ('intermediate_size', config['intermediate_size'] / config['hidden_size'])
+  size = found.get('image_size', ('', 0))[1]
+  if isinstance(size, Sequence) and size[0] != size[1]:
+    found['position_size'] = ('image_size', tuple(size))
+  return found | {'gelu': ('hidden_act', gelus[config.get('hidden_act', 'gelu')]), 'pool': ('model_type', 'token'),
+                  'class_token': ('model_type', True), 'class_position': ('model_type', True)}
+
+
+def _told_by_timm(config: Mapping[str, Any]) -> _config.Told:
+  """The options that a name of timm asks for."""
+  name = config['architecture']
+  args = _config.timm_args(config, ('global_pool', 'act_layer'))
+  plain = re.fullmatch(r'(?:vit|deit)_(tiny|small|base|large|huge)_patch(\d+)(?:_(\d+))?(_in21k|_dinov2|_reg4_dinov2)?', name)
+  if not plain:
+    raise _config.refused('architecture', name, 'vit computes of timm vit_SIZE_patchN_SIZE, its _dinov2 and _reg4_dinov2, and deit_SIZE_patchN_SIZE only')
+  size, patch, image, dino = plain.groups()
+  pool, act = args.get('global_pool', config.get('global_pool', 'token')), args.get('act_layer', 'gelu')
+  _config.only({'global_pool': pool, 'model_args.act_layer': act},
+               {'global_pool': ('token', ''), 'model_args.act_layer': ('gelu', 'gelu_tanh', 'quick_gelu')}, 'vit')
+  dim, depth, heads = _SIZES['ti' if size == 'tiny' else size[0]]
+  dino = dino if dino and 'dinov2' in dino else ''
+  options = {'dim': dim, 'depth': depth, 'heads': heads, 'patch': int(patch), 'image_size': 518 if dino else int(image or 224), 'norm_eps': 1e-6,
+             'gelu': {name: ours for ours, name in GELUS.items()}[act], 'pool': 'token', 'mlp_ratio': 4.0, 'qkv_bias': True,
+             'registers': 4 if dino.startswith('_reg4') else 0, 'class_position': not dino.startswith('_reg4'),
+             'layer_scale': 1e-5 if dino else None, 'class_token': True}
+  return {option: ('architecture', value) for option, value in options.items()}
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:

