@@ -123,6 +123,7 @@ def test_a_name_says_otherwise(provenance):
 
 
 @pytest.mark.parametrize('provenance', [{'package': 'timm/resnet18.a1_in1k'}, {'file': 'resnet18_a1_0-d63eafa0.pth'},
+                                        {'file': 'semi_supervised_resnet18-d92f0530.pth'},
                                         {'file': 'resnet18-f37072fd.pth'}])
 def test_a_name_gives_the_options(provenance):
   found = options_of(plug('backbones', 'resnet'), sources.Weights({}, provenance, {}, {}))

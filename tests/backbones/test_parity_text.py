@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tlx.backbones import gpt2
+from tlx.generate import generate
 from tlx.parity import cases, relative_error
 from tlx.plug import plug
 
@@ -182,3 +183,44 @@ def test_wrong_inputs(case, inputs, message):
   network = plug('backbones', stored.backbone).build(**stored.options)
   with pytest.raises(ValueError, match=message):
     jax.eval_shape(network.init, jax.random.key(0), inputs)
+
+
+def test_roberta_counts_the_positions_of_real_tokens_from_behind_its_padding():
+  options = {'vocab_size': 9, 'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'max_positions': 8}
+  roberta, plain = plug('backbones', 'bert').build(**options, pad_id=1), plug('backbones', 'bert').build(**options)
+  ids = np.array([[5, 6, 7, 1, 1]], np.int32)
+  variables = drawn(roberta, {'ids': ids})
+  embed = variables.params['embed']
+  table = np.asarray(embed['positions']['embedding'])
+  moved = {**embed, 'positions': {'embedding': table[[2, 3, 4, 1, 1, 0, 0, 0]]}}
+  found, _ = roberta.apply(variables, {'ids': ids}, train=False, stop=1)
+  want, _ = plain.apply(variables._replace(params={'embed': moved}), {'ids': ids}, train=False, stop=1)
+  np.testing.assert_allclose(found['hidden'], want['hidden'], atol=1e-6)
+  with pytest.raises(ValueError, match='7 tokens, but there are 6 positions'):
+    roberta.apply(variables, {'ids': np.zeros((1, 7), np.int32)}, train=False, stop=1)
+
+
+def test_generation_with_a_cache_sees_the_window_and_the_positions_of_the_whole_text():
+  options = {'vocab_size': 31, 'dim': 16, 'depth': 2, 'heads': 4, 'kv_heads': 2, 'mlp_dim': 16, 'window': 3, 'no_rope': (1,),
+             'rope_factors': (1.0, 4.0), 'qk_norm': True, 'mlp_bias': True, 'out_bias': True}
+  network = plug('backbones', 'llama').build(**options)
+  ids = np.array([[5, 3, 8, 1], [2, 7, 9, 4]], np.int32)
+  variables = drawn(network, {'ids': ids})
+  whole = ids
+  for _ in range(4):
+    logits, _ = network.apply(variables, {'ids': whole}, train=False)
+    whole = np.concatenate([whole, np.argmax(logits[:, -1:], -1)], 1)
+  np.testing.assert_array_equal(generate(network, variables, {'ids': ids}, 4), whole[:, 4:])
+
+
+@pytest.mark.parametrize('options, words', [({'rope_factors': (1.0,)}, 'give 32 numbers above 0'), ({'window': 0}, 'window is 0'),
+                                            ({'rope_factors': (0.0,) * 32}, 'give 32 numbers above 0')])
+def test_options_of_llama_that_cannot_be(options, words):
+  with pytest.raises(ValueError, match=words):
+    plug('backbones', 'llama').build(**options)
+
+
+@pytest.mark.parametrize('backbone', ['bert', 'gpt2'])
+def test_an_activation_that_is_none(backbone):
+  with pytest.raises(ValueError, match="Option activation is 'gelu_new'; choose one of 'gelu', 'gelu_tanh', 'quick_gelu', 'relu', 'silu'"):
+    plug('backbones', backbone).build(activation='gelu_new')

@@ -42,6 +42,7 @@ def test_the_record_says_where_everything_came_from(finished):
   assert record['provenance']['sha256'] == sources.load(str(PARITY / 'resnet_basic.safetensors')).provenance['sha256']
   assert record['names']['stem/conv/kernel'] == 'conv1.weight' and record['names']['stem/norm/mean'] == 'bn1.running_mean'
   assert record['fresh'] == ['head/bias', 'head/kernel'] and {'fc.weight', 'fc.bias'} <= set(record['ignored'])
+  assert len(record['assumed']) == 1 and 'ReLU' in record['assumed'][0]  # nothing stands beside the weights
   table = report.read(finished)
   assert len(table) == 16 and table.frozen_unchanged.all() and table.source_sha256.nunique() == 1
   assert record['config']['input']['mean'] == [0.485, 0.456, 0.406] and record['config']['input']['image_size'] == 32

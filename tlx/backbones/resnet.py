@@ -152,7 +152,7 @@ def told(config: Mapping[str, Any]) -> _config.Told:
     ValueError: a field that is not computed, by its name.
   """
   if 'architecture' in config:
-    name = re.sub(r'^(tv_|legacy_)', '', config['architecture'])
+    name = re.sub(r'^(tv_|legacy_|ssl_|swsl_|semi_supervised_|semi_weakly_supervised_)', '', config['architecture'])
     name = re.sub(r'^(resnet\d+)_(a\d|b\d|c\d|d\d|ram|tv)\w*$', r'\1', name)  # recipes of training, in names of files
     if name not in VARIANTS:
       raise _config.refused('architecture', config['architecture'], f'resnet computes of timm {", ".join(VARIANTS)} only')

@@ -343,7 +343,7 @@ def _told_by_timm(config: Mapping[str, Any]) -> _config.Told:
   """The options that a name of timm asks for."""
   name = config['architecture']
   args = _config.timm_args(config, ('global_pool', 'act_layer'))
-  plain = re.fullmatch(r'(?:vit|deit)_(tiny|small|base|large|huge)_patch(\d+)(?:_(\d+))?(_in21k|_dinov2|_reg4_dinov2)?', name)
+  plain = re.fullmatch(r'(?:jx_)?(?:vit|deit)_(tiny|small|base|large|huge)_p(?:atch)?(\d+)(?:_(\d+))?(_in21k|_dinov2|_reg4_dinov2)?', name)
   if not plain:
     raise _config.refused('architecture', name, 'vit computes of timm vit_SIZE_patchN_SIZE, its _dinov2 and _reg4_dinov2, and deit_SIZE_patchN_SIZE only')
   size, patch, image, dino = plain.groups()
