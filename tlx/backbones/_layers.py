@@ -238,7 +238,7 @@ class Conv(nn.Module):
   padding: int | str = 0
   depthwise: bool = False
   use_bias: bool = False
-  dtype: jnp.dtype = jnp.float32
+  dtype: jnp.dtype = jnp.dtype('float32')
   kernel_init: Callable = he_normal
 
   @nn.compact
