@@ -60,6 +60,7 @@ def main(argv: list[str]) -> None:
     workdir = run.run(CONFIG.value, str(WORKDIR.value))
     if mesh.is_first():
       from tlx import report
+      report.speak_utf8()
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
   except (ValueError, OSError) as error:

@@ -1,4 +1,6 @@
 """Synthetic study folders in the form of docs/results.md."""
+
+import hashlib
 import json
 import math
 
@@ -86,3 +88,62 @@ def make_study():
 def write_run():
   """write_run(folder, cell, score, chosen=True, broken=False, all_shots=156)."""
   return _write_run
+
+
+@pytest.fixture(scope='session')
+def change_runs():
+  """change_runs(folder, change): change(result) edits every result.json in place, and may say which it left alone by `False`."""
+
+  def change_all(folder, change):
+    for path in sorted(folder.glob('runs/*/result.json')):
+      result = json.loads(path.read_text())
+      if change(result) is not False:
+        path.write_text(json.dumps(result))
+
+  return change_all
+
+
+@pytest.fixture(scope='session')
+def sign():
+  """sign(folder): gives every run the digests that a study writes."""
+
+  def sign_all(folder):
+    for path in folder.glob('runs/*/result.json'):
+      result = json.loads(path.read_text()) | {
+        'files': {
+          file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+          for file in path.parent.iterdir()
+          if file != path
+        }
+      }
+      result['sha256'] = hashlib.sha256(
+        json.dumps(result, sort_keys=True, ensure_ascii=False).encode()
+      ).hexdigest()
+      path.write_text(json.dumps(result, indent=1))
+
+  return sign_all
+
+
+@pytest.fixture(scope='session')
+def predict():
+  """predict(folder, right): predictions.npz of every tested run; right(result) -> [N] booleans of N examples of its classes in turn."""
+
+  def predict_all(folder, right):
+    for path in folder.glob('runs/*/result.json'):
+      result = json.loads(path.read_text())
+      if result['test']:
+        correct = np.asarray(right(result), bool)
+        labels = np.arange(len(correct)) % result['num_classes']
+        logits = np.eye(result['num_classes'], dtype=np.float32)[
+          np.where(correct, labels, (labels + 1) % result['num_classes'])
+        ]
+        np.savez(
+          path.parent / 'predictions.npz',
+          ids=np.array([f'test/{i}' for i in range(len(labels))]),
+          labels=labels,
+          logits=logits,
+        )
+        result['test'] |= {'accuracy': float(np.float32(correct.mean())), 'count': len(correct)}
+        path.write_text(json.dumps(result))
+
+  return predict_all

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tlx import report
@@ -65,13 +66,17 @@ def written(study, tmp_path_factory):
 
 def test_the_page_of_a_large_partial_study(written):
   _, text, tags = check(written)
-  assert '480 of 500 runs done (partial' in text and 'Negative transfer: full at 1' in text
-  assert tags.count('svg') == 6 and '95% Student-t interval' in text and 'ab' * 32 in text
+  assert '480 of 500 runs done (partial' in text and 'are not shown either way' in text
+  assert tags.count('svg') == 7 and '95% Student-t interval' in text and 'ab' * 32 in text
   # freeze2, linear, lora and bitfit train less than everything: 4 x 2 sizes x 5 seeds x 3 rates x 2 targets
   assert 'unchanged (same SHA-256 before and after every phase) in 240 of 240 runs' in text
   assert '3 settings of learning rate and weight decay in every cell' in text
   names = {path.name for path in (written.parent / 'figures').iterdir()}
-  assert names == {f'{name}.{kind}' for name in ('accuracy', 'targets', 'freezing', 'parameters', 'seconds', 'learning') for kind in ('svg', 'png')}
+  assert names == {
+    f'{name}.{kind}'
+    for name in ('accuracy', 'targets', 'freezing', 'parameters', 'seconds', 'time', 'learning')
+    for kind in ('svg', 'png')
+  }
   kinds = {path.suffix for path in (written.parent / 'tables').iterdir()}
   assert kinds == {'.md', '.csv', '.tex'}
 
@@ -148,25 +153,201 @@ def test_provenance_says_where_weights_come_from(tmp_path, make_study):
 def test_all_examples_are_drawn_at_their_number(tmp_path, make_study, monkeypatch):
   kept = []
   monkeypatch.setattr(figures, 'render', lambda figure: kept.append(figure) or ('', b''))
-  options = dict(targets=('x',), methods=('scratch', 'probe_a', 'probe_b'), shots=(0, 100, 5), seeds=(0, 1), rates=(0.01,), diverged=False)
+  options = dict(
+    targets=('x',),
+    methods=('scratch', 'probe_a', 'probe_b'),
+    shots=(0, 100, 5),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
   results = folder.load(make_study(tmp_path, **options))
   names = [drawing.name for drawing in figures.make(results)]
-  assert names == ['accuracy', 'stages', 'parameters', 'seconds', 'learning']
+  assert names == ['accuracy', 'stages', 'parameters', 'seconds', 'time', 'learning']
   ax = kept[0].axes[0]
-  assert ax.get_xticks().tolist() == [5, 100, 156] and [label.get_text().strip() for label in ax.get_xticklabels()] == ['5', '100', 'all (156)']
+  assert ax.get_xticks().tolist() == [5, 100, 156] and [
+    label.get_text().strip() for label in ax.get_xticklabels()
+  ] == ['5', '100', 'all (156)']
   ax = kept[1].axes[0]
-  assert [label.get_text() for label in ax.get_xticklabels()] == ['a', 'b']
-  assert ax.get_legend_handles_labels()[1] == ['5 per class', '100 per class', 'all (156) per class']
+  assert [label.get_text() for label in ax.get_xticklabels()] == ['a (mean)', 'b (mean)']
+  assert ax.get_legend_handles_labels()[1] == [
+    'guessing',
+    '5 per class',
+    '100 per class',
+    'all (156) per class',
+  ]
   figures.make(results._replace(all_shots={}))
-  ax = next(figure for figure in kept[len(names):]).axes[0]
-  assert ax.get_xticks().tolist() == [5, 100, 400] and ax.get_xticklabels()[-1].get_text().strip() == 'all'
+  ax = next(figure for figure in kept[len(names) :]).axes[0]
+  assert (
+    ax.get_xticks().tolist() == [5, 100, 400]
+    and ax.get_xticklabels()[-1].get_text().strip() == 'all'
+  )
 
 
 def test_no_figure_without_what_it_shows(tmp_path, make_study):
-  make_study(tmp_path, targets=('x',), methods=('scratch', 'full'), shots=(1,), seeds=(0,), rates=(0.01,), diverged=False)
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0,),
+    rates=(0.01,),
+    diverged=False,
+  )
   for path in tmp_path.glob('runs/*/metrics.jsonl'):
     path.unlink()
-  assert [drawing.name for drawing in figures.make(folder.load(tmp_path))] == ['accuracy', 'parameters', 'seconds']
+  assert [drawing.name for drawing in figures.make(folder.load(tmp_path))] == [
+    'accuracy',
+    'parameters',
+    'seconds',
+    'time',
+  ]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """The figures as they are made, in their order, instead of their pictures."""
+  kept = []
+  monkeypatch.setattr(figures, 'render', lambda figure: kept.append(figure) or ('', b''))
+  return kept
+
+
+def test_percentages_stay_within_0_and_100_and_guessing_is_drawn(
+  tmp_path, make_study, change_runs, drawn
+):
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('scratch', 'full', 'linear'),
+    shots=(1, 5),
+    seeds=(0, 1, 2),
+    rates=(0.01,),
+    diverged=False,
+  )
+
+  def spread(result):  # intervals of 99 and 2 percent, wide
+    score = (
+      (0.96, 1.0, 1.0)[result['cell']['seed']]
+      if result['cell']['method'] != 'linear'
+      else (0.0, 0.04, 0.0)[result['cell']['seed']]
+    )
+    result['test'] |= {'accuracy': score}
+
+  change_runs(tmp_path, spread)
+  names = [drawing.name for drawing in figures.make(folder.load(tmp_path))]
+  for name in ('accuracy', 'freezing', 'parameters', 'seconds', 'learning'):
+    for ax in drawn[names.index(name)].axes:
+      assert 0 <= ax.get_ylim()[0] < ax.get_ylim()[1] <= 100
+      bars = [
+        y
+        for collection in ax.collections
+        for path in collection.get_paths()
+        for y in path.vertices[:, 1]
+      ]
+      assert bars and min(bars) >= 0 and max(bars) <= 100
+      assert any(np.array_equal(np.unique(line.get_ydata()), [10.0]) for line in ax.lines)
+
+
+def test_equal_curves_lie_beside_each_other_and_are_named(tmp_path, make_study, drawn):
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('scratch', 'full', 'freeze2'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  for path in tmp_path.glob('runs/*freeze2*/metrics.jsonl'):
+    path.write_text(pathlib.Path(str(path).replace('freeze2', 'full')).read_text())
+  made = figures.make(folder.load(tmp_path))
+  assert 'The same everywhere: full and freeze2.' in made[-1].caption
+  curves = [line for line in drawn[-1].axes[0].lines if len(line.get_xdata()) == 5]
+  full, freeze2 = curves[1], curves[2]
+  assert np.array_equal(full.get_ydata(), freeze2.get_ydata())
+  assert (full.get_xdata() < freeze2.get_xdata()).all()
+  assert full.get_marker() != freeze2.get_marker()
+
+
+def test_the_figures_of_time_say_what_they_hold(tmp_path, make_study, change_runs, drawn):
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  captions = {drawing.name: drawing.caption for drawing in figures.make(folder.load(tmp_path))}
+  assert 'Validation during training is among them' in captions['seconds']
+  assert 'does not tell validation' in captions['time']
+  costs = {
+    'eval_seconds': 1.0,
+    'feature_seconds': 2.0,
+    'compile_seconds': 4.0,
+    'train_seconds': 8.0,
+  }
+  change_runs(tmp_path, lambda result: result['cost'].update(costs))
+  drawn.clear()
+  made = figures.make(folder.load(tmp_path))
+  captions = {drawing.name: drawing.caption for drawing in made}
+  assert 'Training steps alone' in captions['seconds'] and 'does not tell' not in captions['time']
+  figure = drawn[[drawing.name for drawing in made].index('time')]
+  bars = sorted((patch.get_x(), patch.get_width()) for patch in figure.axes[0].patches)
+  assert bars == [(0.0, 8.0)] * 2 + [(8.0, 1.0)] * 2 + [(9.0, 2.0)] * 2 + [(11.0, 4.0)] * 2
+
+
+def test_a_source_without_a_digest_leaves_no_comma(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  digests = {'random': '', 'source': 'ab' * 32}
+  change_runs(tmp_path, lambda result: result.update(source_sha256=digests[result['init']]))
+  page, _, _ = check(report.write(tmp_path))
+  assert f'>{"ab" * 32}<' in page and f', {"ab" * 32}' not in page
+
+
+def test_the_page_says_classes_notes_and_what_was_assumed(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  study = json.loads((tmp_path / 'study.json').read_text())
+  counts = {'train': 1200, 'val': 30, 'test': 9}
+  data = {'class_names': ['ant', HOSTILE], 'num_examples': counts, 'notes': ['2 copies.']}
+  (tmp_path / 'study.json').write_text(json.dumps(study | {'data': {'mnist/x': data}}))
+  jax = ('0.10.2', '0.12')
+  change_runs(tmp_path, lambda result: result.update(versions={'jax': jax[result['cell']['seed']]}))
+  (tmp_path / 'sources' / 'mnist').mkdir(parents=True)
+  (tmp_path / 'sources' / 'mnist' / 'result.json').write_text('{"assumed": ["tanh GELU."]}')
+  (tmp_path / 'time.json').write_text('[{"wall_seconds": 9.0, "train_seconds": 9.0}]')
+  _, text, _ = check(report.write(tmp_path))
+  for words in (
+    f'2: ant, {HOSTILE}',
+    '1,200 train, 30 val, 9 test',
+    'mnist → x: 2 copies.',
+    'Source mnist: assumed: tanh GELU.',
+    'jax 0.12 instead of 0.10.2',
+    'Where the time of the study went',
+  ):
+    assert words in text
+
+
+def test_cells_carry_the_names_of_their_columns(written):
+  page, _, _ = check(written)
+  assert '<div class="table many">' in page and '<td data-column="95% interval">' in page
 
 
 def test_the_command(tmp_path, make_study):

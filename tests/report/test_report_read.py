@@ -1,9 +1,12 @@
+import hashlib
 import json
 import math
+import os
 import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from tlx import report
@@ -131,6 +134,218 @@ def test_load_knows_the_sources_and_what_all_is(tmp_path, make_study):
   path.write_text('{')
   with pytest.raises(ValueError, match=r'Cannot read .*sources.a.result\.json'):
     folder.load(tmp_path)
+
+
+FULL = ('mnist', 'digits', 'full', 5, 0, 0.1)
+
+
+def test_a_result_that_changed_is_refused(tmp_path, write_run, sign):
+  write_run(tmp_path, FULL, 0.9)
+  sign(tmp_path)
+  assert len(report.read(tmp_path)) == 1
+  path = next(tmp_path.glob('runs/*/result.json'))
+  whole = path.read_text()
+  for old, new in [
+    ('"accuracy": 0.9,', '"accuracy": 0.8,'),
+    ('"chosen": true', '"chosen": false'),
+    ('"seed": 0', '"seed": 1'),
+    ('"status": "ok"', '"status": "oj"'),
+    ('"sha256": "', '"sha256": "0'),
+    ('"sha256":', '"sha257":'),
+    ('"steps": 300', '"steps": 301'),
+  ]:
+    assert old in whole
+    path.write_text(whole.replace(old, new, 1))
+    with pytest.raises(
+      ValueError, match=r'result\.json has changed since it was written.*Delete that run folder'
+    ):
+      report.read(tmp_path)
+
+
+def test_no_flipped_byte_of_a_result_goes_unnoticed(tmp_path, write_run, sign):
+  write_run(tmp_path, FULL, 0.9)
+  sign(tmp_path)
+  path = next(tmp_path.glob('runs/*/result.json'))
+  whole, wanted = path.read_bytes(), json.loads(path.read_text())
+  for place in range(0, len(whole), 7):
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    try:
+      same = json.loads(path.read_bytes()) == wanted  # blanks between fields mean nothing
+    except ValueError:
+      same = False
+    if not same:
+      with pytest.raises(ValueError, match='Cannot read|has changed'):
+        report.read(tmp_path)
+
+
+def test_a_source_that_changed_is_refused(tmp_path, make_study):
+  make_study(
+    tmp_path, targets=('digits',), methods=('full',), shots=(1,), seeds=(0,), rates=(0.01,)
+  )
+  source = {'test': {'accuracy': 0.9}, 'config': {'dataset': 'größe'}}
+  text = json.dumps(source, sort_keys=True, ensure_ascii=False)
+  source['sha256'] = hashlib.sha256(text.encode()).hexdigest()
+  path = tmp_path / 'sources' / 'mnist' / 'result.json'
+  path.parent.mkdir(parents=True)
+  path.write_text(json.dumps(source))
+  assert folder.load(tmp_path).sources['mnist']['test'] == {'accuracy': 0.9}
+  path.write_text(json.dumps(source).replace('0.9', '0.8'))
+  with pytest.raises(ValueError, match='has changed since.*Delete that source folder'):
+    folder.load(tmp_path)
+
+
+def test_digests_are_of_utf8_and_of_any_writer(tmp_path, write_run, sign, change_runs):
+  write_run(tmp_path, FULL, 0.9)
+  change_runs(tmp_path, lambda result: result.update(cohort='größe', note=math.nan))
+  sign(tmp_path)
+  path = next(tmp_path.glob('runs/*/result.json'))
+  path.write_text(json.dumps(json.loads(path.read_text()), indent=7, sort_keys=True))
+  assert report.read(tmp_path)['cohort'].tolist() == ['größe']
+
+
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'predictions.npz'])
+def test_another_file_than_the_run_wrote_is_refused(tmp_path, make_study, sign, predict, name):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  predict(tmp_path, lambda result: np.arange(20) < 15)
+  sign(tmp_path)
+  assert 'with test sampling' in report.summary(tmp_path, test_sampling=True)
+  path = next(tmp_path.glob(f'runs/*/{name}'))
+  path.write_bytes(path.read_bytes()[:-1] + b' ')
+  with pytest.raises(
+    ValueError, match=rf'{name} has changed since it was written.*Delete that run folder'
+  ):
+    report.summary(tmp_path, test_sampling=True)
+
+
+@pytest.mark.parametrize(
+  'name, content',
+  [
+    ('study.json', '{"config": {}, "plan": 3}'),
+    ('study.json', '[1]'),
+    ('study.json', '{"config": "x"}'),
+    ('study.json', '{}'),
+    ('study.json', '{"config": {}, "data": [1]}'),
+    ('time.json', '{'),
+    ('time.json', '[1]'),
+    ('time.json', '[{"wall_seconds": "x"}]'),
+    ('sources/mnist/result.json', '[]'),
+    ('sources/mnist/result.json', '{'),
+    ('subsets/digits.json', '[3]'),
+    ('subsets/digits.json', '{"0": 1}'),
+    ('runs/mnist-digits-full-1shot-seed0-lr0.01/metrics.jsonl', '[1]'),
+    ('runs/mnist-digits-full-1shot-seed0-lr0.01/metrics.jsonl', '{"step": "x"}'),
+    ('runs/mnist-digits-full-1shot-seed0-lr0.01/metrics.jsonl', '{"step": 1'),
+    ('runs/mnist-digits-full-1shot-seed0-lr0.01/predictions.npz', 'PK'),
+    ('runs/mnist-digits-full-1shot-seed0-lr0.01/result.json', '{"id": 1}'),
+    ('runs/mnist-digits-full-1shot-seed0-lr0.01/result.json', 'null'),
+  ],
+)
+def test_a_broken_file_is_named(tmp_path, make_study, name, content):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  path = tmp_path / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(content)
+  with pytest.raises(ValueError) as caught:
+    report.summary(tmp_path, test_sampling=True)
+  assert f'Cannot read {path}' in str(caught.value) and '. ' in str(caught.value)
+
+
+def test_a_directory_in_the_place_of_a_file_is_named(tmp_path, write_run):
+  write_run(tmp_path, FULL, 0.9)
+  (tmp_path / 'study.json').mkdir()
+  with pytest.raises(ValueError, match=r'Cannot read .*study\.json'):
+    folder.load(tmp_path)
+
+
+def test_accuracies_are_those_of_the_counts(tmp_path, write_run, change_runs):
+  write_run(tmp_path, FULL, float(np.float32(541 / 599)))
+  change_runs(
+    tmp_path,
+    lambda result: result.update(
+      test={'accuracy': float(np.float32(541 / 599)), 'loss': 0.3, 'count': 599}
+    ),
+  )
+  row = report.read(tmp_path).iloc[0]
+  assert row['test_correct'] == 541 and row['test_accuracy'] == 541 / 599
+  change_runs(
+    tmp_path,
+    lambda result: result.update(
+      test={'accuracy': 0.903, 'loss': 0.3, 'count': 599, 'correct': 540, 'balanced_accuracy': 0.8}
+    ),
+  )
+  row = report.read(tmp_path).iloc[0]
+  assert (
+    row['test_correct'] == 540
+    and row['test_accuracy'] == 540 / 599
+    and row['test_balanced_accuracy'] == 0.8
+  )
+  change_runs(
+    tmp_path, lambda result: result.update(test={'accuracy': 0.5, 'loss': 0.3, 'count': 599})
+  )  # no share of 599
+  assert math.isnan(report.read(tmp_path)['test_correct'].iloc[0])
+
+
+def test_new_fields_are_read(tmp_path, write_run, change_runs):
+  write_run(tmp_path, FULL, 0.9)
+  assert report.read(tmp_path)[['eval_seconds', 'test_balanced_accuracy']].isna().all(axis=None)
+
+  def fill(result):
+    result['cost'] |= {'eval_seconds': 0.5, 'features': 'read'}
+    result['deterministic'] = True
+
+  change_runs(tmp_path, fill)
+  row = report.read(tmp_path).iloc[0]
+  assert row['eval_seconds'] == 0.5 and row['features'] == 'read' and row['deterministic']
+
+
+def test_whatever_the_locale(tmp_path, make_study):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+    claim='Größe → 数',
+  )
+  study = json.loads((tmp_path / 'study.json').read_text())
+  study['data'] = {
+    'mnist/digits': {
+      'class_names': ['null', 'ätt'],
+      'notes': ['Ein Bild fehlt: ü.png.'],
+      'num_examples': {},
+    }
+  }
+  (tmp_path / 'study.json').write_text(json.dumps(study, ensure_ascii=False), encoding='utf-8')
+  env = {**os.environ, 'LC_ALL': 'C', 'LANG': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+  env.pop('PYTHONIOENCODING', None)
+  done = subprocess.run(
+    [sys.executable, '-m', 'experiments.report', f'--workdir={tmp_path}'],
+    cwd=pathlib.Path(__file__).parents[2],
+    env=env,
+    capture_output=True,
+  )
+  assert done.returncode == 0, done.stderr.decode()
+  assert 'mnist → digits' in done.stdout.decode('utf-8') and 'ü.png' in done.stdout.decode('utf-8')
+  page = (tmp_path / 'report.html').read_text(encoding='utf-8')
+  assert 'Größe → 数' in page and 'ätt' in page
 
 
 def test_metrics(study):

@@ -1,4 +1,6 @@
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -19,12 +21,15 @@ def test_mean_interval_is_scipys():
   np.testing.assert_allclose(statistics.mean_interval(values, level=0.9)[:3], (values.mean(), low, high), rtol=1e-12)
 
 
-def test_one_value_has_no_interval_and_equal_values_have_none_but_a_point():
+def test_one_value_has_no_interval_and_equal_values_have_none():
   one = statistics.mean_interval([0.7])
   assert one.mean == 0.7 and one.n == 1 and math.isnan(one.low) and math.isnan(one.high)
-  assert statistics.bootstrap_interval([0.7])[:1] == (0.7,) and math.isnan(statistics.bootstrap_interval([0.7]).low)
-  equal = statistics.mean_interval([0.1, 0.1, 0.1])  # whose float mean is not 0.1
-  assert equal.high - equal.low == 0.0
+  assert statistics.bootstrap_interval([0.7])[:1] == (0.7,) and math.isnan(
+    statistics.bootstrap_interval([0.7]).low
+  )
+  for interval in (statistics.mean_interval, statistics.bootstrap_interval):
+    equal = interval([0.1, 0.1, 0.1])  # whose float mean is not 0.1
+    assert equal.n == 3 and math.isnan(equal.low) and math.isnan(equal.high)
   assert statistics.mean_interval([]).n == 0
 
 
@@ -59,11 +64,49 @@ def test_paired_counts_rounding_as_a_tie():
   assert (pair.wins, pair.ties, pair.losses) == (1, 1, 1) and math.isnan(pair.wilcoxon_p)
 
 
-def test_paired_without_variance():
-  equal = statistics.paired(dict.fromkeys(range(6), 0.4), dict.fromkeys(range(6), 0.4))
-  assert (equal.difference, equal.t_p, equal.wilcoxon_p, equal.ties) == (0.0, 1.0, 1.0, 6)
-  moved = statistics.paired({0: 0.5, 1: 0.7, 2: 0.9}, {0: 0.4, 1: 0.6, 2: 0.8})
-  assert moved.t_p == 0.0 and moved.low == moved.high == pytest.approx(0.1)
+@pytest.mark.parametrize('gap', [0.0, 0.1])
+def test_differences_that_do_not_vary_have_no_interval_and_no_p(gap):
+  pair = statistics.paired(
+    {i: 0.4 + 0.05 * i + gap for i in range(6)}, {i: 0.4 + 0.05 * i for i in range(6)}
+  )
+  assert pair.difference == pytest.approx(gap) and pair.n == 6 and pair.wins + pair.ties == 6
+  assert all(map(math.isnan, (pair.low, pair.high, pair.t_p, pair.wilcoxon_p)))
+  assert all(map(math.isnan, statistics.holm([pair.t_p, pair.t_p])))
+
+
+def by_hand(differences):
+  """Wilcoxon's p over all 2^n choices of signs."""
+  moved = [d for d in differences if d]
+  ranks = stats.rankdata(np.abs(moved))
+  found = min(ranks[np.array(moved) > 0].sum(), ranks[np.array(moved) < 0].sum())
+  sums = [
+    sum(itertools.compress(ranks, signs)) for signs in itertools.product((0, 1), repeat=len(moved))
+  ]
+  return min(1.0, 2 * np.mean([total <= found for total in sums]))
+
+
+def test_wilcoxon_is_exact_with_ties_of_counts():
+  found = [6, -1, 5, 4, -4, 4, 2, 4]
+  assert by_hand(found) == pytest.approx(0.09375)
+  # As float32 quotients equal differences of counts are not equal, and p would be .047 or so
+  base = [511, 530, 502, 547, 560, 513, 529, 541]
+  scores = {i: Fraction(b + d, 599) for i, (b, d) in enumerate(zip(base, found))}
+  pair = statistics.paired(scores, {i: Fraction(b, 599) for i, b in enumerate(base)})
+  assert pair.wilcoxon_p == pytest.approx(by_hand(found), abs=1e-12)
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_wilcoxon_is_the_full_enumeration(seed):
+  found = np.random.default_rng(seed).integers(-3, 5, size=6 + seed)
+  assert statistics.signed_rank(found.tolist()) == pytest.approx(by_hand(found.tolist()), abs=1e-12)
+  apart = np.random.default_rng(seed).normal(0.3, 1, size=6 + seed)
+  assert statistics.signed_rank(apart.tolist()) == pytest.approx(
+    stats.wilcoxon(apart, method='exact').pvalue, abs=1e-12
+  )
+
+
+def test_wilcoxon_of_nothing():
+  assert math.isnan(statistics.signed_rank([0.0, 0.0]))
 
 
 def test_paired_with_one_or_no_pair():
@@ -93,6 +136,12 @@ def test_effective_data_interpolates_in_log_size_and_never_beyond():
     statistics.effective_data(0.5, [10, 1], [0.2, 0.6])
 
 
+def test_a_curve_that_does_not_rise_is_worth_no_data():
+  for scores in ([0.5, 0.5], [0.5, 0.4], [0.1, 0.1]):
+    for score in (0.4, 0.5, 0.6):
+      assert math.isnan(statistics.effective_data(score, [1, 16], scores)[0])
+
+
 def test_effective_data_recovers_hernandez_2021():
   # Their fit for text to python, D_T = 1.9e4 D_F^.18 N^.38 at D_F = 1e6 and N = 1e8; a curve straight in log data, so exact.
   transferred = 1.9e4 * 1e6**0.18 * 1e8**0.38
@@ -104,7 +153,49 @@ def test_effective_data_recovers_hernandez_2021():
 
 def test_first_reaching():
   assert statistics.first_reaching(0.5, [10, 20, 30], [0.4, 0.5, 0.6]) == 20
+  assert statistics.first_reaching(0.45, [10, 20, 30], [0.4, 0.5, 0.6]) == pytest.approx(15)
+  assert statistics.first_reaching(0.3, [10, 20], [0.4, 0.5]) == 10
   assert statistics.first_reaching(0.7, [10, 20, 30], [0.4, 0.5, 0.6]) == math.inf
+
+
+def test_wilson_is_scipys():
+  for correct, count in ((0, 20), (20, 20), (587, 599)):
+    wanted = stats.binomtest(correct, count).proportion_ci(method='wilson')
+    np.testing.assert_allclose(
+      statistics.wilson_interval(correct / count, count), wanted, atol=1e-12
+    )
+
+
+def test_two_levels_are_students_with_many_examples_and_the_bootstrap_with_one_seed():
+  random = np.random.default_rng(0)
+  means = np.array([0.70, 0.74, 0.79, 0.72])
+  fixed = np.broadcast_to(means, (40_000, 4))  # no example moves anything
+  np.testing.assert_allclose(
+    statistics.two_level_interval(fixed), statistics.mean_interval(means)[1:3], atol=2e-3
+  )
+  right = (random.random((1, 400)) < 0.8).astype(float)
+  draws = statistics.resample_examples(right, 20_000)
+  half = 1.96 * math.sqrt(right.mean() * (1 - right.mean()) / 400)
+  low, high = statistics.two_level_interval(draws)
+  assert (low, high) == pytest.approx((right.mean() - half, right.mean() + half), abs=3e-3)
+  alike = np.repeat(draws, 5, axis=1)  # five copies are as good as one
+  assert statistics.two_level_interval(alike) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_two_levels_are_wider_than_seeds_alone():
+  random = np.random.default_rng(1)
+  chances = random.normal(0.8, 0.02, 5)
+  right = (random.random((5, 300)) < chances[:, None]).astype(float)
+  low, high = statistics.two_level_interval(statistics.resample_examples(right))
+  alone = statistics.mean_interval(right.mean(axis=1))
+  assert low < alone.low and high > alone.high
+
+
+def test_one_draw_of_examples_serves_all_runs():
+  right = (np.random.default_rng(2).random((1, 50)) < 0.5).astype(float)
+  draws = statistics.resample_examples(np.concatenate([right, right]), 100)
+  np.testing.assert_array_equal(draws[:, 0], draws[:, 1])
+  assert draws[:, 0].std() > 0.02
 
 
 def test_rliables_numbers():
@@ -121,6 +212,13 @@ def test_rliables_numbers():
 
 
 def test_iqm_interval_resamples_runs_within_tasks():
-  apart = np.array([[0.1, 0.9], [0.1, 0.9], [0.1, 0.9]])  # each task is certain, so the mean is
-  assert statistics.iqm_interval(apart)[:3] == pytest.approx((0.5, 0.5, 0.5))
+  apart = np.array(
+    [[0.10, 0.9], [0.11, 0.9], [0.12, 0.9]]
+  )  # the tasks differ far more than the runs
+  interval = statistics.iqm_interval(apart)
+  assert 0.45 < interval.low < interval.high < 0.55
+  alike = np.array([[0.1, 0.9], [0.1, 0.9], [0.1, 0.9]])
+  assert (
+    math.isnan(statistics.iqm_interval(alike).low) and statistics.iqm_interval(alike).mean == 0.5
+  )
   assert math.isnan(statistics.iqm_interval(apart[:1]).low)

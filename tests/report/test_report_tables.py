@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import math
 
 import numpy as np
@@ -8,7 +9,18 @@ import pytest
 from scipy import stats
 
 from tlx import report
-from tlx.report import findings, folder, formats, layers, numbers, tables
+from tlx.report import (
+  cautions,
+  classes,
+  findings,
+  folder,
+  formats,
+  layers,
+  numbers,
+  sampling,
+  statistics,
+  tables,
+)
 
 
 @pytest.fixture(scope='module')
@@ -40,9 +52,20 @@ def test_accuracy_by_hand(small):
 
 
 def test_one_seed_is_printed_as_such(tmp_path, make_study):
-  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1,), seeds=(3,), rates=(0.01,), diverged=False)
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(3,),
+    rates=(0.01,),
+    diverged=False,
+  )
   made = one(tables.make(folder.load(tmp_path)), 'accuracy-mnist-digits')
-  assert made.shown['1'].str.fullmatch(r'\d\d\.\d \(n=1\)').all() and made.note == 'One seed: no interval.'
+  assert (
+    made.shown['1'].str.fullmatch(r'\d\d\.\d \(n=1\)').all()
+    and made.note == 'One seed: no interval. Guessing has 10.0%.'
+  )
 
 
 def test_accuracy_is_that_of_the_chosen_runs(results):
@@ -57,9 +80,9 @@ def test_accuracy_is_that_of_the_chosen_runs(results):
 
 def test_differences_pair_by_seed_and_say_what_is_missing(small, results):
   shown = one(tables.make(small), 'differences-mnist-digits').shown
-  assert shown.iloc[0].tolist()[:6] == ['full', '2', '+10.0', '[+10.0, +10.0]', '2', '2/0/0']
+  assert shown.iloc[0].tolist()[:6] == ['full', '2', '+10.0', '–', '2', '2/0/0']
   assert shown.iloc[1].tolist()[:6] == ['full', '8', '+20.0', '–', '1 (1 unpaired)', '1/0/0']
-  assert shown.iloc[1].tolist()[6:] == ['–', '–']
+  assert shown.iloc[0].tolist()[6:] == shown.iloc[1].tolist()[6:] == ['–', '–', '–']
   frame = numbers.differences(results, 'scratch')
   digits = frame[frame['target'] == 'digits']
   assert len(digits) == 14 and (digits['holm_p'] >= digits['t_p']).all()
@@ -135,18 +158,224 @@ def probes(tmp_path, make_study):
 def test_stages_stand_in_the_order_of_the_network(probes):
   frame = layers.stages(probes)
   assert frame[frame['shots'] == 0][['stage', 'depth', 'method', 'family']].to_numpy().tolist() == [
-      ['a', 2, 'probe_a', 'probe'], ['b', 3, 'probe_b', 'probe'], ['', 4, 'probe', 'probe']]
+    ['a', 2, 'probe_a', 'probe'],
+    ['b', 3, 'probe_b', 'probe'],
+    ['', 4, 'probe', 'probe'],
+  ]
   assert frame.loc[frame['best'], 'stage'].tolist() == ['b', 'b']
   shown = one(tables.make(probes), 'stages-mnist-digits-probe').shown
-  assert shown[['Head after', 'Stages']].to_numpy().tolist() == [['a', '2'], ['b', '3'], ['last', '4']]
-  assert list(shown.columns[2:]) == ['5', 'all (156)'] and shown['5'].str.endswith(' *').tolist() == [False, True, False]
+  assert shown[['Head after', 'Stages']].to_numpy().tolist() == [
+    ['a (mean)', '2'],
+    ['b (mean)', '3'],
+    ['last', '4'],
+  ]
+  assert list(shown.columns[2:]) == ['5', 'all (156)'] and shown['5'].str.endswith(
+    ' *'
+  ).tolist() == [False, True, False]
   assert findings.sentences(probes)['mnist → digits'][-1] == (
-      'The stage to put the head after, by validation accuracy of probe over 3 stages: b at 5, all (156) per class.')
+    'The stage to put the head after, by validation accuracy of probe over 3 places: b (mean) at 5, all (156) per class.'
+  )
 
 
-def test_an_exact_solution_of_all_examples_has_no_chance_to_speak_of(probes, results):
-  words = 'the same for every seed'
-  assert words in one(tables.make(probes), 'accuracy-mnist-digits').note and words not in one(tables.make(results), 'accuracy-mnist-digits').note
+ONCE = 'depends on no seed: it is one result'
+
+
+def alike(result):
+  """Sets what a probe of all examples finds to one value for all seeds."""
+  if result['cell']['method'] not in ('probe_a', 'probe_b', 'probe') or result['cell']['shots']:
+    return False
+  score = 0.8 + 0.01 * len(result['cell']['method'])
+  result['val'] |= {'accuracy': score}
+  result['test'] = result['test'] and result['test'] | {'accuracy': score}
+  return True
+
+
+@pytest.mark.parametrize(
+  'told', [True, False]
+)  # folders of earlier versions do not tell; there it follows from the solver
+def test_results_that_depend_on_no_seed_count_once(tmp_path, make_study, change_runs, told):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('probe_b', 'full', 'probe_a', 'probe'),
+    shots=(5, 0),
+    seeds=(0, 1, 2, 3, 4),
+    rates=(0.001, 0.003),
+    baseline='probe_b',
+    diverged=False,
+  )
+  change_runs(
+    tmp_path,
+    lambda result: alike(result) and result.update({'deterministic': True} if told else {}),
+  )
+  results = folder.load(tmp_path)
+  means = numbers.means(results).set_index(['method', 'shots'])
+  assert (
+    means.loc[('probe', 0), 'n'] == 1
+    and means.loc[('probe', 5), 'n'] == 5
+    and means.loc[('full', 0), 'n'] == 5
+  )
+  assert means.loc[[('probe', 0)], ['low', 'high', 'bootstrap_low']].isna().all(axis=None)
+  pairs = numbers.differences(results, 'probe_b').set_index(['method', 'shots'])
+  both, mixed = pairs.loc[('probe_a', 0)], pairs.loc[('full', 0)]
+  assert (
+    both['n'] == 1
+    and both['wins'] + both['ties'] + both['losses'] == 1
+    and np.isnan(both['t_p'])
+    and np.isnan(both['holm_p'])
+  )
+  assert mixed['n'] == 5 and mixed['t_p'] < 1 and mixed['num_missing'] == 0
+  made = tables.make(results)
+  accuracy = one(made, 'accuracy-mnist-digits')
+  assert (
+    ONCE in accuracy.note
+    and accuracy.shown.set_index('Method').loc['probe', 'all (156)'] == '85.0 (n=1)'
+  )
+  assert (
+    'Holm over the 4 comparisons' in one(made, 'differences-mnist-digits').note
+  )  # full at both sizes, probes at 5
+
+
+def test_one_run_that_depends_on_no_seed_stands_beside_all_seeds(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'probe'),
+    shots=(0,),
+    seeds=(0, 1, 2),
+    rates=(0.003,),
+    diverged=False,
+  )
+  change_runs(
+    tmp_path, lambda result: result.update(deterministic=True) if alike(result) else False
+  )
+  for path in tmp_path.glob('runs/*probe-*seed[12]*/result.json'):
+    path.unlink()
+  row = numbers.differences(folder.load(tmp_path), 'scratch').iloc[0]
+  assert row['n'] == 3 and row['num_missing'] == 0 and not np.isnan(row['t_p'])
+
+
+def test_copies_show_nothing(tmp_path, make_study, change_runs):
+  """Every run of a method came out alike, as exact solutions did: no interval of width 0, no p, no gain, no win to speak of."""
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full', 'linear'),
+    shots=(1, 5),
+    rates=(0.01,),
+    diverged=False,
+  )
+
+  def level(result):
+    score = (
+      0.7
+      + 0.05 * (result['cell']['method'] == 'full')
+      - 0.1 * (result['cell']['method'] == 'linear')
+    )
+    result['val'] |= {'accuracy': score}
+    result['test'] |= {'accuracy': score}
+
+  change_runs(tmp_path, level)
+  for method in ('scratch', 'full', 'linear'):
+    first, *others = sorted(tmp_path.glob(f'runs/*{method}-5shot*/metrics.jsonl'))
+    for path in others:
+      path.write_text(first.read_text())
+  results = folder.load(tmp_path)
+  frame = numbers.differences(results, 'scratch')
+  assert (
+    frame[['low', 'high', 't_p', 'wilcoxon_p', 'holm_p']].isna().all(axis=None)
+    and (frame['n'] == 5).all()
+    and set(frame['verdict']) == {''}
+  )
+  said = findings.sentences(results)['mnist → digits']
+  assert (
+    'in each of 5 pairs: where differences do not vary there is neither an interval nor a test, so no difference is shown'
+    in said[0]
+  )
+  assert 'neither gain nor negative transfer can be told from chance' in said[2]
+  made = tables.make(results)
+  accuracy = one(made, 'accuracy-mnist-digits')
+  assert (
+    accuracy.shown['1'].tolist() == ['70.0 alike', '75.0 alike', '60.0 alike']
+    and '“alike”' in accuracy.note
+  )
+  assert one(made, 'data-mnist-digits').shown['1'].tolist() == [
+    '–',
+    '–',
+  ]  # the baseline has 70% at both sizes
+  assert numbers.curves(results).query('shots == 5')[['low', 'high']].isna().all(axis=None)
+  text = report.summary(tmp_path)
+  assert '± 0.0' not in text and 'p <0.001' not in text
+
+
+def test_wilcoxon_counts_answers_not_float32_quotients(
+  tmp_path, write_run, make_study, change_runs
+):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(5,),
+    seeds=range(8),
+    rates=(0.01,),
+    diverged=False,
+  )
+  base, gains = [511, 530, 502, 547, 560, 513, 529, 541], [6, -1, 5, 4, -4, 4, 2, 4]
+
+  def score(result):
+    seed = result['cell']['seed']
+    right = base[seed] + gains[seed] * (result['cell']['method'] == 'full')
+    result['test'] = {
+      'accuracy': float(np.float32(right) / np.float32(599)),
+      'loss': 0.1,
+      'count': 599,
+    }
+
+  change_runs(tmp_path, score)
+  row = numbers.differences(folder.load(tmp_path), 'scratch').iloc[0]
+  assert row['wilcoxon_p'] == pytest.approx(0.09375) and (row['wins'], row['losses']) == (6, 2)
+  assert row['difference'] == pytest.approx(20 / 8 / 599)
+
+
+def test_gains_are_counted_after_the_correction(results):
+  noise = np.random.default_rng(0).normal(0, 0.05, len(results.runs))
+  results = results._replace(
+    runs=results.runs.assign(test_accuracy=results.runs['test_accuracy'] + noise)
+  )
+  gains = numbers.gains(results, 'scratch')
+  digits = gains[gains['target'] == 'digits']
+  alone = (digits['low'] > 0).sum()
+  shown = (digits['verdict'] == 'higher').sum()
+  assert 0 < shown < alone and (digits.loc[digits['verdict'] == 'higher', 'holm_p'] < 0.05).all()
+  assert f'of 14 comparisons {shown} gain' in findings.sentences(results)['mnist → digits'][2]
+  table = one(tables.make(results), 'differences-mnist-digits').shown
+  assert (table['Shown'] == 'higher').sum() == shown and (
+    table['Shown'] == 'no'
+  ).sum() == 14 - shown
+
+
+def test_pairs_are_of_one_seed_whatever_the_order(tmp_path, make_study, write_run):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(9,),
+    rates=(0.01,),
+    diverged=False,
+  )
+  for run in (tmp_path / 'runs').iterdir():
+    (run / 'result.json').unlink()
+  scratch, full = {1: 0.3, 2: 0.5, 3: 0.8, 4: 0.2}, {2: 0.6, 3: 0.85, 4: 0.25, 7: 0.9}
+  for method, scores in (('scratch', scratch), ('full', full)):
+    for seed, score in scores.items():
+      write_run(tmp_path, ('mnist', 'digits', method, 5, seed, 0.003), score)
+  row = numbers.differences(folder.load(tmp_path), 'scratch').iloc[0]
+  assert (
+    row['n'] == 3
+    and row['num_missing'] == 2
+    and row['difference'] == pytest.approx((0.1 + 0.05 + 0.05) / 3)
+  )
 
 
 def test_depths_leave_out_networks_that_were_cut(probes):
@@ -160,18 +389,136 @@ def test_a_last_stage_that_has_a_name_goes_by_it(probes):
   assert frame[frame['shots'] == 5]['method'].tolist() == ['probe_a', 'probe_b']
 
 
+def test_stages_say_their_grid_and_pixels_come_first(tmp_path, make_study, change_runs):
+  made = make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('probe_b', 'probe_a', 'linear', 'probe'),
+    shots=(5,),
+    seeds=(0, 1),
+    rates=(0.003,),
+    diverged=False,
+    baseline='',
+  )
+  study = json.loads((made / 'study.json').read_text())
+  methods = study['config']['methods']
+  methods['linear'] = methods['probe'] | {'head_after': {'stage': 'a', 'grid': 4}}
+  methods['probe_a']['head_after'] = {'stage': 'a', 'grid': 1}
+  methods['probe_b']['head_after'] = 'input'
+  (made / 'study.json').write_text(json.dumps(study))
+  change_runs(
+    made,
+    lambda result: result.update(num_stages=4) if result['cell']['method'] == 'linear' else False,
+  )
+  results = folder.load(made)
+  frame = layers.stages(results)
+  assert frame[['label', 'depth', 'method']].to_numpy().tolist() == [
+    ['input', 0, 'probe_b'],
+    ['a (mean)', 2, 'probe_a'],
+    ['a (4×4)', 2, 'linear'],
+    ['last', 4, 'probe'],
+  ]
+  table = next(table for table in tables.make(results) if table.name.startswith('stages'))
+  assert table.shown[['Head after', 'Stages']].to_numpy().tolist() == [
+    ['input', '0'],
+    ['a (mean)', '2'],
+    ['a (4×4)', '2'],
+    ['last', '4'],
+  ]
+  assert '“input” are the pixels' in table.note
+  assert any(
+    'over 4 places: none (the pixels) at 5 per class' in line
+    for line in findings.sentences(results)['mnist → digits']
+  )
+  assert len(layers.depths(results)) == 0  # one whole network only
+
+
 def test_a_study_where_everything_diverged(probes):
   runs = probes.runs.assign(val_accuracy=math.nan, val_loss=math.nan, status='diverged at step 1')
   assert len(tables.make(probes._replace(runs=runs))) > 3 and findings.sentences(probes._replace(runs=runs))
 
 
-def test_speed_by_hand(small):
+def test_speed_by_hand(small, change_runs):
   # Evaluations at 30, 60, ... of 150 steps; curves have .813 of their end at 60 and .926 at 90. Scratch ends at .56 on average; full at
-  # .61, which passes that at 90, and at .71, which does at 60.
+  # .61, which passes that between 60 (.496) and 90 (.565), and at .71, which does between 30 (.398) and 60 (.577).
   frame = numbers.speeds(small, 'scratch').set_index(['method', 'shots'])
-  assert frame.loc[('full', 2), 'threshold'] == pytest.approx(0.56) and frame.loc[('full', 2), 'median_steps'] == 75
-  assert frame.loc[('scratch', 2), 'median_steps'] == math.inf and frame.loc[('scratch', 2), 'reached'] == 1
-  assert frame.loc[('full', 2), 'median_seconds'] == pytest.approx(75 * 32456e-7)
+  shape = lambda step: (1 - math.exp(-4 * step / 150)) / (1 - math.exp(-4))
+  crossing = lambda end, step: (
+    step + 30 * (0.56 - end * shape(step)) / (end * (shape(step + 30) - shape(step)))
+  )
+  assert frame.loc[('full', 2), 'threshold'] == pytest.approx(0.56)
+  assert frame.loc[('full', 2), 'median_steps'] == pytest.approx(
+    (crossing(0.61, 60) + crossing(0.71, 30)) / 2
+  )
+  assert (
+    frame.loc[('scratch', 2), 'median_steps'] == math.inf
+    and frame.loc[('scratch', 2), 'reached'] == 1
+  )
+  # An earlier folder does not tell what the steps of a phase cost
+  assert frame['median_seconds'].isna().all()
+
+
+def test_seconds_are_those_of_the_phases_and_of_features(small, change_runs):
+  def change(result):
+    result['cost']['feature_seconds'] = 2.0
+    first = result['phases'][0] | {'steps': 50, 'train_seconds': 10.0}
+    result['phases'] = [first, first | {'steps': 100, 'train_seconds': 4.0}]
+
+  change_runs(small.workdir, change)
+  frame = numbers.speeds(folder.load(small.workdir), 'scratch').set_index(['method', 'shots'])
+  row = frame.loc[('full', 2)]
+  # Both seeds cross in the second phase
+  assert row['median_steps'] > 50 and math.isinf(frame.loc[('scratch', 2), 'median_seconds'])
+  assert row['median_seconds'] == pytest.approx(2 + 10 + 0.04 * (row['median_steps'] - 50))
+
+
+def curve(folder_, method, seed, points):
+  """Writes the validation curve of a run of `small` at 2 shots."""
+  lines = [
+    {
+      'step': step,
+      'phase': 0,
+      'loss': 1.0,
+      'grad_norm': 1.0,
+      'val_accuracy': value,
+      'val_loss': 1.0,
+    }
+    for step, value in points
+  ]
+  path = folder_ / 'runs' / f'mnist-digits-{method}-2shot-seed{seed}-lr0.003' / 'metrics.jsonl'
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+def test_the_threshold_is_the_last_value_of_the_baseline_not_its_best(small):
+  for seed, last in ((0, 0.4), (1, 0.6)):
+    curve(small.workdir, 'scratch', seed, [(50, 0.7), (100, 0.9), (150, last)])
+    curve(small.workdir, 'full', seed, [(50, 0.3), (100, 0.45), (150, 0.55)])
+  row = numbers.speeds(small, 'scratch').set_index(['method', 'shots']).loc[('full', 2)]
+  assert row['threshold'] == pytest.approx(0.5) and row['median_steps'] == pytest.approx(125)
+
+
+def test_looking_more_often_does_not_bring_the_match_forward(small):
+  """One method is evaluated at 3 steps, the other at 15 with a lucky peak between: on common steps both match at once."""
+  coarse = [(50, 0.4), (100, 0.5), (150, 0.6)]
+  fine = [
+    (step, float(np.interp(step, [0, 50, 100, 150], [0.1, 0.4, 0.5, 0.6])))
+    for step in range(10, 151, 10)
+  ]
+  fine[2] = (30, 0.99)
+  for seed in (0, 1):
+    curve(small.workdir, 'scratch', seed, coarse)
+    curve(small.workdir, 'full', seed, fine)
+  frame = numbers.speeds(small, 'scratch').set_index(['method', 'shots'])
+  assert (
+    frame.loc[('full', 2), 'median_steps']
+    == frame.loc[('scratch', 2), 'median_steps']
+    == pytest.approx(150)
+  )
+  # Passed before the first common step: on the way from chance, 10%, to 80% at 50 steps
+  for seed in (0, 1):
+    curve(small.workdir, 'full', seed, [(50, 0.8), (100, 0.9), (150, 0.9)])
+  frame = numbers.speeds(small, 'scratch').set_index(['method', 'shots'])
+  assert frame.loc[('full', 2), 'median_steps'] == pytest.approx(50 * 0.5 / 0.7)
 
 
 def test_a_random_reference_of_one_source_serves_all(tmp_path, make_study):
@@ -192,12 +539,531 @@ def test_rates_say_when_the_choice_is_at_the_edge(tmp_path, results, make_study)
   assert made.shown.iloc[0].tolist() == ['scratch', '3', '0.003 ↑'] and made.note.startswith('2 of 2 choices')
 
 
+def in_config(results, **phases):
+  """`results` with other phases of some methods in its config."""
+  methods = results.config['methods'] | {name: {'phases': own} for name, own in phases.items()}
+  return results._replace(config={**results.config, 'methods': methods})
+
+
+def test_a_rate_that_the_phases_fix_was_not_chosen(tmp_path, make_study):
+  results = folder.load(
+    make_study(
+      tmp_path,
+      targets=('digits',),
+      methods=('scratch', 'full', 'lp_ft'),
+      shots=(1,),
+      rates=(0.001, 0.003, 0.01),
+      diverged=False,
+    )
+  )
+  results = in_config(
+    results,
+    full=[{'learning_rate': 0.05}, {'learning_rate': 0.02}],
+    lp_ft=[{'learning_rate': 0.01}, {'learning_rate': 0.0}],
+  )
+  made = one(tables.make(results), 'rates-mnist-digits')
+  assert made.shown.to_numpy().tolist() == [
+    ['scratch', '3', '0.003'],
+    ['full', '1', '0.05 then 0.02'],
+    ['lp_ft', '3', '0.003'],
+  ]
+  assert (
+    'full has its rates fixed by its phases: 0.05, 0.02.' in made.note
+    and 'Rates of the phases of lp_ft: 0.01, the chosen one.' in made.note
+  )
+  assert numbers.rates(results).set_index('method').loc[
+    'full', ['learning_rate', 'settings', 'edge']
+  ].tolist() == [0.05, 1, 'only one tried']
+
+
+def decays(change_runs, study, of):
+  """Gives every run the weight decay of(its learning rate), and one learning rate."""
+
+  def change(result):
+    result['cell'] |= {'weight_decay': of[result['cell']['learning_rate']], 'learning_rate': 0.001}
+
+  change_runs(study, change)
+  return folder.load(study)
+
+
+def test_a_weight_decay_at_the_edge_is_said_with_the_way_to_extend(
+  tmp_path, make_study, change_runs
+):
+  study = make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    rates=(0.001, 0.01, 0.003),
+    diverged=False,
+  )
+  results = decays(change_runs, study, {0.001: 0.0, 0.01: 0.01, 0.003: 0.1})
+  made = one(tables.make(results), 'rates-mnist-digits')
+  assert made.shown.iloc[0].tolist() == ['scratch', '3', '0.001 (wd 0.1 ↑)']
+  assert (
+    made.note.startswith('2 of 2 choices')
+    and 'Extend the grid: weight decays above 0.1 for scratch (at 1), full (at 1).' in made.note
+  )
+
+
+def test_no_weight_decay_is_not_an_edge(tmp_path, make_study, change_runs):
+  study = make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    rates=(0.001, 0.01, 0.003),
+    diverged=False,
+  )
+  results = decays(change_runs, study, {0.003: 0.0, 0.01: 0.01, 0.001: 0.1})
+  assert one(tables.make(results), 'rates-mnist-digits').note.startswith(
+    'No choice lies at the edge'
+  )
+
+
+def test_penalties_have_edges_too(probes, tmp_path_factory, make_study):
+  made = make_study(
+    tmp_path_factory.mktemp('penalties'),
+    targets=('digits',),
+    methods=('probe', 'probe_a'),
+    shots=(5,),
+    rates=(0.0001, 0.001, 0.003),
+    diverged=False,
+  )
+  table = one(tables.make(folder.load(made)), 'rates-mnist-digits')
+  assert (
+    table.shown['5'].tolist() == ['penalty 0.003 ↑'] * 2
+    and 'Extend the grid: penalties above 0.003 for probe (at 5), probe_a (at 5).' in table.note
+  )
+
+
+def test_a_grid_of_two_is_too_short_to_tell(tmp_path, make_study):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    rates=(0.001, 0.003),
+    diverged=False,
+  )
+  made = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits')
+  assert made.shown['1'].tolist() == ['0.003', '0.003']
+  assert made.note.startswith(
+    'scratch, full: of two values each is at an edge, so the grid is too short to tell'
+  )
+
+
+def test_validation_says_how_many_images_chose_for_how_many(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1, 5, 0),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  note = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits').note
+  assert (
+    '300 validation images chose the settings and name the best methods, for training sets of 10 to 1,560 images'
+    in note
+  )
+  assert 'more than the 10, 50 images trained on' in note
+  change_runs(tmp_path, lambda result: result['val'].update(count=min(300, result['num_train'])))
+  note = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits').note
+  assert (
+    'by training images: 10 for 10, 50 for 50, 300 for 1,560.' in note and 'more than' not in note
+  )
+
+
 def test_costs(results):
   row = numbers.costs(results).query('method == "linear" and shots == 5 and target == "digits"').iloc[0]
   assert row['share'] == pytest.approx(650 / 23456) and row['train_seconds'] == pytest.approx(9650 * 300e-7)
   assert row['search_seconds'] == pytest.approx(15 * 9650 * 300e-7)
   shown = one(tables.make(results), 'cost-mnist-digits').shown
   assert shown[shown['Method'] == 'linear'].iloc[0].tolist()[1:4] == ['650', '2.8%', '5.2k']
+
+
+def test_costs_are_those_of_the_chosen_runs(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.001, 0.003, 0.01),
+    diverged=False,
+  )
+
+  def change(result):
+    seed = result['cell']['seed']
+    result['cost'] |= {
+      name: (2.0 + seed if result['chosen'] else 50.0)
+      for name in ('train_seconds', 'feature_seconds', 'compile_seconds', 'eval_seconds')
+    }
+    result['cost'] |= {
+      'optimizer_bytes': 10 if result['chosen'] else 70,
+      'features': 'read' if seed else 'computed',
+    }
+
+  change_runs(tmp_path, change)
+  results = folder.load(tmp_path)
+  row = numbers.costs(results).iloc[0]
+  assert (
+    row[['train_seconds', 'feature_seconds', 'compile_seconds', 'eval_seconds']] == 2.5
+  ).all() and row['optimizer_bytes'] == 10
+  assert row['search_seconds'] == 2 + 3 + 4 * 50
+  made = one(tables.make(results), 'cost-mnist-digits')
+  assert made.shown.iloc[0][['Train s', 'Eval s', 'Features s', 'Compile s']].tolist() == [
+    '2.5',
+    '2.5',
+    '2.5 (computed and read)',
+    '2.5',
+  ]
+  assert 'the training steps alone' in made.note
+
+
+def test_an_exact_solution_has_no_optimizer(everything):
+  shown = one(tables.make(everything), 'cost-mnist-digits').shown
+  assert shown.iloc[2][['Optimizer bytes', 'Train FLOPs', 'Steps', 'Compile s']].tolist() == [
+    '–',
+    '–',
+    'exact',
+    '0.1',
+  ]
+  assert shown['Optimizer bytes'].tolist()[:2] == ['188k', '188k']
+  assert numbers.costs(everything).query('method == "probe"')['optimizer_bytes'].isna().all()
+
+
+def test_where_the_time_went(tmp_path, make_study):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch',),
+    shots=(1,),
+    seeds=(0,),
+    rates=(0.01,),
+    diverged=False,
+  )
+  assert not [table for table in tables.make(folder.load(tmp_path)) if table.name == 'time']
+  starts = [
+    {'wall_seconds': 100.0, 'data_seconds': 10.0, 'train_seconds': 60.0, 'other_seconds': 28.0},
+    {'wall_seconds': 10.0, 'data_seconds': 10.0, 'train_seconds': 0.0, 'other_seconds': 0.0},
+  ]
+  (tmp_path / 'time.json').write_text(json.dumps(starts))
+  made = one(tables.make(folder.load(tmp_path)), 'time')
+  assert (
+    made.shown.to_numpy().tolist() == [['1', '10', '60', '28', '100'], ['2', '10', '0', '0', '10']]
+    and 'make 98% of the time' in made.note
+  )
+
+
+@pytest.fixture
+def guessed(tmp_path, make_study, change_runs):
+  """Scratch learns its examples and guesses on the rest; full is sound; linear says one class of a test set where that is 40%."""
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full', 'linear'),
+    shots=(5,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+
+  def change(result):
+    method = result['cell']['method']
+    if method == 'scratch':
+      result['val'] |= {'loss': 2.6}
+      result['test'] |= {'accuracy': 0.11}
+    if method == 'linear':
+      result['test'] |= {
+        'accuracy': 0.4,
+        'balanced_accuracy': 0.1,
+        'recall': [1.0] + [0.0] * 8 + [None],
+      }
+
+  change_runs(tmp_path, change)
+  for path in tmp_path.glob('runs/*scratch*/metrics.jsonl'):
+    path.write_text(path.read_text().replace('"loss": 1.0', '"loss": 0.2'))
+  return tmp_path
+
+
+def test_what_cannot_be_used_is_flagged(guessed):
+  results = folder.load(guessed)
+  assert cautions.unusable(results).set_index('method')['reason'].to_dict() == {
+    'scratch': 'at chance (11.0%, though its training loss is 0.2)',
+    'linear': 'at chance (40.0%, though its training loss is 1)',
+  }
+  made = tables.make(results)
+  accuracy = one(made, 'accuracy-mnist-digits')
+  assert [cell.endswith(' †') for cell in accuracy.shown['5']] == [
+    True,
+    False,
+    True,
+  ] and 'linear at 5: at chance' in accuracy.note
+  assert (
+    len(one(made, 'chance').shown) == 4
+    and '10.0%' in one(made, 'chance').shown['Guessing'].tolist()
+  )
+  said = findings.sentences(results)['mnist → digits']
+  assert (
+    said[0].startswith('5 per class: the baseline scratch cannot be used: at chance')
+    and 'Differences to it' in said[0]
+  )
+
+
+def test_a_loss_beyond_guessing_is_flagged_where_training_went_well(guessed, change_runs):
+  change_runs(
+    guessed,
+    lambda result: (result['test'].update(accuracy=0.3), result['val'].update(accuracy=0.3)),
+  )
+  reasons = cautions.unusable(folder.load(guessed)).set_index('method')['reason']
+  assert reasons['scratch'].startswith(
+    'worse than guessing by its loss (validation loss 2.6, training loss 0.2; guessing has 2.3)'
+  )
+  assert 'full' not in reasons.index
+  for path in guessed.glob(
+    'runs/*scratch*/metrics.jsonl'
+  ):  # it has learned nothing yet: its loss is what it is
+    path.write_text(path.read_text().replace('"loss": 0.2', '"loss": 2.2'))
+  assert 'scratch' not in set(cautions.unusable(folder.load(guessed))['method'])
+
+
+def test_a_diverged_run_spoils_its_cell(guessed, change_runs):
+  def diverge(result):
+    if result['cell']['method'] == 'full' and result['cell']['seed'] == 0:
+      result['status'] = 'not finite'
+
+  change_runs(guessed, diverge)
+  results = folder.load(guessed)
+  reasons = cautions.unusable(results).set_index('method')['reason']
+  assert reasons['full'] == '1 of 2 runs diverged or are not finite'
+  assert one(tables.make(results), 'accuracy-mnist-digits').shown['5'].str.endswith(' †').all()
+
+
+def test_sound_runs_are_not_flagged(results):
+  assert not len(cautions.unusable(results)) and not [
+    table for table in tables.make(results) if table.name == 'chance'
+  ]
+
+
+def test_classes_go_by_their_names(guessed):
+  study = json.loads((guessed / 'study.json').read_text())
+  names = [f'class <{letter}>' for letter in 'abcdefghij']
+  (guessed / 'study.json').write_text(
+    json.dumps(study | {'data': {'mnist/digits': {'class_names': names}}})
+  )
+  made = tables.make(folder.load(guessed))
+  recall = one(made, 'recall-mnist-digits').shown
+  assert recall['Class'].tolist() == names[:9]  # the last has no test example
+  assert recall['linear'].tolist() == ['100.0'] + ['0.0'] * 8
+  assert one(made, 'balanced-mnist-digits').shown.to_numpy().tolist() == [['linear', '10.0 alike']]
+
+
+def test_recall_of_earlier_folders_comes_from_their_predictions(tmp_path, make_study, predict):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(5,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  # 40 examples, 4 of each of 10 classes in turn: of class 3 half are found, of the others all
+  predict(tmp_path, lambda result: [i % 10 != 3 or i < 20 for i in range(40)])
+  results = folder.load(tmp_path)
+  found = classes.recalls(results).query('method == "full"').set_index('class')['mean']
+  assert found['3'] == 0.5 and found.drop('3').eq(1.0).all()
+  assert classes.balanced(results)['mean'].tolist() == pytest.approx([0.95, 0.95])
+
+
+def test_of_many_classes_those_found_least_are_shown(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('full',),
+    shots=(5,),
+    seeds=(0,),
+    rates=(0.01,),
+    diverged=False,
+    baseline='',
+  )
+  change_runs(
+    tmp_path,
+    lambda result: result['test'].update(
+      recall=[i / 100 for i in range(100)], balanced_accuracy=0.495
+    ),
+  )
+  made = one(tables.make(folder.load(tmp_path)), 'recall-mnist-digits')
+  assert (
+    made.shown['Class'].tolist() == [str(i) for i in range(30)]
+    and 'The 30 of 100 classes' in made.note
+    and len(made.numbers) == 100
+  )
+
+
+def test_words_beside_the_intervals(tmp_path, make_study):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(2, 0),
+    seeds=(0, 1, 2),
+    rates=(0.01,),
+    diverged=False,
+  )
+  subsets = {
+    0: ['a', 'b', 'c', 'd'],
+    1: ['a', 'b', 'c', 'e'],
+    2: ['a', 'b', 'e', 'f'],
+  }  # shared: 3, 2 and 3 of 4
+  (tmp_path / 'subsets').mkdir()
+  (tmp_path / 'subsets' / 'digits.json').write_text(
+    json.dumps({seed: {'2': ids, '0': list('abcdefgh')} for seed, ids in subsets.items()})
+  )
+  results = folder.load(tmp_path)
+  assert cautions.overlap(results, 'digits') == {2: pytest.approx(2 / 3), 0: 1.0}
+  note = one(tables.make(results), 'accuracy-mnist-digits').note
+  assert (
+    'Intervals are over seeds only.' in note
+    and 'share 67% at 2 per class, 100% at all of their examples' in note
+  )
+  assert 'There is one source network' in note and 'one test set of 597 images' in note
+  best = numbers.means(results)['mean'].max()
+  low, high = statistics.wilson_interval(best, 597)
+  assert (
+    f'at {formats.percent(best)}%, drawing another one alone would give {formats.percent(low)} to {formats.percent(high)}'
+    in note
+  )
+
+
+def test_intervals_with_test_sampling(tmp_path, make_study, predict):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full', 'probe'),
+    shots=(0,),
+    seeds=(0, 1, 2, 3),
+    rates=(0.01,),
+    diverged=False,
+  )
+  random = np.random.default_rng(0)
+  predict(
+    tmp_path,
+    lambda result: (
+      np.arange(200) < 100 if result['cell']['method'] == 'probe' else random.random(200) < 0.8
+    ),
+  )
+  results = folder.load(tmp_path)
+  assert not [table for table in tables.make(results) if table.name.startswith('sampled')]
+  frame = sampling.intervals(results, 'scratch').set_index('method')
+  means = numbers.means(results).set_index('method')
+  assert frame.loc['full', 'mean'] == pytest.approx(means.loc['full', 'mean'])
+  assert (
+    frame.loc['full', 'low'] < means.loc['full', 'low']
+    and frame.loc['full', 'high'] > means.loc['full', 'high']
+  )
+  # One result of all seeds: of the examples alone, 0.5 +- 1.96 sqrt(0.25 / 200)
+  assert frame.loc['probe', ['low', 'high']].tolist() == pytest.approx(
+    [0.5 - 0.0693, 0.5 + 0.0693], abs=0.01
+  )
+  pairs = numbers.differences(results, 'scratch').set_index('method')
+  assert frame.loc['full', 'difference'] == pytest.approx(
+    pairs.loc['full', 'difference']
+  ) and np.isnan(frame.loc['scratch', 'difference'])
+  assert (
+    frame.loc['full', 'difference_low'] < pairs.loc['full', 'low']
+    and frame.loc['full', 'difference_high'] > pairs.loc['full', 'high']
+  )
+  made = one(tables.make(results, test_sampling=True), 'sampled-mnist-digits')
+  assert 'Minus scratch' in made.shown and made.shown['Method'].tolist() == [
+    'scratch',
+    'full',
+    'probe',
+  ]
+
+
+def test_differences_with_test_sampling_pair_seeds_and_examples(tmp_path, make_study, predict):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1, 2),
+    rates=(0.01,),
+    diverged=False,
+  )
+  # Per seed other examples are right, the same for both methods but 2 of 300 that full has beyond
+  predict(
+    tmp_path,
+    lambda result: (
+      (np.arange(300) * 7 + 50 * result['cell']['seed']) % 300
+      < 150 + 2 * (result['cell']['method'] == 'full')
+    ),
+  )
+  row = sampling.intervals(folder.load(tmp_path), 'scratch').set_index('method').loc['full']
+  assert (
+    row['difference'] == pytest.approx(2 / 300)
+    and row['difference_high'] - row['difference_low'] < 0.03
+    and row['high'] - row['low'] > 0.05
+  )
+
+
+def test_test_sampling_wants_one_test_set(tmp_path, make_study, predict):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  predict(tmp_path, lambda result: np.ones(20 + result['cell']['seed'], bool))
+  with pytest.raises(ValueError, match='tested on other examples'):
+    tables.make(folder.load(tmp_path), test_sampling=True)
+
+
+def test_other_versions_and_notes_are_said(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  change_runs(
+    tmp_path,
+    lambda result: result.update(
+      versions={'jax': '0.12' if result['cell']['seed'] else '0.10.2', 'tlx': '0.1.0', 'new': '1'}
+    ),
+  )
+  study = json.loads((tmp_path / 'study.json').read_text())
+  (tmp_path / 'study.json').write_text(
+    json.dumps(study | {'data': {'mnist/digits': {'notes': ['3 images are copies of another.']}}})
+  )
+  (tmp_path / 'sources' / 'mnist').mkdir(parents=True)
+  (tmp_path / 'sources' / 'mnist' / 'result.json').write_text(
+    json.dumps({'assumed': ['GELU, which the file does not say.']})
+  )
+  said = cautions.notes(folder.load(tmp_path))
+  assert said[:2] == [
+    'mnist → digits: 3 images are copies of another.',
+    'Source mnist: assumed: GELU, which the file does not say.',
+  ]
+  assert (
+    said[2].startswith(
+      '2 of 4 runs were made by other versions than the study was begun with: jax 0.12 instead of 0.10.2.'
+    )
+    and len(said) == 3
+  )
+  assert 'mnist-digits-full-1shot-seed1-lr0.01' in said[2] and 'seed0' not in said[2]
+  text = report.summary(tmp_path)
+  assert all(line in text for line in said) and text.count('other versions') == 1
 
 
 def test_diverged_runs_are_listed(results):
@@ -221,9 +1087,16 @@ def test_across_targets(results):
 
 def test_findings_are_honest(results, small):
   near, far = findings.sentences(results).values()
-  assert 'lp_ft is best on validation' in near[0] and '5 of 5 pairs won' in near[0] and near[-2].endswith('no negative transfer is shown.')
-  assert 'scratch is best on validation' in far[0] and 'Negative transfer: full at 1' in far[-2]
-  assert near[-1] == 'Leading stages to freeze, by validation accuracy: 2 of 5 (freeze2) at 1, 5 per class.'
+  assert (
+    'lp_ft is best on validation' in near[0]
+    and '5 of 5 pairs won' in near[0]
+    and near[-2].endswith('no negative transfer is shown.')
+  )
+  assert 'scratch is best on validation' in far[0] and 'Negative transfer: ' in far[-2]
+  assert (
+    near[-1]
+    == 'Leading stages to freeze, by validation accuracy: 2 of 5 (freeze2) at 1, 5 per class.'
+  )
   sentences = findings.sentences(small)['mnist → digits']
   assert 'one pair, which says nothing about chance' in sentences[1]
   assert findings.progress(results).startswith('480 of 500 runs done (partial')
@@ -271,8 +1144,11 @@ def test_saved_numbers_are_the_numbers(results, tmp_path):
   formats.save(tables.accuracy(results), tmp_path)
   back = pd.read_csv(tmp_path / 'accuracy-mnist-digits.csv')
   wanted = numbers.means(results).query('target == "digits"').reset_index(drop=True)
+  assert back.pop('unusable').isna().all()
   pd.testing.assert_frame_equal(back, wanted)
-  assert len(list(csv.reader(io.StringIO((tmp_path / 'accuracy-mnist-digits.csv').read_text())))) == 17
+  assert (
+    len(list(csv.reader(io.StringIO((tmp_path / 'accuracy-mnist-digits.csv').read_text())))) == 17
+  )
 
 
 def test_numbers_for_people():
@@ -283,4 +1159,8 @@ def test_numbers_for_people():
 
 def test_summary_is_for_a_terminal(study):
   made = report.summary(study)
-  assert 'Test accuracy in %, mnist → digits' in made and 'Diverged runs: 1 of 480' in made and '<' not in made.replace('<0.001', '')
+  assert (
+    'Test accuracy in %, mnist → digits' in made
+    and 'Runs that diverged or are not finite: 1 of 480' in made
+    and '<' not in made.replace('<0.001', '')
+  )

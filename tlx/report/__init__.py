@@ -1,26 +1,56 @@
-"""Reading a study's folder and writing what it found. Imports no jax: opens on any laptop, and fast."""
+"""Reading a study's folder and writing what it found. Imports no jax: opens on any laptop, and
+fast.
+"""
+
+import io
+import sys
+
 from tlx.report.folder import read
 
-__all__ = ['read', 'summary', 'write']
+__all__ = ['read', 'speak_utf8', 'summary', 'write']
 
 
-def write(workdir):
-  """The path of report.html, having written it and the files in tables/ and figures/ into the folder of the study.
+def speak_utf8() -> None:
+  """Lets the terminal have the arrows and minus signs of `summary` whatever the locale."""
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(encoding='utf-8')
+
+
+def write(workdir, test_sampling: bool = False):
+  """The path of report.html, having written it and the files in tables/ and figures/ into the
+  folder of the study.
+
+  Args:
+    test_sampling: also gives intervals that take the test examples as drawn, from the predictions
+    of every chosen run.
 
   Raises:
     ValueError: the folder cannot be read; see `read`.
   """
-  from tlx.report import page  # here: matplotlib and scipy take two seconds that `read` does not need
-  return page.write(workdir)
+  from tlx.report import (
+    page,
+  )  # here: matplotlib and scipy take two seconds that `read` does not need
+
+  return page.write(workdir, test_sampling)
 
 
-def summary(workdir) -> str:
-  """What was found and every table, as plain text for a terminal.
+def summary(workdir, test_sampling: bool = False) -> str:
+  """What was found and every table, as plain text for a terminal; `test_sampling` as for `write`.
 
   Raises:
     ValueError: the folder cannot be read; see `read`.
   """
-  from tlx.report import findings, folder, formats, tables
+  from tlx.report import cautions, findings, folder, formats, tables
+
   results = folder.load(workdir)
   found = ['\n  - '.join([place, *lines]) for place, lines in findings.sentences(results).items()]
-  return '\n\n'.join([f'{results.name}: {findings.progress(results)}', *found, *map(formats.text, tables.make(results))])
+  if notes := cautions.notes(results):
+    found.append('\n  - '.join(['Data, weights and versions', *notes]))
+  return '\n\n'.join(
+    [
+      f'{results.name}: {findings.progress(results)}',
+      *found,
+      *map(formats.text, tables.make(results, test_sampling)),
+    ]
+  )

@@ -1,4 +1,7 @@
-"""How figures look: colours that colour-blind readers can tell, a marker each, and the baseline in ink."""
+"""How figures look: colours that colour-blind readers can tell, a marker each, and the baseline in
+ink.
+"""
+
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,19 +15,42 @@ from tlx.report.folder import Results
 
 INK = '#1a1a1b'  # the page replaces it by the colour of its text
 STYLE: dict[Any, Any] = {
-    'font.size': 9, 'axes.titlesize': 9, 'axes.labelsize': 9, 'legend.fontsize': 8.5, 'xtick.labelsize': 8, 'ytick.labelsize': 8,
-    'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True, 'grid.alpha': 0.18, 'grid.color': INK, 'grid.linewidth': 0.6,
-    'text.color': INK, 'axes.labelcolor': INK, 'axes.edgecolor': INK, 'axes.titlecolor': INK, 'xtick.color': INK, 'ytick.color': INK,
-    'axes.facecolor': 'none', 'figure.facecolor': 'none', 'legend.frameon': False, 'lines.linewidth': 1.4, 'lines.markersize': 4.5,
-    'text.parse_math': False,  # names come from files
-    'svg.fonttype': 'none', 'svg.hashsalt': 'tlx'}
-# Okabe and Ito's (2008) palette without black, which is the baseline's, and with its yellow darkened to be seen on white.
+  'font.size': 9,
+  'axes.titlesize': 9,
+  'axes.labelsize': 9,
+  'legend.fontsize': 8.5,
+  'xtick.labelsize': 8,
+  'ytick.labelsize': 8,
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.grid': True,
+  'grid.alpha': 0.18,
+  'grid.color': INK,
+  'grid.linewidth': 0.6,
+  'text.color': INK,
+  'axes.labelcolor': INK,
+  'axes.edgecolor': INK,
+  'axes.titlecolor': INK,
+  'xtick.color': INK,
+  'ytick.color': INK,
+  'axes.facecolor': 'none',
+  'figure.facecolor': 'none',
+  'legend.frameon': False,
+  'lines.linewidth': 1.4,
+  'lines.markersize': 4.5,
+  'text.parse_math': False,  # names come from files
+  'svg.fonttype': 'none',
+  'svg.hashsalt': 'tlx',
+}
+# Okabe and Ito's (2008) palette without black, which is the baseline's, and with its yellow
+# darkened to be seen on white.
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#A58B00')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
 
 
 class Drawing(NamedTuple):
   """A figure as it goes to the page and to files."""
+
   name: str
   caption: str
   svg: str
@@ -39,25 +65,74 @@ def save(drawings: Sequence[Drawing], folder) -> None:
     (folder / f'{drawing.name}.png').write_bytes(drawing.png)
 
 
-def lines(ax, part: pd.DataFrame, x: str, by: str, order: Iterable, style: Callable, label: Callable = str, dodge: float = 0.0) -> None:
-  """A line with error bars for each value of `by`, moved apart on a log axis by `dodge` octaves; accuracies in %."""
+def lines(
+  ax,
+  part: pd.DataFrame,
+  x: str,
+  by: str,
+  order: Iterable,
+  style: Callable,
+  label: Callable = str,
+  dodge: float = 0.0,
+) -> None:
+  """A line with error bars for each value of `by`, moved apart on a log axis by `dodge` octaves;
+  accuracies in %, bars within 0 to 100.
+  """
   present = [value for value in order if value in set(part[by])]
   for i, value in enumerate(present):
     line = part[part[by] == value].sort_values(x)
     places = line[x] * 2.0 ** (dodge * (i - (len(present) - 1) / 2))
-    error = 100 * np.nan_to_num(line['mean'] - line['low'])  # NaN of a single seed: no bar
-    ax.errorbar(places, 100 * line['mean'], yerr=error, label=label(value), capsize=2, elinewidth=1, **style(value))
+    ax.errorbar(
+      places,
+      100 * line['mean'],
+      yerr=_bars(line),
+      label=label(value),
+      capsize=2,
+      elinewidth=1,
+      **style(value),
+    )
+
+
+def _bars(line: pd.DataFrame) -> np.ndarray:
+  """[below, above] the mean in points, cut at 0 and 100; none where there is no interval."""
+  below = line['mean'] - line['low'].clip(lower=0.0)
+  above = line['high'].clip(upper=1.0) - line['mean']
+  return 100 * np.nan_to_num(np.stack([below, above])).clip(min=0.0)
+
+
+def percent_axis(ax, share: float, always: bool = True) -> None:
+  """Keeps an axis of accuracies within 0 to 100, markers whole at either end, with a dotted line at
+  `share`, what guessing has.
+
+  Wants all panels that share the axis to be drawn. Without `always` the line is only there where
+  the data reach down to it.
+  """
+  if np.isfinite(share) and (always or 100 * share >= ax.get_ylim()[0]):
+    ax.axhline(
+      100 * share, color=INK, linestyle=(0, (1, 2)), linewidth=1, label='guessing', zorder=0
+    )
+  low, high = ax.get_ylim()
+  ax.set_ylim(max(low, 0.0), min(high, 100.0))
+  for line in ax.lines:
+    line.set_clip_on(False)
 
 
 def method_style(results: Results) -> Callable[[str], dict]:
-  """The look of a method: ink and dashes for the baseline, colours in the order of the config for the rest."""
+  """The look of a method: ink and dashes for the baseline, colours in the order of the config for
+  the rest.
+  """
   others = [method for method in results.methods if method != results.baseline]
 
   def style(method: str) -> dict:
     if method == results.baseline:
       return {'color': INK, 'marker': MARKERS[-1], 'linestyle': '--'}
     i = others.index(method)
-    return {'color': _COLOURS[i % len(_COLOURS)], 'marker': MARKERS[i % (len(MARKERS) - 1)], 'linestyle': '-' if i < len(_COLOURS) else ':'}
+    return {
+      'color': _COLOURS[i % len(_COLOURS)],
+      'marker': MARKERS[i % (len(MARKERS) - 1)],
+      'linestyle': '-' if i < len(_COLOURS) else ':',
+    }
+
   return style
 
 
@@ -65,11 +140,17 @@ def scale(num: int) -> list[dict]:
   """Looks for an ordered quantity, from cool to warm."""
   ramp = ('#0072B2', '#56B4E9', '#009E73', '#E69F00', '#D55E00', '#CC79A7')
   places = np.linspace(0, 4, num) if 1 < num <= 5 else np.arange(num)
-  return [{'color': ramp[round(place) % len(ramp)], 'marker': MARKERS[i % len(MARKERS)]} for i, place in enumerate(places)]
+  return [
+    {'color': ramp[round(place) % len(ramp)], 'marker': MARKERS[i % len(MARKERS)]}
+    for i, place in enumerate(places)
+  ]
 
 
 def panels(num: int, columns: int, width: float = 3.3, height: float = 2.7, sharey: bool = True):
-  """(figure, its first `num` panels) in rows of `columns`; widths and heights in inches a panel."""
+  """(figure, its first `num` panels) in rows of `columns`; widths and heights in inches a panel.
+
+  Figures of about 6 inches are still read on a telephone, so two columns are many.
+  """
   columns = min(num, columns)
   rows = math.ceil(num / columns)
   width = max(columns * width, 5.6)

@@ -1,4 +1,5 @@
 """The figures of a study, each from the frame of numbers that it shows."""
+
 import functools
 import itertools
 import math
@@ -11,7 +12,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from tlx.report import layers, numbers
-from tlx.report.drawing import INK, MARKERS, STYLE, Drawing, label_rows, legend, lines, method_style, panels, render, scale
+from tlx.report.drawing import (
+  INK,
+  MARKERS,
+  STYLE,
+  Drawing,
+  label_rows,
+  legend,
+  lines,
+  method_style,
+  panels,
+  percent_axis,
+  render,
+  scale,
+)
 from tlx.report.folder import Results, in_order
 from tlx.report.formats import quantity
 from tlx.report.tables import arrow, per_class, size
@@ -20,7 +34,7 @@ from tlx.report.tables import arrow, per_class, size
 def make(results: Results) -> list[Drawing]:
   """Every figure the study has the runs for, in the order of the report."""
   with matplotlib.rc_context(STYLE):
-    plans = (_accuracy, _targets, _freezing, _stages, _parameters, _seconds, _learning)
+    plans = (_accuracy, _targets, _freezing, _stages, _parameters, _seconds, _time, _learning)
     drawn = [(plan.__name__.strip('_'), plan(results)) for plan in plans]
     return [Drawing(name, made[1], *render(made[0])) for name, made in drawn if made]
 
@@ -30,19 +44,34 @@ def _accuracy(results: Results):
   frame = numbers.means(results)
   if not len(frame):
     return None
-  figure, axes = panels(len(results.pairs), 2, width=4.4, height=3.3)
+  figure, axes = panels(len(results.pairs), 2, width=3.1, height=3.0)
   for ax, (source, target) in zip(axes, results.pairs):
     part = _of(frame, source, target)
     places = _shots_axis(ax, results, target, in_order(part['shots']))
-    lines(ax, part.assign(place=part['shots'].map(places)), 'place', 'method', results.methods, method_style(results), dodge=0.05)
+    lines(
+      ax,
+      part.assign(place=part['shots'].map(places)),
+      'place',
+      'method',
+      results.methods,
+      method_style(results),
+      dodge=0.05,
+    )
     ax.set(title=arrow(source, target), xlabel='Training examples per class')
+  _percent(axes, results, results.pairs)
   label_rows(axes, 'Test accuracy (%)')
   legend(figure, axes)
-  return figure, 'Test accuracy against training examples per class: mean over seeds and 95% Student-t interval. Points are moved apart sideways.'
+  return figure, (
+    'Test accuracy against training examples per class: mean over seeds and 95% Student-t interval '
+    '(none where all seeds are alike). '
+    'Points are moved apart sideways.'
+  )
 
 
 def _targets(results: Results):
-  """For several targets: the best depth to freeze, and the gain over a random start of every method."""
+  """For several targets: the best depth to freeze, and the gain over a random start of every
+  method.
+  """
   reference = numbers.scratch(results) or results.baseline
   gains = numbers.gains(results, reference)
   if len({target for _, target in results.pairs}) < 2 or not len(gains):
@@ -54,28 +83,53 @@ def _targets(results: Results):
   sizes = _spread(gains['shots'])
   first = int(len(best) > 0)
   height = 0.8 + len(pairs) * max(0.5, 0.15 * len(methods))
-  figure, axes = panels(first + len(sizes), first + len(sizes), width=2.1, height=height, sharey=False)
+  figure, axes = panels(first + len(sizes), 3, width=2.1, height=height, sharey=False)
   if first:
     _best_depths(axes[0], results, best, pairs)
   style = method_style(results)
   for ax, shots in zip(axes[first:], sizes):
     for i, method in enumerate(methods):
       part = gains[(gains['method'] == method) & (gains['shots'] == shots)]
-      places = np.array([pairs.index(pair) for pair in zip(part['source'], part['target'])]) + 0.7 * ((i + 0.5) / len(methods) - 0.5)
+      places = np.array(
+        [pairs.index(pair) for pair in zip(part['source'], part['target'])]
+      ) + 0.7 * ((i + 0.5) / len(methods) - 0.5)
       error = 100 * np.nan_to_num(part['difference'] - part['low'])
-      ax.errorbar(100 * part['difference'], places, xerr=error, label=method, capsize=2, elinewidth=1, **{**style(method), 'linestyle': 'none'})
+      ax.errorbar(
+        100 * part['difference'],
+        places,
+        xerr=error,
+        label=method,
+        capsize=2,
+        elinewidth=1,
+        **{**style(method), 'linestyle': 'none'},
+      )
     ax.axvline(0, color=INK, linewidth=1)
     ax.set(title=per_class(results, shots), xlabel=f'Points over {reference}')
   for ax in axes:
     ax.set_ylim(len(pairs) - 0.5, -0.5)
-    ax.set_yticks(range(len(pairs)), [arrow(*pair) for pair in pairs] if ax is axes[0] else [''] * len(pairs))
+    ax.set_yticks(
+      range(len(pairs)),
+      [arrow(*pair) for pair in pairs]
+      if ax.get_subplotspec().is_first_col()
+      else [''] * len(pairs),
+    )
     for edge in range(1, len(pairs)):
       ax.axhline(edge - 0.5, color=INK, alpha=0.25, linewidth=0.6)
     ax.grid(axis='y', visible=False)
   legend(figure, axes)
-  left = 'Left: the number of frozen stages with the best mean validation accuracy. ' if first else ''
-  return figure, (f'{left}Points: paired difference in test accuracy to {reference} of the methods that start from the source, with 95% '
-                  'Student-t interval; ' + ('wholly left of the line is negative transfer.' if numbers.scratch(results) else 'no method starts at random.'))
+  left = (
+    'Left: the number of frozen stages with the best mean validation accuracy. ' if first else ''
+  )
+  return figure, (
+    f'{left}Points: paired difference in test accuracy to {reference} of the methods that start '
+    'from the source, with 95% '
+    'Student-t interval; '
+    + (
+      'left of the line is worse; the table of differences says which of them are shown.'
+      if numbers.scratch(results)
+      else 'no method starts at random.'
+    )
+  )
 
 
 def _best_depths(ax, results: Results, best: pd.DataFrame, pairs: list) -> None:
@@ -83,10 +137,25 @@ def _best_depths(ax, results: Results, best: pd.DataFrame, pairs: list) -> None:
   sizes, stages = in_order(best['shots']), int(best['num_stages'].max())
   for i, shots in enumerate(sizes):
     part = best[best['shots'] == shots]
-    rows = [pairs.index(pair) + 0.7 * ((i + 0.5) / len(sizes) - 0.5) for pair in zip(part['source'], part['target'])]
-    ax.plot(part['frozen_stages'], rows, linestyle='none', label=per_class(results, shots), color=INK, marker=MARKERS[i % len(MARKERS)],
-            fillstyle='none')
-  ax.set(title='Best depth (validation)', xlabel=f'Frozen stages of {stages}', xticks=range(stages), xlim=(-0.5, stages - 0.5))
+    rows = [
+      pairs.index(pair) + 0.7 * ((i + 0.5) / len(sizes) - 0.5)
+      for pair in zip(part['source'], part['target'])
+    ]
+    ax.plot(
+      part['frozen_stages'],
+      rows,
+      linestyle='none',
+      label=per_class(results, shots),
+      color=INK,
+      marker=MARKERS[i % len(MARKERS)],
+      fillstyle='none',
+    )
+  ax.set(
+    title='Best depth (validation)',
+    xlabel=f'Frozen stages of {stages}',
+    xticks=range(stages),
+    xlim=(-0.5, stages - 0.5),
+  )
 
 
 def _freezing(results: Results):
@@ -97,66 +166,178 @@ def _freezing(results: Results):
   pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
   sizes = in_order(frame['shots'])
   styles = dict(zip(sizes, scale(len(sizes))))
-  figure, axes = panels(len(pairs), 3)
+  figure, axes = panels(len(pairs), 2, width=3.1)
   for ax, pair in zip(axes, pairs):
     part = _of(frame, *pair)
-    lines(ax, part, 'frozen_stages', 'shots', sizes, styles.get, functools.partial(per_class, results))
-    ax.set(title=arrow(*pair), xlabel=f'Frozen stages of {int(part["num_stages"].max())}', xticks=sorted(part['frozen_stages'].unique()))
+    lines(
+      ax, part, 'frozen_stages', 'shots', sizes, styles.get, functools.partial(per_class, results)
+    )
+    ax.set(
+      title=arrow(*pair),
+      xlabel=f'Frozen stages of {int(part["num_stages"].max())}',
+      xticks=sorted(part['frozen_stages'].unique()),
+    )
+  _percent(axes, results, pairs)
   label_rows(axes, 'Test accuracy (%)')
   legend(figure, axes)
   named = frame.sort_values('frozen_stages').drop_duplicates(['frozen_stages', 'method'])
-  named = ', '.join(f'{depth} {method}' for depth, method in zip(named['frozen_stages'], named['method']))
-  return figure, ('Test accuracy against the number of leading stages frozen, methods of one phase that start from the source: mean over seeds and '
-                  f'95% Student-t interval. Where several freeze alike, the one that trains most parameters is shown. Depths: {named}.')
+  named = ', '.join(
+    f'{depth} {method}' for depth, method in zip(named['frozen_stages'], named['method'])
+  )
+  return figure, (
+    'Test accuracy against the number of leading stages frozen, methods of one phase that start '
+    'from the source: mean over seeds and '
+    '95% Student-t interval. Where several freeze alike, the one that trains most parameters is '
+    f'shown. Depths: {named}.'
+  )
 
 
 def _stages(results: Results):
-  """Test accuracy against the stage that the head follows, a line per size and a panel per family of methods."""
+  """Test accuracy against the stage that the head follows, a line per size and a panel per family
+  of methods.
+  """
   frame = layers.stages(results)
   if not len(frame):
     return None
-  parts = sorted(frame.groupby(['source', 'target', 'family'], sort=False), key=lambda item: results.pairs.index(item[0][:2]))
+  parts = sorted(
+    frame.groupby(['source', 'target', 'family'], sort=False),
+    key=lambda item: results.pairs.index(item[0][:2]),
+  )
   sizes = in_order(frame['shots'])
   styles = dict(zip(sizes, scale(len(sizes))))
-  figure, axes = panels(len(parts), 2, width=4.4, height=3.3)
+  figure, axes = panels(len(parts), 2, width=3.1, height=3.2)
   for ax, ((source, target, family), part) in zip(axes, parts):
-    named = _of(frame, source, target).sort_values(['depth', 'stage'], ascending=[True, False]).drop_duplicates('depth')
-    places = {depth: i for i, depth in enumerate(named['depth'])}
-    part = part.assign(place=part['depth'].map(places))
+    named = (
+      _of(frame, source, target)
+      .sort_values(['depth', 'stage', 'grid'], ascending=[True, False, True])
+      .drop_duplicates(['depth', 'grid'])
+    )
+    places = {at: i for i, at in enumerate(zip(named['depth'], named['grid']))}
+    part = part.assign(place=[places[at] for at in zip(part['depth'], part['grid'])])
     lines(ax, part, 'place', 'shots', sizes, styles.get, functools.partial(per_class, results))
     ax.set(title=f'{arrow(source, target)}: {family}', xlim=(-0.5, len(places) - 0.5))
-    ax.set_xticks(range(len(places)), [stage or 'last' for stage in named['stage']], rotation=30, ha='right', rotation_mode='anchor')
+    ax.set_xticks(
+      range(len(places)), list(named['label']), rotation=30, ha='right', rotation_mode='anchor'
+    )
+  _percent(axes, results, [at[:2] for at, _ in parts])
   label_rows(axes, 'Test accuracy (%)')
   legend(figure, axes)
-  return figure, ('Test accuracy against the stage that the head follows, from the first stages of the network to its last: mean over seeds and 95% '
-                  'Student-t interval. Each panel shows methods that differ in this stage only.')
+  return figure, (
+    'Test accuracy against the stage that the head follows, from the first stages of the network '
+    'to its last: mean over seeds and 95% '
+    'Student-t interval. Each panel shows methods that differ in this stage only. In brackets: the '
+    'mean over all places, or over n×n fields; '
+    'input: the pixels.'
+  )
 
 
 def _parameters(results: Results):
-  made = _against_cost(results, 'trainable_params', 'Trained parameters', 'the number of trained parameters', dodge=0.12)
-  return made and (made[0], made[1] + ' Points are moved apart sideways, since several methods train the same number.')
+  made = _against_cost(
+    results,
+    'trainable_params',
+    'Trained parameters',
+    'the number of trained parameters',
+    dodge=0.12,
+  )
+  return made and (
+    made[0],
+    made[1] + ' Points are moved apart sideways, since several methods train the same number.',
+  )
 
 
 def _seconds(results: Results):
-  return _against_cost(results, 'train_seconds', 'Training seconds', "seconds of training a run (its share of its cohort's)")
+  made = _against_cost(
+    results,
+    'train_seconds',
+    'Training seconds',
+    "seconds of training a run (its share of its cohort's)",
+    dodge=0.06,
+  )
+  if not made:
+    return None
+  apart = numbers.costs(results)['eval_seconds'].notna().any()
+  return made[0], made[1] + (
+    ' Training steps alone: validation, what frozen stages compute, and compiling are in the '
+    'figure of time and the table of costs.'
+    if apart
+    else ' Validation during training is among them; what frozen stages compute, and compiling, '
+         'are not.'
+  )
+
+
+def _time(results: Results):
+  """Seconds of a run at the largest size, by what they went into, a bar a method."""
+  frame = numbers.costs(results)
+  if not len(frame):
+    return None
+  parts = {
+    'train_seconds': 'training',
+    'eval_seconds': 'validation and test',
+    'feature_seconds': 'features',
+    'compile_seconds': 'compiling',
+  }
+  looks = dict(zip(parts, scale(len(parts))))
+  pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
+  figure, axes = panels(
+    len(pairs), 2, width=3.1, height=0.9 + 0.24 * len(results.methods), sharey=False
+  )
+  for ax, pair in zip(axes, pairs):
+    part = _of(frame, *pair)
+    largest = in_order(part['shots'])[-1]
+    part = part[part['shots'] == largest]
+    left = np.zeros(len(part))
+    for name, words in parts.items():
+      seconds = part[name].fillna(0.0).to_numpy()
+      if part[name].notna().any():
+        ax.barh(
+          range(len(part)), seconds, left=left, label=words, color=looks[name]['color'], height=0.7
+        )
+      left = left + seconds
+    ax.set_yticks(range(len(part)), list(part['method']))
+    ax.invert_yaxis()
+    ax.grid(axis='y', visible=False)
+    ax.set(
+      title=f'{arrow(*pair)}, {per_class(results, largest, target=pair[1])}', xlabel='Seconds a run'
+    )
+  legend(figure, axes)
+  mixed = (
+    ''
+    if frame['eval_seconds'].notna().any()
+    else ' This folder does not tell validation from training.'
+  )
+  return figure, (
+    "Seconds of a chosen run at the largest size, mean over seeds, as its share of its cohort's "
+    "time. Compiling and features are paid by the cohort "
+    'that comes first: a warm cache has neither.' + mixed
+  )
 
 
 def _against_cost(results: Results, column: str, label: str, words: str, dodge: float = 0.0):
-  """Test accuracy against a cost on a log axis, a row of panels per pair and a column per size."""
-  frame = numbers.means(results).merge(numbers.costs(results)[[*numbers.CELL, column]], on=numbers.CELL)
+  """Test accuracy against a cost on a log axis, a panel per pair and size."""
+  frame = numbers.means(results).merge(
+    numbers.costs(results)[[*numbers.CELL, column]], on=numbers.CELL
+  )
   frame = frame[frame[column] > 0]
   if not len(frame):
     return None
 
   def draw(ax, part):
-    lines(ax, part, column, 'method', results.methods, lambda method: {**method_style(results)(method), 'linestyle': 'none'}, dodge=dodge)
+    lines(
+      ax,
+      part,
+      column,
+      'method',
+      results.methods,
+      lambda method: {**method_style(results)(method), 'linestyle': 'none'},
+      dodge=dodge,
+    )
     low, high = part[column].min() / 1.6, part[column].max() * 1.6
     ax.set(xscale='log', xlim=(low, high))
     ax.minorticks_off()
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
 
-  figure = _by_size(results, frame, label, 'Test accuracy (%)', draw)
+  figure = _by_size(results, frame, label, 'Test accuracy (%)', draw, chance=False)
   return figure, f'Test accuracy against {words}: mean over seeds and 95% Student-t interval.'
 
 
@@ -168,50 +349,110 @@ def _learning(results: Results):
   style = method_style(results)
 
   def draw(ax, part):
-    for method in results.methods:
+    step = (
+      part['step'].max() / 120
+    )  # curves that are alike lie beside each other, not on each other
+    present = [method for method in results.methods if method in set(part['method'])]
+    for i, method in enumerate(present):
       line = part[part['method'] == method].sort_values('step')
-      if len(line):
-        look = {**style(method), 'marker': 'none' if len(line) > 1 else style(method)['marker']}
-        ax.plot(line['step'], 100 * line['mean'], label=method, **look)
-        ax.fill_between(line['step'], 100 * line['low'], 100 * line['high'], color=look['color'], alpha=0.12, linewidth=0)
+      places = line['step'] + step * (i - (len(present) - 1) / 2)
+      look = {'linewidth': 1.1, 'markersize': 3, **style(method)}
+      ax.plot(places, 100 * line['mean'], label=method, **look)
+      ax.fill_between(
+        places,
+        100 * line['low'].clip(lower=0.0),
+        100 * line['high'].clip(upper=1.0),
+        color=look['color'],
+        alpha=0.12,
+        linewidth=0,
+      )
 
   figure = _by_size(results, frame, 'Training step', 'Validation accuracy (%)', draw)
   solved = [method for method in results.methods if method in results.solved]
-  return figure, ('Validation accuracy of the chosen runs during training: mean over seeds, band: 95% Student-t interval.'
-                  + (f' Solved exactly and without a curve: {", ".join(solved)}.' if solved else ''))
+  same = _same_curves(frame, results.methods)
+  return figure, (
+    'Validation accuracy of the chosen runs during training: mean over seeds, band: 95% Student-t '
+    'interval, cut at 0 and 100. Curves are moved '
+    'apart sideways.'
+    + (f' The same everywhere: {"; ".join(same)}.' if same else '')
+    + (f' Solved exactly and without a curve: {", ".join(solved)}.' if solved else '')
+  )
 
 
-def _by_size(results: Results, frame: pd.DataFrame, xlabel: str, ylabel: str, draw: Callable) -> Figure:
-  """Small multiples: a row per source and target, a column per size (the spread of four where there are more)."""
+def _same_curves(frame: pd.DataFrame, methods: list[str]) -> list[str]:
+  """['full and freeze_0', ...]: methods whose mean curves are equal at every size and step."""
+  alike: dict[tuple, list[str]] = {}
+  for method in methods:
+    part = frame[frame['method'] == method].sort_values(['source', 'target', 'shots', 'step'])
+    if len(part):
+      alike.setdefault(
+        tuple(
+          part[['source', 'target', 'shots', 'step', 'mean']].itertuples(index=False, name=None)
+        ),
+        [],
+      ).append(method)
+  return [' and '.join(same) for same in alike.values() if len(same) > 1]
+
+
+def _by_size(
+  results: Results,
+  frame: pd.DataFrame,
+  xlabel: str,
+  ylabel: str,
+  draw: Callable,
+  chance: bool = True,
+) -> Figure:
+  """Small multiples: a panel per source, target and size (the spread of four sizes where there are
+  more).
+  """
   sizes = _spread(frame['shots'])
   pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
-  names = [(arrow(*pair), per_class(results, shots, target=pair[1])) for pair in pairs for shots in sizes]
+  names = [
+    (arrow(*pair), per_class(results, shots, target=pair[1])) for pair in pairs for shots in sizes
+  ]
   comma = ',\n' if max(len(pair + shots) for pair, shots in names) > 34 else ', '
-  figure, axes = panels(len(pairs) * len(sizes), len(sizes), width=2.6, height=2.3)
-  for ax, name, (pair, shots) in zip(axes, names, itertools.product(pairs, sizes)):
+  places = list(itertools.product(pairs, sizes))
+  figure, axes = panels(len(places), 2, width=3.1, height=2.3)
+  for ax, name, (pair, shots) in zip(axes, names, places):
     part = _of(frame, *pair)
     draw(ax, part[part['shots'] == shots])
     ax.set_title(comma.join(name))
-    if pair == pairs[-1]:
-      ax.set_xlabel(xlabel)
+  for ax in axes[-2:]:
+    ax.set_xlabel(xlabel)
+  _percent(axes, results, [pair for pair, _ in places], chance)
   label_rows(axes, ylabel)
   legend(figure, axes)
   return figure
 
 
+def _percent(axes, results: Results, pairs, always: bool = True) -> None:
+  """Axes of accuracies, each of a (source, target): within 0 to 100, with what guessing has."""
+  for ax, (_, target) in zip(axes, pairs):
+    percent_axis(ax, numbers.chance(results, target), always)
+
+
 def _spread(sizes, most: int = 4) -> list[int]:
   """At most four of the sizes, the smallest and the largest among them."""
   sizes = in_order(sizes)
-  return sizes if len(sizes) <= most else [sizes[round(i)] for i in np.linspace(0, len(sizes) - 1, most)]
+  return (
+    sizes if len(sizes) <= most else [sizes[round(i)] for i in np.linspace(0, len(sizes) - 1, most)]
+  )
 
 
 def _shots_axis(ax, results: Results, target: str, sizes: list[int]) -> dict[int, float]:
-  """{size: its place} on a log axis: all examples at their number a class, or two octaves after the rest where it is not known."""
+  """{size: its place} on a log axis: all examples at their number a class, or two octaves after the
+  rest where it is not known.
+  """
   places = {shots: numbers.per_class(results, shots, target) for shots in sizes}
-  places = {shots: 4 * max(sizes) or 1 if math.isnan(place) else place for shots, place in places.items()}
+  places = {
+    shots: 4 * max(sizes) or 1 if math.isnan(place) else place for shots, place in places.items()
+  }
   names = [size(results, shots, target) for shots in sizes]
   ax.set_xscale('log', base=2)
-  ax.set_xticks(list(places.values()), [f'\n{name}' if not shots and len(sizes) > 1 else name for shots, name in zip(sizes, names)])
+  ax.set_xticks(
+    list(places.values()),
+    [f'\n{name}' if not shots and len(sizes) > 1 else name for shots, name in zip(sizes, names)],
+  )
   ax.minorticks_off()
   ax.set_xlim(places[sizes[0]] / 1.35, places[sizes[-1]] * 1.35)
   return places

@@ -1,9 +1,10 @@
 """What was found, in sentences computed from the numbers and no stronger than they are."""
+
 import math
 
 import pandas as pd
 
-from tlx.report import layers, numbers
+from tlx.report import cautions, layers, numbers
 from tlx.report.folder import Results, by_size
 from tlx.report.formats import percent, probability
 from tlx.report.tables import arrow, per_class
@@ -13,30 +14,51 @@ def progress(results: Results) -> str:
   """How much of the plan is done, as a phrase."""
   runs, planned = results.runs, results.plan.get('num_runs')
   chosen, failed = len(numbers.tested(results)), int((runs['status'] != 'ok').sum())
-  done = f'{len(runs)} of {planned} runs done' if planned else f'{len(runs)} runs done (the plan does not say of how many)'
+  done = (
+    f'{len(runs)} of {planned} runs done'
+    if planned
+    else f'{len(runs)} runs done (the plan does not say of how many)'
+  )
   partial = ' (partial: numbers will change)' if planned and len(runs) < planned else ''
-  return f'{done}{partial}; {count(chosen, "chosen run")} tested; {failed} diverged.'
+  return f'{done}{partial}; {count(chosen, "chosen run")} tested; {failed} diverged or not finite.'
 
 
 def sentences(results: Results) -> dict[str, list[str]]:
-  """{'source → target': what was found there}: the method validation prefers at each size, the transfer gain, how deep to freeze."""
+  """{'source → target': what was found there}: the method validation prefers at each size, the
+  transfer gain, how deep to freeze.
+  """
   means = numbers.means(results)
   if not len(means):
-    return {'Nothing yet': ['No chosen run has seen the test set yet: there is nothing to compare.']}
-  against, depths, stages = numbers.differences(results, results.baseline), layers.depths(results), layers.stages(results)
+    return {
+      'Nothing yet': ['No chosen run has seen the test set yet: there is nothing to compare.']
+    }
+  against, depths, stages = (
+    numbers.differences(results, results.baseline),
+    layers.depths(results),
+    layers.stages(results),
+  )
   reference = numbers.scratch(results)
   gains = numbers.gains(results, reference)
+  useless = cautions.unusable(results)
   found = {}
   for pair in results.pairs:
     part = _of(means, *pair)
-    lines = [_preferred(results, row, len(part[part['shots'] == row['shots']]), against) for row in _best(part)]
+    lines = [_useless(results, row) for row in _of(useless, *pair).to_dict('records')]
+    lines += [
+      _preferred(results, row, len(part[part['shots'] == row['shots']]), against)
+      for row in _best(part)
+    ]
     if results.baseline and len(part) and not len(_of(against, *pair)):
       lines.append(f'No run can be paired with one of the baseline {results.baseline} yet.')
     if reference and len(_of(gains, *pair)):
       lines.append(_transfer(results, _of(gains, *pair), reference))
     if _of(depths, *pair)['best'].any():
       lines.append(_freezing(results, _of(depths, *pair)))
-    lines += [_stages(results, family) for _, family in _of(stages, *pair).groupby('family', sort=False) if family['best'].any()]
+    lines += [
+      _stages(results, family)
+      for _, family in _of(stages, *pair).groupby('family', sort=False)
+      if family['best'].any()
+    ]
     if lines:
       found[arrow(*pair)] = lines
   return found
@@ -46,9 +68,24 @@ def _of(frame: pd.DataFrame, source: str, target: str) -> pd.DataFrame:
   return frame[(frame['source'] == source) & (frame['target'] == target)]
 
 
+def _useless(results: Results, row: dict) -> str:
+  place = per_class(results, row['shots'], target=row['target'])
+  if row['method'] == results.baseline:
+    return (
+      f'{place}: the baseline {row["method"]} cannot be used: {row["reason"]}. Differences to it '
+      'and steps to match it say nothing; give it more '
+      'steps, another rate or another normalisation.'
+    )
+  return f'{place}: {row["method"]} cannot be used: {row["reason"]}.'
+
+
 def _best(part: pd.DataFrame) -> list[dict]:
-  """For each size the row with the best mean validation accuracy: the test set must not choose, not even here."""
-  ranked = part.sort_values(['shots', 'val_mean'], ascending=[True, False], kind='stable', key=by_size)
+  """For each size the row with the best mean validation accuracy: the test set must not choose, not
+  even here.
+  """
+  ranked = part.sort_values(
+    ['shots', 'val_mean'], ascending=[True, False], kind='stable', key=by_size
+  )
   return ranked.drop_duplicates('shots').to_dict('records')
 
 
@@ -67,46 +104,85 @@ def _preferred(results: Results, row: dict, num_methods: int, against: pd.DataFr
 
 def _compared(pair: pd.Series, baseline: str) -> str:
   change = f'{percent(pair["difference"], signed=True)} points against {baseline}'
-  if math.isnan(pair['low']):
+  if pair['n'] == 1:
     return f'{change} in one pair, which says nothing about chance.'
-  change += (f' [{percent(pair["low"], True)}, {percent(pair["high"], True)}], {pair["wins"]} of {pair["n"]} pairs won, '
-             f'Holm p {probability(pair["holm_p"])}')
+  if math.isnan(pair['low']):
+    return (
+      f'{change} in each of {pair["n"]} pairs: where differences do not vary there is neither an '
+      'interval nor a test, so no difference is shown.'
+    )
+  change += (
+    f' [{percent(pair["low"], True)}, {percent(pair["high"], True)}], {pair["wins"]} of '
+    f'{pair["n"]} pairs won, '
+    f'Holm p {probability(pair["holm_p"])}'
+  )
   if pair['low'] <= 0 <= pair['high']:
     return f'{change}: the interval includes 0, so no difference is shown.'
-  if pair['holm_p'] >= 0.05:
-    return f'{change}: the interval excludes 0, but the test does not survive the correction for all comparisons of its table.'
+  if pair['verdict'] == 'not shown':
+    return (
+      f'{change}: the interval excludes 0, but the test does not survive the correction for all '
+      'comparisons of its table, so no difference is shown.'
+    )
   return f'{change}.'
 
 
 def _transfer(results: Results, gains: pd.DataFrame, reference: str) -> str:
-  """How often the source helped and hurt; negative transfer is an interval wholly below 0 against a random start."""
-  sure = gains[gains['low'].notna()]
+  """How often the source helped and hurt against a random start, of what can be told from chance.
+  """
+  sure = gains[gains['verdict'] != '']
   place = f'Starting from the source against {reference} (random start)'
   if not len(sure):
-    return f'{place}: one pair each, so neither gain nor negative transfer can be told from chance.'
-  above, below = sure[sure['low'] > 0], sure[sure['high'] < 0]
-  text = (f'{place}: of {count(len(sure), "comparison")} {len(above)} gain (95% interval above 0), '
-          f'{len(sure) - len(above) - len(below)} include 0, {len(below)} lose (interval below 0)')
+    return (
+      f'{place}: one pair each, or pairs that do not vary, so neither gain nor negative transfer '
+      'can be told from chance.'
+    )
+  above, below = sure[sure['verdict'] == 'higher'], sure[sure['verdict'] == 'lower']
+  text = (
+    f'{place}: of {count(len(sure), "comparison")} {len(above)} gain (95% interval above 0 and '
+    'Holm p below 0.05), '
+    f'{len(sure) - len(above) - len(below)} are not shown either way, {len(below)} lose'
+  )
+  if len(gains) > len(sure):
+    text += f'; {len(gains) - len(sure)} more cannot be tested'
   if not len(below):
     return f'{text}; no negative transfer is shown.'
-  cases = [f'{method} at {_sizes(results, rows)} ({", ".join(percent(d, True) for d in rows["difference"])} points)'
-           for method, rows in below.groupby('method', sort=False)]
+  cases = [
+    f'{method} at {_sizes(results, rows)} '
+    f'({", ".join(percent(d, True) for d in rows["difference"])} points)'
+    for method, rows in below.groupby('method', sort=False)
+  ]
   return f'{text}. Negative transfer: {"; ".join(cases)}.'
 
 
 def _freezing(results: Results, part: pd.DataFrame) -> str:
   best = part[part['best']].drop_duplicates('shots', keep='last')
-  cases = [f'{frozen} of {stages} ({method}) at {_sizes(results, rows)}'
-           for (frozen, stages, method), rows in best.groupby(['frozen_stages', 'num_stages', 'method'], sort=False)]
+  cases = [
+    f'{frozen} of {stages} ({method}) at {_sizes(results, rows)}'
+    for (frozen, stages, method), rows in best.groupby(
+      ['frozen_stages', 'num_stages', 'method'], sort=False
+    )
+  ]
   return f'Leading stages to freeze, by validation accuracy: {"; ".join(cases)}.'
 
 
 def _stages(results: Results, part: pd.DataFrame) -> str:
   """The stage whose output carries most for one family of methods."""
-  best = part[part['best']].drop_duplicates('shots').sort_values('shots', kind='stable', key=by_size)
-  cases = [f'{stage or "the last stage"} at {_sizes(results, rows)}' for stage, rows in best.groupby('stage', sort=False)]
-  return (f'The stage to put the head after, by validation accuracy of {part["family"].iloc[0]} over {part["depth"].nunique()} stages: '
-          f'{"; ".join(cases)}.')
+  best = (
+    part[part['best']].drop_duplicates('shots').sort_values('shots', kind='stable', key=by_size)
+  )
+  cases = [
+    f'{_stage(label)} at {_sizes(results, rows)}'
+    for label, rows in best.groupby('label', sort=False)
+  ]
+  return (
+    f'The stage to put the head after, by validation accuracy of {part["family"].iloc[0]} over '
+    f'{part["label"].nunique()} places: '
+    f'{"; ".join(cases)}.'
+  )
+
+
+def _stage(label: str) -> str:
+  return {'last': 'the last stage', 'input': 'none (the pixels)'}.get(label, label)
 
 
 def _sizes(results: Results, rows: pd.DataFrame) -> str:

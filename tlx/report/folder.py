@@ -1,30 +1,96 @@
 """Reading the folder a study leaves (docs/results.md), finished or not."""
+
+import hashlib
+import io
 import json
 import math
 import pathlib
+import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
-COLUMNS = (
-    'id', 'source', 'target', 'method', 'shots', 'seed', 'learning_rate', 'weight_decay', 'status', 'chosen', 'init',
-    'num_train', 'num_classes', 'frozen_stages', 'num_stages', 'num_phases', 'val_accuracy', 'val_loss', 'test_accuracy', 'test_loss',
-    'trainable_params', 'total_params', 'optimizer_bytes', 'train_flops', 'steps', 'train_seconds', 'feature_seconds', 'compile_seconds',
-    'compiled_programs', 'peak_memory_bytes', 'reused_stages', 'reused_steps', 'frozen_unchanged', 'frozen_sha256_before',
-    'frozen_sha256_after', 'cohort', 'source_sha256', 'data_sha256')
 _CELL = ('source', 'target', 'method', 'shots', 'seed', 'learning_rate', 'weight_decay')
-_COST = COLUMNS[COLUMNS.index('trainable_params'):COLUMNS.index('reused_stages')]
-_NEW = ('feature_seconds', 'compiled_programs')  # of the costs: folders of version 0.1 lack them
+_SCORES = tuple(
+  f'{split}_{name}'
+  for split in ('val', 'test')
+  for name in ('accuracy', 'loss', 'count', 'correct')
+)
+_COST = (
+  'trainable_params',
+  'total_params',
+  'optimizer_bytes',
+  'train_flops',
+  'steps',
+  'train_seconds',
+  'eval_seconds',
+  'feature_seconds',
+  'compile_seconds',
+  'compiled_programs',
+  'peak_memory_bytes',
+)
+_NEW = (
+  'eval_seconds',
+  'feature_seconds',
+  'compiled_programs',
+)  # of the costs: folders of earlier versions lack them
+COLUMNS = (
+  'id',
+  *_CELL,
+  'status',
+  'chosen',
+  'init',
+  'deterministic',
+  'num_train',
+  'num_classes',
+  'frozen_stages',
+  'num_stages',
+  'num_phases',
+  *_SCORES,
+  'test_balanced_accuracy',
+  *_COST,
+  'features',
+  'reused_stages',
+  'reused_steps',
+  'frozen_unchanged',
+  'frozen_sha256_before',
+  'frozen_sha256_after',
+  'cohort',
+  'source_sha256',
+  'data_sha256',
+)
+_TEXT = (
+  'id',
+  *_CELL[:3],
+  'status',
+  'init',
+  'features',
+  'frozen_sha256_before',
+  'frozen_sha256_after',
+  'cohort',
+  'source_sha256',
+  'data_sha256',
+)
+_WHOLE = ('shots', 'seed', 'frozen_stages', 'num_stages', 'num_phases')
+_TRUTH = ('chosen', 'deterministic', 'frozen_unchanged')
+_REMEDY = 'Delete that run folder and run the study again.'
 
 
 class Results(NamedTuple):
-  """A study as the report needs it; `methods` and `pairs` (source, target) stand in the order of the config.
+  """A study as the report needs it; `methods` and `pairs` (source, target) stand in the order of
+  the config.
 
   sources: {name: its result.json}, of those that have one.
-  solved: the methods that are solved exactly in every phase: they have a penalty and no learning rate, steps or curves.
-  all_shots: {target: the mean number of examples a class that `shots` 0, which is all, stands for}, where it is known.
+  solved: the methods that are solved exactly in every phase: they have a penalty and no learning
+  rate, steps or curves. all_shots: {target: the mean number of examples a class that `shots` 0,
+  which is all, stands for}, where it is known. data: {'source/target': what study.json says of the
+  images: class_names, num_examples, notes}. times: seconds of every start of the study, as in
+  time.json. found: {run: its result.json}.
   """
+
   workdir: Any
   name: str
   claim: str
@@ -38,6 +104,9 @@ class Results(NamedTuple):
   sources: Mapping[str, Mapping[str, Any]]
   solved: frozenset[str]
   all_shots: Mapping[str, float]
+  data: Mapping[str, Mapping[str, Any]]
+  times: Sequence[Mapping[str, float]]
+  found: Mapping[str, Mapping[str, Any]]
   runs: pd.DataFrame
 
 
@@ -45,43 +114,114 @@ def as_path(path):
   """A pathlib.Path, or an etils path where the name has a scheme such as gs://."""
   if '://' in str(path):
     from etils import epath  # here, since it costs more to import than a local study costs to read
+
     return epath.Path(path)
   return pathlib.Path(path)
 
 
 def read(workdir) -> pd.DataFrame:
-  """One row a finished run, sorted by source, target, method, shots (0, which is all, last), seed and rates.
+  """One row a finished run, sorted by source, target, method, shots (0, which is all, last), seed
+  and rates.
 
-  Accuracies are fractions in [0, 1], NaN where the run has none; costs keep the names and units of docs/results.md. What a folder
-  of an earlier version does not tell is NaN. `reused_stages` is that of the last phase, `reused_steps` counts the steps of all phases that reuse any.
-  `num_phases` counts the phases; `frozen_unchanged` says that the digest of the frozen leaves is the same before and after
-  every phase (False where no phase says so); `frozen_sha256_*` are those of the last phase.
+  Accuracies are fractions in [0, 1], NaN where the run has none; they are `correct` / `count` where
+  these are known. Costs keep the names and units of docs/results.md. What a folder of an earlier
+  version does not tell is NaN. `reused_stages` is that of the last phase, `reused_steps` counts the
+  steps of all phases that reuse any. `num_phases` counts the phases; `frozen_unchanged` says that
+  the digest of the frozen leaves is the same before and after every phase (False where no phase
+  says so); `frozen_sha256_*` are
+  those of the last phase. `deterministic` runs depend on no seed: those of one cell are copies.
 
   Raises:
-    ValueError: there is no such folder, it holds no finished run, or a result.json cannot be read or lacks a field.
+    ValueError: there is no such folder, it holds no finished run, or a result.json cannot be read,
+    lacks a field, or is not what
+      its digest says.
   """
-  folder = as_path(workdir)
+  return _frame(_results(as_path(workdir)))
+
+
+def _results(folder) -> list[tuple[Any, Mapping[str, Any]]]:
+  """[(path, content)] of every finished run's result.json, checked against the digest in it; see
+  `read` for what is raised.
+  """
   if not folder.is_dir():
-    raise ValueError(f'No study at {folder}: no such folder. Give the --workdir the study was run with.')
-  rows = []
+    raise ValueError(
+      f'No study at {folder}: no such folder. Give the --workdir the study was run with.'
+    )
+  found = []
   for run in (folder / 'runs').iterdir() if (folder / 'runs').is_dir() else ():
+    result = _sealed(run / 'result.json', _REMEDY)
+    if result is not None:  # it is written last: without it the run is not done
+      found.append((run / 'result.json', result))
+  if not found:
+    raise ValueError(
+      f'No finished run in {folder}: wanted runs/*/result.json. Run the study first, or wait for '
+      'its first run.'
+    )
+  return found
+
+
+def _sealed(path, remedy: str) -> Mapping[str, Any] | None:
+  """A result.json as `_json` gives it, refused if its content is not what its `sha256` says.
+
+  Earlier versions wrote none, and no `files` either.
+  """
+  result = _json(path, remedy)
+  if result is not None and ('sha256' in result or 'files' in result):
+    content = {name: value for name, value in result.items() if name != 'sha256'}
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+    if hashlib.sha256(text.encode()).hexdigest() != result.get('sha256'):
+      raise ValueError(
+        f'{path} has changed since it was written: its content is not what its sha256 says. '
+        f'{remedy}'
+      )
+  return result
+
+
+def _frame(found: Iterable[tuple[Any, Mapping[str, Any]]]) -> pd.DataFrame:
+  """The results as `read` gives them."""
+  rows = []
+  for path, result in found:
     try:
-      rows.append(_row(json.loads((run / 'result.json').read_text())))
-    except (FileNotFoundError, NotADirectoryError):
-      continue  # result.json is written last: this run is not done
+      row = _row(result)
+      rows.append({name: _typed(name, row[name]) for name in COLUMNS})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       reason = f'no field {error}' if isinstance(error, KeyError) else str(error)
-      raise ValueError(f'Cannot read {run / "result.json"}: {reason}. Delete that run folder and run the study again.') from error
-  if not rows:
-    raise ValueError(f'No finished run in {folder}: wanted runs/*/result.json. Run the study first, or wait for its first run.')
-  runs = pd.DataFrame(rows, columns=list(COLUMNS))
-  numbers = ['num_train', 'num_classes', 'val_accuracy', 'val_loss', 'test_accuracy', 'test_loss', *_COST, 'reused_stages', 'reused_steps']
-  runs[numbers] = runs[numbers].astype(float)
-  return runs.sort_values([*_CELL], kind='stable', ignore_index=True, key=by_size)
+      raise ValueError(f'Cannot read {path}: {reason}. {_REMEDY}') from error
+  return pd.DataFrame(rows).sort_values([*_CELL], kind='stable', ignore_index=True, key=by_size)
+
+
+def _typed(name: str, value: Any) -> Any:
+  """A column's value in its type; numbers may be missing."""
+  if name in _TEXT:
+    return value
+  if name in _TRUTH:
+    return bool(value)
+  return int(value) if name in _WHOLE else float(math.nan if value is None else value)
+
+
+def _json(path, remedy: str) -> Any:
+  """The object in a JSON file; None where there is no such file.
+
+  Raises:
+    ValueError: it cannot be read, with its name and what to do.
+  """
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except (ValueError, OSError, RecursionError) as error:
+    raise ValueError(f'Cannot read {path}: {error}. {remedy}') from error
+  if not isinstance(content, Mapping):
+    raise ValueError(
+      f'Cannot read {path}: wanted an object with fields, got {type(content).__name__}. {remedy}'
+    )
+  return content
 
 
 def by_size(column: pd.Series) -> pd.Series:
-  """The key of `sort_values` that puts shots from few to many: 0 is all, and last. Other columns stay."""
+  """The key of `sort_values` that puts shots from few to many: 0 is all, and last. Other columns
+  stay.
+  """
   return column.astype(float).replace(0.0, math.inf) if column.name == 'shots' else column
 
 
@@ -90,48 +230,161 @@ def in_order(shots: Iterable[int]) -> list[int]:
   return sorted(set(shots), key=lambda size: size or math.inf)
 
 
-def _row(result: Mapping[str, Any]) -> tuple:
-  cell, cost, phases = result['cell'], result['cost'], result['phases']
-  val, test = result['val'] or {}, result['test'] or {}
+def _row(result: Mapping[str, Any]) -> dict[str, Any]:
+  """{column: its value} of one result.json."""
+  cell, cost, phases, test = result['cell'], result['cost'], result['phases'], result['test'] or {}
   last = phases[-1] if phases else {}
-  reused = [phase['steps'] * (phase['reused_stages'] > 0) for phase in phases if 'reused_stages' in phase]
-  unchanged = bool(phases) and all(p['frozen_sha256_before'] == p['frozen_sha256_after'] for p in phases)
-  # A random start may have no source; '' sorts and groups where None would vanish.
-  return (result['id'], cell['source'] or '', *(cell[key] for key in _CELL[1:]), result['status'], bool(result['chosen']),
-          result['init'], result.get('num_train'), result.get('num_classes'), result['frozen_stages'], result['num_stages'], len(phases),
-          *(scores.get(key, math.nan) for scores in (val, test) for key in ('accuracy', 'loss')),
-          *(cost.get(key) if key in _NEW else cost[key] for key in _COST), last.get('reused_stages'), sum(reused) if reused else None,
-          unchanged, last.get('frozen_sha256_before'), last.get('frozen_sha256_after'),
-          result['cohort'], result['source_sha256'], result['data_sha256'])
+  reused = [phase['steps'] for phase in phases if phase.get('reused_stages')]
+  told = [phase for phase in phases if 'reused_stages' in phase]
+  return {
+    'id': result['id'],
+    **{name: cell[name] for name in _CELL},
+    'source': cell['source']
+    or '',  # a random start may have none; '' sorts and groups where None would vanish
+    **{
+      name: result[name]
+      for name in ('status', 'chosen', 'init', 'frozen_stages', 'num_stages', 'cohort')
+    },
+    **{name: result[name] for name in ('source_sha256', 'data_sha256')},
+    **{name: result.get(name) for name in ('deterministic', 'num_train', 'num_classes')},
+    'num_phases': len(phases),
+    **_scores('val', result['val'] or {}),
+    **_scores('test', test),
+    'test_balanced_accuracy': test.get('balanced_accuracy'),
+    **{name: cost.get(name) if name in _NEW else cost[name] for name in _COST},
+    'features': cost.get('features', ''),
+    'reused_stages': last.get('reused_stages'),
+    'reused_steps': sum(reused) if told else None,
+    'frozen_unchanged': bool(phases)
+    and all(p['frozen_sha256_before'] == p['frozen_sha256_after'] for p in phases),
+    'frozen_sha256_before': last.get('frozen_sha256_before'),
+    'frozen_sha256_after': last.get('frozen_sha256_after'),
+  }
+
+
+def _scores(split: str, scores: Mapping[str, Any]) -> dict[str, float | None]:
+  """Accuracy, loss, count and correct answers of a split.
+
+  Earlier versions wrote accuracies as float32 quotients and no counts of correct answers: equal
+  counts must be equal, so they are found again, and the accuracy is theirs. An accuracy that is no
+  share of `count` keeps its value.
+  """
+  accuracy, count, correct = (scores.get(name) for name in ('accuracy', 'count', 'correct'))
+  if correct is None and accuracy is not None and count and math.isfinite(accuracy):
+    near = round(accuracy * count)
+    correct = near if abs(accuracy - near / count) < 1e-6 else None
+  if correct is not None and count and accuracy is not None:
+    accuracy = correct / count
+  return dict(
+    zip(
+      (f'{split}_{name}' for name in ('accuracy', 'loss', 'count', 'correct')),
+      (accuracy, scores.get('loss'), count, correct),
+    )
+  )
 
 
 def load(workdir) -> Results:
   """The runs of a folder together with its study.json.
 
   Raises:
-    ValueError: as `read`, or study.json is missing, is not JSON, or has no config; a source's result.json is not JSON.
+    ValueError: as `read`, or study.json is missing, or it, time.json or a source's result.json is
+    not what they are to be.
   """
-  runs = read(workdir)
-  path = as_path(workdir) / 'study.json'
-  try:
-    study = json.loads(path.read_text())
-    config = study['config']
-  except FileNotFoundError as error:
-    raise ValueError(f'No {path}: the report takes the claim and the baseline from it. Run the study again, it writes it first.') from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(f'Cannot read {path}: {error!r}. Run the study again, it writes it first.') from error
+  folder = as_path(workdir)
+  found = _results(folder)
+  runs = _frame(found)
+  study = _study(folder / 'study.json')
+  config = study['config']
   methods = _ordered(runs['method'], config.get('methods'))
   seen = set(zip(runs['source'], runs['target']))
-  pairs = [(source, target) for source in _ordered(runs['source'], config.get('sources'))
-           for target in _ordered(runs['target'], config.get('targets')) if (source, target) in seen]
-  sources = {name: _source(as_path(workdir) / 'sources' / name / 'result.json') for name, _ in pairs}
+  pairs = [
+    (source, target)
+    for source in _ordered(runs['source'], config.get('sources'))
+    for target in _ordered(runs['target'], config.get('targets'))
+    if (source, target) in seen
+  ]
+  remedy = 'Delete that source folder and run the study again.'
+  sources = {
+    name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name, _ in pairs
+  }
   every = runs[runs['shots'] == 0]
-  all_shots = (every['num_train'] / every['num_classes']).groupby(every['target']).max().dropna().to_dict()
-  solvers = {name: {phase.get('solver', 'sgd') for phase in phases_of(config, name)} for name in methods}
-  solved = frozenset(name for name, found in solvers.items() if found and 'sgd' not in found)
-  return Results(as_path(workdir), study.get('name') or as_path(workdir).name, study.get('claim') or '', config,
-                 study.get('plan') or {}, study.get('versions') or {}, study.get('devices') or [],
-                 config.get('baseline') or '', methods, pairs, sources, solved, all_shots, runs)
+  all_shots = (
+    (every['num_train'] / every['num_classes']).groupby(every['target']).max().dropna().to_dict()
+  )
+  solvers = {
+    name: {phase.get('solver', 'sgd') for phase in phases_of(config, name)} for name in methods
+  }
+  solved = frozenset(name for name, used in solvers.items() if used and 'sgd' not in used)
+  return Results(
+    folder,
+    study.get('name') or folder.name,
+    study.get('claim') or '',
+    config,
+    study['plan'],
+    study['versions'],
+    study.get('devices') or [],
+    config.get('baseline') or '',
+    methods,
+    pairs,
+    sources,
+    solved,
+    all_shots,
+    study['data'],
+    _times(folder / 'time.json'),
+    {result['id']: result for _, result in found},
+    _once(runs, solved),
+  )
+
+
+def _once(runs: pd.DataFrame, solved: frozenset[str]) -> pd.DataFrame:
+  """The runs with `deterministic` set for folders that do not say: exact solutions of all examples
+  that came out alike.
+  """
+  whole = runs['method'].isin(solved) & (runs['shots'] == 0)
+  alike = (
+    runs.groupby([*_CELL[:4], *_CELL[5:]], dropna=False)['val_accuracy'].transform('nunique') == 1
+  )
+  return runs.assign(deterministic=runs['deterministic'] | (whole & alike))
+
+
+def _study(path) -> dict[str, Any]:
+  """study.json, with the fields that are objects checked to be.
+
+  Raises:
+    ValueError: it is missing or cannot be read; its name is in the message.
+  """
+  study = _json(path, 'Delete it and run the study again, it writes it first.')
+  if study is None:
+    raise ValueError(
+      f'No {path}: the report takes the claim and the baseline from it. Run the study again, it '
+      'writes it first.'
+    )
+  if 'config' not in study:
+    raise ValueError(
+      f"Cannot read {path}: no field 'config'. Delete it and run the study again, it writes it "
+      "first."
+    )
+  study = {**study, **{name: study.get(name) or {} for name in ('plan', 'versions', 'data')}}
+  for name in ('config', 'plan', 'versions', 'data'):
+    if not isinstance(study[name], Mapping):
+      raise ValueError(
+        f'Cannot read {path}: {name} is an object with fields, got {study[name]!r}. '
+        'Delete it and run the study again, it writes it first.'
+      )
+  return study
+
+
+def _times(path) -> list[Mapping[str, float]]:
+  """time.json: a dict of seconds for every start of the study; empty where there is none."""
+  try:
+    starts = json.loads(path.read_text(encoding='utf-8'))
+    return [{name: float(seconds) for name, seconds in start.items()} for start in starts]
+  except FileNotFoundError:
+    return []
+  except (ValueError, TypeError, AttributeError, OSError) as error:
+    raise ValueError(
+      f'Cannot read {path}: {error}. Delete it: only the table of times is made from it.'
+    ) from error
 
 
 def method_of(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -145,37 +398,97 @@ def phases_of(config: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any
   return method_of(config, name).get('phases', ())
 
 
-def _source(path) -> Mapping[str, Any]:
-  """A source's result.json; empty where there is none."""
-  try:
-    return json.loads(path.read_text())
-  except (FileNotFoundError, NotADirectoryError):
-    return {}
-  except ValueError as error:
-    raise ValueError(f'Cannot read {path}: {error}. Delete that source folder and run the study again.') from error
-
-
 def _ordered(found: Iterable[str], declared) -> list[str]:
-  """The names found in the runs, those the config declares (a dict, or a list of names or of {'name'}) first and in its order."""
+  """The names found in the runs, those the config declares (a dict, or a list of names or of
+  {'name'}) first and in its order.
+  """
   names = [entry.get('name') if isinstance(entry, Mapping) else entry for entry in declared or ()]
   found = set(found)
   return [name for name in dict.fromkeys(names) if name in found] + sorted(found - set(names))
 
 
 def read_metrics(workdir, ids: Iterable[str]) -> pd.DataFrame:
-  """The lines of metrics.jsonl of the named runs, with the run's `id`: step, phase, loss, grad_norm, val_accuracy, val_loss.
+  """The lines of metrics.jsonl of the named runs, with the run's `id`: step, phase, loss,
+  grad_norm, val_accuracy, val_loss.
 
   Raises:
-    ValueError: a line is not JSON.
+    ValueError: a line cannot be read, or the file is not the one that the run wrote.
   """
   rows = []
+  columns = ['step', 'phase', 'loss', 'grad_norm', 'val_accuracy', 'val_loss']
   for name in ids:
     path = as_path(workdir) / 'runs' / name / 'metrics.jsonl'
-    try:
-      rows += [{'id': name, **json.loads(line)} for line in path.read_text().splitlines() if line.strip()]
-    except FileNotFoundError:
+    content = _file(path)
+    if content is None:
       continue  # a folder slimmed for sending still has its tables
-    except (ValueError, TypeError) as error:
-      raise ValueError(f'Cannot read {path}: {error}. Delete that run folder and run the study again.') from error
-  columns = ['id', 'step', 'phase', 'loss', 'grad_norm', 'val_accuracy', 'val_loss']
-  return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[3:], float))
+    try:
+      lines = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
+      rows += [
+        {'id': name, **{key: _typed(key, line.get(key)) for key in columns}} for line in lines
+      ]
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+      raise ValueError(f'Cannot read {path}: {error}. {_REMEDY}') from error
+  return pd.DataFrame(rows, columns=['id', *columns]).astype(dict.fromkeys(columns, float))
+
+
+def read_predictions(workdir, name: str) -> dict[str, np.ndarray] | None:
+  """ids [N], labels [N] and logits [N, K] of a tested run's test set, as in its predictions.npz;
+  None where there is none.
+
+  Raises:
+    ValueError: the file cannot be read, or is not the one that the run wrote.
+  """
+  path = as_path(workdir) / 'runs' / name / 'predictions.npz'
+  content = _file(path)
+  if content is None:
+    return None
+  try:
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+      return {key: file[key] for key in ('ids', 'labels', 'logits')}
+  except (
+    ValueError,
+    KeyError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+  ) as error:
+    raise ValueError(f'Cannot read {path}: {error}. {_REMEDY}') from error
+
+
+def read_subsets(workdir, target: str) -> dict[int, dict[int, frozenset[str]]]:
+  """{shots: {seed: ids of the training examples}} of a target; empty where its file is not there.
+
+  Raises:
+    ValueError: the file cannot be read.
+  """
+  path = as_path(workdir) / 'subsets' / f'{target}.json'
+  remedy = 'Delete it and run the study again.'
+  found: dict[int, dict[int, frozenset[str]]] = {}
+  try:
+    for seed, of_seed in (_json(path, remedy) or {}).items():
+      for shots, ids in of_seed.items():
+        found.setdefault(int(shots), {})[int(seed)] = frozenset(ids)
+  except (TypeError, AttributeError) as error:
+    raise ValueError(f'Cannot read {path}: {error}. {remedy}') from error
+  return found
+
+
+def _file(path) -> bytes | None:
+  """A file of a run's folder, checked against the digest in the run's result.json if that has one;
+  None where there is none.
+  """
+  try:
+    content = path.read_bytes()
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  except OSError as error:
+    raise ValueError(f'Cannot read {path}: {error}. {_REMEDY}') from error
+  wanted = ((_json(path.parent / 'result.json', _REMEDY) or {}).get('files') or {}).get(path.name)
+  if wanted is not None and hashlib.sha256(content).hexdigest() != wanted:
+    raise ValueError(
+      f'{path} has changed since it was written: it is not what the sha256 in result.json says. '
+      f'{_REMEDY}'
+    )
+  return content

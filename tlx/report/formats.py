@@ -1,4 +1,5 @@
 """One table in five dresses: Markdown, LaTeX, CSV, plain text and HTML."""
+
 import html
 import math
 import re
@@ -10,7 +11,10 @@ import pandas as pd
 
 
 class Table(NamedTuple):
-  """`shown` holds strings for people (first column: row names), `numbers` the same and more for programs (tidy, unrounded)."""
+  """`shown` holds strings for people (first column: row names), `numbers` the same and more for
+  programs (tidy, unrounded).
+  """
+
   name: str  # of its files
   title: str
   shown: pd.DataFrame
@@ -42,7 +46,9 @@ def quantity(value: float) -> str:
     return '∞'
   for size, letter in ((1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
     if abs(value) >= 0.9995 * size:
-      return f'{value / size:.3g}{letter}' if value < 999.5 * size else f'{value / size:.0f}{letter}'
+      return (
+        f'{value / size:.3g}{letter}' if value < 999.5 * size else f'{value / size:.0f}{letter}'
+      )
   return f'{value:.3g}' if abs(value) >= 1 else f'{value:.2g}'
 
 
@@ -53,24 +59,63 @@ def probability(value: float) -> str:
 
 def markdown(table: Table) -> str:
   """The shown table as Markdown, its first column to the left and the rest to the right."""
-  cells = [[_one_line(cell).replace('\\', '\\\\').replace('|', '\\|').replace('<', '&lt;') for cell in row] for row in _rows(table)]
+  cells = [
+    [_one_line(cell).replace('\\', '\\\\').replace('|', '\\|').replace('<', '&lt;') for cell in row]
+    for row in _rows(table)
+  ]
   rule = [':--'] + ['--:'] * (len(cells[0]) - 1)
   lines = ['| ' + ' | '.join(row) + ' |' for row in [cells[0], rule, *cells[1:]]]
-  return '\n'.join([f'**{_one_line(table.title)}**', '', *lines, *(['', table.note] if table.note else [])]) + '\n'
+  return (
+    '\n'.join(
+      [f'**{_one_line(table.title)}**', '', *lines, *(['', table.note] if table.note else [])]
+    )
+    + '\n'
+  )
 
 
 def text(table: Table) -> str:
   """The shown table in aligned columns for a terminal."""
   rows = [[_one_line(cell) for cell in row] for row in _rows(table)]
   widths = [max(map(_width, column)) for column in zip(*rows)]
-  lines = ['  '.join(_pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows]
-  return '\n'.join([_one_line(table.title), *lines[:1], '  '.join('-' * width for width in widths), *lines[1:],
-                    *([table.note] if table.note else [])])
+  lines = [
+    '  '.join(
+      _pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(row, widths))
+    ).rstrip()
+    for row in rows
+  ]
+  return '\n'.join(
+    [
+      _one_line(table.title),
+      *lines[:1],
+      '  '.join('-' * width for width in widths),
+      *lines[1:],
+      *([table.note] if table.note else []),
+    ]
+  )
 
 
-_LATEX = {'\\': r'\textbackslash{}', '&': r'\&', '%': r'\%', '$': r'\$', '#': r'\#', '_': r'\_', '{': r'\{', '}': r'\}',
-          '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$', '−': '$-$', '≥': r'$\ge$', '≤': r'$\le$',
-          '→': r'$\to$', '×': r'$\times$', '∞': r'$\infty$', '–': '--', '<': r'\textless{}', '>': r'\textgreater{}'}
+_LATEX = {
+  '\\': r'\textbackslash{}',
+  '&': r'\&',
+  '%': r'\%',
+  '$': r'\$',
+  '#': r'\#',
+  '_': r'\_',
+  '{': r'\{',
+  '}': r'\}',
+  '~': r'\textasciitilde{}',
+  '^': r'\textasciicircum{}',
+  '±': r'$\pm$',
+  '−': '$-$',
+  '≥': r'$\ge$',
+  '≤': r'$\le$',
+  '→': r'$\to$',
+  '×': r'$\times$',
+  '∞': r'$\infty$',
+  '–': '--',
+  '<': r'\textless{}',
+  '>': r'\textgreater{}',
+}
 
 
 def latex_escape(value: str) -> str:
@@ -87,23 +132,52 @@ def latex(table: Table) -> str:
   rows = [' & '.join(map(latex_escape, row)) + r' \\' for row in _rows(table)]
   note = [r'\par\smallskip\footnotesize ' + latex_escape(table.note)] if table.note else []
   columns = 'l' + 'r' * (table.shown.shape[1] - 1)
-  return '\n'.join([r'\begin{table}', r'\centering', rf'\caption{{{latex_escape(table.title)}}}', rf'\label{{tab:{table.name}}}',
-                    rf'\begin{{tabular}}{{{columns}}}', r'\toprule', rows[0], r'\midrule', *rows[1:], r'\bottomrule',
-                    r'\end{tabular}', *note, r'\end{table}']) + '\n'
+  return (
+    '\n'.join(
+      [
+        r'\begin{table}',
+        r'\centering',
+        rf'\caption{{{latex_escape(table.title)}}}',
+        rf'\label{{tab:{table.name}}}',
+        rf'\begin{{tabular}}{{{columns}}}',
+        r'\toprule',
+        rows[0],
+        r'\midrule',
+        *rows[1:],
+        r'\bottomrule',
+        r'\end{tabular}',
+        *note,
+        r'\end{table}',
+      ]
+    )
+    + '\n'
+  )
 
 
 def as_html(table: Table) -> str:
-  """The shown table as HTML, everything escaped, in a box that scrolls sideways rather than push the page apart."""
+  """The shown table as HTML, everything escaped; on narrow screens the rows of a table of many
+  columns become paragraphs.
+  """
   head, *body = [[html.escape(str(cell)) for cell in row] for row in _rows(table)]
   top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
-  rows = ''.join(f'<tr><th scope="row">{row[0]}</th>' + ''.join(f'<td>{cell}</td>' for cell in row[1:]) + '</tr>\n' for row in body)
+  rows = ''
+  for name, *cells in body:
+    found = ''.join(
+      f'<td data-column="{column}">{cell}</td>' for column, cell in zip(head[1:], cells)
+    )
+    rows += f'<tr><th scope="row">{name}</th>{found}</tr>\n'
   note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ''
-  return (f'<div class="table"><table>\n<caption>{html.escape(table.title)}</caption>\n<thead><tr>{top}</tr></thead>\n'
-          f'<tbody>\n{rows}</tbody></table></div>{note}\n')
+  return (
+    '<div '
+    f'class="table{" many" * (len(head) > 5)}"><table>\n<caption>{html.escape(table.title)}</caption>\n'
+    f'<thead><tr>{top}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>{note}\n'
+  )
 
 
 def save(tables: Sequence[Table], folder) -> None:
-  """Writes <name>.md, <name>.tex (both as shown) and <name>.csv (the numbers) of every table into `folder`."""
+  """Writes <name>.md, <name>.tex (both as shown) and <name>.csv (the numbers) of every table into
+  `folder`.
+  """
   folder.mkdir(parents=True, exist_ok=True)
   for table in tables:
     (folder / f'{table.name}.md').write_text(markdown(table), encoding='utf-8')

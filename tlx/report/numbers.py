@@ -1,6 +1,10 @@
-"""The study as tidy frames of numbers: what the tables, the figures and the sentences are all made from."""
+"""The study as tidy frames of numbers: what the tables, the figures and the sentences are all made
+from.
+"""
+
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -17,46 +21,112 @@ def tested(results: Results) -> pd.DataFrame:
 
 
 def scratch(results: Results) -> str:
-  """The method transfer gain is measured against: the baseline if it starts at random, else the first that does, else ''."""
+  """The method transfer gain is measured against: the baseline if it starts at random, else the
+  first that does, else ''.
+  """
   random = set(results.runs.loc[results.runs['init'] == 'random', 'method'])
-  return results.baseline if results.baseline in random else next((m for m in results.methods if m in random), '')
+  return (
+    results.baseline
+    if results.baseline in random
+    else next((m for m in results.methods if m in random), '')
+  )
 
 
 def per_class(results: Results, shots: int, target: str = '') -> float:
-  """The examples of each class that `shots` stands for: for 0, all, their mean number; NaN where it is not known or not one for all targets."""
+  """The examples of each class that `shots` stands for: for 0, all, their mean number; NaN where it
+  is not known or not one for all targets.
+  """
   if shots:
     return float(shots)
-  found = set(results.all_shots.values()) if not target else {results.all_shots.get(target, math.nan)}
+  found = (
+    set(results.all_shots.values()) if not target else {results.all_shots.get(target, math.nan)}
+  )
   return found.pop() if len(found) == 1 else math.nan
 
 
 def means(results: Results) -> pd.DataFrame:
-  """Per source, target, method and shots: mean test accuracy over seeds with Student-t and bootstrap intervals, and validation."""
+  """Per source, target, method and shots: mean test accuracy over seeds with Student-t and
+  bootstrap intervals, and validation.
+
+  `n` counts results: runs that depend on no seed are copies of one.
+  """
   rows = []
-  for cell, group in _groups(tested(results), results):
+  for cell, group in groups(tested(results), results):
+    group = once(group)
     t = statistics.mean_interval(group['test_accuracy'])
     boot = statistics.bootstrap_interval(group['test_accuracy'])
     rows.append((*cell, *t, boot.low, boot.high, group['val_accuracy'].mean()))
-  return pd.DataFrame(rows, columns=[*CELL, 'mean', 'low', 'high', 'n', 'bootstrap_low', 'bootstrap_high', 'val_mean'])
+  return pd.DataFrame(
+    rows, columns=[*CELL, 'mean', 'low', 'high', 'n', 'bootstrap_low', 'bootstrap_high', 'val_mean']
+  )
+
+
+def once(runs: pd.DataFrame) -> pd.DataFrame:
+  """The runs of a cell as results: the first of them alone where no run depends on its seed."""
+  return runs[:1] if len(runs) and runs['deterministic'].all() else runs
+
+
+def chance(results: Results, target: str) -> float:
+  """The accuracy of guessing, 1 / the number of classes; NaN where that is not known."""
+  return 1 / results.runs.loc[results.runs['target'] == target, 'num_classes'].max()
+
+
+def at_chance(results: Results, runs: pd.DataFrame) -> pd.Series:
+  """Which runs are no better on the test set than guessing, beyond what drawing its examples
+  explains.
+
+  Balanced accuracy says so where it is known (one class predicted everywhere is guessing, however
+  common the class), else accuracy; the limit is 1/K + 1.96 sqrt((1/K)(1 - 1/K) / N) for K classes
+  and N examples.
+  """
+  share = 1 / runs['num_classes']
+  limit = share + 1.96 * np.sqrt(share * (1 - share) / runs['test_count'])
+  return runs['test_balanced_accuracy'].fillna(runs['test_accuracy']) <= limit
 
 
 def differences(results: Results, reference: str) -> pd.DataFrame:
   """Per source, target, method and shots: test accuracy minus that of `reference`, paired by seed.
 
-  `holm_p` corrects the t-test over all methods and sizes of one source and target. Where a randomly started reference was run
+  Runs that depend on no seed stand beside every seed of the other method, and count once if both
+  are such. `holm_p` corrects the t-test over all methods and sizes of one source and target;
+  `verdict` is 'higher' or 'lower' where the interval excludes 0 and `holm_p` is below 0.05, 'not
+  shown' where one of them is not, '' where nothing could be tested. Where a randomly started
+  reference was run
   under another source only, those runs serve: they hold nothing of it.
   """
   runs, rows = tested(results), []
-  reference_runs = _references(runs, reference)
+  reference_runs = references(runs, reference)
   for source, target in results.pairs:
-    for (_, _, method, shots), group in _groups(runs[(runs['source'] == source) & (runs['target'] == target)], results):
+    for (_, _, method, shots), group in groups(
+      runs[(runs['source'] == source) & (runs['target'] == target)], results
+    ):
       if method != reference:
-        pair = statistics.paired(_by_seed(group), _by_seed(reference_runs(source, target, shots)))
+        pair = _paired(group, reference_runs(source, target, shots))
         if pair.n:
           rows.append((source, target, method, shots, *pair))
   frame = pd.DataFrame(rows, columns=[*CELL, *statistics.Paired._fields])
   frame['holm_p'] = frame.groupby(['source', 'target'])['t_p'].transform(statistics.holm)
+  frame['verdict'] = [_verdict(row) for row in frame.to_dict('records')]
   return frame
+
+
+def _verdict(row: Mapping[str, float]) -> str:
+  if math.isnan(row['holm_p']):
+    return ''
+  if row['holm_p'] >= 0.05 or row['low'] <= 0 <= row['high']:
+    return 'not shown'
+  return 'higher' if row['low'] > 0 else 'lower'
+
+
+def _paired(runs: pd.DataFrame, reference: pd.DataFrame) -> statistics.Paired:
+  """Test accuracies of `runs` minus those of `reference`, by seed."""
+  ours, theirs = _by_seed(once(runs)), _by_seed(once(reference))
+  if len(once(runs)) and len(once(reference)):
+    if runs['deterministic'].all():
+      ours = dict.fromkeys(theirs, next(iter(ours.values())))
+    elif reference['deterministic'].all():
+      theirs = dict.fromkeys(ours, next(iter(theirs.values())))
+  return statistics.paired(ours, theirs)
 
 
 def gains(results: Results, reference: str) -> pd.DataFrame:
@@ -65,8 +135,10 @@ def gains(results: Results, reference: str) -> pd.DataFrame:
   return differences(results, reference).merge(starts, on=CELL)
 
 
-def _references(runs: pd.DataFrame, reference: str) -> Callable[[str, str, int], pd.DataFrame]:
-  """(source, target, shots) -> the runs of `reference` to compare with; those of another source only if they start at random."""
+def references(runs: pd.DataFrame, reference: str) -> Callable[[str, str, int], pd.DataFrame]:
+  """(source, target, shots) -> the runs of `reference` to compare with; those of another source
+  only if they start at random.
+  """
   found = dict(list(runs[runs['method'] == reference].groupby(['target', 'shots'])))
 
   def runs_for(source: str, target: str, shots: int) -> pd.DataFrame:
@@ -74,107 +146,292 @@ def _references(runs: pd.DataFrame, reference: str) -> Callable[[str, str, int],
     own = part[part['source'] == source]
     foreign = not len(own) and part['source'].nunique() == 1 and (part['init'] == 'random').all()
     return part if foreign else own
+
   return runs_for
 
 
 def multipliers(results: Results, reference: str) -> pd.DataFrame:
-  """Per method and shots: how many times the examples `reference` would need for the same mean test accuracy (D_E / D_F).
+  """Per method and shots: how many times the examples `reference` would need for the same mean test
+  accuracy (D_E / D_F).
 
-  `bound` is '>=' or '<=' where the reference's curve does not reach; empty without two sizes of the reference.
+  `bound` is '>=' or '<=' where the reference's curve does not reach; empty without two sizes of the
+  reference.
   """
   runs, rows = tested(results), []
-  reference_runs = _references(runs, reference)
+  reference_runs = references(runs, reference)
   for source, target in results.pairs:
     curve: list[tuple[float, float]] = []
     for size in in_order(runs.loc[runs['target'] == target, 'shots']):
-      point = per_class(results, size, target), reference_runs(source, target, size)['test_accuracy'].mean()
-      if np.isfinite(point).all() and (not curve or point[0] > curve[-1][0]):  # all may be as many as the largest size
+      point = (
+        per_class(results, size, target),
+        reference_runs(source, target, size)['test_accuracy'].mean(),
+      )
+      if np.isfinite(point).all() and (
+        not curve or point[0] > curve[-1][0]
+      ):  # all may be as many as the largest size
         curve.append(point)
-    for (_, _, method, shots), group in _groups(runs[(runs['source'] == source) & (runs['target'] == target)], results):
+    for (_, _, method, shots), group in groups(
+      runs[(runs['source'] == source) & (runs['target'] == target)], results
+    ):
       if method != reference and len(curve) > 1:
         data, bound = statistics.effective_data(group['test_accuracy'].mean(), *zip(*curve))
-        rows.append((source, target, method, shots, data, data / per_class(results, shots, target), bound))
+        rows.append(
+          (source, target, method, shots, data, data / per_class(results, shots, target), bound)
+        )
   return pd.DataFrame(rows, columns=[*CELL, 'effective_shots', 'multiplier', 'bound'])
 
 
 def speeds(results: Results, reference: str) -> pd.DataFrame:
-  """Per method and shots: median steps and seconds until validation accuracy reaches the last mean value of `reference`.
+  """Per method and shots: median steps and seconds until validation accuracy reaches the last mean
+  value of `reference`.
 
-  A run that never does counts as infinite; `reached` of `n` runs do. Steps are as fine as the evaluations were; methods that are
-  solved exactly take none.
+  Methods are evaluated at steps of their own, and who is looked at more often passes a threshold
+  sooner by luck alone. So all curves of a source, target and size are read at the same steps, those
+  of the method that was evaluated least often, and at their own last; they begin at chance at step
+  0 and are straight between. A run that never gets there counts as infinite; `reached` of `n` runs
+  do.
+  Methods that are solved exactly take no steps.
+
+  `median_seconds` are those of training steps, phase by phase, and of what frozen stages computed
+  before them. They are NaN where a folder of an earlier version does not tell them by phase.
   """
   runs, rows = tested(results), []
-  reference_runs = _references(runs, reference)
-  lines = dict(list(read_metrics(results.workdir, runs['id']).groupby('id')))
-  for (source, target, method, shots), group in _groups(runs, results):
-    others = [lines[i]['val_accuracy'].iloc[-1] for i in reference_runs(source, target, shots)['id'] if i in lines]
-    group = group[group['id'].isin(lines.keys())]
+  reference_runs = references(runs, reference)
+  lines = {
+    name: part[['step', 'val_accuracy']].to_numpy()
+    for name, part in read_metrics(results.workdir, runs['id']).groupby('id')
+  }
+  runs = runs[runs['id'].isin(lines.keys()) & ~runs['method'].isin(results.solved)]
+  for (source, target, method, shots), group in groups(runs, results):
+    others = [lines[i][-1, 1] for i in reference_runs(source, target, shots)['id'] if i in lines]
     others = [value for value in others if math.isfinite(value)]  # a diverged run has no last value
-    if others and len(group) and method not in results.solved:
+    if others:
       threshold = float(np.mean(others))
-      steps = np.array([statistics.first_reaching(threshold, lines[i]['step'], lines[i]['val_accuracy']) for i in group['id']])
-      seconds = steps / group['steps'].to_numpy() * group['train_seconds'].to_numpy()
-      rows.append((source, target, method, shots, threshold, float(np.median(steps)), float(np.median(seconds)),
-                   int(np.isfinite(steps).sum()), len(group)))
-  return pd.DataFrame(rows, columns=[*CELL, 'threshold', 'median_steps', 'median_seconds', 'reached', 'n'])
+      same = runs[
+        (runs['target'] == target) & (runs['shots'] == shots) & (runs['source'] == source)
+      ]
+      common = _least_often(pd.concat([same, reference_runs(source, target, shots)])['id'], lines)
+      begin = chance(results, target)
+      steps = np.array([_steps_to(threshold, lines[i], common, begin) for i in group['id']])
+      seconds = [_seconds_to(results, name, step) for name, step in zip(group['id'], steps)]
+      rows.append(
+        (
+          source,
+          target,
+          method,
+          shots,
+          threshold,
+          float(np.median(steps)),
+          float(np.median(seconds)),
+          int(np.isfinite(steps).sum()),
+          len(group),
+        )
+      )
+  return pd.DataFrame(
+    rows, columns=[*CELL, 'threshold', 'median_steps', 'median_seconds', 'reached', 'n']
+  )
+
+
+def _seconds_to(results: Results, name: str, step: float) -> float:
+  """The seconds of a run's training to a step; NaN where no phase says what its steps cost."""
+  phases = results.found[name]['phases']
+  features = results.found[name]['cost'].get('feature_seconds')
+  if any(phase.get('train_seconds') is None for phase in phases):
+    return math.nan
+  ends = np.cumsum([0, *(phase['steps'] for phase in phases)])
+  seconds = np.cumsum([0.0, *(phase['train_seconds'] for phase in phases)])
+  return float(np.interp(step, ends, seconds, right=math.inf) + (features or 0.0))
+
+
+def _least_often(ids, lines: Mapping[str, np.ndarray]) -> np.ndarray:
+  """The steps at which that run was evaluated which was evaluated least often, of those that went
+  furthest if there are several.
+  """
+  found = [lines[name][:, 0] for name in ids if name in lines]
+  return min(found, key=lambda steps: (len(steps), -steps[-1]))
+
+
+def _steps_to(threshold: float, line: np.ndarray, common: np.ndarray, begin: float) -> float:
+  """The step at which a run's curve [evaluations, (step, accuracy)], read at the `common` steps,
+  first reaches the threshold.
+  """
+  line = line[np.isfinite(line[:, 1])]
+  if not len(line):
+    return math.inf
+  own = np.concatenate([[[0.0, begin if math.isfinite(begin) else line[0, 1]]], line])
+  last = own[-1, 0]
+  steps = np.unique([0.0, *common[common < last], last])
+  return statistics.first_reaching(
+    threshold, steps.tolist(), np.interp(steps, own[:, 0], own[:, 1]).tolist()
+  )
 
 
 def rates(results: Results) -> pd.DataFrame:
-  """Per method and shots: the chosen learning rate and weight decay, the settings tried, and whether the rate is at their edge.
+  """Per method and shots: the chosen learning rate and weight decay, the settings tried, and which
+  of them lie at an edge.
 
-  Of methods that are solved exactly, where the weight decay is the penalty and the rate means nothing, it is the penalty's edge.
+  A method whose phases all fix their learning rate has the first of these as `learning_rate` and
+  all of them in `fixed`; its runs at several rates of the grid are one setting. Methods that are
+  solved exactly have a penalty, their weight decay, and no rate (NaN). `edge` and `decay_edge` are
+  'lowest tried', 'highest tried', 'only one tried', 'of two' (of two values each is at an edge) or
+  ''. A
+  weight decay of 0 is no edge: nothing lies below.
   """
   rows = []
-  for cell, group in _groups(results.runs, results):
+  for cell, group in groups(results.runs, results):
     chosen = group[group['chosen']]
     if len(chosen):
-      name = 'weight_decay' if cell[2] in results.solved else 'learning_rate'
-      tried = sorted(group[name].unique())
-      settings = len(group[['learning_rate', 'weight_decay']].drop_duplicates())
-      rate, decay = chosen[['learning_rate', 'weight_decay']].iloc[0]
-      edge = 'only one tried' if len(tried) == 1 else {tried[0]: 'lowest tried', tried[-1]: 'highest tried'}.get(chosen[name].iloc[0], '')
-      rows.append((*cell, rate, decay, chosen['val_accuracy'].mean(), settings, group['weight_decay'].nunique(), tried[0], tried[-1], edge))
-  return pd.DataFrame(rows, columns=[*CELL, 'learning_rate', 'weight_decay', 'val_mean', 'settings', 'decays', 'lowest', 'highest', 'edge'])
+      fixed = fixed_rates(results, cell[2])
+      own = group.assign(
+        learning_rate=math.nan
+        if cell[2] in results.solved
+        else fixed[0]
+        if fixed
+        else group['learning_rate']
+      )
+      settings = len(own[['learning_rate', 'weight_decay']].drop_duplicates())
+      rate, decay = own.loc[chosen.index[0], ['learning_rate', 'weight_decay']].astype(float)
+      tried, decays = (
+        sorted(own[name].dropna().unique()) for name in ('learning_rate', 'weight_decay')
+      )
+      decay_edge = _edge(decay, decays)
+      decay_edge = '' if decay == 0 and decay_edge in ('lowest tried', 'of two') else decay_edge
+      rows.append(
+        (
+          *cell,
+          rate,
+          decay,
+          chosen['val_accuracy'].mean(),
+          settings,
+          len(decays),
+          min(tried, default=math.nan),
+          max(tried, default=math.nan),
+          decays[0],
+          decays[-1],
+          _edge(rate, tried),
+          decay_edge,
+          ' then '.join(f'{r:g}' for r in fixed),
+        )
+      )
+  return pd.DataFrame(
+    rows,
+    columns=[
+      *CELL,
+      'learning_rate',
+      'weight_decay',
+      'val_mean',
+      'settings',
+      'decays',
+      'lowest',
+      'highest',
+      'lowest_decay',
+      'highest_decay',
+      'edge',
+      'decay_edge',
+      'fixed',
+    ],
+  )
+
+
+def fixed_rates(results: Results, method: str) -> list[float]:
+  """The learning rates of a method whose phases all fix theirs, without repetition; empty where the
+  grid's is taken anywhere.
+  """
+  own = [
+    phase.get('learning_rate') or 0.0
+    for phase in phases_of(results.config, method)
+    if phase.get('solver', 'sgd') == 'sgd'
+  ]
+  return list(dict.fromkeys(own)) if own and all(own) else []
+
+
+def _edge(value: float, tried: list[float]) -> str:
+  if len(tried) < 2:
+    return 'only one tried'
+  ends = {tried[0]: 'lowest tried', tried[-1]: 'highest tried'}
+  return 'of two' if len(tried) == 2 else ends.get(value, '')
 
 
 def costs(results: Results) -> pd.DataFrame:
-  """Per method and shots: costs of one chosen run (mean over seeds), and `search_seconds`, those of every run tried for it.
+  """Per method and shots: costs of one chosen run (mean over seeds), and `search_seconds`, the
+  training of every run tried for it.
 
-  Parameters are counts, `share` a fraction of all parameters, bytes bytes, FLOPs those of the whole training, times seconds.
+  Parameters are counts, `share` a fraction of all parameters, bytes bytes, FLOPs those of the
+  training steps, times seconds; `optimizer_bytes`, `train_flops` and `steps` of what is solved
+  exactly are NaN: it has no optimizer. `features` says whether what frozen stages make of the
+  images was computed or read, or both over the seeds.
   """
-  names = ['trainable_params', 'total_params', 'optimizer_bytes', 'train_flops', 'steps', 'train_seconds', 'feature_seconds',
-           'compile_seconds', 'compiled_programs', 'peak_memory_bytes', 'reused_stages', 'num_stages']
+  names = [
+    'trainable_params',
+    'total_params',
+    'optimizer_bytes',
+    'train_flops',
+    'steps',
+    'train_seconds',
+    'eval_seconds',
+    'feature_seconds',
+    'compile_seconds',
+    'compiled_programs',
+    'peak_memory_bytes',
+    'reused_stages',
+    'num_stages',
+  ]
   rows = []
-  for cell, group in _groups(results.runs, results):
-    mean = group[group['chosen']][names].mean()
-    if len(group[group['chosen']]):
-      rows.append((*cell, *mean, mean['trainable_params'] / mean['total_params'], group['train_seconds'].sum()))
-  return pd.DataFrame(rows, columns=[*CELL, *names, 'share', 'search_seconds'])
+  for cell, group in groups(results.runs, results):
+    chosen = group[group['chosen']]
+    if len(chosen):
+      mean = chosen[names].mean()
+      if cell[2] in results.solved:
+        mean[['optimizer_bytes', 'train_flops', 'steps']] = math.nan
+      features = ' and '.join(sorted({how for how in chosen['features'] if how}))
+      rows.append(
+        (
+          *cell,
+          *mean,
+          mean['trainable_params'] / mean['total_params'],
+          group['train_seconds'].sum(),
+          features,
+        )
+      )
+  return pd.DataFrame(rows, columns=[*CELL, *names, 'share', 'search_seconds', 'features'])
 
 
 def reuse(results: Results) -> pd.DataFrame:
-  """Per source and target: the runs that began at kept activations, how often these stood in for a pass of an image, and their seconds.
+  """Per source and target: the runs that began at kept activations, how often these stood in for a
+  pass of an image, and their seconds.
 
-  `passes` counts the examples of training steps; an exact solution looks at every example once. Where a method's phases differ in
-  batch size the smallest counts, so there are at least so many.
+  `passes` counts the examples of training steps; an exact solution looks at every example once.
+  Where a method's phases differ in batch size the smallest counts, so there are at least so many.
   """
   runs = results.runs[results.runs['reused_steps'] > 0]
-  batch = {name: min((phase.get('batch_size', 0) for phase in phases_of(results.config, name)), default=0) for name in results.methods}
-  passes = (runs['reused_steps'] * runs['method'].map(batch).astype(float)).mask(runs['method'].isin(results.solved), runs['num_train'])
+  batch = {
+    name: min((phase.get('batch_size', 0) for phase in phases_of(results.config, name)), default=0)
+    for name in results.methods
+  }
+  passes = (runs['reused_steps'] * runs['method'].map(batch).astype(float)).mask(
+    runs['method'].isin(results.solved), runs['num_train']
+  )
   frame = runs.assign(passes=passes).groupby(['source', 'target'], sort=False)
-  return frame.agg(num_runs=('id', 'size'), passes=('passes', 'sum'), feature_seconds=('feature_seconds', 'sum')).reset_index()
+  return frame.agg(
+    num_runs=('id', 'size'), passes=('passes', 'sum'), feature_seconds=('feature_seconds', 'sum')
+  ).reset_index()
 
 
 def across_targets(results: Results, reference: str) -> pd.DataFrame:
-  """Per source, method and shots over two targets or more: interquartile mean of test accuracy, P(better than `reference`).
+  """Per source, method and shots over two targets or more: interquartile mean of test accuracy,
+  P(better than `reference`).
 
   Over the seeds that every target has; methods that lack a target are left out.
   """
   runs, rows = tested(results), []
   for source in dict(results.pairs):
     targets = [target for s, target in results.pairs if s == source]
-    scores = {key: group.pivot(index='seed', columns='target', values='test_accuracy').reindex(columns=targets).dropna()
-              for key, group in runs[runs['source'] == source].groupby(['method', 'shots'])}
+    scores = {
+      key: group.pivot(index='seed', columns='target', values='test_accuracy')
+      .reindex(columns=targets)
+      .dropna()
+      for key, group in runs[runs['source'] == source].groupby(['method', 'shots'])
+    }
     for shots in in_order(runs['shots']):
       for method in results.methods:
         table, other = scores.get((method, shots)), scores.get((reference, shots))
@@ -182,13 +439,33 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
           better = math.nan
           if method != reference and other is not None and len(other):
             better = statistics.probability_of_improvement(table.to_numpy(), other.to_numpy())
-          rows.append((source, method, shots, *statistics.iqm_interval(table.to_numpy()), len(targets), better))
-  columns = ['source', 'method', 'shots', 'iqm', 'low', 'high', 'n', 'num_targets', 'probability_of_improvement']
+          rows.append(
+            (
+              source,
+              method,
+              shots,
+              *statistics.iqm_interval(table.to_numpy()),
+              len(targets),
+              better,
+            )
+          )
+  columns = [
+    'source',
+    'method',
+    'shots',
+    'iqm',
+    'low',
+    'high',
+    'n',
+    'num_targets',
+    'probability_of_improvement',
+  ]
   return pd.DataFrame(rows, columns=columns)
 
 
 def curves(results: Results) -> pd.DataFrame:
-  """Per source, target, method, shots and step: mean validation accuracy of the chosen runs with its Student-t interval.
+  """Per source, target, method, shots and step: mean validation accuracy of the chosen runs with
+  its Student-t interval.
 
   Methods that are solved exactly have no curve.
   """
@@ -196,23 +473,37 @@ def curves(results: Results) -> pd.DataFrame:
   runs = runs[~runs['method'].isin(results.solved)]
   lines = read_metrics(results.workdir, runs['id']).merge(runs[['id', *CELL]], on='id')
   lines = lines[np.isfinite(lines['val_accuracy'])]
-  rows = [(*key, *statistics.mean_interval(values)) for key, values in lines.groupby([*CELL, 'step'])['val_accuracy']]
+  rows = [
+    (*key, *statistics.mean_interval(values))
+    for key, values in lines.groupby([*CELL, 'step'])['val_accuracy']
+  ]
   return pd.DataFrame(rows, columns=[*CELL, 'step', 'mean', 'low', 'high', 'n'])
 
 
-def _groups(runs: pd.DataFrame, results: Results) -> list:
+def groups(runs: pd.DataFrame, results: Results) -> list:
   """[(cell, its runs)] in the order of the config: pairs, then methods, then sizes."""
   order = {pair: i for i, pair in enumerate(results.pairs)}
   rank = {method: i for i, method in enumerate(results.methods)}
-  return sorted(runs.groupby(CELL), key=lambda item: (order[item[0][:2]], rank[item[0][2]], item[0][3] or math.inf))
+  return sorted(
+    runs.groupby(CELL),
+    key=lambda item: (order[item[0][:2]], rank[item[0][2]], item[0][3] or math.inf),
+  )
 
 
-def _by_seed(runs: pd.DataFrame) -> dict[int, float]:
-  """{seed: test accuracy}.
+def _by_seed(runs: pd.DataFrame) -> dict[int, statistics.Score]:
+  """{seed: test accuracy}, as a fraction of counts where these are known.
 
   Raises:
     ValueError: a seed stands twice.
   """
   if runs['seed'].duplicated().any():
-    raise ValueError(f'Two chosen runs with one seed: {", ".join(runs["id"])}. A cell has one; remove the folder of the wrong one.')
-  return dict(zip(runs['seed'], runs['test_accuracy']))
+    raise ValueError(
+      f'Two chosen runs with one seed: {", ".join(runs["id"])}. A cell has one; remove the folder '
+      'of the wrong one.'
+    )
+  return {
+    row['seed']: row['test_accuracy']
+    if math.isnan(row['test_correct'])
+    else Fraction(int(row['test_correct']), int(row['test_count']))
+    for row in runs.to_dict('records')
+  }

@@ -1,4 +1,5 @@
 """report.html: one file that opens anywhere, prints, and loads nothing."""
+
 import collections
 import functools
 import html
@@ -9,20 +10,21 @@ from typing import Any
 
 import pandas as pd
 
-from tlx.report import figures, findings, formats, numbers, tables
+from tlx.report import cautions, classes, figures, findings, formats, numbers, tables
 from tlx.report.drawing import INK, Drawing, save
 from tlx.report.folder import Results, load
 from tlx.report.formats import Table
 
 
-def write(workdir):
-  """The path of report.html, having written tables/, figures/ and report.html into the folder of the study.
+def write(workdir, test_sampling: bool = False):
+  """The path of report.html, having written tables/, figures/ and report.html into the folder of
+  the study.
 
   Raises:
     ValueError: the folder cannot be read.
   """
   results = load(workdir)
-  made, drawn = tables.make(results), figures.make(results)
+  made, drawn = tables.make(results, test_sampling), figures.make(results)
   formats.save(made, results.workdir / 'tables')
   save(drawn, results.workdir / 'figures')
   path = results.workdir / 'report.html'
@@ -30,104 +32,225 @@ def write(workdir):
   return path
 
 
-# A section: its heading, the figures and then the kinds of tables (the first word of their names) it shows.
+# A section: its heading, the figures and then the kinds of tables (the first word of their names)
+# it shows.
 _SECTIONS = (
-    ('Accuracy', ('accuracy',), ('accuracy', 'across_targets')),
-    ('Against the baseline', ('targets',), ('differences', 'data', 'speed')),
-    ('How deep to freeze', ('freezing',), ()),
-    ('Which stage carries most', ('stages',), ('stages',)),
-    ('Cost', ('parameters', 'seconds'), ('cost',)),
-    ('Training', ('learning',), ('rates', 'diverged')))
+  ('Accuracy', ('accuracy',), ('accuracy', 'sampled', 'across_targets')),
+  ('Against the baseline', ('targets',), ('differences', 'data', 'speed')),
+  ('How deep to freeze', ('freezing',), ()),
+  ('Which stage carries most', ('stages',), ('stages',)),
+  ('Class by class', (), ('balanced', 'recall')),
+  ('Cost', ('parameters', 'seconds', 'time'), ('cost', 'time')),
+  ('Training', ('learning',), ('rates', 'diverged', 'chance')),
+)
 
 
 def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
   """The page as one string of HTML; everything that comes from files is escaped."""
   body = [_header(results), _section('What was found', _found(results))]
+  if notes := cautions.notes(results):
+    body.append(_section('Data, weights and versions', _list(notes)))
   for heading, names, kinds in _SECTIONS:
     parts = [_figure(drawing) for name in names for drawing in drawn if drawing.name == name]
-    parts += [formats.as_html(table) for kind in kinds for table in made if table.name.split('-')[0] == kind]
+    parts += [
+      formats.as_html(table) for kind in kinds for table in made if table.name.split('-')[0] == kind
+    ]
     if parts:
       body.append(_section(heading, ''.join(parts)))
-  body += [_section('How the numbers were computed', _list(_definitions(results))), _section('Provenance', _provenance(results)),
-           '<details><summary>Config</summary><pre>' + _escape(json.dumps(results.config, indent=2, default=str)) + '</pre></details>']
-  return (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
-          f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{_escape(results.name)}</title>\n'
-          f'<style>{_CSS}</style></head>\n<body><main>\n{"".join(body)}</main></body></html>\n')
+  body += [
+    _section('How the numbers were computed', _list(_definitions(results))),
+    _section('Provenance', _provenance(results)),
+    '<details><summary>Config</summary><pre>'
+    + _escape(json.dumps(results.config, indent=2, default=str))
+    + '</pre></details>',
+  ]
+  return (
+    f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
+    '<meta name="viewport" content="width=device-width, '
+    f'initial-scale=1">\n<title>{_escape(results.name)}</title>\n'
+    f'<style>{_CSS}</style></head>\n<body><main>\n{"".join(body)}</main></body></html>\n'
+  )
 
 
 def _header(results: Results) -> str:
   claim = f'<p class="claim">{_escape(results.claim)}</p>' if results.claim else ''
-  return f'<header><h1>{_escape(results.name)}</h1>{claim}<p class="progress">{_escape(findings.progress(results))}</p></header>\n'
+  return (
+    f'<header><h1>{_escape(results.name)}</h1>{claim}<p '
+    f'class="progress">{_escape(findings.progress(results))}</p></header>\n'
+  )
 
 
 def _found(results: Results) -> str:
-  return ''.join(f'<h3>{_escape(place)}</h3>{_list(lines)}' for place, lines in findings.sentences(results).items())
+  return ''.join(
+    f'<h3>{_escape(place)}</h3>{_list(lines)}'
+    for place, lines in findings.sentences(results).items()
+  )
 
 
 def _definitions(results: Results) -> list[str]:
-  """What a reader must know to believe the numbers; said as they are in this study, not as they should be."""
+  """What a reader must know to believe the numbers; said as they are in this study, not as they
+  should be.
+  """
   runs, rates = results.runs, numbers.rates(results)
   budgets = sorted(rates['settings'].unique())
-  seeds, test_seen = runs['seed'].nunique(), runs.loc[~runs['chosen'], 'test_accuracy'].notna().sum()
+  seeds, test_seen = (
+    runs['seed'].nunique(),
+    runs.loc[~runs['chosen'], 'test_accuracy'].notna().sum(),
+  )
   if not budgets:
     budget = 'No setting has been chosen yet.'
   elif len(budgets) == 1:
-    budget = f'The budget is the same for every method: {findings.count(budgets[0], "setting")} of learning rate and weight decay in every cell.'
+    budget = (
+      f'The budget is the same for every method: {findings.count(budgets[0], "setting")} of '
+      'learning rate and weight decay in every cell.'
+    )
   else:
-    budget = f'The budget differs so far: between {budgets[0]} and {budgets[-1]} settings were tried; see the table of chosen rates.'
+    budget = (
+      f'The budget differs: between {budgets[0]} and {budgets[-1]} settings were tried; see '
+      'the table of chosen rates.'
+    )
   lines = [
-      f'Accuracies are in percent of test examples. ± is the half-width of the 95% Student-t interval over seeds ({seeds} in this study), '
-      't(0.975, n−1) · s / √n; no interval with one seed. Seeds vary the training subset, the initial values and the order of examples; '
-      'where one source model serves all seeds, the intervals say nothing about other source models.',
-      'Learning rate and weight decay were chosen for each method, target and size by mean validation accuracy over the seeds. ' + budget,
-      ('The test set chose nothing: only chosen runs were tested, once.' if not test_seen else
-       f'Beware: {test_seen} runs that were not chosen have test results too.')
-      + ' Sentences that name a best method, and the best depth to freeze, go by validation accuracy.']
+    'Accuracies are in percent of test examples. ± is the half-width of the 95% Student-t '
+    f'interval over seeds ({seeds} in this study), '
+    't(0.975, n−1) · s / √n; no interval with one seed, and none where all seeds came out alike. '
+    'Seeds vary the training subset, the initial '
+    'values and the order of examples; what they leave out stands under each table of accuracy.',
+    'Learning rate and weight decay were chosen for each method, target and size by mean '
+    'validation accuracy over the seeds. '
+    + budget,
+    *dict.fromkeys(filter(None, (_validation(results, *pair) for pair in results.pairs))),
+    (
+      'The test set chose nothing: only chosen runs were tested, once.'
+      if not test_seen
+      else f'Beware: {test_seen} runs that were not chosen have test results too.'
+    )
+    + ' Sentences that name a best method, and the best depth to freeze, go by validation '
+      'accuracy.',
+  ]
   if 0 in set(runs['shots']):
-    lines.append('“all” is every training example, with the mean number of a class in brackets; on axes and in interpolation it stands at that number.')
+    lines.append(
+      '“all” is every training example, with the mean number of a class in brackets; on axes and '
+      'in interpolation it stands at that number.'
+    )
   stopped = int((numbers.tested(results)['status'] != 'ok').sum())
   if stopped:
-    lines.append(f'{findings.count(stopped, "chosen run")} diverged and counts with the test accuracy of the state it stopped in.')
+    lines.append(
+      f'{findings.count(stopped, "chosen run")} diverged and counts with the test accuracy of the '
+      'state it stopped in.'
+    )
   if results.baseline:
-    lines += [f'Differences to {results.baseline} are paired: same seed, same subset. Their interval and p-value come from the paired t-test; Wilcoxon’s '
-              'signed-rank test is added from six pairs on; Holm’s correction covers all methods and sizes of one source and target.',
-              'Effective data: the examples per class at which the baseline’s mean curve, interpolated linearly in log examples, first '
-              'reaches the method’s mean accuracy, divided by the examples the method had.']
-  return [*lines, 'The files in tables/ hold the unrounded numbers, percentile bootstrap intervals (10,000 resamples) among them.']
+    lines += [
+      f'Differences to {results.baseline} are paired: same seed, same subset. Their interval and '
+      'p-value come from the paired t-test; Wilcoxon’s '
+      'signed-rank test, exact and on counts of correct answers, is added from six pairs on. '
+      'Differences that do not vary, such as copies of one '
+      'result, have neither. Holm’s correction covers all methods and sizes of one source and '
+      'target that can be tested; a difference is '
+      'called shown where its interval excludes 0 and Holm’s p is below 0.05.',
+      'Effective data: the examples per class at which the baseline’s mean curve, interpolated '
+      'linearly in log examples, first '
+      'reaches the method’s mean accuracy, divided by the examples the method had.',
+    ]
+  return [
+    *lines,
+    'The files in tables/ hold the unrounded numbers, percentile bootstrap intervals (10,000 '
+    'resamples) among them.',
+  ]
+
+
+def _validation(results: Results, source: str, target: str) -> str:
+  text = cautions.validation(results, source, target)
+  return text and f'{tables.arrow(source, target)}: {text}'
 
 
 def _provenance(results: Results) -> str:
   runs = results.runs
-  frozen = runs[(runs['trainable_params'] < runs['total_params']) & runs['frozen_sha256_before'].notna()]
-  proof = (f'Frozen parameters proven unchanged (same SHA-256 before and after every phase) in {int(frozen["frozen_unchanged"].sum())} '
-           f'of {len(frozen)} runs that freeze any.' if len(frozen) else 'No run freezes parameters.')
+  frozen = runs[
+    (runs['trainable_params'] < runs['total_params']) & runs['frozen_sha256_before'].notna()
+  ]
+  proof = (
+    'Frozen parameters proven unchanged (same SHA-256 before and after every phase) in '
+    f'{int(frozen["frozen_unchanged"].sum())} '
+    f'of {len(frozen)} runs that freeze any.'
+    if len(frozen)
+    else 'No run freezes parameters.'
+  )
   failed = frozen.loc[~frozen['frozen_unchanged'], 'id'].tolist()
   if failed:
     proof += f' CHANGED in: {", ".join(failed)}.'
   rows = [('Devices', ', '.join(map(str, results.devices)) or 'not recorded')]
   rows += [(f'Version of {name}', str(version)) for name, version in results.versions.items()]
-  rows += [(f'SHA-256 of the {kind} {name}', _digests(group)) for kind, key in (('source', 'source_sha256'), ('target', 'data_sha256'))
-           for name, group in runs.groupby(kind)[key]]
-  rows += [(f'Source {name}: {what}', value) for name, source in results.sources.items() for what, value in _origin(source)]
+  rows += [
+    (f'SHA-256 of the {kind} {name}', _digests(group))
+    for kind, key in (('source', 'source_sha256'), ('target', 'data_sha256'))
+    for name, group in runs.groupby(kind)[key]
+  ]
+  rows += [row for pair in results.pairs for row in _images(results, *pair)]
+  rows += [
+    (f'Source {name}: {what}', value)
+    for name, source in results.sources.items()
+    for what, value in _origin(source)
+  ]
   shown = pd.DataFrame(rows, columns=['What', 'Value'])
-  return f'<p>{_escape(proof)}</p>' + formats.as_html(Table('provenance', 'Where it came from', shown, shown)).replace(
-      '<div class="table">', '<div class="table words">')
+  return f'<p>{_escape(proof)}</p>' + formats.as_html(
+    Table('provenance', 'Where it came from', shown, shown)
+  ).replace('<div class="table">', '<div class="table words">')
+
+
+def _images(results: Results, source: str, target: str) -> list[tuple[str, str]]:
+  """The classes and numbers of images of a target, where the folder says them."""
+  data, names = (
+    results.data.get(f'{source}/{target}', {}),
+    classes.class_names(results, source, target),
+  )
+  rows = [
+    (
+      f'Images of {tables.arrow(source, target)}',
+      ', '.join(f'{count:,} {part}' for part, count in (data.get('num_examples') or {}).items()),
+    ),
+    (
+      f'Classes of {tables.arrow(source, target)}',
+      f'{len(names)}: {", ".join(names)}' if names else '',
+    ),
+  ]
+  return [row for row in rows if row[1]]
 
 
 def _origin(source: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """Where a source's weights come from and how much of them is used: [(what, value)]; nothing for what its file does not say."""
+  """Where a source's weights come from and how much of them is used: [(what, value)]; nothing for
+  what its file does not say.
+  """
   origin, config = source.get('provenance') or {}, source.get('config') or {}
   if not origin:
-    return [('trained by the study on', f'{config.get("dataset")}, test accuracy {formats.percent(source["test"]["accuracy"])}%')] if source.get('test') else []
-  rows = [('weights', origin.get('uri')), ('SHA-256 of the file', origin.get('sha256')), ('licence', origin.get('licence') or 'not stated'),
-          ('format', origin.get('format')), ('tensors', f'{origin.get("num_tensors")} in the file, {len(source.get("names") or {})} taken over'),
-          ('newly initialised', _names(source.get('fresh') or [])),
-          ('left out', _names([*(source.get('ignored') or []), *(origin.get('left_out') or [])]))]
+    return (
+      [
+        (
+          'trained by the study on',
+          f'{config.get("dataset")}, test accuracy {formats.percent(source["test"]["accuracy"])}%',
+        )
+      ]
+      if source.get('test')
+      else []
+    )
+  rows = [
+    ('weights', origin.get('uri')),
+    ('SHA-256 of the file', origin.get('sha256')),
+    ('licence', origin.get('licence') or 'not stated'),
+    ('format', origin.get('format')),
+    (
+      'tensors',
+      f'{origin.get("num_tensors")} in the file, {len(source.get("names") or {})} taken over',
+    ),
+    ('newly initialised', _names(source.get('fresh') or [])),
+    ('left out', _names([*(source.get('ignored') or []), *(origin.get('left_out') or [])])),
+  ]
   return [(what, str(value)) for what, value in rows if value]
 
 
 def _names(names: Sequence[str]) -> str:
-  """The names, those that many layers have in common as one: '49 × num_batches_tracked, _fc.weight'."""
+  """The names, those that many layers have in common as one: '49 × num_batches_tracked,
+  _fc.weight'.
+  """
   last = collections.Counter(re.split('[./]', name)[-1] for name in names)
   many = {name: count for name, count in last.items() if count > 3}
   single = [name for name in names if re.split('[./]', name)[-1] not in many]
@@ -135,18 +258,25 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _digests(values: pd.Series) -> str:
-  found = sorted(values.dropna().unique())
-  return ', '.join(found[:3]) + (f' and {len(found) - 3} more' if len(found) > 3 else '') if found else 'none'
+  found = sorted(
+    value for value in values.dropna().unique() if value
+  )  # a random start has an empty one
+  return cautions.some(found, 3) or 'none'
 
 
 def _figure(drawing: Drawing) -> str:
-  """The SVG in the page: ids made its own, ink in the colour of the text, as wide as the page at most."""
-  svg = drawing.svg[drawing.svg.index('<svg'):].replace(INK, 'currentColor')
+  """The SVG in the page: ids made its own, ink in the colour of the text, as wide as the page at
+  most.
+  """
+  svg = drawing.svg[drawing.svg.index('<svg') :].replace(INK, 'currentColor')
   own = functools.partial(re.sub, string=svg)
   svg = own(r'(\bid="|url\(#|href="#)', lambda match: f'{match[1]}{drawing.name}-')
   svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
   caption = _escape(drawing.caption)
-  return f'<figure><div class="drawing" role="img" aria-label="{caption}">{svg}</div><figcaption>{caption}</figcaption></figure>\n'
+  return (
+    '<figure><div class="drawing" role="img" '
+    f'aria-label="{caption}">{svg}</div><figcaption>{caption}</figcaption></figure>\n'
+  )
 
 
 def _section(heading: str, content: str) -> str:
@@ -161,7 +291,7 @@ def _escape(value: str) -> str:
   return html.escape(str(value))
 
 
-_CSS = '''
+_CSS = """
 :root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --soft: #59636e; --line: #d5dbe1; --tint: #f5f7f9; --mark: #0072b2 }
 @media (prefers-color-scheme: dark) {
   :root { --text: #e4e8ec; --back: #14181d; --soft: #9aa5b1; --line: #363e48; --tint: #1c2229; --mark: #56b4e9 } }
@@ -175,21 +305,30 @@ h3 { font-size: 1rem; margin: 1rem 0 .3rem }
 .progress, .note, figcaption { color: var(--soft); font-size: .875rem }
 ul { padding-left: 1.2rem; margin: 0 } li { margin: .35rem 0 }
 figure { margin: 1rem 0 1.8rem } figcaption { margin-top: .3rem }
-.drawing { overflow-x: auto } .drawing svg { display: block; max-width: 100%; min-width: min(100%, 30rem); height: auto; margin: 0 auto }
-.table { overflow-x: auto; margin: 1.2rem 0 .3rem } .note { margin: .2rem 0 1.6rem }
+.drawing svg { display: block; max-width: 100%; height: auto; margin: 0 auto }
+.table { overflow-x: auto; margin: 1.2rem 0 .3rem; width: max-content; min-width: 100%; max-width: calc(50vw + min(31rem, 50vw) - 2.5rem) }
+.words { width: auto } .note { margin: .2rem 0 1.6rem }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-caption { text-align: left; white-space: nowrap; font-weight: 600; padding-bottom: .4rem }
-th, td { padding: .28rem .75rem; text-align: right; white-space: nowrap }
+caption { text-align: left; font-weight: 600; padding-bottom: .4rem }
+th, td { padding: .28rem .6rem; text-align: right }
+thead th { vertical-align: bottom }
 th:first-child { text-align: left } tbody th { font-weight: 500 }
 thead th { border-bottom: 1.5px solid var(--text); color: var(--soft) } tbody tr + tr > * { border-top: 1px solid var(--line) }
 tbody tr:hover { background: var(--tint) }
-.words th { text-align: left } .words td { text-align: left; white-space: normal; overflow-wrap: anywhere }
+.words th { text-align: left } .words td { text-align: left; overflow-wrap: anywhere }
 details { margin-top: 2rem } summary { cursor: pointer; font-weight: 600 }
 pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem; white-space: pre-wrap }
-@media (max-width: 40rem) { .drawing svg { width: 42rem; max-width: none } main { padding: 1.2rem .9rem } th, td { padding: .25rem .4rem } }
+@media (max-width: 72rem) {  /* a row of many columns becomes a paragraph in which every cell carries its column's name */
+  .many { width: auto; max-width: 100% } .many table, .many tbody, .many caption { display: block } .many thead { display: none }
+  .many tr { display: block; padding: .3rem 0 } .many tbody th { display: block; padding: 0 }
+  .many td { display: inline-block; padding: 0 .9rem 0 0; text-align: left }
+  .many tbody tr + tr > * { border-top: 0 } .many tbody tr + tr { border-top: 1px solid var(--line) }
+  .many td::before { content: attr(data-column) ': '; color: var(--soft) } .many td:empty { display: none } }
+@media (max-width: 44rem) {
+  main { padding: 1.2rem .9rem } .table { width: auto; max-width: 100% } th, td { padding: .25rem .3rem; overflow-wrap: anywhere } }
 @media print {
   :root { --text: #000; --back: #fff; --soft: #444; --line: #bbb; --tint: #fff }
   body { font-size: 10pt } main { max-width: none; padding: 0 } th, td { padding: .15rem .4rem }
   figure, tr, .table { break-inside: avoid } h2, h3 { break-after: avoid } .table, .drawing { overflow: visible }
   table, .note, figcaption { font-size: 8pt } .drawing svg { width: auto; min-width: 0; max-width: 100% } }
-'''
+"""

@@ -1,14 +1,23 @@
-"""Intervals, paired tests and corrections, exact about the small numbers of seeds that studies have."""
+"""Intervals, paired tests and corrections, exact about the small numbers of seeds that studies
+have.
+"""
+
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special
 
+Score = float | Fraction
+
 
 class Interval(NamedTuple):
-  """A mean with its interval; `low` and `high` are NaN where one value (or none) says nothing about spread."""
+  """A mean with its interval; `low` and `high` are NaN where the values say nothing about spread:
+  one, none, or all equal.
+  """
+
   mean: float
   low: float
   high: float
@@ -16,7 +25,10 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-  """A method minus a baseline over the seeds both have; `num_missing` seeds have only one of the two."""
+  """A method minus a baseline over the seeds both have; `num_missing` seeds have only one of the
+  two.
+  """
+
   difference: float
   low: float
   high: float
@@ -30,7 +42,11 @@ class Paired(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-  """The mean and its Student-t interval, mean ± t_{(1+level)/2, n-1} s / sqrt(n); of width 0 where all values are equal.
+  """The mean and its Student-t interval, mean ± t_{(1+level)/2, n-1} s / sqrt(n); none where all
+  values are equal.
+
+  Copies of one result are equal, and so are a few coarse ones by chance: neither makes the mean
+  certain.
 
   >>> [round(x, 3) for x in mean_interval([1., 2., 3.])]
   [2.0, -0.484, 4.484, 3]
@@ -43,55 +59,100 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
   if n == 0:
     return Interval(math.nan, math.nan, math.nan, 0)
   mean = float(np.mean(array))
-  if n == 1:
-    return Interval(mean, math.nan, math.nan, 1)
-  half = float(special.stdtrit(n - 1, (1 + level) / 2)) * _deviation(array) / math.sqrt(n)
+  if not _varies(array):
+    return Interval(mean, math.nan, math.nan, n)
+  half = (
+    float(special.stdtrit(n - 1, (1 + level) / 2)) * float(np.std(array, ddof=1)) / math.sqrt(n)
+  )
   return Interval(mean, mean - half, mean + half, n)
 
 
-def bootstrap_interval(values: Sequence[float], level: float = 0.95, num_resamples: int = 10_000, seed: int = 0) -> Interval:
-  """The mean and its percentile bootstrap interval (Efron and Tibshirani 1993, ch. 13); too narrow for few values.
+def bootstrap_interval(
+  values: Sequence[float], level: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> Interval:
+  """The mean and its percentile bootstrap interval (Efron and Tibshirani 1993, ch. 13); too narrow
+  for few values.
+
+  None where all values are equal, as for `mean_interval`.
 
   Raises:
     ValueError: a value is not finite.
   """
   array = _finite(values)
-  if len(array) < 2:
+  if not _varies(array):
     return mean_interval(array.tolist())
   picks = np.random.default_rng(seed).integers(len(array), size=(num_resamples, len(array)))
   low, high = np.quantile(array[picks].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
   return Interval(float(np.mean(array)), float(low), float(high), len(array))
 
 
-def paired(scores: Mapping[int, float], baseline: Mapping[int, float], level: float = 0.95) -> Paired:
-  """The mean of scores - baseline over their common keys (seeds), with a Student-t interval and two-sided p-values.
+def paired(
+  scores: Mapping[int, Score], baseline: Mapping[int, Score], level: float = 0.95
+) -> Paired:
+  """The mean of scores - baseline over their common keys (seeds), with a Student-t interval and
+  two-sided p-values.
 
-  The paired t-test wants two pairs (NaN below); without variance its p is the limit: 1.0 if all differences are 0, else 0.0.
-  Wilcoxon's signed-rank test wants six (Wilcoxon 1945; below that it cannot reach p < 0.05). Differences are rounded
-  to 12 digits, since accuracies that tie as counts must tie as floats.
+  Accuracies given as fractions of counts tie exactly where the counts do; of floats, differences
+  are rounded to 12 digits. Where the differences do not vary there is neither an interval nor a
+  p-value (NaN): copies of one result are no evidence. The paired t-test wants two pairs. Wilcoxon's
+  signed-rank test wants six (Wilcoxon 1945; below that it cannot reach p < 0.05).
 
   Raises:
     ValueError: a value is not finite.
   """
   seeds = sorted(scores.keys() & baseline.keys())
-  differences = np.round(_finite([scores[s] for s in seeds]) - _finite([baseline[s] for s in seeds]), 12)
+  differences = np.round(_finite([float(scores[seed] - baseline[seed]) for seed in seeds]), 12)
   mean, low, high, n = mean_interval(differences.tolist(), level)
   t_p = wilcoxon_p = math.nan
-  if n >= 2:
-    deviation = _deviation(differences)
-    if deviation > 0:
-      t_p = float(2 * special.stdtr(n - 1, -abs(mean) / (deviation / math.sqrt(n))))
-    else:
-      t_p = float(mean == 0)
-  if n >= 6:
-    from scipy import stats  # here: it takes a second to import
-    wilcoxon_p = float(stats.wilcoxon(differences).pvalue) if differences.any() else 1.0
-  return Paired(mean, low, high, n, len(scores.keys() ^ baseline.keys()), int((differences > 0).sum()),
-                int((differences == 0).sum()), int((differences < 0).sum()), t_p, wilcoxon_p)
+  if _varies(differences):
+    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    t_p = float(2 * special.stdtr(n - 1, -abs(mean) / error))
+    wilcoxon_p = signed_rank(differences.tolist()) if n >= 6 else math.nan
+  return Paired(
+    mean,
+    low,
+    high,
+    n,
+    len(scores.keys() ^ baseline.keys()),
+    int((differences > 0).sum()),
+    int((differences == 0).sum()),
+    int((differences < 0).sum()),
+    t_p,
+    wilcoxon_p,
+  )
+
+
+def signed_rank(differences: Sequence[float]) -> float:
+  """Wilcoxon's (1945) two-sided p-value, exact with ties: over every choice of signs of the ranks
+  that were found.
+
+  Differences of 0 are left out and tied ones share their mean rank; NaN where all are 0. Twice the
+  ranks are whole numbers, so the choices are counted by their sum instead of one by one.
+
+  >>> round(signed_rank([6, -1, 5, 4, -4, 4, 2, 4]), 6)
+  0.09375
+  """
+  moved = np.asarray([difference for difference in differences if difference != 0], float)
+  if not len(moved):
+    return math.nan
+  size = np.abs(moved)
+  doubled = np.asarray(
+    [(size < value).sum() + (size <= value).sum() + 1 for value in size]
+  )  # twice the mean rank
+  share = np.zeros(
+    int(doubled.sum()) + 1
+  )  # of the choices of signs, by the sum of the doubled ranks that are positive
+  share[0] = 1.0
+  for rank in doubled:
+    share[rank:], share[:rank] = (share[rank:] + share[:-rank]) / 2, share[:rank] / 2
+  positive = int(doubled[moved > 0].sum())
+  smaller = min(positive, int(doubled.sum()) - positive)
+  return float(min(1.0, 2 * share[: smaller + 1].sum()))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-  """Holm's (1979) step-down adjusted p-values; NaN (no test was possible) stays NaN and does not count.
+  """Holm's (1979) step-down adjusted p-values; NaN (no test was possible) stays NaN and does not
+  count.
 
   >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
   [0.03, 0.06, 0.06]
@@ -106,11 +167,16 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
   return adjusted
 
 
-def effective_data(score: float, sizes: Sequence[float], scores: Sequence[float]) -> tuple[float, str]:
-  """(the data size at which the curve `scores` over `sizes` first reaches `score`, its bound: '', '>=' or '<=').
+def effective_data(
+  score: float, sizes: Sequence[float], scores: Sequence[float]
+) -> tuple[float, str]:
+  """(the data size at which the curve `scores` over `sizes` first reaches `score`, its bound: '',
+  '>=' or '<=').
 
-  D_E of Hernandez et al. 2021, by interpolation linear in log size and never outside the curve: '>=' the last size where no
-  point of the curve reaches the score, '<=' the first size where the first point is above it.
+  D_E of Hernandez et al. 2021, by interpolation linear in log size and never outside the curve:
+  '>=' the last size where no point of the curve reaches the score, '<=' the first size where the
+  first point is above it. NaN where no point is above the first: a curve that does not rise with
+  data cannot say how much of it a score is worth.
 
   >>> effective_data(0.75, [1, 4], [0.5, 1.0])
   (2.0, '')
@@ -120,7 +186,12 @@ def effective_data(score: float, sizes: Sequence[float], scores: Sequence[float]
   """
   x, y = np.asarray(sizes, float), _finite(scores)
   if len(x) != len(y) or not len(x) or x[0] <= 0 or (np.diff(x) <= 0).any():
-    raise ValueError(f'A data curve needs as many scores as rising sizes above 0, got sizes {sizes} and scores {scores}.')
+    raise ValueError(
+      f'A data curve needs as many scores as rising sizes above 0, got sizes {sizes} and scores '
+      f'{scores}.'
+    )
+  if y.max() <= y[0]:
+    return math.nan, ''
   if score <= y[0]:
     return float(x[0]), '' if score == y[0] else '<='
   above = np.flatnonzero(y >= score)
@@ -132,44 +203,123 @@ def effective_data(score: float, sizes: Sequence[float], scores: Sequence[float]
 
 
 def first_reaching(threshold: float, steps: Sequence[float], scores: Sequence[float]) -> float:
-  """The first of `steps` whose score is at least `threshold`, in the order given; infinity if none is."""
-  return next((float(step) for step, score in zip(steps, scores) if score >= threshold), math.inf)
+  """Where the curve that is straight between its points first reaches `threshold`; infinity if
+  nowhere, steps must rise.
+
+  >>> first_reaching(0.5, [0, 10, 30], [0.1, 0.4, 0.6])
+  20.0
+  """
+  for i, score in enumerate(scores):
+    if score >= threshold:
+      part = (score - threshold) / (score - scores[i - 1]) if i else 0.0
+      return float(steps[i] - part * (steps[i] - steps[i - 1])) if i else float(steps[0])
+  return math.inf
+
+
+def wilson_interval(share: float, count: int, level: float = 0.95) -> tuple[float, float]:
+  """(low, high) of a share found in `count` independent draws (Wilson 1927): of width above 0 at
+  shares of 0 and 1 too.
+
+  >>> [round(end, 3) for end in wilson_interval(0.9, 100)]
+  [0.826, 0.945]
+  """
+  z = float(special.ndtri((1 + level) / 2))
+  middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+  half = (
+    z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+  )
+  return middle - half, middle + half
+
+
+def resample_examples(values: np.ndarray, num_resamples: int = 2000, seed: int = 0) -> np.ndarray:
+  """Means [B, R] of values [R, N] over B draws of N examples with replacement, the same draw for
+  all R rows.
+
+  The rows are runs tested on one set of examples, so what they have in common stays together and
+  differences can be taken.
+  """
+  num = values.shape[1]
+  random = np.random.default_rng(seed)
+  room = max(1, 4_000_000 // num)  # draws at once, by their memory
+  parts = []
+  for first in range(0, num_resamples, room):
+    counts = random.multinomial(num, np.full(num, 1 / num), size=min(room, num_resamples - first))
+    parts.append(counts @ values.T / num)
+  return np.concatenate(parts)
+
+
+def two_level_interval(
+  draws: np.ndarray, level: float = 0.95, num_points: int = 400
+) -> tuple[float, float]:
+  """(low, high) of the mean over seeds where the test examples are drawn anew as well; draws [B, S]
+  by `resample_examples`.
+
+  For each draw of examples the mean over the S seeds has its Student-t distribution, mean + t_{S-1}
+  s / sqrt(S), taken at `num_points` equally likely places; the interval holds the middle `level` of
+  all. With ever more examples it becomes `mean_interval`. It does not resample the seeds
+  themselves, which makes intervals of few seeds too narrow. Seeds that are all alike, or one, leave
+  the examples alone.
+  """
+  num_seeds = draws.shape[1]
+  means = draws.mean(axis=1)
+  if num_seeds > 1:
+    error = draws.std(axis=1, ddof=1) / math.sqrt(num_seeds)
+    places = special.stdtrit(num_seeds - 1, (np.arange(num_points) + 0.5) / num_points)
+    means = means[:, None] + error[:, None] * places
+  low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+  return float(low), float(high)
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
-  """The mean of the middle half of all scores [R, T] (runs x tasks), floor(n/4) cut at each end (Agarwal et al. 2021)."""
+  """The mean of the middle half of all scores [R, T] (runs x tasks), floor(n/4) cut at each end
+  (Agarwal et al. 2021).
+  """
   flat = np.sort(_finite(scores), axis=None)
   cut = len(flat) // 4
-  return float(flat[cut:len(flat) - cut].mean())
+  return float(flat[cut : len(flat) - cut].mean())
 
 
-def iqm_interval(scores: np.ndarray, level: float = 0.95, num_resamples: int = 10_000, seed: int = 0) -> Interval:
-  """The interquartile mean of scores [R, T] with the bootstrap interval that resamples runs within each task (rliable)."""
+def iqm_interval(
+  scores: np.ndarray, level: float = 0.95, num_resamples: int = 10_000, seed: int = 0
+) -> Interval:
+  """The interquartile mean of scores [R, T] with the bootstrap interval that resamples runs within
+  each task (rliable).
+
+  No interval where the runs of no task differ.
+  """
   scores = _finite(scores)
   num_runs, num_tasks = scores.shape
   mean = interquartile_mean(scores)
-  if num_runs < 2:
+  if not any(_varies(task) for task in scores.T):
     return Interval(mean, math.nan, math.nan, num_runs)
   picks = np.random.default_rng(seed).integers(num_runs, size=(num_resamples, num_runs, num_tasks))
   flat = np.sort(scores[picks, np.arange(num_tasks)].reshape(num_resamples, -1), axis=1)
   cut = flat.shape[1] // 4
-  low, high = np.quantile(flat[:, cut:flat.shape[1] - cut].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+  low, high = np.quantile(
+    flat[:, cut : flat.shape[1] - cut].mean(axis=1), [(1 - level) / 2, (1 + level) / 2]
+  )
   return Interval(mean, float(low), float(high), num_runs)
 
 
 def probability_of_improvement(scores: np.ndarray, baseline: np.ndarray) -> float:
-  """P(score > baseline) in [0, 1], ties counted half: the mean over tasks of Mann-Whitney's U / (n m); inputs [R, T] (rliable)."""
+  """P(score > baseline) in [0, 1], ties counted half: the mean over tasks of Mann-Whitney's U / (n
+  m); inputs [R, T] (rliable).
+  """
   gaps = np.sign(_finite(scores)[:, None, :] - _finite(baseline)[None, :, :])
   return float(((gaps + 1) / 2).mean())
 
 
-def _deviation(values: np.ndarray) -> float:
-  """The sample standard deviation; exactly 0 for equal values, where rounding of the mean would leave 1e-17."""
-  return 0.0 if (values == values[0]).all() else float(np.std(values, ddof=1))
+def _varies(values: np.ndarray) -> bool:
+  """Whether two of the values differ; asked of the values, since rounding of their mean leaves a
+  deviation of 1e-17.
+  """
+  return len(values) > 1 and bool((values != values[0]).any())
 
 
 def _finite(values) -> np.ndarray:
   array = np.asarray(values, float)
   if not np.isfinite(array).all():
-    raise ValueError(f'Statistics want finite values, got {array.tolist()}. Drop diverged runs and say so.')
+    raise ValueError(
+      f'Statistics want finite values, got {array.tolist()}. Drop diverged runs and say so.'
+    )
   return array

@@ -1,17 +1,33 @@
 """The tables of a study, each as strings to show and as numbers to work with."""
+
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
-from tlx.report import layers, numbers
-from tlx.report.folder import Results, by_size, in_order
+from tlx.report import cautions, classes, layers, numbers, sampling
+from tlx.report.folder import Results, by_size, in_order, phases_of
 from tlx.report.formats import Table, percent, probability, quantity, slug
 
 
-def make(results: Results) -> list[Table]:
-  """Every table the study has the runs for, in the order of the report."""
-  return [*accuracy(results), *across(results), *differences(results), *multipliers(results), *speeds(results),
-          *stages(results), *rates(results), *costs(results), *diverged(results)]
+def make(results: Results, test_sampling: bool = False) -> list[Table]:
+  """Every table the study has the runs for, in the order of the report; `test_sampling` adds
+  intervals that draw test examples too.
+  """
+  return [
+    *accuracy(results),
+    *(sampled(results) if test_sampling else ()),
+    *across(results),
+    *differences(results),
+    *multipliers(results),
+    *speeds(results),
+    *stages(results),
+    *by_class(results),
+    *rates(results),
+    *costs(results),
+    *times(results),
+    *failed(results),
+  ]
 
 
 def arrow(source: str, target: str) -> str:
@@ -20,7 +36,9 @@ def arrow(source: str, target: str) -> str:
 
 
 def size(results: Results, shots: int, target: str = '') -> str:
-  """'5'; 'all (93)' for all examples, with their mean number a class, 'all' where it is not known or not one for all targets."""
+  """'5'; 'all (93)' for all examples, with their mean number a class, 'all' where it is not known
+  or not one for all targets.
+  """
   number = numbers.per_class(results, shots, target)
   return str(shots) if shots else 'all' if math.isnan(number) else f'all ({number:.0f})'
 
@@ -35,14 +53,102 @@ def accuracy(results: Results) -> list[Table]:
   """Test accuracy of the chosen runs, methods x shots, one table a source and target."""
   frame = numbers.means(results)
   most = frame['n'].max() if len(frame) else 0
+  useless = cautions.unusable(results)
+  reasons = {
+    tuple(row[key] for key in numbers.CELL): row['reason'] for row in useless.to_dict('records')
+  }
   made = []
   for source, target, part in _by_pair(frame, results):
-    shown = _wide(part, results, lambda row: _mean(row, most))
-    note = f'Mean ± half-width of the 95% Student-t interval over {most} seeds; n where fewer.' if most > 1 else 'One seed: no interval.'
-    if ((part['shots'] == 0) & part['method'].isin(results.solved) & (part['n'] > 1)).any():
-      note += ' An exact solution of all examples is the same for every seed: its ± 0.0 says nothing about chance.'
+
+    def show(row: Mapping, most=most) -> str:
+      return _mean(row, most) + ' †' * (tuple(row[key] for key in numbers.CELL) in reasons)
+
+    part = part.assign(
+      unusable=[
+        reasons.get(tuple(row[key] for key in numbers.CELL), '') for row in part.to_dict('records')
+      ]
+    )
+    shown = _wide(part, results, show)
+    note = (
+      f'Mean ± half-width of the 95% Student-t interval over {most} seeds; n where fewer.'
+      if most > 1
+      else 'One seed: no interval.'
+    )
+    note += _unvaried(part, results)
+    share = numbers.chance(results, target)
+    note += f' Guessing has {percent(share)}%.' if math.isfinite(share) else ''
+    if part['unusable'].any():
+      note += f' † cannot be used: {_reasons(part, results, target)}.'
+    note += ' ' + cautions.intervals(results, source, target)
     title = f'Test accuracy in %, {arrow(source, target)}, by examples per class'
-    made.append(Table(slug('accuracy', source, target), title, shown, part, note))
+    made.append(Table(slug('accuracy', source, target), title, shown, part, note.strip()))
+  return made
+
+
+def _unvaried(part: pd.DataFrame, results: Results) -> str:
+  """What a mean without an interval means, where there is one of several runs."""
+  note = ''
+  if ((part['n'] > 1) & part['low'].isna()).any():
+    note += ' “alike”: equal in all seeds, which makes nothing certain, so there is no interval.'
+  copies = numbers.tested(results).groupby(numbers.CELL)['deterministic'].all()
+  if any(
+    copies.get(tuple(row[key] for key in numbers.CELL), False) for row in part.to_dict('records')
+  ):
+    note += (
+      ' An exact solution of all examples depends on no seed: it is one result, whatever the '
+      'number of seeds.'
+    )
+  return note
+
+
+def _reasons(part: pd.DataFrame, results: Results, target: str) -> str:
+  rows = part[part['unusable'] != ''].to_dict('records')
+  return '; '.join(
+    f'{row["method"]} at {size(results, row["shots"], target)}: {row["unusable"]}' for row in rows
+  )
+
+
+def sampled(results: Results) -> list[Table]:
+  """Accuracies and differences with intervals over seeds and test examples, one table a source and
+  target.
+  """
+  made = []
+  for source, target, part in _by_pair(sampling.intervals(results, results.baseline), results):
+    part = part.sort_values('shots', kind='stable', key=by_size)
+    shown = pd.DataFrame(
+      {
+        'Method': part['method'],
+        'Shots': [size(results, shots, target) for shots in part['shots']],
+        'Accuracy': part['mean'].map(percent),
+        'with test sampling': [
+          _interval(max(row['low'], 0.0), min(row['high'], 1.0)) for row in part.to_dict('records')
+        ],
+      }
+    )
+    if part['difference'].notna().any():
+      shown[f'Minus {results.baseline}'] = [
+        percent(value, signed=True) for value in part['difference']
+      ]
+      shown['with test sampling '] = [
+        _interval(row['difference_low'], row['difference_high'], signed=True)
+        for row in part.to_dict('records')
+      ]
+    note = (
+      '95% intervals that take seeds and test examples as drawn: 2,000 draws of the test set with '
+      'replacement, the same for all methods; '
+      'in each the mean over seeds from its Student-t distribution. Of one seed (–) there is none, '
+      'but of a result that depends on no seed. '
+      'Differences are paired by seed and by example.'
+    )
+    made.append(
+      Table(
+        slug('sampled', source, target),
+        f'Test accuracy in % with test sampling, {arrow(source, target)}',
+        shown,
+        part,
+        note,
+      )
+    )
   return made
 
 
@@ -51,11 +157,30 @@ def across(results: Results) -> list[Table]:
   frame = numbers.across_targets(results, results.baseline)
   made = []
   for source, part in frame.groupby('source', sort=False):
-    shown = _wide(part, results, lambda row: f'{percent(row["iqm"])} [{percent(row["low"])}, {percent(row["high"])}]'
-                  + (f' P={row["probability_of_improvement"]:.2f}' if not math.isnan(row['probability_of_improvement']) else ''))
-    note = ('Interquartile mean over targets and seeds with the stratified bootstrap 95% interval'
-            + (f'; P: the chance that a run beats a run of {results.baseline}, ties half, mean over targets.' if results.baseline else '.'))
-    title = f'Test accuracy in % over {part["num_targets"].iloc[0]} targets' + (f', source {source}' if source else '')
+    shown = _wide(
+      part,
+      results,
+      lambda row: (
+        f'{percent(row["iqm"])} {_interval(row["low"], row["high"])}'
+        + (
+          f' P={row["probability_of_improvement"]:.2f}'
+          if not math.isnan(row['probability_of_improvement'])
+          else ''
+        )
+      ),
+    )
+    note = (
+      'Interquartile mean over targets and seeds with the stratified bootstrap 95% interval'
+      + (
+        f'; P: the chance that a run beats a run of {results.baseline}, ties half, mean over '
+        'targets.'
+        if results.baseline
+        else '.'
+      )
+    )
+    title = f'Test accuracy in % over {part["num_targets"].iloc[0]} targets' + (
+      f', source {source}' if source else ''
+    )
     made.append(Table(slug('across_targets', str(source)), title, shown, part, note))
   return made
 
@@ -65,16 +190,35 @@ def differences(results: Results) -> list[Table]:
   made = []
   for source, target, part in _by_pair(numbers.differences(results, results.baseline), results):
     part = part.sort_values('shots', kind='stable', key=by_size)
-    shown = pd.DataFrame({
-        'Method': part['method'], 'Shots': [size(results, shots, target) for shots in part['shots']], 'Difference': [percent(d, signed=True) for d in part['difference']],
+    shown = pd.DataFrame(
+      {
+        'Method': part['method'],
+        'Shots': [size(results, shots, target) for shots in part['shots']],
+        'Difference': [percent(d, signed=True) for d in part['difference']],
         '95% interval': [_range(row) for row in part.to_dict('records')],
-        'Pairs': [f'{n} ({missing} unpaired)' if missing else str(n) for n, missing in zip(part['n'], part['num_missing'])],
-        'Won/tied/lost': [f'{w}/{t}/{x}' for w, t, x in zip(part['wins'], part['ties'], part['losses'])],
-        't-test p': part['t_p'].map(probability), 'Holm p': part['holm_p'].map(probability)})
+        'Pairs': [
+          f'{n} ({missing} unpaired)' if missing else str(n)
+          for n, missing in zip(part['n'], part['num_missing'])
+        ],
+        'Won/tied/lost': [
+          f'{w}/{t}/{x}' for w, t, x in zip(part['wins'], part['ties'], part['losses'])
+        ],
+        't-test p': part['t_p'].map(probability),
+        'Holm p': part['holm_p'].map(probability),
+      }
+    )
     if part['wilcoxon_p'].notna().any():
       shown['Wilcoxon p'] = part['wilcoxon_p'].map(probability)
-    note = (f'Points of test accuracy, same seed and subset; Holm over the {int(part["t_p"].notna().sum())} comparisons of this table. '
-            '–: one pair says nothing about spread.')
+    shown['Shown'] = part['verdict'].replace({'': '–', 'not shown': 'no'})
+    note = (
+      'Points of test accuracy, same seed and subset; Holm over the '
+      f'{int(part["t_p"].notna().sum())} comparisons of this table that can be '
+      'tested. –: one pair, or pairs that do not vary, say nothing about chance. Shown: higher or '
+      'lower where the interval excludes 0 and '
+      'Holm p is below 0.05; no: not to be read as a finding, its sign included.'
+    )
+    if not set(part['verdict']) & {'higher', 'lower'}:
+      note += ' No difference of this table is shown.'
     title = f'Difference to {results.baseline}, {arrow(source, target)}'
     made.append(Table(slug('differences', source, target), title, shown, part, note))
   return made
@@ -84,10 +228,26 @@ def multipliers(results: Results) -> list[Table]:
   """Effective data multipliers over the baseline, methods x shots."""
   made = []
   for source, target, part in _by_pair(numbers.multipliers(results, results.baseline), results):
-    shown = _wide(part, results, lambda row: f'{ {">=": "≥ ", "<=": "≤ "}.get(row["bound"], "")}{row["multiplier"]:.2f}')
-    note = (f'How many times the examples {results.baseline} needs for the same mean test accuracy; its curve is interpolated in log '
-            'examples, never extrapolated (≥, ≤).')
-    made.append(Table(slug('data', source, target), f'Effective data multiplier, {arrow(source, target)}', shown, part, note))
+    shown = _wide(part, results, _multiplier)
+    note = (
+      f'How many times the examples {results.baseline} needs for the same mean test accuracy; its '
+      'curve is interpolated in log '
+      'examples, never extrapolated (≥, ≤). Of means: without an interval.'
+    )
+    if part['multiplier'].isna().any():
+      note += (
+        f' –: the curve of {results.baseline} does not rise with data, so it cannot say what data '
+        'are worth.'
+      )
+    made.append(
+      Table(
+        slug('data', source, target),
+        f'Effective data multiplier, {arrow(source, target)}',
+        shown,
+        part,
+        note,
+      )
+    )
   return made
 
 
@@ -95,51 +255,231 @@ def speeds(results: Results) -> list[Table]:
   """Steps until the baseline's last validation accuracy, methods x shots."""
   made = []
   for source, target, part in _by_pair(numbers.speeds(results, results.baseline), results):
-    shown = _wide(part, results, lambda row: f'{quantity(row["median_steps"])} ({row["reached"]}/{row["n"]})')
-    note = (f'Median over seeds of the first evaluation at or above the last mean validation accuracy of {results.baseline} at that size '
-            '(∞: half the runs never get there), and how many of the runs do.')
-    made.append(Table(slug('speed', source, target), f'Steps to match {results.baseline}, {arrow(source, target)}', shown, part, note))
+    shown = _wide(
+      part, results, lambda row: f'{quantity(row["median_steps"])} ({row["reached"]}/{row["n"]})'
+    )
+    note = (
+      f'Median over seeds of the steps to the last mean validation accuracy of {results.baseline} '
+      'at that size (∞: half the runs never '
+      'get there), and how many of the runs do. Every curve is read at the steps of the method '
+      'that was evaluated least often, from chance at '
+      'step 0 and straight between, so that evaluating more often brings nothing forward.'
+    )
+    made.append(
+      Table(
+        slug('speed', source, target),
+        f'Steps to match {results.baseline}, {arrow(source, target)}',
+        shown,
+        part,
+        note,
+      )
+    )
   return made
 
 
 def stages(results: Results) -> list[Table]:
-  """Test accuracy by the stage that the head follows, stages x shots, one table a source, target and family of methods."""
+  """Test accuracy by the stage that the head follows, stages x shots, one table a source, target
+  and family of methods.
+  """
   made = []
   for source, target, frame in _by_pair(layers.stages(results), results):
     for family, part in frame.groupby('family', sort=False):
       sizes, most = in_order(part['shots']), part['n'].max()
-      cells = {(row['depth'], row['shots']): _mean(row, most) + ' *' * row['best'] for row in part.to_dict('records')}
-      rows = part.drop_duplicates('depth')
-      shown = pd.DataFrame([[stage or 'last', str(depth), *(cells.get((depth, shots), '') for shots in sizes)]
-                            for stage, depth in zip(rows['stage'], rows['depth'])],
-                           columns=['Head after', 'Stages', *(size(results, shots, target) for shots in sizes)])
-      note = f'{family}: mean ± half-width of the 95% Student-t interval over seeds; * is best by mean validation accuracy at its size.'
-      title = f'Test accuracy in % by stage, {family}, {arrow(source, target)}, by examples per class'
+      cells = {
+        (row['depth'], row['label'], row['shots']): _mean(row, most) + ' *' * row['best']
+        for row in part.to_dict('records')
+      }
+      rows = part.drop_duplicates(['depth', 'label'])
+      shown = pd.DataFrame(
+        [
+          [label, str(depth), *(cells.get((depth, label, shots), '') for shots in sizes)]
+          for label, depth in zip(rows['label'], rows['depth'])
+        ],
+        columns=['Head after', 'Stages', *(size(results, shots, target) for shots in sizes)],
+      )
+      note = (
+        f'{family}: mean ± half-width of the 95% Student-t interval over seeds; * is best by mean '
+        'validation accuracy at its size. '
+        'In brackets how places become features: averaged over n×n fields, or over all (mean), '
+        'which says least of early stages.'
+      )
+      if 'input' in set(part['stage']):
+        note += (
+          ' “input” are the pixels, before any stage: what a stage must beat to be worth anything.'
+        )
+      title = (
+        f'Test accuracy in % by stage, {family}, {arrow(source, target)}, by examples per class'
+      )
       made.append(Table(slug('stages', source, target, str(family)), title, shown, part, note))
   return made
 
 
+def by_class(results: Results) -> list[Table]:
+  """Balanced accuracy, methods x shots, and recall class by class at the largest size, for every
+  source and target.
+  """
+  recalls, balanced = classes.recalls(results), classes.balanced(results)
+  most = balanced['n'].max() if len(balanced) else 0
+  made = []
+  for source, target, part in _by_pair(balanced, results):
+    note = (
+      'The mean of the recalls of all classes, so that common classes count no more than rare '
+      'ones; ± as for accuracy.'
+      + _unvaried(part, results)
+    )
+    title = f'Balanced test accuracy in %, {arrow(source, target)}, by examples per class'
+    made.append(
+      Table(
+        slug('balanced', source, target),
+        title,
+        _wide(part, results, lambda row: _mean(row, most)),
+        part,
+        note,
+      )
+    )
+  for source, target, frame in _by_pair(recalls, results):
+    largest = in_order(frame['shots'])[-1]
+    part = frame[frame['shots'] == largest]
+    worst = part.groupby(['index', 'class'])['mean'].mean().reset_index()
+    shown_classes = worst.nsmallest(_MOST_CLASSES, 'mean').sort_values('index')
+    cells = {(row['method'], row['index']): percent(row['mean']) for row in part.to_dict('records')}
+    methods = [method for method in results.methods if method in set(part['method'])]
+    shown = pd.DataFrame(
+      [
+        [name, *(cells.get((method, i), '') for method in methods)]
+        for i, name in zip(shown_classes['index'], shown_classes['class'])
+      ],
+      columns=['Class', *methods],
+    )
+    note = (
+      'The share of the test examples of a class that was found, mean over seeds; the file of '
+      'numbers has every size.'
+    )
+    if len(worst) > len(shown_classes):
+      note += f' The {len(shown_classes)} of {len(worst)} classes that are found least.'
+    made.append(
+      Table(
+        slug('recall', source, target),
+        f'Recall in % at {per_class(results, largest, target=target)}, {arrow(source, target)}',
+        shown,
+        frame,
+        note,
+      )
+    )
+  return made
+
+
+_MOST_CLASSES = 30  # that a table shows
+
+
 def rates(results: Results) -> list[Table]:
-  """Chosen learning rates or penalties, methods x shots; a mark where the choice lies at the edge of what was tried."""
+  """Chosen learning rates or penalties, methods x shots; marks and words where the choice lies at
+  the edge of what was tried.
+  """
   frame = numbers.rates(results)
-  marks = {'lowest tried': ' ↓', 'highest tried': ' ↑', 'only one tried': ''}
-
-  def show(row):
-    decay = f' (wd {row["weight_decay"]:g})' if row['weight_decay'] or row['decays'] > 1 else ''
-    choice = f'penalty {row["weight_decay"]:g}' if row['method'] in results.solved else f'{row["learning_rate"]:g}{decay}'
-    return choice + marks.get(row['edge'], '')
-
   made = []
   for source, target, part in _by_pair(frame, results):
-    shown = _wide(part, results, show)
-    shown.insert(1, 'Settings tried', [_span(part.loc[part['method'] == method, 'settings']) for method in shown['Method']])
+    shown = _wide(part, results, lambda row: _setting(results, row))
+    shown.insert(
+      1,
+      'Settings tried',
+      [_span(part.loc[part['method'] == method, 'settings']) for method in shown['Method']],
+    )
     what = 'penalties' if results.solved.issuperset(part['method']) else 'learning rates'
-    what += ' and penalties' if what == 'learning rates' and results.solved & set(part['method']) else ''
-    at_edge = part['edge'].isin(['lowest tried', 'highest tried']).sum()
-    note = (f'{at_edge} of {len(part)} choices lie at the edge of what was tried (↓ lowest, ↑ highest): the best may lie beyond it.'
-            if at_edge else 'No choice lies at the edge of what was tried.' if (part['settings'] > 1).any() else 'One setting each: nothing was chosen.')
-    made.append(Table(slug('rates', source, target), f'Chosen {what}, {arrow(source, target)}', shown, part, note))
+    what += (
+      ' and penalties' if what == 'learning rates' and results.solved & set(part['method']) else ''
+    )
+    note = ' '.join(
+      [
+        _edges(results, part, target),
+        *_fixed(results, shown['Method']),
+        cautions.validation(results, source, target),
+      ]
+    )
+    made.append(
+      Table(
+        slug('rates', source, target),
+        f'Chosen {what}, {arrow(source, target)}',
+        shown,
+        part,
+        note.strip(),
+      )
+    )
   return made
+
+
+_MARKS = {'lowest tried': ' ↓', 'highest tried': ' ↑'}
+
+
+def _setting(results: Results, row: Mapping) -> str:
+  """'0.003 ↑ (wd 0.1 ↓)', 'penalty 0.1 ↑' of an exact solution."""
+  decay = f'{row["weight_decay"]:g}{_MARKS.get(row["decay_edge"], "")}'
+  if row['method'] in results.solved:
+    return f'penalty {decay}'
+  rate = row['fixed'] or f'{row["learning_rate"]:g}{_MARKS.get(row["edge"], "")}'
+  return rate + (f' (wd {decay})' if row['weight_decay'] or row['decays'] > 1 else '')
+
+
+def _edges(results: Results, part: pd.DataFrame, target: str) -> str:
+  """How many choices lie at an edge and which way to extend the grid of which method."""
+  if (part['settings'] == 1).all():
+    return 'One setting each: nothing was chosen.'
+  edges = part['edge'].isin(_MARKS) | part['decay_edge'].isin(_MARKS)
+  says = []
+  if edges.any():
+    says.append(
+      f'{int(edges.sum())} of {len(part)} choices lie at the edge of what was tried (↓ lowest, ↑ '
+      'highest): the best may lie beyond it. '
+      f'Extend the grid: {_advice(results, part, target)}.'
+    )
+  short = part[(part['edge'] == 'of two') | (part['decay_edge'] == 'of two')]
+  if len(short):
+    says.append(
+      f'{", ".join(dict.fromkeys(short["method"]))}: of two values each is at an edge, so the grid '
+      'is too short to tell whether the best '
+      'lies beyond it; try three or more.'
+    )
+  return ' '.join(says) or 'No choice lies at the edge of what was tried.'
+
+
+def _advice(results: Results, part: pd.DataFrame, target: str) -> str:
+  """'learning rates above 0.01 for full (at 5, 20), lp_ft (at 5); penalties below 0.1 for probe (at
+  1)'.
+  """
+  said: dict[str, list[str]] = {}
+  for method, rows in part.groupby('method', sort=False):
+    decay = 'penalties' if method in results.solved else 'weight decays'
+    for edge, what, limits in (
+      ('edge', 'learning rates', ('lowest', 'highest')),
+      ('decay_edge', decay, ('lowest_decay', 'highest_decay')),
+    ):
+      for mark, word, limit in zip(_MARKS, ('below', 'above'), limits):
+        found = rows[rows[edge] == mark]
+        if len(found):
+          sizes = ', '.join(size(results, shots, target) for shots in found['shots'])
+          said.setdefault(f'{what} {word} {found[limit].iloc[0]:g}', []).append(
+            f'{method} (at {sizes})'
+          )
+  return '; '.join(f'{what} for {", ".join(methods)}' for what, methods in said.items())
+
+
+def _fixed(results: Results, methods) -> list[str]:
+  """A sentence for every method whose phases fix their rates, or some of them."""
+  said = []
+  for method in methods:
+    phases = [
+      phase.get('learning_rate') or 0.0
+      for phase in phases_of(results.config, method)
+      if phase.get('solver', 'sgd') == 'sgd'
+    ]
+    if any(phases):
+      parts = ', '.join(f'{rate:g}' if rate else 'the chosen one' for rate in phases)
+      said.append(
+        f'{method} has its rates fixed by its phases: {parts}.'
+        if all(phases)
+        else f'Rates of the phases of {method}: {parts}.'
+      )
+  return said
 
 
 def costs(results: Results) -> list[Table]:
@@ -150,34 +490,127 @@ def costs(results: Results) -> list[Table]:
     largest = in_order(frame['shots'])[-1]
     part = frame[frame['shots'] == largest]
     solved = part['method'].isin(results.solved)
-    shown = pd.DataFrame({
-        'Method': part['method'], 'Trained params': part['trainable_params'].map(quantity),
-        'Share': [percent(share) + '%' for share in part['share']], 'Optimizer bytes': part['optimizer_bytes'].map(quantity),
-        'Train FLOPs': part['train_flops'].map(quantity).mask(solved, '–'), 'Steps': part['steps'].map(quantity).mask(solved, 'exact'),
-        'Reused stages': [f'{quantity(reused)} of {depth:.0f}' for reused, depth in zip(part['reused_stages'], part['num_stages'])],
-        'Train s': part['train_seconds'].map(quantity), 'Features s': part['feature_seconds'].map(quantity),
-        'Compile s': part['compile_seconds'].map(quantity), 'Programs': part['compiled_programs'].map(quantity),
-        'Search s': part['search_seconds'].map(quantity)})
-    note = ("Per run, mean over seeds; seconds are the run's share of its cohort's time. Features s: the one pass of every example through frozen "
-            'stages (0 where another cohort or study had made it). Reused stages: those of the last phase that ran in that pass, not at every step. '
-            'Programs: what the cohort was the first to compile. Search: training of every run tried, all rates and seeds.')
+    apart = bool(part['eval_seconds'].notna().any())
+    shown = pd.DataFrame(
+      {
+        'Method': part['method'],
+        'Trained params': part['trainable_params'].map(quantity),
+        'Share': [percent(share) + '%' for share in part['share']],
+        'Optimizer bytes': part['optimizer_bytes'].map(quantity),
+        'Train FLOPs': part['train_flops'].map(quantity),
+        'Steps': part['steps'].map(quantity).mask(solved, 'exact'),
+        'Reused stages': [
+          f'{quantity(reused)} of {depth:.0f}'
+          for reused, depth in zip(part['reused_stages'], part['num_stages'])
+        ],
+        'Train s': part['train_seconds'].map(quantity),
+      }
+    )
+    if apart:
+      shown['Eval s'] = part['eval_seconds'].map(quantity)
+    shown['Features s'] = [
+      quantity(seconds) + (f' ({how})' if how and seconds else '')
+      for seconds, how in zip(part['feature_seconds'], part['features'])
+    ]
+    shown['Compile s'] = part['compile_seconds'].map(quantity)
+    shown['Programs'] = part['compiled_programs'].map(quantity)
+    shown['Search s'] = part['search_seconds'].map(quantity)
+    note = (
+      "Per run, mean over seeds; seconds are the run's share of its cohort's time. "
+      + (
+        'Train s: the training steps alone. Eval s: validation and test. '
+        if apart
+        else 'Train s: the training steps and the validation between them, which this folder does '
+             'not tell apart. '
+      )
+      + 'Features s: the one pass of every example through frozen stages, or reading what an '
+        'earlier one left (0 where neither was needed). '
+      'Reused stages: those of the last phase that ran in that pass, not at every step. Compile s '
+      'and Programs: what the cohort was the first to '
+      'compile. Search: training of every run tried, all rates and seeds.'
+      + (' What is solved exactly has no optimizer and no steps (–).' if solved.any() else '')
+    )
     for row in saved[(saved['source'] == source) & (saved['target'] == target)].to_dict('records'):
       if row['passes'] > 0:
-        note += (f' Reuse: in training, {row["num_runs"]} runs of all sizes and settings read kept activations {quantity(row["passes"])} times instead '
-                 f'of running frozen stages on an example; these took {quantity(row["feature_seconds"])} s to compute.')
+        note += (
+          f' Reuse: in training, {row["num_runs"]} runs of all sizes and settings read kept '
+          f'activations {quantity(row["passes"])} times instead '
+          f'of running frozen stages on an example; these took {quantity(row["feature_seconds"])} '
+          's to compute.'
+        )
     title = f'Cost at {per_class(results, largest, target=target)}, {arrow(source, target)}'
     made.append(Table(slug('cost', source, target), title, shown, frame, note))
   return made
 
 
-def diverged(results: Results) -> list[Table]:
-  """The runs whose loss stopped being finite."""
-  part = results.runs[results.runs['status'] != 'ok']
-  if not len(part):
+def times(results: Results) -> list[Table]:
+  """Where the time of the study went, a row for every start of it."""
+  frame = pd.DataFrame(results.times)
+  if not len(frame):
     return []
-  shown = pd.DataFrame({'Run': part['id'], 'Status': part['status'], 'Learning rate': part['learning_rate'].map('{:g}'.format),
-                        'Chosen': part['chosen'].map({True: 'yes', False: 'no'})})
-  return [Table('diverged', f'Diverged runs: {len(part)} of {len(results.runs)}', shown, part)]
+  parts = [name for name in frame.columns if name.endswith('_seconds') and name != 'wall_seconds']
+  shown = pd.DataFrame(
+    {
+      'Start': [str(i + 1) for i in range(len(frame))],
+      **{name.removesuffix('_seconds').capitalize(): frame[name].map(quantity) for name in parts},
+    }
+  )
+  note = (
+    'Seconds. Train: steps alone; eval: validation and test; feature: what frozen stages make of '
+    'images, computed or read.'
+  )
+  if 'wall_seconds' in frame:
+    shown['Wall'] = frame['wall_seconds'].map(quantity)
+    share = frame[parts].sum(axis=1).sum() / frame['wall_seconds'].sum()
+    note += (
+      f' The parts make {100 * share:.0f}% of the time by the clock.'
+      if math.isfinite(share)
+      else ''
+    )
+  return [Table('time', 'Where the time of the study went', shown, frame, note)]
+
+
+def failed(results: Results) -> list[Table]:
+  """The runs that cannot be used, and the chosen ones that are no better than guessing."""
+  runs = results.runs
+  tested = numbers.tested(results)
+  guessing = set(tested.loc[numbers.at_chance(results, tested), 'id'])
+  made = []
+  part = runs[runs['status'] != 'ok']
+  if len(part):
+    shown = pd.DataFrame(
+      {
+        'Run': part['id'],
+        'Status': part['status'],
+        'Learning rate': part['learning_rate'].map('{:g}'.format),
+        'Chosen': part['chosen'].map({True: 'yes', False: 'no'}),
+      }
+    )
+    made.append(
+      Table(
+        'diverged', f'Runs that diverged or are not finite: {len(part)} of {len(runs)}', shown, part
+      )
+    )
+  part = tested[tested['id'].isin(guessing)]
+  if len(part):
+    shown = pd.DataFrame(
+      {
+        'Run': part['id'],
+        'Test accuracy': [percent(value) + '%' for value in part['test_accuracy']],
+        'Guessing': [percent(1 / count) + '%' for count in part['num_classes']],
+      }
+    )
+    made.append(
+      Table(
+        'chance',
+        f'Chosen runs at chance: {len(part)} of {len(tested)}',
+        shown,
+        part,
+        'No better than guessing beyond what drawing the test examples explains (balanced accuracy '
+        'where it is known).',
+      )
+    )
+  return made
 
 
 def _by_pair(frame: pd.DataFrame, results: Results):
@@ -193,17 +626,31 @@ def _wide(part: pd.DataFrame, results: Results, show) -> pd.DataFrame:
   methods = [method for method in results.methods if method in set(part['method'])]
   sizes = in_order(part['shots'])
   target = part['target'].iloc[0] if 'target' in part else ''
-  return pd.DataFrame([[method, *(cells.get((method, size), '') for size in sizes)] for method in methods],
-                      columns=['Method', *(size(results, shots, target) for shots in sizes)])
+  return pd.DataFrame(
+    [[method, *(cells.get((method, size), '') for size in sizes)] for method in methods],
+    columns=['Method', *(size(results, shots, target) for shots in sizes)],
+  )
 
 
-def _mean(row: dict, most: int) -> str:
+def _mean(row: Mapping, most: int) -> str:
+  if row['n'] > 1 and math.isnan(row['low']):
+    return percent(row['mean']) + ' alike' + (f' (n={row["n"]})' if row['n'] < most else '')
   half = '' if math.isnan(row['low']) else f' ± {percent((row["high"] - row["low"]) / 2)}'
   return percent(row['mean']) + half + (f' (n={row["n"]})' if row['n'] < max(most, 2) else '')
 
 
-def _range(row: dict) -> str:
-  return '–' if math.isnan(row['low']) else f'[{percent(row["low"], True)}, {percent(row["high"], True)}]'
+def _multiplier(row: Mapping) -> str:
+  if math.isnan(row['multiplier']):
+    return '–'
+  return f'{ {">=": "≥ ", "<=": "≤ "}.get(row["bound"], "") }{row["multiplier"]:.2f}'
+
+
+def _range(row: Mapping) -> str:
+  return _interval(row['low'], row['high'], signed=True)
+
+
+def _interval(low: float, high: float, signed: bool = False) -> str:
+  return '–' if math.isnan(low) else f'[{percent(low, signed)}, {percent(high, signed)}]'
 
 
 def _span(values: pd.Series) -> str:

@@ -1,0 +1,178 @@
+"""What a reader must know before believing the numbers: what intervals leave out, what cannot be
+used, what data and weights hold.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from tlx.report import numbers, statistics
+from tlx.report.folder import Results, in_order, read_metrics, read_subsets
+from tlx.report.formats import percent, quantity
+
+
+def intervals(results: Results, source: str, target: str) -> str:
+  """What the intervals over seeds do not hold: shared examples, the one source network, the one
+  test set.
+  """
+  runs = numbers.tested(results)
+  runs = runs[(runs['source'] == source) & (runs['target'] == target)]
+  if runs['seed'].nunique() < 2:
+    return ''
+  says = ['Intervals are over seeds only.']
+  shared = overlap(results, target)
+  if shared:
+    parts = [
+      f'{100 * share:.0f}% at {"all" if not shots else f"{shots} per class"}'
+      for shots, share in shared.items()
+    ]
+    says.append(
+      f'The training sets of two seeds share {", ".join(parts)} of their examples, so seeds differ '
+      'by less than new samples would.'
+    )
+  if source and (runs['init'] == 'source').any():
+    says.append('There is one source network, so nothing is said of others.')
+  count = runs['test_count'].max()
+  if math.isfinite(count):
+    best = runs.groupby(numbers.CELL)['test_accuracy'].mean().max()
+    low, high = statistics.wilson_interval(best, int(count))
+    says.append(
+      f'There is one test set of {count:,.0f} images: at {percent(best)}%, drawing another one '
+      'alone would give '
+      f'{percent(low)} to {percent(high)} (95%). The option test_sampling adds that to the '
+      'intervals.'
+    )
+  return ' '.join(says)
+
+
+def overlap(results: Results, target: str) -> dict[int, float]:
+  """{shots: the mean share of a training set that another seed's has too}, of sizes with two seeds
+  or more.
+  """
+  wanted = set(results.runs.loc[results.runs['target'] == target, 'shots'])
+  subsets = read_subsets(results.workdir, target)
+  shares = {}
+  for shots in in_order(wanted & subsets.keys()):
+    pairs = list(itertools.combinations(subsets[shots].values(), 2))
+    if pairs and all(one and other for one, other in pairs):
+      shares[shots] = float(
+        np.mean([len(one & other) / min(len(one), len(other)) for one, other in pairs])
+      )
+  return shares
+
+
+def validation(results: Results, source: str, target: str) -> str:
+  """How many images chose the settings of training sets of what size; '' where it is not known."""
+  runs = results.runs
+  runs = runs[(runs['source'] == source) & (runs['target'] == target)]
+  if not np.isfinite(runs[['val_count', 'num_train']]).all(axis=None):
+    return ''
+  counts = runs.groupby('shots')[['val_count', 'num_train']].max()
+  counts = counts.loc[in_order(counts.index)].astype(int)
+  if counts['val_count'].nunique() == 1:
+    sizes = counts['num_train']
+    count = counts['val_count'].iloc[0]
+    what = (
+      f'{sizes.min():,}' if sizes.min() == sizes.max() else f'{sizes.min():,} to {sizes.max():,}'
+    )
+    text = (
+      f'{count:,} validation images chose the settings and name the best methods, for training '
+      f'sets of {what} images.'
+    )
+  else:
+    cases = ', '.join(
+      f'{row["val_count"]:,} for {row["num_train"]:,}' for row in counts.to_dict('records')
+    )
+    text = f'Validation images that chose the settings, by training images: {cases}.'
+  beyond = counts[counts['val_count'] > counts['num_train']]
+  if len(beyond):
+    text += (
+      f' That is more than the {", ".join(f"{size:,}" for size in beyond["num_train"])} images '
+      'trained on: who has only so '
+      'few to train on has no such validation part, and would choose worse.'
+    )
+  return text
+
+
+def unusable(results: Results) -> pd.DataFrame:
+  """Per source, target, method and shots: why what the chosen runs learned cannot be used, as
+  `reason`; sound cells are left out.
+
+  A run that diverged or is not finite spoils its cell. At chance: `numbers.at_chance` for most runs, with the training loss where it is low, below half
+  of ln K. Worse than guessing: the mean validation loss above ln K of K classes, which guessing
+  has, while the training loss is low; or above twice ln K.
+  """
+  runs = numbers.tested(results)
+  lines = read_metrics(results.workdir, runs['id'])
+  last = lines[np.isfinite(lines['loss'])].groupby('id')['loss'].last()
+  runs = runs.assign(train_loss=runs['id'].map(last), guessing=numbers.at_chance(results, runs))
+  rows = []
+  for (source, target, method, shots), group in numbers.groups(runs, results):
+    guess = math.log(group['num_classes'].max())  # NaN where it is not known: no comparison holds
+    train, val = group['train_loss'].mean(), group['val_loss'].mean()
+    fits = method not in results.solved and train < guess / 2
+    words = (
+      f'validation loss {quantity(val)}, training loss {quantity(train)}; guessing has '
+      f'{quantity(guess)}'
+    )
+    if (group['status'] != 'ok').any():
+      count = int((group['status'] != 'ok').sum())
+      reason = f'{count} of {len(group)} runs diverged or are not finite'
+      rows.append((source, target, method, shots, reason))
+    elif group['guessing'].mean() > 0.5:
+      reason = f'at chance ({percent(group["test_accuracy"].mean())}%' + (
+        f', though its training loss is {quantity(train)})' if fits else ')'
+      )
+      rows.append((source, target, method, shots, reason))
+    elif val > 2 * guess or (val > guess and fits):
+      rows.append((source, target, method, shots, f'worse than guessing by its loss ({words})'))
+  return pd.DataFrame(rows, columns=[*numbers.CELL, 'reason'])
+
+
+def notes(results: Results) -> list[str]:
+  """What was said of the data when the study began, what the weights' files left open, and runs
+  made by other versions.
+  """
+  found = [
+    f'{pair.replace("/", " → ")}: {note}'
+    for pair, data in results.data.items()
+    for note in data.get('notes') or ()
+  ]
+  found += [
+    f'Source {name}: assumed: {sentence}'
+    for name, source in results.sources.items()
+    for sentence in source.get('assumed') or ()
+  ]
+  return [*found, *versions(results)]
+
+
+def versions(results: Results) -> list[str]:
+  """A sentence for every set of versions other than the study's first: what differed and which runs
+  it made.
+  """
+  made: dict[tuple, list[str]] = {}
+  for name in results.runs['id']:
+    theirs = results.found[name].get('versions') or {}
+    other = tuple(
+      (what, str(results.versions[what]), str(value))
+      for what, value in sorted(theirs.items())
+      if what in results.versions and value != results.versions[what]
+    )
+    if other:
+      made.setdefault(other, []).append(name)
+  return [
+    f'{len(ids)} of {len(results.runs)} runs were made by other versions than the study was begun '
+    'with: '
+    + ', '.join(f'{what} {now} instead of {was}' for what, was, now in other)
+    + f'. Their numbers may differ for that alone: {some(ids)}.'
+    for other, ids in made.items()
+  ]
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+  """The first names, and how many more there are."""
+  found = list(names)
+  return ', '.join(found[:most]) + (f' and {len(found) - most} more' if len(found) > most else '')

@@ -1,0 +1,100 @@
+"""Intervals that hold the test set as a sample too, from the predictions of every chosen run."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from tlx.report import numbers, statistics
+from tlx.report.folder import Results, read_predictions
+
+
+def intervals(results: Results, reference: str) -> pd.DataFrame:
+  """Per source, target, method and shots: accuracy and its difference to `reference`, with
+  intervals over seeds and test examples.
+
+  By `statistics.two_level_interval`; the draws of test examples are the same for all methods of a
+  target, so differences are paired by seed and by example. Of one seed there is an interval only
+  where the run depends on none. Empty where predictions are missing.
+
+  Raises:
+    ValueError: a predictions.npz cannot be read, or two runs of a target were tested on different
+    examples.
+  """
+  runs, rows = numbers.tested(results), []
+  reference_runs = numbers.references(runs, reference)
+  for target in dict.fromkeys(runs['target']):
+    right = _right(results, runs.loc[runs['target'] == target, 'id'])
+    if not right:
+      continue
+    draws = dict(zip(right, statistics.resample_examples(np.stack(list(right.values()))).T))
+    for (source, _, method, shots), group in numbers.groups(
+      runs[(runs['target'] == target) & runs['id'].isin(right.keys())], results
+    ):
+      other = reference_runs(source, target, shots)
+      other = other[other['id'].isin(right.keys())]
+      difference = (math.nan, math.nan, math.nan)
+      if method != reference and len(other):
+        difference = _difference(numbers.once(group), numbers.once(other), draws, right)
+      one = numbers.once(group)
+      mean = float(np.mean([right[name].mean() for name in one['id']]))
+      low, high = _interval(one, np.stack([draws[i] for i in one['id']]))
+      rows.append((source, target, method, shots, mean, low, high, *difference))
+  return pd.DataFrame(
+    rows,
+    columns=[
+      *numbers.CELL,
+      'mean',
+      'low',
+      'high',
+      'difference',
+      'difference_low',
+      'difference_high',
+    ],
+  )
+
+
+def _difference(
+  runs: pd.DataFrame, other: pd.DataFrame, draws, right
+) -> tuple[float, float, float]:
+  """(mean, low, high) of `runs` minus `other`, by seed; what depends on no seed stands beside every
+  seed of the other.
+  """
+  ours, theirs = dict(zip(runs['seed'], runs['id'])), dict(zip(other['seed'], other['id']))
+  if runs['deterministic'].all():
+    ours = dict.fromkeys(theirs, runs['id'].iloc[0])
+  elif other['deterministic'].all():
+    theirs = dict.fromkeys(ours, other['id'].iloc[0])
+  seeds = sorted(ours.keys() & theirs.keys())
+  if not seeds:
+    return math.nan, math.nan, math.nan
+  mean = float(np.mean([right[ours[seed]].mean() - right[theirs[seed]].mean() for seed in seeds]))
+  both = runs if len(seeds) > 1 or not runs['deterministic'].all() else other
+  return mean, *_interval(
+    both, np.stack([draws[ours[seed]] - draws[theirs[seed]] for seed in seeds])
+  )
+
+
+def _interval(runs: pd.DataFrame, draws: np.ndarray) -> tuple[float, float]:
+  """Of draws [S, B]; NaN for a single run that depends on its seed."""
+  if len(draws) < 2 and not runs['deterministic'].all():
+    return math.nan, math.nan
+  return statistics.two_level_interval(draws.T)
+
+
+def _right(results: Results, names) -> dict[str, np.ndarray]:
+  """{run: 1.0 where it is right on a test example [N], else 0.0}, of runs that kept their
+  predictions.
+  """
+  found, ids = {}, None
+  for name in names:
+    predictions = read_predictions(results.workdir, name)
+    if predictions is not None:
+      ids = predictions['ids'] if ids is None else ids
+      if not np.array_equal(ids, predictions['ids']):
+        raise ValueError(
+          f'{name} was tested on other examples than the runs before it, so no common draw can be '
+          'made. Leave test_sampling out.'
+        )
+      found[name] = (predictions['logits'].argmax(axis=1) == predictions['labels']).astype(float)
+  return found
