@@ -62,12 +62,12 @@ def _random_weights(model: Model, folder: pathlib.Path) -> str:
   return str(path)
 
 
-def last_stages(model: Model, num_blocks: int) -> int:
-  """How many stages the last blocks are, with all that follows them."""
+def last_blocks(model: Model, num_blocks: int) -> tuple[tuple[str, str], ...]:
+  """Rules that train the last blocks with all that follows them."""
   name, options = model.backbone['name'], {key: value for key, value in model.backbone.items() if key != 'name'}
   stages = plug('backbones', name).build(10, **options).stages
   blocks = [i for i, stage in enumerate(stages) if stage.startswith(('block', 'layer'))]
-  return len(stages) - blocks[-num_blocks]
+  return (f'^({"|".join(stages[blocks[-num_blocks]:])})/', 'train'), ('.*', 'frozen')
 
 
 def pool(data: str, folder: pathlib.Path, counts: dict[str, int]) -> pathlib.Path:
@@ -112,6 +112,6 @@ def settings(name: str, model: Model, data: pathlib.Path, folder: pathlib.Path, 
 def phases(model: Model, steps: int) -> dict[str, list[dict[str, Any]]]:
   """The methods of the benchmarks, each of as many steps."""
   head, body = {'tune': 'head', 'learning_rate': 1e-2}, {'learning_rate': 3e-4}
-  last = {'tune': {'policy': 'last', 'k': last_stages(model, NUM_BLOCKS)}, **body}
+  last = {'tune': {'policy': 'regex', 'rules': last_blocks(model, NUM_BLOCKS)}, **body}
   methods = {'probe': [head], 'last_2': [last], 'full': [{'tune': 'all', **body}], 'lp_ft': [head, {'tune': 'all', **body}]}
   return {name: [{**phase, 'steps': max(1, steps // len(of_method))} for phase in of_method] for name, of_method in methods.items()}

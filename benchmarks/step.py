@@ -127,7 +127,7 @@ def make(case: Case, kind: str) -> Ours:
   variables = jax.jit(network.init)(jax.random.key(0), example)
   blocks = [i for i, stage in enumerate(network.stages) if stage.startswith(('block', 'layer'))]
   frozen_stages = {'forward': 0, 'probe': len(network.stages) - 1, 'last': blocks[-1], 'full': 0}[kind]
-  rules = plug('freezing', 'after').rules(network.stages, k=frozen_stages)
+  rules = plug('freezing', 'after').rules([(stage,) for stage in network.stages], k=frozen_stages)
   phase = step.Phase(tuple(named_leaves(label(variables.params, rules))), (('train', 1.0),),
                      freezing.frozen_norms(variables.params, variables.stats, rules, 'frozen'), 'adamw', schedule='constant')
   task = classification.task() if classes else next_token()

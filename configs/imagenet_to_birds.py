@@ -42,8 +42,8 @@ def get_config(data: str = 'tfds:caltech_birds2011'):
       'exact_probe': {'phases': [{'tune': 'head', 'augment': {}, 'solver': 'logistic'}], 'grid': penalties},
       'full': {'phases': [{'tune': 'all'}]},
       'lp_ft': {'phases': [probe, {'tune': 'all'}]},
-      'last_5_stages': {'phases': [{'tune': {'policy': 'last', 'k': 5}}]},  # three blocks or two, what follows them and the head
-      'gradual': {'phases': [{**probe, 'steps': 500}, {'tune': {'policy': 'last', 'k': 5}, 'steps': 500},
+      'last_3_blocks': {'phases': [{'tune': {'policy': 'last', 'k': 4}}]},  # and the head
+      'gradual': {'phases': [{**probe, 'steps': 500}, {'tune': {'policy': 'last', 'k': 4}, 'steps': 500},
                              {'tune': 'all', 'layer_decay': 0.75, 'steps': 1000}]},
       'scratch': {'init': 'random', 'phases': [{'tune': 'all'}], 'grid': {'learning_rate': (3e-4, 1e-3, 3e-3)}},
   }

@@ -45,7 +45,7 @@ def get_config(task: str = ''):
       'full': {'phases': [{'tune': 'all', 'clip_norm': 1.0}]},
       'lp_ft': {'phases': [{'tune': 'head', 'learning_rate': 0.1}, {'tune': 'all', 'clip_norm': 1.0}]},
       'bias': {'phases': [{'tune': 'bias'}]},
-      'last_4_blocks': {'phases': [{'tune': {'policy': 'last', 'k': 7}, 'clip_norm': 1.0}]},  # and norm, pool, head
+      'last_4_blocks': {'phases': [{'tune': {'policy': 'last', 'k': 5}, 'clip_norm': 1.0}]},  # and norm and head
   }
   config.baseline = 'full'
   return config

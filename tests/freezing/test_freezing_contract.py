@@ -1,4 +1,4 @@
-"""What every freezing policy satisfies, on a network with batch statistics."""
+"""What every freezing policy satisfies, on a network with batch statistics; and how depth is counted."""
 import jax
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from tlx.types import Batch, Variables
 
 NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
 TASK = classification.task()
+GROUPS = (('block1',), ('block2',), ('fc',), ('head',))
 OPTIONS = {'first': {'k': 1}, 'last': {'k': 2}, 'after': {'k': 1}, 'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))}}
 # The stages in which each policy, with the options above, trains anything; and the leaves it trains there.
 TRAINED = {
@@ -27,7 +28,7 @@ def variables() -> Variables:
 
 
 def rules_of(policy):
-  return plug('freezing', policy).rules(NETWORK.stages, **OPTIONS.get(policy, {}))
+  return plug('freezing', policy).rules(GROUPS, **OPTIONS.get(policy, {}))
 
 
 def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
@@ -77,11 +78,53 @@ def test_leaves_of_bias_and_norm():
 
 
 @pytest.mark.parametrize('policy, options, words', [
-    ('after', {'k': 4}, 'takes 0 to 3'), ('first', {'k': -1}, 'takes 0 to 3'), ('last', {'k': 0}, 'would train nothing'),
-    ('last', {'k': 9}, 'this network takes'), ('regex', {'rules': ('.*',)}, 'pair')])
+    ('after', {'k': 4}, 'k=4.*takes 0 to 3'), ('first', {'k': -1}, 'k=-1.*takes 0 to 3'), ('last', {'k': 0}, 'would train nothing'),
+    ('last', {'k': 9}, 'k=9.*takes 1 to 4'), ('last', {'k': -1}, 'k=-1.*takes 1 to 4'), ('after', {'k': 1.5}, 'k=1.5'),
+    ('first', {'k': True}, 'k=True'), ('regex', {'rules': ('.*',)}, 'pair'), ('regex', {'rules': 3}, 'pairs'),
+    ('regex', {'rules': (('(block', 'train'), ('.*', 'frozen'))}, r"'\(block'.*no regular expression")])
 def test_bad_options(policy, options, words):
   with pytest.raises(ValueError, match=words):
-    plug('freezing', policy).rules(NETWORK.stages, **options)
+    plug('freezing', policy).rules(GROUPS, **options)
+
+
+# Per backbone, the groups at the end of its tiny network: what is deeper than the head, counted as `last` counts.
+ENDS = {
+    'bert': (('block1',), ('pool',), ('head',)), 'bit': (('layer1_1',), ('layer2_0',), ('norm', 'pool', 'head')),
+    'cnn': (('block2',), ('fc',), ('head',)), 'convnext': (('layer2_0',), ('layer2_1',), ('pool', 'head')),
+    'efficientnet_lite': (('block6',), ('top',), ('pool', 'head')),
+    'face_resnet': (('conv6_down_out',), ('pool', 'descriptor'), ('head',)), 'gpt2': (('block0',), ('block1',), ('norm', 'head')),
+    'llama': (('block0',), ('block1',), ('norm', 'head')), 'mlp': (('dense1',), ('dense2',), ('head',)),
+    'resnet': (('layer1_1',), ('layer2_0',), ('pool', 'head')), 'vit': (('block0',), ('block1',), ('norm', 'pool', 'head')),
+}
+
+
+def tiny_groups(backbone):
+  module = plug('backbones', backbone)
+  options, inputs = module.tiny()
+  network = module.build(**options)
+  params = jax.eval_shape(network.init, jax.random.key(0), inputs).params
+  return network, params, freezing.groups(network.stages, params)
+
+
+@pytest.mark.parametrize('backbone', available('backbones'))
+def test_depth_counts_what_holds_parameters(backbone):
+  network, params, groups = tiny_groups(backbone)
+  assert tuple(stage for group in groups for stage in group) == network.stages
+  assert groups[-3:] == ENDS[backbone]
+  assert all(any(jax.tree.leaves(params.get(stage, {})) for stage in group) for group in groups)
+
+
+@pytest.mark.parametrize('backbone', available('backbones'))
+def test_every_depth_trains_other_leaves(backbone):
+  _, params, groups = tiny_groups(backbone)
+  for policy, depths in (('last', range(1, len(groups) + 1)), ('after', range(len(groups))), ('first', range(len(groups)))):
+    labels = [str(label(params, plug('freezing', policy).rules(groups, k=k))) for k in depths]
+    assert len(set(labels)) == len(labels)
+
+
+def test_leading_groups():
+  groups = (('stem',), ('pool', 'fc'), ('norm', 'head'))
+  assert [freezing.leading(groups, stages) for stages in ({'stem'}, {'pool', 'head'}, {'fc'}, {'head'}, set())] == [0, 1, 1, 2, 3]
 
 
 def test_unknown_policy_lists_what_there_is():

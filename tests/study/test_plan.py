@@ -72,6 +72,45 @@ def test_layer_decay_gives_each_stage_its_rate():
   assert dict(phase.labels)['dense1/linear/bias'] == 'train@dense1'
 
 
+def deep(phase, source, num_classes=10):
+  study = config.resolve({**tiny.get_config().to_dict(), 'sources': {'turned': source}, 'methods': {'deep': {'phases': (phase,)}},
+                          'baseline': ''})
+  source, method = study['sources']['turned'], study['methods']['deep']
+  network = plan.network_of(source, num_classes)
+  return plan.phases_of(method, source, num_classes)[0].phase, network, plan.shapes_of(source, network)
+
+
+RESNET = {'backbone': {'name': 'resnet', 'channels': (4, 4, 4, 8), 'block': 'basic', 'layers': (1, 1, 1, 2)}, 'weights': 'x.npz'}
+VIT = {'backbone': {'name': 'vit', 'dim': 4, 'depth': 3, 'heads': 1, 'patch': 8, 'image_size': 16, 'registers': 1, 'layer_scale': 0.1},
+       'weights': 'x.npz', 'input': {'image_size': 16}}
+
+
+def test_layer_decay_is_that_of_timm_and_mae():
+  """The head, with what only pools or normalises for it, at 1; the last block at 0.5; the stem or embedding lowest."""
+  phase, *_ = deep({'layer_decay': 0.5}, RESNET)
+  stages = ('head', 'layer4_1', 'layer4_0', 'layer3_0', 'layer2_0', 'layer1_0', 'stem')
+  assert dict(phase.rates) == {f'train@{stage}': 0.5 ** i for i, stage in enumerate(stages)}
+  phase, *_ = deep({'layer_decay': 0.5}, VIT)
+  assert dict(phase.rates) == {f'train@{stage}': 0.5 ** i for i, stage in enumerate(('head', 'block2', 'block1', 'block0', 'embed'))}
+  labels = dict(phase.labels)
+  assert labels['norm/norm/scale'] == 'train@head' and labels['embed/position'] == labels['embed/class'] == 'train@embed'
+
+
+@pytest.mark.parametrize('source, tune, depth', [
+    (RESNET, 'head', (6, 7)), (RESNET, {'policy': 'last', 'k': 2}, (5, 7)), (RESNET, {'policy': 'after', 'k': 5}, (5, 7)),
+    (RESNET, 'all', (0, 7)), (VIT, 'head', (4, 5)), (VIT, {'policy': 'last', 'k': 1}, (4, 5)), (VIT, {'policy': 'last', 'k': 2}, (3, 5)),
+    (VIT, {'policy': 'first', 'k': 1}, (0, 5))])
+def test_frozen_groups_are_counted_as_policies_count(source, tune, depth):
+  phase, network, shapes = deep({'tune': tune}, source)
+  assert plan.frozen_groups(network, shapes, dict(phase.labels)) == depth
+
+
+def test_reused_groups():
+  _, network, shapes = deep({}, RESNET)
+  assert network.stages[-2:] == ('pool', 'head')
+  assert [plan.reused_groups(network, shapes, start) for start in (0, 1, 6, 7)] == [0, 1, 6, 6]
+
+
 def test_epochs_count_the_examples_of_each_size():
   study = resolved()
   study['methods']['probe']['phases'][0]['epochs'] = 3.0

@@ -24,7 +24,7 @@ def config_of(data_dir, **source):
       'probe': {'phases': ({'tune': 'head'},)},
       'exact': {'phases': ({'tune': 'head', 'solver': 'logistic'},), 'grid': {'learning_rate': (1.0,), 'weight_decay': (0.1, 1.0)}},
       'early': {'head_after': 'layer2_0', 'phases': ({'tune': 'head'},)},
-      'last': {'phases': ({'tune': 'head'}, {'tune': {'policy': 'last', 'k': 3}, 'steps': 3})},
+      'last': {'phases': ({'tune': 'head'}, {'tune': {'policy': 'last', 'k': 2}, 'steps': 3})},
   }
   config.shots, config.seeds, config.baseline, config.train.steps = (2,), (0, 1), 'probe', 6
   return config

@@ -23,7 +23,7 @@ NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
 
 def phase_of(network, variables, policy, norm='frozen', options=None, **fields):
   """The phase of a freezing policy and the stage it may begin at."""
-  rules = plug('freezing', policy).rules(network.stages, **(options or {}))
+  rules = plug('freezing', policy).rules([(stage,) for stage in network.stages], **(options or {}))
   labels = tuple(named_leaves(label(variables.params, rules)))
   norms = freezing.frozen_norms(variables.params, variables.stats, rules, norm)
   start = prefix.boundary(network, variables, dict(labels), norms, frozenset())

@@ -1,26 +1,69 @@
-"""What to tune and what to freeze: one policy a file, `rules(stages, **options) -> Rules`.
+"""What to tune and what to freeze: one policy a file, `rules(groups, **options) -> Rules`.
 
-`stages` are the names of the network's stages, the last is the head. Rules are (regex, group) pairs over parameter names such as
-'block1/conv/kernel'; the group 'frozen' is frozen, any other is trained. A new task's head is trained by every policy.
+`groups` are the network's stages in order, each group a tuple of names (see `groups`); the last name of the last group is the head.
+Rules are (regex, group) pairs over parameter names such as 'block1/conv/kernel'; the group 'frozen' is frozen, any other is
+trained. A new task's head is trained by every policy.
 """
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tlx.tree import Rules, label, named_leaves
 from tlx.types import PyTree
 
+Groups = Sequence[tuple[str, ...]]
+NORM = r'norm[^/]*/(scale|bias)$'  # the parameters of normalisation layers
 
-def tune_stages(stages: Sequence[str], tuned: Sequence[str]) -> Rules:
-  """Rules that train the stages in `tuned` and freeze the others."""
-  if set(tuned) == set(stages):
+
+def groups(stages: Sequence[str], params: PyTree) -> tuple[tuple[str, ...], ...]:
+  """The stages as depth is counted: every group holds parameters, and the last begins with what only prepares the head's input.
+
+  That are stages before the head that hold nothing (pooling), or norms alone, as in the layer-wise rates of MAE and timm, where the
+  final norm belongs with the head. Elsewhere a stage without parameters goes with the next that has some.
+
+  >>> groups(['stem', 'pool', 'fc', 'norm', 'average', 'head'],
+  ...        {'stem': {'kernel': 0}, 'fc': {'kernel': 0}, 'norm': {'norm': {'scale': 0}}, 'head': {'kernel': 0}})
+  (('stem',), ('pool', 'fc'), ('norm', 'average', 'head'))
+  """
+  first = len(stages) - 1  # of the last group
+  while first and not _beyond_norms(params.get(stages[first - 1], {})):
+    first -= 1
+  found: list[tuple[str, ...]] = []
+  waiting: tuple[str, ...] = ()
+  for stage in stages[:first]:
+    waiting = (*waiting, stage)
+    if named_leaves(params.get(stage, {})):
+      found.append(waiting)
+      waiting = ()
+  return (*found, (*waiting, *stages[first:]))
+
+
+def _beyond_norms(params: PyTree) -> bool:
+  """Whether a stage holds parameters of anything but norms."""
+  return any(not re.search(NORM, name) for name, _ in named_leaves(params))
+
+
+def leading(groups: Groups, stages: Collection[str]) -> int:
+  """How many groups come before the first that holds one of `stages`: all of them where none does.
+
+  Of the stages with a trained parameter it gives the depth of freezing; of those that run in every step, the groups that are reused.
+  """
+  touched = [i for i, group in enumerate(groups) if not set(group).isdisjoint(stages)]
+  return touched[0] if touched else len(groups)
+
+
+def tune_groups(groups: Groups, tuned: Iterable[tuple[str, ...]]) -> Rules:
+  """Rules that train the stages of the groups in `tuned` and freeze the others."""
+  stages = [stage for group in tuned for stage in group]
+  if len(stages) == sum(map(len, groups)):
     return (('.*', 'train'),)
-  return (f'^({"|".join(map(re.escape, tuned))})/', 'train'), ('.*', 'frozen')
+  return (f'^({"|".join(map(re.escape, stages))})/', 'train'), ('.*', 'frozen')
 
 
-def check_depth(k: int, stages: Sequence[str]) -> None:
-  """Raises ValueError unless 0 <= k < the number of stages."""
-  if not isinstance(k, int) or not 0 <= k < len(stages):
-    raise ValueError(f'k={k!r} stages asked for; this network takes 0 to {len(stages) - 1}: {", ".join(stages)}.')
+def check_depth(k: int, groups: Groups, least: int = 0) -> None:
+  """Raises ValueError unless k is a whole number from `least` to `least` + the number of groups - 1."""
+  most = least + len(groups) - 1
+  if not isinstance(k, int) or isinstance(k, bool) or not least <= k <= most:
+    raise ValueError(f'k={k!r} stages asked for; this network takes {least} to {most}: {", ".join(map("+".join, groups))}.')
 
 
 def frozen_norms(params: PyTree, stats: PyTree, rules: Rules, norm: str) -> frozenset[str]:

@@ -1,10 +1,9 @@
 """Full fine-tuning: nothing is frozen."""
-from collections.abc import Sequence
-
+from tlx.freezing import Groups
 from tlx.tree import Rules
 
 
-def rules(stages: Sequence[str]) -> Rules:
+def rules(groups: Groups) -> Rules:
   """One group: every parameter is trained."""
-  del stages
+  del groups
   return (('.*', 'train'),)

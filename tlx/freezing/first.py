@@ -1,11 +1,9 @@
 """Tune the first k stages and the head (surgical fine-tuning for input-level shift, Lee et al. 2023)."""
-from collections.abc import Sequence
-
-from tlx.freezing import check_depth, tune_stages
+from tlx.freezing import Groups, check_depth, tune_groups
 from tlx.tree import Rules
 
 
-def rules(stages: Sequence[str], k: int) -> Rules:
-  """The first k stages and the head are trained, those between are frozen."""
-  check_depth(k, stages)
-  return tune_stages(stages, [*stages[:-1][:k], stages[-1]])
+def rules(groups: Groups, k: int) -> Rules:
+  """The first k groups of stages and the last, which holds the head, are trained, those between are frozen."""
+  check_depth(k, groups)
+  return tune_groups(groups, [*groups[:k], groups[-1]])

@@ -1,10 +1,8 @@
 """Linear probe: the head alone is trained."""
-from collections.abc import Sequence
-
-from tlx.freezing import tune_stages
+from tlx.freezing import Groups, tune_groups
 from tlx.tree import Rules
 
 
-def rules(stages: Sequence[str]) -> Rules:
-  """The last stage is trained, the others are frozen."""
-  return tune_stages(stages, stages[-1:])
+def rules(groups: Groups) -> Rules:
+  """The last stage is trained, the others are frozen, a norm before it too."""
+  return tune_groups(groups, [groups[-1][-1:]])

@@ -1,13 +1,11 @@
-"""Tune the last k stages, the head among them (k=1 is the linear probe)."""
-from collections.abc import Sequence
-
-from tlx.freezing import check_depth, tune_stages
+"""Tune the last k stages, the head among them."""
+from tlx.freezing import Groups, check_depth, tune_groups
 from tlx.tree import Rules
 
 
-def rules(stages: Sequence[str], k: int) -> Rules:
-  """The last k stages are trained, the others are frozen; k counts the head."""
+def rules(groups: Groups, k: int) -> Rules:
+  """The last k groups of stages are trained, the others are frozen; k=1 is the head, with the final norm where there is one."""
   if k == 0:
     raise ValueError('k=0 would train nothing; k=1 trains the head.')
-  check_depth(k - 1, stages)
-  return tune_stages(stages, stages[-k:])
+  check_depth(k, groups, least=1)
+  return tune_groups(groups, groups[-k:])

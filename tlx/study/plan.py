@@ -85,16 +85,17 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
   """
   network = network_of(source, num_classes, method.get('head_after', ''))
   shapes = shapes_of(source, network)
+  depth = freezing.groups(network.stages, shapes.params)
   plans: list[fit.PhasePlan] = []
   changed = {name for name, _ in tree.named_leaves(shapes.params)} if method.get('init') == 'random' else set()
   for phase in method['phases']:
     policy, options = named(phase['tune'], 'policy')
     try:
-      rules = tuple(plug('freezing', policy).rules(network.stages, **options))
+      rules = tuple(plug('freezing', policy).rules(depth, **options))
     except TypeError as error:
       raise ValueError(f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.') from None
     groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
-    labels, rates = _layer_rates(groups, network.stages, phase['rates'], phase['layer_decay'])
+    labels, rates = _layer_rates(groups, depth, phase['rates'], phase['layer_decay'])
     optimizer, optimizer_options = named(phase['optimizer'])
     frozen_norms = freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
     start = _start(network, shapes, source, phase, prefix.boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed)), room)
@@ -129,6 +130,21 @@ def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase
   if phase['views'] and not start and room:
     raise ValueError(f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.feature_bytes leaves.')
   return start
+
+
+def frozen_groups(network: Network, shapes: Variables, labels: Mapping[str, str]) -> tuple[int, int]:
+  """(how many groups of stages before the first with a trained parameter, how many groups there are): the depth of freezing.
+
+  `labels` are those of a phase. Groups are counted as the freezing policies do (`freezing.groups`).
+  """
+  depth = freezing.groups(network.stages, shapes.params)
+  trained = {name.split('/')[0] for name, label in labels.items() if label != 'frozen'}
+  return freezing.leading(depth, trained), len(depth)
+
+
+def reused_groups(network: Network, shapes: Variables, start: int) -> int:
+  """How many whole groups of stages run once before a phase that begins at stage `start`."""
+  return freezing.leading(freezing.groups(network.stages, shapes.params), network.stages[start:])
 
 
 def sizes(shapes: Variables) -> list[tuple[str, int]]:
@@ -212,19 +228,24 @@ def _counts(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]
   return counts | {'train': train}
 
 
-def _layer_rates(groups, stages, rates: Mapping[str, float], decay: float):
-  """((name, group), ...) and ((group, rate), ...); with layer-wise decay each stage of a group becomes a group of its own."""
+def _layer_rates(labels: Sequence[tuple[str, str]], depth: freezing.Groups, rates: Mapping[str, float],
+                 decay: float) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, float], ...]]:
+  """((name, label), ...) and ((label, rate), ...); with layer-wise decay each group of stages has a label of its own.
+
+  Rates as in MAE and timm: the group of the head learns at 1, each below at `decay` times the one above it.
+  """
   if decay == 1.0:
-    return tuple(groups), tuple(sorted((group, rates[group]) for group in {group for _, group in groups} - {'frozen'}))
-  depth = {stage: len(stages) - 1 - i for i, stage in enumerate(stages)}
-  labels, layered = [], {}
-  for name, group in groups:
-    stage = name.split('/')[0]
-    label = group if group == 'frozen' else f'{group}@{stage}'
-    labels.append((name, label))
-    if group != 'frozen':
-      layered[label] = rates[group] * decay ** depth[stage]
-  return tuple(labels), tuple(sorted(layered.items()))
+    return tuple(labels), tuple(sorted((label, rates[label]) for label in {label for _, label in labels} - {'frozen'}))
+  layer = {stage: i for i, group in enumerate(depth) for stage in group}
+  layered: dict[str, float] = {}
+  renamed = []
+  for name, label in labels:
+    i = layer[name.split('/')[0]]
+    own = label if label == 'frozen' else f'{label}@{depth[i][-1]}'
+    renamed.append((name, own))
+    if own != 'frozen':
+      layered[own] = rates[label] * decay ** (len(depth) - 1 - i)
+  return tuple(renamed), tuple(sorted(layered.items()))
 
 
 @functools.cache
