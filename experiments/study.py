@@ -4,16 +4,38 @@ The same command continues an interrupted study. --dry_run shows what would run.
 """
 import contextlib
 import os
+import re
 import signal
 import sys
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tlx.study.config import missing_field
+from tlx.study.config import add_defaults, missing_field
+
+
+class Parser(flags.ArgumentParser):
+  """Reads a config file; what flags override and the file leaves out stands there too, at its default."""
+
+  def __init__(self, file_parser: flags.ArgumentParser):
+    self.file_parser = file_parser
+
+  def parse(self, path: str) -> Any:
+    config = self.file_parser.parse(path)
+    with contextlib.suppress(OSError):  # no such file: said where it is used
+      add_defaults(config, _overrides(sys.argv))
+    return config
+
+
+def _overrides(argv: list[str]) -> list[str]:
+  """'config.a.b' of each --config.a.b=x."""
+  found = (re.match(r'--?(?:no)?(config\.[^=]*)', argument) for argument in argv)
+  return [match[1] for match in found if match]
+
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'The study: a file of configs/, with :argument where it takes one.')
-CONFIG_PARSER = flags.FLAGS['config'].parser
+CONFIG_PARSER = flags.FLAGS['config'].parser = Parser(flags.FLAGS['config'].parser)
 WORKDIR = flags.DEFINE_string('workdir', None, 'The folder for all that the study finds.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print cells, programs, memory and FLOPs, and stop.')
 COMPILE = flags.DEFINE_bool('compile', False, 'With --dry_run: also load the data and compile all programs, into the compilation cache.')
@@ -30,8 +52,7 @@ def parse(argv: list[str]) -> list[str]:
     reason = f'{type(error).__name__}: {error}'
     with contextlib.suppress(Exception):
       config = CONFIG_PARSER.parse(next(a for a in argv if a.startswith('--config=')).partition('=')[2])
-      paths = [a.partition('=')[0].removeprefix('--') for a in argv if a.startswith('--config.')]
-      reason = next(filter(None, (missing_field(config, path) for path in paths)), reason)
+      reason = next(filter(None, (missing_field(config, path) for path in _overrides(argv))), reason)
     sys.exit(f'Error: {reason}')
 
 
@@ -53,7 +74,7 @@ def main(argv: list[str]) -> None:
     if COORDINATOR.value:
       mesh.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if DRY_RUN.value:
-      print(dry_run.describe(CONFIG.value))
+      print(dry_run.describe(CONFIG.value, WORKDIR.value or ''))
       if COMPILE.value:
         print(dry_run.compiled(CONFIG.value))
       return

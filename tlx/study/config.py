@@ -1,16 +1,18 @@
-"""Configs: the fields a study has, their defaults, and the errors for what is wrong with one.
+"""Configs: the fields a study has, their defaults, and the errors for what is wrong with one (ranges.py: what each field may hold).
 
 A config file starts from `base()`, so that every field it may set or a flag may override stands there with its default.
 """
+import contextlib
 import copy
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
+from ml_collections.config_flags import config_path
 
-from tlx import sources
+from tlx import checkpoint, sources
 from tlx.plug import closest, plug
+from tlx.study import ranges
 
 # Every phase has these fields; a config's `train` holds their values for the whole study, each phase may differ.
 TRAIN = {
@@ -61,6 +63,7 @@ STUDY = {
     'sources': {},
     'targets': {},
     'methods': {},
+    'only': '',  # the methods that run, as 'probe,full'; '' is all. A baseline that is not among them is none
     'shots': (1, 5, 20),  # examples a class; 0 is all
     'seeds': (0, 1, 2, 3, 4),
     'grid': GRID,
@@ -77,9 +80,37 @@ STUDY = {
 }
 
 
-def base() -> ml_collections.ConfigDict:
+AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0}  # what `augment` may hold, all off
+
+
+class Config(ml_collections.ConfigDict):
+  """A ConfigDict in which every dict is a copy of its own, in its own order, and a plug-in's name may become a dict and back."""
+
+  def __setitem__(self, key: str, value: Any) -> None:
+    if isinstance(value, _DICTS):
+      value = _config(value)
+    elif isinstance(value, (list, tuple)):
+      value = copy.deepcopy(value)
+    if key in PLUGINS and key in self and isinstance(value, (str, Config)):
+      self._fields[key] = value
+    else:
+      super().__setitem__(key, value)
+
+
+PLUGINS = ('tune', 'optimizer', 'backbone', 'head_after')  # a name, or a dict with options
+_DICTS = (Mapping, ml_collections.ConfigDict)
+
+
+def _config(fields: Mapping[str, Any]) -> Config:
+  made = Config(sort_keys=False)
+  for name, value in fields.items():
+    made[name] = value
+  return made
+
+
+def base() -> Config:
   """A config with every field of a study at its default and no sources, targets or methods yet."""
-  return ml_collections.ConfigDict(copy.deepcopy(STUDY), convert_dict=True, sort_keys=False)
+  return _config(STUDY)
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,31 +120,39 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     ValueError: what is wrong, where in the config, and what would be right.
   """
   config = _as_written(config).to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-  study = _fields('config', config, STUDY)
-  study['train'] = _fields('config.train', study['train'], TRAIN)
-  study['mesh'] = _fields('config.mesh', study['mesh'], MESH)
-  study['grid'] = _grid('config.grid', study['grid'], GRID)
+  study = _fields('config', config, STUDY, 'config')
+  study['train'] = _fields('config.train', study['train'], TRAIN, 'train')
+  study['mesh'] = _fields('config.mesh', study['mesh'], MESH, 'mesh')
+  study['grid'] = _fields('config.grid', study['grid'], GRID, 'grid')
   for kind in ('sources', 'targets', 'methods'):
     if not study[kind]:
       raise ValueError(f'config.{kind} is empty; a study needs at least one.')
     for name in study[kind]:
-      if not name.replace('_', '').isalnum():
+      if not isinstance(name, str) or not name.replace('_', '').isalnum():
         raise ValueError(f'config.{kind}: names become folders and take letters, digits and _ only, got {name!r}.')
+  _check_phase('config.train', study['train'], 0.0, 8192)
+  all_methods, study['methods'] = study['methods'], _only(study)
   study['sources'] = {name: _source(f'config.sources.{name}', source, study) for name, source in study['sources'].items()}
   study['targets'] = {name: _target(f'config.targets.{name}', target) for name, target in study['targets'].items()}
   study['methods'] = {name: _method(f'config.methods.{name}', method, study) for name, method in study['methods'].items()}
-  _whole_numbers('config.shots', study['shots'])
-  _whole_numbers('config.seeds', study['seeds'])
-  if study['validation'] not in ('all', 'matched'):
-    raise ValueError(f"config.validation is 'all' or 'matched', got {study['validation']!r}.")
-  if study['baseline'] and study['baseline'] not in study['methods']:
-    raise ValueError(f'config.baseline {study["baseline"]!r} is no method; have {", ".join(study["methods"])}.'
-                     + closest(study['baseline'], study['methods']))
+  if study['baseline'] and study['baseline'] not in all_methods:
+    raise ValueError(f'config.baseline {study["baseline"]!r} is no method; have {", ".join(all_methods)}.'
+                     + closest(study['baseline'], all_methods))
+  study['baseline'] = study['baseline'] if study['baseline'] in study['methods'] else ''
   return study
 
 
+def _only(study: Mapping[str, Any]) -> dict[str, Any]:
+  """The methods that run, in the config's order."""
+  wanted = [name.strip() for name in study['only'].split(',') if name.strip()]
+  for name in wanted:
+    if name not in study['methods']:
+      raise ValueError(f'config.only: {name!r} is no method; have {", ".join(study["methods"])}.{closest(name, study["methods"])}')
+  return {name: method for name, method in study['methods'].items() if name in wanted or not wanted}
+
+
 def _as_written(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The config, its fields in the order they were set: dicts that are assigned later do not inherit `sort_keys` from `base`."""
+  """The config, its fields in the order they were set, also where it does not come from `base`."""
   object.__setattr__(config, '_sort_keys', False)
   for value in config.values():
     if isinstance(value, ml_collections.ConfigDict):
@@ -130,75 +169,89 @@ def named(value: str | Mapping[str, Any], key: str = 'name') -> tuple[str, dict[
   return value[key], {name: option for name, option in value.items() if name != key}
 
 
+def add_defaults(config: ml_collections.ConfigDict, paths: Iterable[str]) -> None:
+  """Adds each field 'config.sources.mnist.seed' of `paths` that a study may have and the config does not set, at its default."""
+  for path in paths:
+    _, *names = config_path.split(path)
+    place: Any = config
+    for i, name in enumerate(names):
+      if not isinstance(place, _DICTS) or (name not in place and name not in _known(config, names[:i])):
+        if not isinstance(place, (list, tuple)) or name not in range(len(place)):
+          break
+      elif name not in place:
+        _set(place, name, copy.deepcopy(_known(config, names[:i])[name]))
+      elif name == 'backbone' and isinstance(place[name], str) and names[i + 1:]:
+        _set(place, name, {'name': place[name]})
+      place = place[name]
+
+
+def _set(place: Any, name: str, value: Any) -> None:
+  with place.unlocked() if isinstance(place, ml_collections.ConfigDict) else contextlib.nullcontext():
+    place[name] = value
+
+
 def missing_field(config: Any, path: str) -> str:
-  """What is wrong with 'config.a.b' as the name of a field that is there, or ''."""
-  where, *names = re.sub(r'\[\d+\]', '', path).split('.')
-  for name in names:
-    if not isinstance(config, ml_collections.ConfigDict):
+  """What is wrong with 'config.a.b' as the name of a field that there is or may be, or ''."""
+  where, *names = config_path.split(path)
+  place = config
+  for i, name in enumerate(names):
+    if isinstance(place, (list, tuple)):
+      if name not in range(len(place)):
+        return f'{where} has no field [{name!r}]; it has [0] to [{len(place) - 1}].'
+    elif not isinstance(place, _DICTS):
       return ''
-    if name not in config:
-      return (f'{where} has no field {name!r}; it has {", ".join(config)}.{closest(name, config)} '
-              'A field that the config file does not set is added there.')
-    where, config = f'{where}.{name}', config[name]
+    elif name not in place:
+      have = list(dict.fromkeys([*place, *_known(config, names[:i])]))
+      return f'{where} has no field {name!r}; it has {", ".join(have)}.{closest(name, have)}'
+    place = place[name]
+    where = f'{where}[{name}]' if isinstance(name, int) else f'{where}.{name}'
   return ''
 
 
-def _fields(where: str, given: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-  """`given` over `defaults`; unknown fields and other types than the default's are errors."""
+def _known(config: Any, names: list) -> Mapping[str, Any]:
+  """The fields, with defaults, that the part of a config under these names may have beyond those it has."""
+  if not names:
+    return STUDY
+  kind, last = names[0], names[-1]
+  if last == 'augment':
+    return AUGMENT
+  if isinstance(last, int):  # a phase
+    return TRAIN
+  if kind == 'sources' and last == 'backbone':
+    return _options(config.sources[names[1]].backbone)
+  sections: dict[tuple, Any] = {
+      ('train', 1): TRAIN, ('mesh', 1): MESH, ('grid', 1): GRID, ('sources', 2): SOURCE, ('targets', 2): TARGET, ('methods', 2): METHOD}
+  if len(names) == 3:
+    sections = {('sources', 'train'): TRAIN, ('sources', 'input'): INPUT, ('methods', 'grid'): GRID}
+  return sections.get((kind, last if len(names) == 3 else len(names)), {})
+
+
+def _options(backbone: Any) -> Mapping[str, Any]:
+  """The options of a backbone of a config and their defaults."""
+  module = plug('backbones', named(backbone)[0])
+  return {'variant': ''} | (module.Options()._asdict() if hasattr(module, 'Options') else {})
+
+
+def _fields(where: str, given: Any, defaults: Mapping[str, Any], section: str) -> dict[str, Any]:
+  """`given` over `defaults`, each as its field takes it; unknown fields and values outside a field's range are errors."""
   if not isinstance(given, Mapping):
     raise ValueError(f'{where} is a dict with fields such as {", ".join(defaults)}, got {given!r}.')
-  for name, value in given.items():
+  kinds = ranges.RANGES[section]
+  for name in given:
     if name not in defaults:
       raise ValueError(f'{where} has no field {name!r}; it has {", ".join(defaults)}.{closest(name, defaults)}')
-    default = defaults[name]
-    number = isinstance(default, (int, float)) and isinstance(value, (int, float)) and not isinstance(value, bool)
-    plugin = name in ('tune', 'optimizer', 'backbone', 'head_after') and isinstance(value, (str, Mapping))
-    sequence = isinstance(default, tuple) and isinstance(value, (list, tuple))
-    if not (number or plugin or sequence or isinstance(value, type(default)) or (isinstance(default, dict) and isinstance(value, Mapping))):
-      raise ValueError(f'{where}.{name} takes a {type(default).__name__} such as {default!r}, got {value!r}.')
-    if isinstance(default, int) and isinstance(value, float) and value != int(value):
-      raise ValueError(f'{where}.{name} takes a whole number, got {value!r}.')
-  merged = copy.deepcopy(dict(defaults)) | copy.deepcopy(dict(given))
-  return {name: tuple(value) if isinstance(value, list) else value for name, value in merged.items()}
+  merged = {**defaults, **given}
+  return {name: copy.deepcopy(ranges.checked(f'{where}.{name}', value, kinds.get(name, ranges.kind_of(defaults[name])), defaults[name]))
+          for name, value in merged.items()}
 
 
-def _grid(where: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-  grid = _fields(where, given, defaults)
-  for name, values in grid.items():
-    if not values or not all(isinstance(v, (int, float)) and v >= 0 for v in values) or len(set(values)) != len(values):
-      raise ValueError(f'{where}.{name} takes different numbers of at least 0, got {values!r}.')
-  if 0 in grid['learning_rate']:
-    raise ValueError(f'{where}.learning_rate takes numbers above 0, got {grid["learning_rate"]!r}.')
-  return grid
-
-
-def _whole_numbers(where: str, values: tuple[int, ...]) -> None:
-  if not values or any(not isinstance(v, int) or v < 0 for v in values) or len(set(values)) != len(values):
-    raise ValueError(f'{where} takes different whole numbers of at least 0, got {values!r}.')
-
-
-def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weight_decays: tuple[float, ...]) -> dict[str, Any]:
+def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weight_decays: tuple[float, ...],
+           image_size: int) -> dict[str, Any]:
   """One phase, filled from config.train. Rules are tried against the network later, when its parameters are known."""
-  from tlx.train import augment, optim  # brings jax, which a config file does not need
-
-  phase = _fields(where, given, study['train'])
-  try:
-    plug('freezing', named(phase['tune'], 'policy')[0])
-    name, options = named(phase['optimizer'])
-    optim.check(name, options, 0.0 if phase['solver'] != 'sgd' else max(weight_decays))
-    optim.schedule(phase['schedule'], phase['warmup'])
-    augment.check(phase['augment'])
-  except ValueError as error:
-    raise ValueError(f'{where}: {error}') from None
-  for field in ('steps', 'batch_size', 'evaluations', 'accumulate'):
-    if phase[field] < 1:
-      raise ValueError(f'{where}.{field} is at least 1, got {phase[field]}.')
-  for field in ('epochs', 'learning_rate', 'clip_norm', 'layer_decay', 'views'):
-    if phase[field] < 0:
-      raise ValueError(f'{where}.{field} is not negative, got {phase[field]}.')
-  for field, choices in (('norm', ('frozen', 'live')), ('solver', ('sgd', 'logistic', 'ridge'))):
-    if phase[field] not in choices:
-      raise ValueError(f'{where}.{field} is {" or ".join(map(repr, choices))}, got {phase[field]!r}.{closest(phase[field], choices)}')
+  phase = _fields(where, given, study['train'], 'train')
+  _check_phase(where, phase, 0.0 if phase['solver'] != 'sgd' else max(weight_decays), image_size)
+  if phase['steps'] * phase['batch_size'] > ranges.MOST_EXAMPLES:
+    raise ValueError(f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {ranges.MOST_EXAMPLES:,}.')
   if phase['batch_size'] % phase['accumulate']:
     raise ValueError(f'{where}.batch_size is {phase["batch_size"]}, which {phase["accumulate"]} parts (accumulate) do not divide.')
   if phase['views'] and not any(phase['augment'].values()):
@@ -208,54 +261,93 @@ def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weigh
   return phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'epochs': 0.0, 'evaluations': 1}  # there is one step, to the solution
 
 
+def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float, image_size: int) -> None:
+  """Checks the fields whose values rooms of their own know."""
+  from tlx.train import augment, optim  # brings jax, which a config file does not need
+
+  _located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
+  _located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
+  _located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
+  _located(f'{where}.augment', lambda: augment.check(phase['augment'], image_size))
+  for group, rate in phase['rates'].items():
+    ranges.checked(f'{where}.rates.{group}', rate, ranges.POSITIVE, 1.0)
+  if not phase['rates'] or 'frozen' in phase['rates']:
+    raise ValueError(f"{where}.rates has a rate for each group that is trained, such as {{'train': 1.0}}, got {phase['rates']!r}.")
+
+
 def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
-  source = _fields(where, given, SOURCE)
-  backbone, options = named(source['backbone'])
-  module = plug('backbones', backbone)
+  source = _fields(where, given, SOURCE, 'source')
+  if source['weights'].startswith('study:'):
+    source['backbone'] = _of_study(where, source, 'backbone' in given)
+  _located(f'{where}.backbone', lambda: plug('backbones', named(source['backbone'])[0]))
   if bool(source['weights']) == bool(source['dataset']):
     raise ValueError(f'{where} wants either weights (a URI: where they come from) or a dataset (which the study trains it on), got '
                      f'weights={source["weights"]!r} and dataset={source["dataset"]!r}.')
-  spec: Mapping[str, Any] = INPUT
   if source['weights']:
     _located(f'{where}.weights', lambda: sources.check(source['weights']))
-    spec = INPUT | _located(f'{where}.backbone', lambda: module.input_spec(**options) if hasattr(module, 'input_spec') else {})
   elif source['sha256']:
     raise ValueError(f'{where}.sha256 is for weights, and this source has none.')
-  source['input'] = _fields(f'{where}.input', source['input'], spec)
+  spec = _located(f'{where}.backbone', lambda: own_input(source)) or INPUT
+  source['input'] = _fields(f'{where}.input', source['input'], spec, 'input')
   channels = source['input']['channels']
   if channels not in (1, 3) or not len(source['input']['mean']) == len(source['input']['std']) == channels:
     raise ValueError(f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.')
-  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,))
+  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), source['input']['image_size'])
   if source['dataset'] and not source['train']['learning_rate']:
     raise ValueError(f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.')
   return source
 
 
+def of_study(uri: str) -> dict[str, Any]:
+  """The source, as resolved, of the run that 'study:WORKDIR/RUN' names: what its network is and what its images were made into.
+
+  Raises:
+    ValueError: no such run.
+  """
+  return checkpoint.read_json(sources.resolve(uri) / 'config.json')['source']
+
+
+def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
+  """The input that a source's weights were trained on, as a resolved config has it; {} where nothing is known of it."""
+  if source['weights'].startswith('study:'):
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in of_study(source['weights'])['input'].items()}
+  name, options = named(source['backbone'])
+  module = plug('backbones', name)
+  return INPUT | module.input_spec(**options) if source['weights'] and hasattr(module, 'input_spec') else {}
+
+
+def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[str, Any]:
+  """The backbone of a source that is a study's run: its own, but for the options that the config sets itself."""
+  before = _located(f'{where}.weights', lambda: of_study(source['weights']))
+  (name, options), (name_before, options_before) = named(source['backbone']), named(before['backbone'])
+  if not named_here:
+    name, options = name_before, {}
+  if name != name_before:
+    raise ValueError(f'{where}.backbone is {name!r}, and the run trained a {name_before!r}. Leave the field out to take the run\'s.')
+  return {'name': name, **options_before, **options}
+
+
 def _target(where: str, given: Any) -> dict[str, Any]:
-  target = _fields(where, given, TARGET)
+  target = _fields(where, given, TARGET, 'target')
   if not target['dataset']:
     raise ValueError(f"{where}.dataset is empty; name one such as 'uci_digits', 'folder:PATH' or a TFDS name.")
-  for field in ('val_fraction', 'test_fraction'):
-    if not 0 < target[field] < 1:
-      raise ValueError(f'{where}.{field} is a share between 0 and 1, got {target[field]}.')
   return target
 
 
 def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
-  method = _fields(where, given, METHOD)
-  if method['init'] not in ('source', 'random'):
-    raise ValueError(f"{where}.init is 'source' or 'random', got {method['init']!r}.")
-  grid = _grid(f'{where}.grid', method['grid'], study['grid'])
+  method = _fields(where, given, METHOD, 'method')
+  grid = _fields(f'{where}.grid', method['grid'], study['grid'], 'grid')
   sizes = [len(g['learning_rate']) * len(g['weight_decay']) for g in (grid, study['grid'])]
   if sizes[0] != sizes[1]:
     raise ValueError(f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.')
   if not method['phases']:
     raise ValueError(f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.')
-  stage, place = named(method['head_after'], 'stage')
+  stage, place = _located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
   if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
     raise ValueError(f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', 'grid': 4}}, got "
                      f"{method['head_after']!r}.")
-  phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay']) for i, phase in enumerate(method['phases']))
+  image_size = min(source['input']['image_size'] for source in study['sources'].values())
+  phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], image_size) for i, phase in enumerate(method['phases']))
   for phase in phases:
     if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != ('source', 'head'):
       raise ValueError(f"{where}: solver {phase['solver']!r} finds the head of a source whose stages are frozen; "

@@ -1,7 +1,15 @@
 """What a study would run, as text."""
+import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import scipy.optimize
+import scipy.stats
+from etils import epath
+
+from tlx import checkpoint
 from tlx.study import config as configs
 from tlx.study import plan, run
 
@@ -18,8 +26,11 @@ def compiled(config: Mapping[str, Any]) -> str:
                     f"{max([row['bytes'] for row in rows], default=0) / 1e6:,.0f} MB on a device."])
 
 
-def describe(config: Mapping[str, Any]) -> str:
-  """A line a cohort: runs, programs, steps, trained parameters, FLOPs and memory; then the totals.
+def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
+  """A line a cohort: runs, programs, steps, trained parameters, FLOPs and memory; then the totals and what to know before it runs.
+
+  Args:
+    workdir: of finished runs, whose spread says what difference the planned seeds could show.
 
   Raises:
     ValueError: what is wrong with the config.
@@ -27,17 +38,117 @@ def describe(config: Mapping[str, Any]) -> str:
   study = configs.resolve(config)
   cohorts = plan.make(study)
   rows = plan.table(study, cohorts)
-  formats = {'cohort': '{}', 'runs': '{}', 'phases': '{}', 'new programs': '{}', 'steps': '{}', 'trained': '{:,}', 'share': '{:.1%}',
-             'reused': '{}', 'stages': '{}', 'GFLOP': '{:,.1f}', 'saved': '{:,.1f}', 'MB': '{:,.1f}'}
-  cells = [list(formats), *([form.format(row[name]) for name, form in formats.items()] for row in rows)]
+  formats = {'cohort': '{}', 'runs': '{}', 'phases': '{}', 'new programs': '{}', 'steps': '{:.0f}', 'trained': '{:,}', 'share': '{:.1%}',
+             'reused': '{}', 'stages': '{}', 'GFLOP': '{:,.1f}', 'evaluation': '{:,.1f}', 'MB': '{:,.1f}'}
+  cells = [list(formats), *([_formatted(form, row[name]) for name, form in formats.items()] for row in rows)]
   widths = [max(len(line[i]) for line in cells) for i in range(len(formats))]
   lines = ['  '.join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths)))
            for line in cells]
-  total = {name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP', 'saved')}
+  total = {name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP', 'evaluation')}
   lines.append(f"{total['runs']} runs in {len(rows)} cohorts, {total['new programs']} training programs to compile, "
-               f"{total['GFLOP']:,.0f} GFLOP of training; at most {max(row['MB'] for row in rows):,.0f} MB of parameters, gradients and "
+               f"{_formatted('{:,.0f} GFLOP', total['GFLOP'])} of training and {_formatted('{:,.0f} GFLOP', total['evaluation'])} of evaluation "
+               f"(validation, and test of chosen runs); at most {max(row['MB'] for row in rows):,.0f} MB of parameters, gradients and "
                'optimizer state at a time.')
-  if total['saved']:
-    lines.append(f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {plan.prefix_gflop(study, cohorts):,.1f} '
-                 f"GFLOP instead of {total['saved']:,.1f}.")
-  return '\n'.join(lines)
+  pairs = list(dict.fromkeys(cohort.cells[0][:2] for cohort in cohorts))
+  notes = [*_frozen(study, pairs), *_settings(study), *_same(study, pairs), *_inputs(study), _power(study, workdir)]
+  return '\n'.join([*lines, *notes])
+
+
+def _formatted(form: str, value: Any) -> str:
+  return 'not known yet' if value != value else form.format(value)
+
+
+def _frozen(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
+  """What is spared by running frozen stages once for every image."""
+  costs = [plan.frozen_flops(study, *pair) for pair in pairs]
+  known = [cost for cost in costs if cost is not None]
+  lines = []
+  if once := sum(cost.once for cost in known):
+    lines.append(f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {once / 1e9:,.1f} GFLOP instead of '
+                 f'{sum(cost.instead for cost in known) / 1e9:,.1f}.')
+  if len(known) < len(costs):
+    unknown = ', '.join(dict.fromkeys(target for (_, target), cost in zip(pairs, costs) if cost is None))
+    lines.append(f'What frozen stages spare on {unknown} is not known yet: the data have not been prepared.')
+  return lines
+
+
+def _settings(study: Mapping[str, Any]) -> list[str]:
+  """The methods that try fewer settings than they declare."""
+  lines = []
+  for name, method in study['methods'].items():
+    tried, declared = len(plan.settings_of(method)), len(method['grid']['learning_rate']) * len(method['grid']['weight_decay'])
+    if tried < declared:
+      lines.append(f'{name} tries {tried} of the {declared} settings that its grid declares: no phase takes the learning rate of the grid.')
+  return lines
+
+
+def _same(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
+  """The methods that are others under another name."""
+  found: dict[tuple[str, ...], list[str]] = {}
+  for source, target in pairs:
+    for names in plan.same_methods(study, source, target):
+      found.setdefault(names, []).append(source)
+  lines = []
+  for names, where in found.items():
+    alike = len({tuple(plan.settings_of(study['methods'][name])) for name in names}) == 1
+    lines.append(f'{" and ".join(names)} train the same parameters in the same way{"" if alike else ", with other rates"} (source '
+                 f'{", ".join(dict.fromkeys(where))}).')
+  return lines
+
+
+def _inputs(study: Mapping[str, Any]) -> list[str]:
+  """Where images are given to weights in another form than they were trained on, and what fewer pixels spare."""
+  lines = []
+  for name, source in study['sources'].items():
+    own = configs.own_input(source)
+    for field, value in source['input'].items():
+      if own and value != own[field]:
+        lines.append(f'config.sources.{name}.input.{field} is {value!r}; the weights were trained at {own[field]!r}.')
+    if own and source['input']['image_size'] < own['image_size']:
+      share = plan.size_share(source, own['image_size'])
+      if share:
+        lines.append(f'  Images of {source["input"]["image_size"]} px cost {share:.0%} of what {own["image_size"]} px would, and may lose '
+                     'accuracy on photographs.')
+  return lines
+
+
+def _power(study: Mapping[str, Any], workdir: str | os.PathLike) -> str:
+  """What difference between two methods the planned seeds could show."""
+  num_seeds = len(study['seeds'])
+  if num_seeds < 2:
+    return 'With one seed no difference between methods can be told from chance; take more seeds.'
+  factor = detectable(num_seeds)
+  spread = _spread(study, workdir) if workdir else float('nan')
+  known = '' if spread != spread else f' In the finished runs they vary by {spread:.1f} (median): {factor * spread:.1f} points.'
+  return (f'With {num_seeds} seeds, paired differences to another method show (95% confidence, 80% power, before correction for many) from '
+          f'{factor:.1f} points on where they vary by 1 point (standard deviation over seeds), {2 * factor:.1f} by 2 and {5 * factor:.1f} '
+          f'by 5.{known}')
+
+
+def detectable(num_seeds: int) -> float:
+  """The mean of `num_seeds` paired differences, in standard deviations, that a two-sided t-test at 5% finds with probability 80%.
+
+  >>> round(detectable(10), 2)  # as tables of the paired t-test have it
+  1.0
+  """
+  freedom = num_seeds - 1
+  critical = scipy.stats.t.ppf(0.975, freedom)
+  power = lambda shift: scipy.stats.nct.sf(critical, freedom, shift) - 0.8
+  return float(scipy.optimize.brentq(power, 0.1, 1000.0)) / math.sqrt(num_seeds)
+
+
+def _spread(study: Mapping[str, Any], workdir: str | os.PathLike) -> float:
+  """The median over methods and sizes of the standard deviation, in points, of finished runs' differences to the baseline; else NaN."""
+  accuracy: dict[tuple, dict[int, float]] = {}
+  for path in epath.Path(workdir).glob('runs/*/result.json'):
+    result = checkpoint.read_json(path)
+    if result['chosen'] and result['test']:
+      cell = result['cell']
+      accuracy.setdefault((cell['source'], cell['target'], cell['shots'], cell['method']), {})[cell['seed']] = 100 * result['test']['accuracy']
+  found = []
+  for (*where, method), own in accuracy.items():
+    other = accuracy.get((*where, study['baseline']), {})
+    differences = [own[seed] - other[seed] for seed in own if seed in other]
+    if method != study['baseline'] and len(differences) > 1:
+      found.append(float(np.std(differences, ddof=1)))
+  return float(np.median(found)) if found else float('nan')

@@ -80,8 +80,8 @@ class Pair:
       train = datasets.Split(data.train.inputs[used], data.train.labels[used], tuple(data.train.ids[row] for row in used))
       data = data._replace(train=train)
     self.data = data
-    room = plan.room_of(study, sum(len(split.labels) for split in (data.train, data.val, data.test)))
-    self.phases = {name: plan.phases_of(method, self.source, len(data.class_names), room) for name, method in study['methods'].items()}
+    counts = {'train': len(data.train.labels), 'val': len(data.val.labels), 'test': len(data.test.labels)}
+    self.phases = plan.phases_for(study, source, target, counts)
     self.features: dict[tuple, Any] = {}
 
   def examples(self, cell: Cell) -> np.ndarray:

@@ -2,7 +2,7 @@
 import functools
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 
 from tlx import backbones, datasets, freezing, tree
 from tlx.plug import plug
+from tlx.study import ranges
 from tlx.study.config import named
 from tlx.tasks import classification
 from tlx.train import cohort, fit, prefix, step
@@ -25,10 +26,24 @@ class Cohort(NamedTuple):
 
 
 def cell_id(cell: Cell) -> str:
-  """The name of a run's folder."""
+  """The name of a run's folder; rates as the shortest decimals that read back as the same number."""
   shots = f'{cell.shots}shot' if cell.shots else 'full'
-  decay = f'-wd{cell.weight_decay:g}' if cell.weight_decay else ''
-  return f'{cell.source}-{cell.target}-{cell.method}-{shots}-seed{cell.seed}-lr{cell.learning_rate:g}{decay}'
+  rate = f'-lr{float(cell.learning_rate)!r}' if cell.learning_rate else ''
+  decay = f'-wd{float(cell.weight_decay)!r}' if cell.weight_decay else ''
+  return f'{cell.source}-{cell.target}-{cell.method}-{shots}-seed{cell.seed}{rate}{decay}'
+
+
+def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
+  """[(learning rate, weight decay)] that a method really tries.
+
+  Where every phase has a rate of its own or is solved exactly, the grid's rates would make identical runs: there is one, the last
+  phase's, 0.0 for an exact solution.
+  """
+  rates = method['grid']['learning_rate']
+  if all(phase['learning_rate'] or phase['solver'] != 'sgd' for phase in method['phases']):
+    last = method['phases'][-1]
+    rates = (last['learning_rate'] if last['solver'] == 'sgd' else 0.0,)
+  return list(itertools.product(rates, method['grid']['weight_decay']))
 
 
 def cells_of(study: Mapping[str, Any]) -> list[Cell]:
@@ -36,21 +51,24 @@ def cells_of(study: Mapping[str, Any]) -> list[Cell]:
   return [Cell(source, target, name, shots, seed, rate, decay)
           for source, target, (name, method) in itertools.product(study['sources'], study['targets'], study['methods'].items())
           for shots, seed in itertools.product(study['shots'], study['seeds'])
-          for rate, decay in itertools.product(method['grid']['learning_rate'], method['grid']['weight_decay'])]
+          for rate, decay in settings_of(method)]
 
 
 def make(study: Mapping[str, Any]) -> list[Cohort]:
   """The cohorts of a resolved config, in the order they run; every one of them can be built.
 
   Raises:
-    ValueError: an unknown data set or option, rules that do not fit the network, or more shots than there are examples.
+    ValueError: an unknown data set or option, rules that do not fit the network, more shots or steps than there can be, or runs that
+      would share a folder.
   """
+  _check_ids(study)
   cohorts = []
   for source in study['sources'].values():
     _check_source(study, source)
   for (source, target, method), group in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
     _check_shots(study, target)
     cells = list(group)
+    _check_steps(study, cells)
     size = max(1, int(study['cohort_bytes'] // _run_bytes(study, cells[0])))
     for i in range(0, len(cells), size):
       part = f'-part{i // size}' if len(cells) > size else ''
@@ -73,15 +91,18 @@ def shapes_of(source: Mapping[str, Any], network: Network) -> Variables:
   return _shapes(network, _image_shape(source))
 
 
-def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes: int, room: float = 0.0) -> tuple[fit.PhasePlan, ...]:
+def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes: int, room: float = 0.0,
+              reuse: bool = True) -> tuple[fit.PhasePlan, ...]:
   """A method's phases on one architecture.
 
   Args:
     room: bytes that may be kept of each example's activations; each phase begins at the deepest stage that frozen stages lead to
       and whose activation fits. 0: at the first.
+    reuse: False lets phases begin at the first stage, but for exact solutions and kept views, whose numbers are of activations.
 
   Raises:
-    ValueError: rules that do not fit the network's parameters, groups without a learning rate, or what needs a frozen prefix without one.
+    ValueError: rules that do not fit the network's parameters or train none, groups without a learning rate, or what needs a frozen
+      prefix without one.
   """
   network = network_of(source, num_classes, method.get('head_after', ''))
   shapes = shapes_of(source, network)
@@ -95,10 +116,13 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
     except TypeError as error:
       raise ValueError(f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.') from None
     groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
+    if all(label == 'frozen' for _, label in groups):
+      raise ValueError(f'tune = {phase["tune"]!r} freezes every parameter; a phase trains at least one, such as the head.')
     labels, rates = _layer_rates(groups, depth, phase['rates'], phase['layer_decay'])
     optimizer, optimizer_options = named(phase['optimizer'])
     frozen_norms = freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
-    start = _start(network, shapes, source, phase, prefix.boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed)), room)
+    start = _start(network, shapes, source, phase, prefix.boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed)),
+                   room, reuse)
     moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
     changed |= {name for name, group in labels if group != 'frozen'} | moving
     static = step.Phase(
@@ -110,7 +134,8 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
   return tuple(plans)
 
 
-def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase: Mapping[str, Any], deepest: int, room: float) -> int:
+def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase: Mapping[str, Any], deepest: int, room: float,
+           reuse: bool) -> int:
   """The stage a phase begins at: the deepest there is whose activation fits into `room`."""
   head = len(network.stages) - 1
   if phase['solver'] != 'sgd':
@@ -119,7 +144,7 @@ def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase
       raise ValueError(f"solver {phase['solver']!r} wants fixed feature vectors: every stage before the head frozen with its statistics "
                        f"(norm = 'frozen'), no augment, and a stage such as 'pool' before the head, got {feature}.")
     return head
-  if any(phase['augment'].values()) and not phase['views']:
+  if not phase['views'] and (not reuse or any(phase['augment'].values())):
     return 0
   if phase['views'] and not deepest:
     raise ValueError(f"views = {phase['views']} are kept of what is frozen, and tune = {phase['tune']!r} trains from the first stage on. "
@@ -127,8 +152,9 @@ def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase
   fitting = (start for start in range(deepest, 0, -1)
              if max(1, phase['views']) * tree.num_bytes(activation(network, _image_shape(source), start)) <= room)
   start = next(fitting, 0)
-  if phase['views'] and not start and room:
-    raise ValueError(f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.feature_bytes leaves.')
+  if phase['views'] and not start:
+    raise ValueError(f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.reuse and '
+                     'config.feature_bytes leave.')
   return start
 
 
@@ -155,30 +181,72 @@ def sizes(shapes: Variables) -> list[tuple[str, int]]:
 def table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any]]:
   """What the study will cost: a row a cohort, trained sources first. Memory is parameters, gradients and optimizer state of its runs.
 
-  'GFLOP' is training; 'saved' what the same steps would have cost more if frozen stages ran in each of them.
+  'GFLOP' is training, 'evaluation' validation and test of the chosen runs, NaN where a data set's size is not known yet; what frozen
+  stages cost that run once is in neither (`frozen_flops`).
   """
   rows: list[dict[str, Any]] = []
   programs: set[tuple] = set()
-  pretraining = [(f'source {name}', source, classes_of(study, source), {'phases': (source['train'],)}, [_counts(study, PRETRAINING | source)['train']], 0.0)
-                 for name, source in study['sources'].items() if source['dataset']]
-  transfers = [(c.id, study['sources'][c.cells[0].source], classes_of(study, study['targets'][c.cells[0].target]),
-                study['methods'][c.cells[0].method], [num_train(study, cell) for cell in c.cells],
-                room_of(study, _num_images(study, c.cells[0].target))) for c in cohorts]
-  for name, source, classes, method, examples, room in pretraining + transfers:
-    network, phases = network_of(source, len(classes), method.get('head_after', '')), phases_of(method, source, len(classes), room)
-    shapes, num_runs = shapes_of(source, network), len(examples)
-    trained = [sum(size for leaf, size in sizes(shapes) if dict(plan.phase.labels)[leaf] != 'frozen') for plan in phases]
-    steps = np.array([[plan.steps_for(num) for plan in phases] for num in examples])  # [R, phases]
+  for name, source, data, head_after, plans, examples, chosen in _trainings(study, cohorts):
+    network = network_of(source, len(classes_of(study, data)), head_after)
+    shapes, num_runs, counts = shapes_of(source, network), len(examples), _counts(study, data)
+    trained = [sum(size for leaf, size in sizes(shapes) if dict(plan.phase.labels)[leaf] != 'frozen') for plan in plans]
+    steps = np.array([[plan.steps_for(num) for plan in plans] for num in examples])  # [R, phases]
     before = len(programs)
-    programs |= {(network, plan.phase, plan.batch_size, num_runs, max(fit.ORDER_STEPS, longest)) for plan, longest in zip(phases, steps.max(0))}
-    saved = [plan.batch_size * prefix_flops(network, _image_shape(source), plan.phase.start) for plan in phases]
+    programs |= {(network, plan.phase, plan.batch_size, num_runs, max(fit.ORDER_STEPS, longest)) for plan, longest in zip(plans, steps.max(0))}
+    known = all(examples) or not any(plan.epochs for plan in plans)
     rows.append({
-        'cohort': name, 'runs': num_runs, 'phases': len(phases), 'new programs': len(programs) - before,
-        'steps': int(steps.sum(1).max()), 'trained': max(trained),
-        'share': max(trained) / tree.count(shapes.params), 'reused': ','.join(str(plan.phase.start) for plan in phases),
-        'stages': len(network.stages), 'GFLOP': train_flops(phases, steps.sum(0), network, source) / 1e9, 'saved': float(steps.sum(0) @ saved) / 1e9,
-        'MB': num_runs * max(_state_bytes(shapes, plan) for plan in phases) / 1e6})
+        'cohort': name, 'runs': num_runs, 'phases': len(plans), 'new programs': len(programs) - before,
+        'steps': int(steps.sum(1).max()) if known else float('nan'), 'trained': max(trained),
+        'share': max(trained) / tree.count(shapes.params), 'reused': ','.join(str(plan.phase.start) for plan in plans),
+        'stages': len(network.stages),
+        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, source) / 1e9 if known else float('nan'),
+        'evaluation': _evaluation_flops(network, source, plans, num_runs, chosen, counts) / 1e9 if all(counts.values()) else float('nan'),
+        'MB': num_runs * max(_state_bytes(shapes, plan) for plan in plans) / 1e6})
   return rows
+
+
+def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tuple[str, ...]]:
+  """The groups of methods that train the same parameters in the same way, but perhaps with other rates of the grid."""
+  config, num_classes = study['sources'][source], len(classes_of(study, study['targets'][target]))
+  found: dict[tuple, list[str]] = {}
+  for name, plans in phases_for(study, source, target).items():
+    method = study['methods'][name]
+    network = network_of(config, num_classes, method['head_after'])
+    found.setdefault((network, method['init'], tuple(map(_way, plans))), []).append(name)
+  return [tuple(names) for names in found.values() if len(names) > 1]
+
+
+def _way(plan: fit.PhasePlan) -> tuple:
+  """Equal for phases that train the same parameters in the same way, whatever their groups are called."""
+  rates = dict(plan.phase.rates)
+  leaves = tuple((name, rates.get(label)) for name, label in plan.phase.labels)
+  return leaves, plan._replace(phase=plan.phase._replace(labels=(), rates=(), start=0), evaluations=1)
+
+
+class _Training(NamedTuple):
+  """Runs that are trained together, a source's or a cohort's."""
+  name: str
+  source: Mapping[str, Any]
+  data: Mapping[str, Any]
+  head_after: Any
+  phases: tuple[fit.PhasePlan, ...]
+  examples: list[int]  # of each run; 0 where their number is not known yet
+  chosen: float  # how many of the runs are tested
+
+
+def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Training]:
+  for name, source in study['sources'].items():
+    if source['dataset']:
+      data = PRETRAINING | source
+      phases = phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source)))
+      yield _Training(f'source {name}', source, data, '', phases, [_counts(study, data)['train']], 1)
+  for pair, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
+    of_methods = phases_for(study, *pair)
+    for one in group:
+      name = one.cells[0].method
+      method, examples = study['methods'][name], [num_train(study, cell) for cell in one.cells]
+      yield _Training(one.id, study['sources'][pair[0]], study['targets'][pair[1]], method['head_after'], of_methods[name], examples,
+                      len(one.cells) / len(settings_of(method)))
 
 
 def train_flops(phases: tuple[fit.PhasePlan, ...], steps: Sequence[int], network: Network, source: Mapping[str, Any]) -> float:
@@ -186,21 +254,82 @@ def train_flops(phases: tuple[fit.PhasePlan, ...], steps: Sequence[int], network
   return float(sum(count * _flops(network, plan, _image_shape(source)) for plan, count in zip(phases, steps)))
 
 
-def prefix_gflop(study: Mapping[str, Any], cohorts: list[Cohort]) -> float:
-  """GFLOP of running the frozen stages once for every image that a study looks at, as far as their number is known."""
-  deepest: dict[tuple[str, str], float] = {}
-  for source_name, target, name in dict.fromkeys(c.cells[0][:3] for c in cohorts):
-    source, method, num_classes = study['sources'][source_name], study['methods'][name], len(classes_of(study, study['targets'][target]))
-    network = network_of(source, num_classes, method['head_after'])
-    for plan in phases_of(method, source, num_classes, room_of(study, _num_images(study, target))):
-      flops = max(1, plan.phase.views) * prefix_flops(network, _image_shape(source), plan.phase.start)
-      deepest[source_name, target] = max(flops, deepest.get((source_name, target), 0.0))
-  return sum(flops * _num_images(study, target) for (_, target), flops in deepest.items()) / 1e9
+def _evaluation_flops(network: Network, source: Mapping[str, Any], phases: tuple[fit.PhasePlan, ...], num_runs: int, chosen: float,
+                      counts: Mapping[str, int]) -> float:
+  """FLOPs of looking at the validation part as often as the phases do, and once at the test part with each chosen run."""
+  rest = [_stages_flops(network, _image_shape(source), plan.phase.start, len(network.stages)) for plan in phases]  # of one example
+  val = sum(len(plan.stops) * flops for plan, flops in zip(phases, rest))
+  return num_runs * counts['val'] * val + chosen * counts['test'] * rest[-1]
 
 
-def room_of(study: Mapping[str, Any], num_images: int) -> float:
-  """Bytes that may be kept of each image's activations."""
-  return study['feature_bytes'] / max(num_images, 1) if study['reuse'] else 0.0
+def phases_for(study: Mapping[str, Any], source: str, target: str,
+               counts: Mapping[str, int] | None = None) -> dict[str, tuple[fit.PhasePlan, ...]]:
+  """{method: its phases} from a source to a target, as the study trains them.
+
+  Frozen stages run once for every image only where that costs less than running them in every step and evaluation; where exact
+  solutions ask for their activations anyway, others take part.
+
+  Args:
+    counts: the images of 'train' (used by some run), 'val' and 'test', for a data set whose size was not known without its data.
+  """
+  images = _images(study, target) or counts
+  num_classes = len(classes_of(study, study['targets'][target]))
+  of_methods = functools.partial(_phases_of_methods, study, study['sources'][source], num_classes, room_of(study, images))
+  phases = of_methods(reuse=True)
+  if images is None:
+    return phases
+  cost = _frozen_flops(study, source, target, phases, images)
+  return phases if cost.once - cost.needed < cost.spared else of_methods(reuse=False)
+
+
+def _phases_of_methods(study: Mapping[str, Any], source: Mapping[str, Any], num_classes: int, room: float, reuse: bool):
+  return {name: phases_of(method, source, num_classes, room, reuse) for name, method in study['methods'].items()}
+
+
+class Frozen(NamedTuple):
+  """FLOPs of stages that stay frozen."""
+  once: float  # to run once for every image
+  needed: float  # of `once`, what exact solutions and kept views ask for
+  instead: float  # in every step and evaluation, if activations were not kept
+  spared: float  # of `instead`, what is of steps that could do without
+
+
+def frozen_flops(study: Mapping[str, Any], source: str, target: str) -> Frozen | None:
+  """What the frozen stages from a source to a target cost as the study runs them; None where the target's size is not known yet."""
+  images = _images(study, target)
+  return None if images is None else _frozen_flops(study, source, target, phases_for(study, source, target), images)
+
+
+def _frozen_flops(study: Mapping[str, Any], source: str, target: str, phases: Mapping[str, tuple[fit.PhasePlan, ...]],
+                  images: Mapping[str, int]) -> Frozen:
+  config, num_classes = study['sources'][source], len(classes_of(study, study['targets'][target]))
+  once: dict[tuple, float] = {}
+  needed: dict[tuple, float] = {}
+  instead = spared = 0.0
+  for name, plans in phases.items():
+    method = study['methods'][name]
+    network = network_of(config, num_classes, method['head_after'])
+    settings = len(settings_of(method))
+    sizes_of_runs = [shots * num_classes or images['train'] for shots in study['shots'] for _ in study['seeds']]
+    for plan in plans:
+      flops = prefix_flops(network, _image_shape(config), plan.phase.start)
+      exact = plan.phase.solver != 'sgd'
+      views = max(1, plan.phase.views)
+      passes = {('train', plan.phase.views and plan.phase.augment, views): views * images['train'], ('held out',): images['val'] + images['test']}
+      for key, count in passes.items():
+        for total in (once, needed) if exact or plan.phase.views else (once,):
+          total[key] = max(total.get(key, 0.0), flops * count)
+      trained = sum(num if exact else plan.steps_for(num) * plan.batch_size for num in sizes_of_runs)
+      seen = settings * (trained + len(sizes_of_runs) * len(plan.stops) * images['val'])
+      seen += len(sizes_of_runs) * images['test'] if plan is plans[-1] else 0
+      instead += flops * seen
+      spared += 0.0 if exact or plan.phase.views else flops * seen
+  return Frozen(sum(once.values()), sum(needed.values()), instead, spared)
+
+
+def room_of(study: Mapping[str, Any], images: Mapping[str, int] | None) -> float:
+  """Bytes that may be kept of each image's activations; all of them where the number of images is not known yet."""
+  return study['feature_bytes'] / max(sum(images.values()) if images else 1, 1) if study['reuse'] else 0.0
 
 
 def num_train(study: Mapping[str, Any], cell: Cell) -> int:
@@ -209,12 +338,13 @@ def num_train(study: Mapping[str, Any], cell: Cell) -> int:
   return cell.shots * len(classes_of(study, data)) or _counts(study, data)['train']
 
 
-def _num_images(study: Mapping[str, Any], target: str) -> int:
-  """The images of all splits that a study looks at: at most every subset's, and those held out; 0 where TFDS does not know yet."""
+def _images(study: Mapping[str, Any], target: str) -> dict[str, int] | None:
+  """The images of each split that a study looks at, of the training part at most every subset's; None where TFDS does not know yet."""
   data = study['targets'][target]
   counts = _counts(study, data)
   most = max(study['shots']) * len(classes_of(study, data)) * len(study['seeds'])
-  return counts['val'] + counts['test'] + (counts['train'] if 0 in study['shots'] else min(counts['train'], most))
+  train = counts['train'] if 0 in study['shots'] else min(counts['train'], most)
+  return counts | {'train': train} if all(counts.values()) else None
 
 
 def _counts(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:
@@ -290,14 +420,29 @@ def _flops(network: Network, plan: fit.PhasePlan, image_shape: tuple[int, ...]) 
   return cohort.gradient_flops(network, plan.task, trained, plan.phase.frozen_norms, images, plan.phase.start)
 
 
-@functools.cache
 def prefix_flops(network: Network, image_shape: tuple[int, ...], start: int) -> float:
   """FLOPs of one example's way to stage `start`."""
-  if not start:
+  return _stages_flops(network, image_shape, 0, start)
+
+
+@functools.cache
+def _stages_flops(network: Network, image_shape: tuple[int, ...], start: int, stop: int) -> float:
+  """FLOPs of one example's way from stage `start` to stage `stop`, as XLA counts them; computes nothing."""
+  if start == stop:
     return 0.0
-  images = jax.ShapeDtypeStruct((1, *image_shape), np.float32)
-  run = jax.jit(lambda variables, x: network.apply(variables, x, train=False, stop=start)[0])
-  return float((run.lower(_shapes(network, image_shape), images).cost_analysis() or {}).get('flops', float('nan')))
+  inputs = activation(network, image_shape, start) if start else jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+  run = jax.jit(lambda variables, x: network.apply(variables, x, train=False, start=start, stop=stop)[0])
+  return float((run.lower(_shapes(network, image_shape), inputs).cost_analysis() or {}).get('flops', float('nan')))
+
+
+def size_share(source: Mapping[str, Any], image_size: int) -> float:
+  """The FLOPs of an image of the source's size over those of one of `image_size`; 0.0 where the network does not take that."""
+  network = network_of(source, 2)
+  shape, stop = _image_shape(source), len(network.stages) - 1
+  try:
+    return prefix_flops(network, shape, stop) / prefix_flops(network, (image_size, image_size, shape[2]), stop)
+  except ValueError:
+    return 0.0
 
 
 def _image_shape(source: Mapping[str, Any]) -> tuple[int, ...]:
@@ -315,10 +460,30 @@ def _state_bytes(shapes: Variables, plan: fit.PhasePlan) -> int:
 def _run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
   source = study['sources'][cell.source]
   classes = classes_of(study, study['targets'][cell.target])
-  method, room = study['methods'][cell.method], room_of(study, _num_images(study, cell.target))
+  method, room = study['methods'][cell.method], room_of(study, _images(study, cell.target))
   phases = _located(f'config.methods.{cell.method}', lambda: phases_of(method, source, len(classes), room))
   shapes = shapes_of(source, network_of(source, len(classes), method['head_after']))
   return max(_state_bytes(shapes, plan) for plan in phases)
+
+
+def _check_ids(study: Mapping[str, Any]) -> None:
+  """Raises ValueError where two runs would have one folder, or a folder's name would be too long for a file system."""
+  ids = [cell_id(cell) for cell in cells_of(study)]
+  if len(set(ids)) < len(ids):
+    raise ValueError(f'Two runs would share the folder {next(name for name in ids if ids.count(name) > 1)!r}; give their methods other names.')
+  longest = max(ids, key=len)
+  if len(longest.encode()) > 200:
+    raise ValueError(f'The run {longest!r} has a name of {len(longest.encode())} bytes, more than 200; shorten the names of sources, targets or '
+                     'methods.')
+
+
+def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+  """Raises ValueError where epochs come to more steps than can be counted."""
+  for cell, phase in itertools.product(cells, study['methods'][cells[0].method]['phases']):
+    steps = fit.num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
+    if steps > ranges.MOST_STEPS or steps * phase['batch_size'] > ranges.MOST_EXAMPLES:
+      raise ValueError(f'config.methods.{cell.method}: {phase["epochs"]:,} epochs of {num_train(study, cell):,} examples are {steps:,} steps of '
+                       f'{phase["batch_size"]:,}; there are at most {ranges.MOST_STEPS:,}, of {ranges.MOST_EXAMPLES:,} examples.')
 
 
 def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
