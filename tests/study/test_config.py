@@ -294,8 +294,8 @@ def test_the_dry_run_says_what_differs_from_the_run(finished):
   workdir, _ = finished
   name = next(path.name for path in (workdir / 'runs').glob('*lp_ft*') if path.is_dir())
   text = dry_run.describe(chained(workdir, name, input={'std': (0.5,)}))
-  assert 'config.sources.run.input.std is (0.5,); the weights were trained at (0.4,).' in text
-  assert 'trained at' not in dry_run.describe(chained(workdir, name))
+  assert "config.sources.run.input.std is (0.5,); the weights' own is (0.4,)." in text
+  assert "the weights' own" not in dry_run.describe(chained(workdir, name))
 
 
 def test_a_chained_study_sees_the_images_that_its_source_saw(finished, data_dir, tmp_path):

@@ -128,6 +128,6 @@ def test_what_fewer_pixels_spare_is_said():
   made = with_methods(probe={'phases': ({'tune': 'head'},)})
   made.sources = {'lite': {'backbone': {'name': 'efficientnet_lite'}, 'weights': 'x.pth', 'input': {'image_size': 64}}}
   text = dry_run.describe(made)
-  assert 'config.sources.lite.input.image_size is 64; the weights were trained at 224.' in text and 'Images of 64 px cost' in text
+  assert "config.sources.lite.input.image_size is 64; the weights' own is 224." in text and 'Images of 64 px cost' in text
   assert config.resolve({**made.to_dict(), 'sources': {'lite': {'backbone': 'efficientnet_lite', 'weights': 'x.pth'}}})[
       'sources']['lite']['input']['image_size'] == 224

@@ -103,7 +103,7 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
     own = configs.own_input(source)
     for field, value in source['input'].items():
       if own and value != own[field]:
-        lines.append(f'config.sources.{name}.input.{field} is {value!r}; the weights were trained at {own[field]!r}.')
+        lines.append(f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}.")
     if own and source['input']['image_size'] < own['image_size']:
       share = plan.size_share(source, own['image_size'])
       if share:
