@@ -34,8 +34,7 @@ def get_config(task: str = ''):
   config.seeds = (0, 1, 2)
   config.train.steps = 1250
   config.train.batch_size = 64
-  with config.ignore_type():  # a dict where there was a name
-    config.train.optimizer = {'name': 'sgd', 'momentum': 0.9}
+  config.train.optimizer = {'name': 'sgd', 'momentum': 0.9}
   config.train.warmup = 0.1
   config.grid.learning_rate = (3e-3, 1e-2, 3e-2)
   penalties = {'learning_rate': (1.0,), 'weight_decay': (0.001, 0.03, 1.0)}
