@@ -65,7 +65,7 @@ def _stand_in(made, folder, methods):
       phase['steps'] = 2
       if isinstance(phase['tune'], dict):
         phase['tune']['k'] = 2  # these have fewer stages
-  study['train'] |= {'batch_size': 4, 'evaluations': 1}
+  study['train'] |= {'batch_size': 4, 'evaluations': 1, 'augment': {name: min(value, 2) for name, value in study['train']['augment'].items()}}
   return study | {'grid': {'learning_rate': (1e-3,)}, 'seeds': (0,), 'shots': (3,), 'baseline': methods[0]}
 
 

@@ -1,4 +1,5 @@
 """What a dry run says, and that the study does the same."""
+
 import math
 
 import numpy as np
@@ -20,20 +21,41 @@ def with_methods(**methods):
 
 def test_methods_that_are_the_same_are_said():
   made = with_methods(
-      probe={'phases': ({'tune': 'head'},)}, last_1={'phases': ({'tune': {'policy': 'last', 'k': 1}, 'layer_decay': 0.5},)},
-      other={'phases': ({'tune': 'head'},), 'grid': {'learning_rate': (0.1, 0.2)}}, longer={'phases': ({'tune': 'head', 'steps': 9},)},
-      full={'phases': ({'tune': 'all'},)}, scratch={'init': 'random', 'phases': ({'tune': 'all'},)})
+    probe={'phases': ({'tune': 'head'},)},
+    last_1={'phases': ({'tune': {'policy': 'last', 'k': 1}, 'layer_decay': 0.5},)},
+    other={'phases': ({'tune': 'head'},), 'grid': {'learning_rate': (0.1, 0.2)}},
+    longer={'phases': ({'tune': 'head', 'steps': 9},)},
+    full={'phases': ({'tune': 'all'},)},
+    scratch={'init': 'random', 'phases': ({'tune': 'all'},)},
+  )
   study = config.resolve(made)
   assert plan.same_methods(study, 'turned', 'digits') == [('probe', 'last_1', 'other')]
-  assert 'probe and last_1 and other train the same parameters in the same way, with other rates (source turned).' in dry_run.describe(made)
+  assert (
+    'probe and last_1 and other train the same parameters in the same way, with other rates (source turned).'
+    in dry_run.describe(made)
+  )
   made = with_methods(a={}, b={'phases': ({'tune': {'policy': 'after', 'k': 0}},)})
-  assert 'a and b train the same parameters in the same way (source turned).' in dry_run.describe(made)
+  assert 'a and b train the same parameters in the same way (source turned).' in dry_run.describe(
+    made
+  )
 
 
 def test_depths_of_a_residual_network_are_different_methods():
-  made = with_methods(**{f'last_{k}': {'phases': ({'tune': {'policy': 'last', 'k': k}},)} for k in range(1, 8)})
-  made.sources = {'resnet': {'backbone': {'name': 'resnet', 'channels': (4, 4, 4, 8), 'block': 'basic', 'layers': (1, 1, 1, 2)}, 'weights': 'x.npz',
-                             'input': {'image_size': 32}}}
+  made = with_methods(
+    **{f'last_{k}': {'phases': ({'tune': {'policy': 'last', 'k': k}},)} for k in range(1, 8)}
+  )
+  made.sources = {
+    'resnet': {
+      'backbone': {
+        'name': 'resnet',
+        'channels': (4, 4, 4, 8),
+        'block': 'basic',
+        'layers': (1, 1, 1, 2),
+      },
+      'weights': 'x.npz',
+      'input': {'image_size': 32},
+    }
+  }
   assert plan.same_methods(config.resolve(made), 'resnet', 'digits') == []
 
 
@@ -50,16 +72,24 @@ def test_evaluation_is_counted():
   forward = plan.prefix_flops(plan.network_of(study['sources']['turned'], 10), (8, 8, 1), 3)
   counts = plan._counts(study, study['targets']['digits'])
   assert counts['val'] > 200 and counts['test'] > 500
-  assert rows['scratch']['evaluation'] == pytest.approx(forward * (8 * 2 * counts['val'] + 4 * counts['test']) / 1e9)
+  assert rows['scratch']['evaluation'] == pytest.approx(
+    forward * (8 * 2 * counts['val'] + 4 * counts['test']) / 1e9
+  )
   assert rows['probe']['evaluation'] < 0.5 * rows['scratch']['evaluation']  # from the head on
-  assert f"{sum(row['evaluation'] for row in rows.values()):,.0f} GFLOP of evaluation" in dry_run.describe(made)
+  assert (
+    f'{sum(row["evaluation"] for row in rows.values()):,.0f} GFLOP of evaluation'
+    in dry_run.describe(made)
+  )
 
 
 def test_reuse_only_where_it_costs_less():
   """One step of one run looks at fewer images than there are; many steps at more. An exact solution wants its activations anyway."""
   made = with_methods(probe={'phases': ({'tune': 'head', 'evaluations': 1, 'steps': 1},)})
   made.seeds, made.shots, made.grid.learning_rate = (0,), (0,), (1e-3,)
-  starts = lambda made: [[phase.phase.start for phase in phases] for phases in plan.phases_for(config.resolve(made), 'turned', 'digits').values()]
+  starts = lambda made: [
+    [phase.phase.start for phase in phases]
+    for phases in plan.phases_for(config.resolve(made), 'turned', 'digits').values()
+  ]
   assert starts(made) == [[0]]
   cost = plan.frozen_flops(config.resolve(made), 'turned', 'digits')
   assert cost.once == cost.instead == 0.0
@@ -77,9 +107,16 @@ def test_reuse_only_where_it_costs_less():
 def test_the_study_reuses_what_the_dry_run_says(data_dir):
   for steps in (1, 2000):
     made = with_methods(probe={'phases': ({'tune': 'head', 'evaluations': 1, 'steps': steps},)})
-    made.seeds, made.shots, made.grid.learning_rate, made.data_dir = (0,), (0,), (1e-3,), str(data_dir)
+    made.seeds, made.shots, made.grid.learning_rate, made.data_dir = (
+      (0,),
+      (0,),
+      (1e-3,),
+      str(data_dir),
+    )
     study = config.resolve(made)
-    assert Pair(study, 'turned', 'digits', None).phases == plan.phases_for(study, 'turned', 'digits')
+    assert Pair(study, 'turned', 'digits', None).phases == plan.phases_for(
+      study, 'turned', 'digits'
+    )
 
 
 def test_sizes_that_are_not_known_yet_are_said(monkeypatch):
@@ -88,7 +125,10 @@ def test_sizes_that_are_not_known_yet_are_said(monkeypatch):
   made.train.epochs = 3.0
   made.shots = (0,)
   text = dry_run.describe(made)
-  assert 'What frozen stages spare on digits is not known yet' in text and 'not known yet of evaluation' in text
+  assert (
+    'What frozen stages spare on digits is not known yet' in text
+    and 'not known yet of evaluation' in text
+  )
   assert 'GFLOP instead of' not in text
 
 
@@ -106,7 +146,11 @@ def test_what_the_planned_seeds_could_show_is_said(finished):
   made.seeds = (0, 1, 2, 3, 4)
   factor = dry_run.detectable(5)
   text = dry_run.describe(made)
-  assert 'With 5 seeds' in text and f'from {factor:.1f} points on' in text and f'{5 * factor:.1f} by 5.' in text
+  assert (
+    'With 5 seeds' in text
+    and f'from {factor:.1f} points on' in text
+    and f'{5 * factor:.1f} by 5.' in text
+  )
   assert 'In the finished runs they vary by' in dry_run.describe(made, finished[0])
   assert 'In the finished runs' not in dry_run.describe(made, finished[0] / 'nowhere')
   made.seeds = (0,)
@@ -120,14 +164,29 @@ def test_the_spread_of_finished_runs_is_that_of_their_differences(finished):
   for (_, shots), part in runs[runs.method != 'scratch'].groupby(['method', 'shots']):
     base = runs[(runs.method == 'scratch') & (runs.shots == shots)].set_index('seed').test_accuracy
     spreads.append(100 * (part.set_index('seed').test_accuracy - base).std(ddof=1))
-  assert dry_run._spread(config.resolve(tiny.get_config()), finished[0]) == pytest.approx(np.median(spreads))
+  assert dry_run._spread(config.resolve(tiny.get_config()), finished[0]) == pytest.approx(
+    np.median(spreads)
+  )
   assert math.isnan(dry_run._spread(config.resolve(tiny.get_config()), finished[0] / 'nowhere'))
 
 
 def test_what_fewer_pixels_spare_is_said():
   made = with_methods(probe={'phases': ({'tune': 'head'},)})
-  made.sources = {'lite': {'backbone': {'name': 'efficientnet_lite'}, 'weights': 'x.pth', 'input': {'image_size': 64}}}
+  made.sources = {
+    'lite': {
+      'backbone': {'name': 'efficientnet_lite'},
+      'weights': 'x.pth',
+      'input': {'image_size': 64},
+    }
+  }
   text = dry_run.describe(made)
-  assert "config.sources.lite.input.image_size is 64; the weights' own is 224." in text and 'Images of 64 px cost' in text
-  assert config.resolve({**made.to_dict(), 'sources': {'lite': {'backbone': 'efficientnet_lite', 'weights': 'x.pth'}}})[
-      'sources']['lite']['input']['image_size'] == 224
+  assert (
+    "config.sources.lite.input.image_size is 64; the weights' own is 224." in text
+    and 'Images of 64 px cost' in text
+  )
+  assert (
+    config.resolve(
+      {**made.to_dict(), 'sources': {'lite': {'backbone': 'efficientnet_lite', 'weights': 'x.pth'}}}
+    )['sources']['lite']['input']['image_size']
+    == 224
+  )

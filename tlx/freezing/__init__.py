@@ -4,6 +4,7 @@
 Rules are (regex, group) pairs over parameter names such as 'block1/conv/kernel'; the group 'frozen' is frozen, any other is
 trained. A new task's head is trained by every policy.
 """
+
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -63,7 +64,9 @@ def check_depth(k: int, groups: Groups, least: int = 0) -> None:
   """Raises ValueError unless k is a whole number from `least` to `least` + the number of groups - 1."""
   most = least + len(groups) - 1
   if not isinstance(k, int) or isinstance(k, bool) or not least <= k <= most:
-    raise ValueError(f'k={k!r} stages asked for; this network takes {least} to {most}: {", ".join(map("+".join, groups))}.')
+    raise ValueError(
+      f'k={k!r} stages asked for; this network takes {least} to {most}: {", ".join(map("+".join, groups))}.'
+    )
 
 
 def frozen_norms(params: PyTree, stats: PyTree, rules: Rules, norm: str) -> frozenset[str]:
@@ -75,5 +78,9 @@ def frozen_norms(params: PyTree, stats: PyTree, rules: Rules, norm: str) -> froz
     raise ValueError(f"norm is 'frozen' or 'live', got {norm!r}.")
   if norm == 'live':
     return frozenset()
-  trained = {name.rpartition('/')[0] for name, group in named_leaves(label(params, rules)) if group != 'frozen'}
+  trained = {
+    name.rpartition('/')[0]
+    for name, group in named_leaves(label(params, rules))
+    if group != 'frozen'
+  }
   return frozenset(name.rpartition('/')[0] for name, _ in named_leaves(stats)) - trained

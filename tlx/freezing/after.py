@@ -1,4 +1,5 @@
 """Freeze the first k stages and tune those after them (Yosinski et al. 2014)."""
+
 from tlx.freezing import Groups, check_depth, tune_groups
 from tlx.tree import Rules
 

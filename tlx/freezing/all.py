@@ -1,4 +1,5 @@
 """Full fine-tuning: nothing is frozen."""
+
 from tlx.freezing import Groups
 from tlx.tree import Rules
 

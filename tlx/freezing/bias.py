@@ -1,4 +1,5 @@
 """Tune biases only, and the head (BitFit, Ben Zaken et al. 2021)."""
+
 from tlx.freezing import Groups
 from tlx.tree import Rules
 

@@ -1,4 +1,5 @@
 """Tune the first k stages and the head (surgical fine-tuning for input-level shift, Lee et al. 2023)."""
+
 from tlx.freezing import Groups, check_depth, tune_groups
 from tlx.tree import Rules
 

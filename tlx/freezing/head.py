@@ -1,4 +1,5 @@
 """Linear probe: the head alone is trained."""
+
 from tlx.freezing import Groups, tune_groups
 from tlx.tree import Rules
 

@@ -1,4 +1,5 @@
 """Tune the last k stages, the head among them."""
+
 from tlx.freezing import Groups, check_depth, tune_groups
 from tlx.tree import Rules
 

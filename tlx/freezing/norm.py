@@ -1,4 +1,5 @@
 """Tune the scales and biases of normalisation layers, and the head (Frankle et al. 2020)."""
+
 from tlx.freezing import NORM, Groups
 from tlx.tree import Rules
 

@@ -1,4 +1,5 @@
 """Freezing by ordered rules of the user's own, as in big_vision."""
+
 import re
 
 from tlx.freezing import Groups
@@ -9,12 +10,22 @@ def rules(groups: Groups, rules: Rules) -> Rules:  # the option's name in a conf
   """The user's (regex, group) pairs; the first that matches a parameter's name wins."""
   del groups
   if not isinstance(rules, (tuple, list)):
-    raise ValueError(f"Freeze rules are pairs (regex, group) such as (('^head/', 'train'), ('.*', 'frozen')), got {rules!r}.")
+    raise ValueError(
+      f"Freeze rules are pairs (regex, group) such as (('^head/', 'train'), ('.*', 'frozen')), got {rules!r}."
+    )
   for rule in rules:
-    if not isinstance(rule, (tuple, list)) or len(rule) != 2 or not all(isinstance(part, str) for part in rule):
-      raise ValueError(f"A freeze rule is a pair (regex, group) such as ('^head/', 'train'), got {rule!r}.")
+    if (
+      not isinstance(rule, (tuple, list))
+      or len(rule) != 2
+      or not all(isinstance(part, str) for part in rule)
+    ):
+      raise ValueError(
+        f"A freeze rule is a pair (regex, group) such as ('^head/', 'train'), got {rule!r}."
+      )
     try:
       re.compile(rule[0])
     except re.error as error:
-      raise ValueError(f'{rule[0]!r} in the freeze rule {tuple(rule)} is no regular expression: {error}.') from None
+      raise ValueError(
+        f'{rule[0]!r} in the freeze rule {tuple(rule)} is no regular expression: {error}.'
+      ) from None
   return tuple((pattern, group) for pattern, group in rules)

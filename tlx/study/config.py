@@ -130,7 +130,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in study[kind]:
       if not isinstance(name, str) or not name.replace('_', '').isalnum():
         raise ValueError(f'config.{kind}: names become folders and take letters, digits and _ only, got {name!r}.')
-  _check_phase('config.train', study['train'], 0.0, 8192)
+  _check_phase('config.train', study['train'], 0.0, ranges.LARGEST_IMAGE)
   all_methods, study['methods'] = study['methods'], _only(study)
   study['sources'] = {name: _source(f'config.sources.{name}', source, study) for name, source in study['sources'].items()}
   study['targets'] = {name: _target(f'config.targets.{name}', target) for name, target in study['targets'].items()}
@@ -292,7 +292,8 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   channels = source['input']['channels']
   if channels not in (1, 3) or not len(source['input']['mean']) == len(source['input']['std']) == channels:
     raise ValueError(f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.')
-  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), source['input']['image_size'])
+  image_size = source['input']['image_size'] if source['dataset'] else ranges.LARGEST_IMAGE  # weights are not trained here
+  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), image_size)
   if source['dataset'] and not source['train']['learning_rate']:
     raise ValueError(f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.')
   return source

@@ -1,4 +1,5 @@
 """What a study would run, as text."""
+
 import math
 import os
 from collections.abc import Mapping
@@ -21,9 +22,17 @@ def compiled(config: Mapping[str, Any]) -> str:
   """
   rows = run.compile(config)
   width = max([len(row['cohort']) for row in rows], default=0)
-  lines = [f"{row['cohort']:<{width}}  phase {row['phase']}  {row['seconds']:6.1f} s  {row['bytes'] / 1e6:10,.1f} MB" for row in rows]
-  return '\n'.join([*lines, f"{len(rows)} programs compiled in {sum(row['seconds'] for row in rows):.1f} s; at most "
-                    f"{max([row['bytes'] for row in rows], default=0) / 1e6:,.0f} MB on a device."])
+  lines = [
+    f'{row["cohort"]:<{width}}  phase {row["phase"]}  {row["seconds"]:6.1f} s  {row["bytes"] / 1e6:10,.1f} MB'
+    for row in rows
+  ]
+  return '\n'.join(
+    [
+      *lines,
+      f'{len(rows)} programs compiled in {sum(row["seconds"] for row in rows):.1f} s; at most '
+      f'{max([row["bytes"] for row in rows], default=0) / 1e6:,.0f} MB on a device.',
+    ]
+  )
 
 
 def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
@@ -38,19 +47,49 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   study = configs.resolve(config)
   cohorts = plan.make(study)
   rows = plan.table(study, cohorts)
-  formats = {'cohort': '{}', 'runs': '{}', 'phases': '{}', 'new programs': '{}', 'steps': '{:.0f}', 'trained': '{:,}', 'share': '{:.1%}',
-             'reused': '{}', 'stages': '{}', 'GFLOP': '{:,.1f}', 'evaluation': '{:,.1f}', 'MB': '{:,.1f}'}
-  cells = [list(formats), *([_formatted(form, row[name]) for name, form in formats.items()] for row in rows)]
+  formats = {
+    'cohort': '{}',
+    'runs': '{}',
+    'phases': '{}',
+    'new programs': '{}',
+    'steps': '{:.0f}',
+    'trained': '{:,}',
+    'share': '{:.1%}',
+    'reused': '{}',
+    'stages': '{}',
+    'GFLOP': '{:,.1f}',
+    'evaluation': '{:,.1f}',
+    'MB': '{:,.1f}',
+  }
+  cells = [
+    list(formats),
+    *([_formatted(form, row[name]) for name, form in formats.items()] for row in rows),
+  ]
   widths = [max(len(line[i]) for line in cells) for i in range(len(formats))]
-  lines = ['  '.join(cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(line, widths)))
-           for line in cells]
-  total = {name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP', 'evaluation')}
-  lines.append(f"{total['runs']} runs in {len(rows)} cohorts, {total['new programs']} training programs to compile, "
-               f"{_formatted('{:,.0f} GFLOP', total['GFLOP'])} of training and {_formatted('{:,.0f} GFLOP', total['evaluation'])} of evaluation "
-               f"(validation, and test of chosen runs); at most {max(row['MB'] for row in rows):,.0f} MB of parameters, gradients and "
-               'optimizer state at a time.')
+  lines = [
+    '  '.join(
+      cell.ljust(width) if i == 0 else cell.rjust(width)
+      for i, (cell, width) in enumerate(zip(line, widths))
+    )
+    for line in cells
+  ]
+  total = {
+    name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP', 'evaluation')
+  }
+  lines.append(
+    f'{total["runs"]} runs in {len(rows)} cohorts, {total["new programs"]} training programs to compile, '
+    f'{_formatted("{:,.0f} GFLOP", total["GFLOP"])} of training and {_formatted("{:,.0f} GFLOP", total["evaluation"])} of evaluation '
+    f'(validation, and test of chosen runs); at most {max(row["MB"] for row in rows):,.0f} MB of parameters, gradients and '
+    'optimizer state at a time.'
+  )
   pairs = list(dict.fromkeys(cohort.cells[0][:2] for cohort in cohorts))
-  notes = [*_frozen(study, pairs), *_settings(study), *_same(study, pairs), *_inputs(study), _power(study, workdir)]
+  notes = [
+    *_frozen(study, pairs),
+    *_settings(study),
+    *_same(study, pairs),
+    *_inputs(study),
+    _power(study, workdir),
+  ]
   return '\n'.join([*lines, *notes])
 
 
@@ -64,11 +103,17 @@ def _frozen(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]
   known = [cost for cost in costs if cost is not None]
   lines = []
   if once := sum(cost.once for cost in known):
-    lines.append(f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {once / 1e9:,.1f} GFLOP instead of '
-                 f'{sum(cost.instead for cost in known) / 1e9:,.1f}.')
+    lines.append(
+      f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {once / 1e9:,.1f} GFLOP instead of '
+      f'{sum(cost.instead for cost in known) / 1e9:,.1f}.'
+    )
   if len(known) < len(costs):
-    unknown = ', '.join(dict.fromkeys(target for (_, target), cost in zip(pairs, costs) if cost is None))
-    lines.append(f'What frozen stages spare on {unknown} is not known yet: the data have not been prepared.')
+    unknown = ', '.join(
+      dict.fromkeys(target for (_, target), cost in zip(pairs, costs) if cost is None)
+    )
+    lines.append(
+      f'What frozen stages spare on {unknown} is not known yet: the data have not been prepared.'
+    )
   return lines
 
 
@@ -76,9 +121,14 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
   """The methods that try fewer settings than they declare."""
   lines = []
   for name, method in study['methods'].items():
-    tried, declared = len(plan.settings_of(method)), len(method['grid']['learning_rate']) * len(method['grid']['weight_decay'])
+    tried, declared = (
+      len(plan.settings_of(method)),
+      len(method['grid']['learning_rate']) * len(method['grid']['weight_decay']),
+    )
     if tried < declared:
-      lines.append(f'{name} tries {tried} of the {declared} settings that its grid declares: no phase takes the learning rate of the grid.')
+      lines.append(
+        f'{name} tries {tried} of the {declared} settings that its grid declares: no phase takes the learning rate of the grid.'
+      )
   return lines
 
 
@@ -91,8 +141,10 @@ def _same(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
   lines = []
   for names, where in found.items():
     alike = len({tuple(plan.settings_of(study['methods'][name])) for name in names}) == 1
-    lines.append(f'{" and ".join(names)} train the same parameters in the same way{"" if alike else ", with other rates"} (source '
-                 f'{", ".join(dict.fromkeys(where))}).')
+    lines.append(
+      f'{" and ".join(names)} train the same parameters in the same way{"" if alike else ", with other rates"} (source '
+      f'{", ".join(dict.fromkeys(where))}).'
+    )
   return lines
 
 
@@ -103,12 +155,16 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
     own = configs.own_input(source)
     for field, value in source['input'].items():
       if own and value != own[field]:
-        lines.append(f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}.")
+        lines.append(
+          f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}."
+        )
     if own and source['input']['image_size'] < own['image_size']:
       share = plan.size_share(source, own['image_size'])
       if share:
-        lines.append(f'  Images of {source["input"]["image_size"]} px cost {share:.0%} of what {own["image_size"]} px would, and may lose '
-                     'accuracy on photographs.')
+        lines.append(
+          f'  Images of {source["input"]["image_size"]} px cost {share:.0%} of what {own["image_size"]} px would, and may lose '
+          'accuracy on photographs.'
+        )
   return lines
 
 
@@ -119,10 +175,16 @@ def _power(study: Mapping[str, Any], workdir: str | os.PathLike) -> str:
     return 'With one seed no difference between methods can be told from chance; take more seeds.'
   factor = detectable(num_seeds)
   spread = _spread(study, workdir) if workdir else float('nan')
-  known = '' if spread != spread else f' In the finished runs they vary by {spread:.1f} (median): {factor * spread:.1f} points.'
-  return (f'With {num_seeds} seeds, paired differences to another method show (95% confidence, 80% power, before correction for many) from '
-          f'{factor:.1f} points on where they vary by 1 point (standard deviation over seeds), {2 * factor:.1f} by 2 and {5 * factor:.1f} '
-          f'by 5.{known}')
+  known = (
+    ''
+    if spread != spread
+    else f' In the finished runs they vary by {spread:.1f} (median): {factor * spread:.1f} points.'
+  )
+  return (
+    f'With {num_seeds} seeds, paired differences to another method show (95% confidence, 80% power, before correction for many) from '
+    f'{factor:.1f} points on where they vary by 1 point (standard deviation over seeds), {2 * factor:.1f} by 2 and {5 * factor:.1f} '
+    f'by 5.{known}'
+  )
 
 
 def detectable(num_seeds: int) -> float:
@@ -144,7 +206,9 @@ def _spread(study: Mapping[str, Any], workdir: str | os.PathLike) -> float:
     result = checkpoint.read_json(path)
     if result['chosen'] and result['test']:
       cell = result['cell']
-      accuracy.setdefault((cell['source'], cell['target'], cell['shots'], cell['method']), {})[cell['seed']] = 100 * result['test']['accuracy']
+      accuracy.setdefault((cell['source'], cell['target'], cell['shots'], cell['method']), {})[
+        cell['seed']
+      ] = 100 * result['test']['accuracy']
   found = []
   for (*where, method), own in accuracy.items():
     other = accuracy.get((*where, study['baseline']), {})

@@ -1,4 +1,5 @@
 """What every field of a config may hold: one table, and the error for what it may not."""
+
 import math
 import numbers
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from tlx.plug import closest
 
 class Range(NamedTuple):
   """Finite numbers from `low` to `high`; `above` and `below` leave the ends themselves out."""
+
   low: float
   high: float
   above: bool = False
@@ -16,15 +18,20 @@ class Range(NamedTuple):
 
   def holds(self, value: float) -> bool:
     """False for NaN too."""
-    return (self.low < value if self.above else self.low <= value) and (value < self.high if self.below else value <= self.high)
+    return (self.low < value if self.above else self.low <= value) and (
+      value < self.high if self.below else value <= self.high
+    )
 
   def __str__(self) -> str:
-    low, high = (f'{end:,}' if isinstance(end, int) else f'{end:g}' for end in (self.low, self.high))
+    low, high = (
+      f'{end:,}' if isinstance(end, int) else f'{end:g}' for end in (self.low, self.high)
+    )
     return f'{"more than" if self.above else "at least"} {low} and {"less than" if self.below else "at most"} {high}'
 
 
 class Each(NamedTuple):
   """One or more numbers of a range; `different`: none of them twice."""
+
   range: Range
   different: bool = True
 
@@ -38,34 +45,83 @@ FIELDS = 'a dict'
 PHASES = 'a sequence of dicts, one a phase'
 Kind = Range | Each | tuple[str, ...] | str
 
-MOST_STEPS = 2 ** 24  # float32 counts no further
-MOST_EXAMPLES = 2 ** 30  # of a phase, over its steps: their order is kept in memory
+MOST_STEPS = 2**24  # float32 counts no further
+MOST_EXAMPLES = 2**30  # of a phase, over its steps: their order is kept in memory
 LARGEST = 3e38  # of float32
-POSITIVE, NOT_NEGATIVE, COUNT, BYTES = Range(0.0, LARGEST, above=True), Range(0.0, LARGEST), Range(0, 2 ** 31 - 1), Range(0.0, 1e18)
+LARGEST_IMAGE = 8192
+POSITIVE = Range(0.0, LARGEST, above=True)
+NOT_NEGATIVE = Range(0.0, LARGEST)
+COUNT = Range(0, 2**31 - 1)
+BYTES = Range(0.0, 1e18)
 SHARE = Range(0.0, 1.0, above=True, below=True)
-SEED = Range(0, 2 ** 32 - 1)  # seeds that differ by 2^32 begin alike
+SEED = Range(0, 2**32 - 1)  # seeds that differ by 2^32 begin alike
 
 RANGES: Mapping[str, Mapping[str, Kind]] = {
-    'train': {
-        'tune': PLUGIN, 'steps': Range(1, MOST_STEPS), 'epochs': Range(0.0, 1e6), 'batch_size': Range(1, 2 ** 16), 'optimizer': PLUGIN,
-        'schedule': NAME, 'warmup': Range(0.0, 1.0, below=True), 'learning_rate': NOT_NEGATIVE, 'rates': FIELDS,
-        'layer_decay': Range(0.0, 10.0, above=True), 'clip_norm': NOT_NEGATIVE, 'norm': ('frozen', 'live'), 'augment': FIELDS,
-        'label_smoothing': Range(0.0, 1.0, below=True), 'evaluations': Range(1, 100_000), 'solver': ('sgd', 'logistic', 'ridge'),
-        'views': Range(0, 10_000), 'accumulate': Range(1, 2 ** 16), 'remat': SWITCH},
-    'grid': {'learning_rate': Each(POSITIVE), 'weight_decay': Each(NOT_NEGATIVE)},
-    'input': {
-        'image_size': Range(1, 8192), 'channels': Range(1, 3), 'mean': Each(Range(-1000.0, 1000.0), different=False),
-        'std': Each(Range(0.0, 1000.0, above=True), different=False), 'interpolation': ('nearest', 'bilinear', 'bicubic', 'lanczos'),
-        'fit': ('squeeze', 'crop', 'pad'), 'crop': Range(0.0, 1.0, above=True)},
-    'source': {
-        'backbone': PLUGIN, 'weights': TEXT, 'sha256': TEXT, 'input': FIELDS, 'dataset': TEXT, 'shift': TEXT, 'train': FIELDS, 'seed': SEED},
-    'target': {'dataset': TEXT, 'shift': TEXT, 'val_fraction': SHARE, 'test_fraction': SHARE},
-    'method': {'init': ('source', 'random'), 'head_after': STAGE, 'grid': FIELDS, 'phases': PHASES},
-    'mesh': {'run': Range(0, 2 ** 16), 'data': Range(0, 2 ** 16), 'fsdp': SWITCH},
-    'config': {
-        'name': TEXT, 'claim': TEXT, 'sources': FIELDS, 'targets': FIELDS, 'methods': FIELDS, 'only': TEXT, 'shots': Each(COUNT),
-        'seeds': Each(SEED), 'grid': FIELDS, 'baseline': TEXT, 'validation': ('all', 'matched'), 'train': FIELDS, 'data_dir': TEXT, 'cohort_bytes': Range(1.0, 1e18),
-        'reuse': SWITCH, 'feature_bytes': BYTES, 'feature_dir': TEXT, 'mesh': FIELDS, 'checkpoint_seconds': Range(0.0, 1e9)},
+  'train': {
+    'tune': PLUGIN,
+    'steps': Range(1, MOST_STEPS),
+    'epochs': Range(0.0, 1e6),
+    'batch_size': Range(1, 2**16),
+    'optimizer': PLUGIN,
+    'schedule': NAME,
+    'warmup': Range(0.0, 1.0, below=True),
+    'learning_rate': NOT_NEGATIVE,
+    'rates': FIELDS,
+    'layer_decay': Range(0.0, 10.0, above=True),
+    'clip_norm': NOT_NEGATIVE,
+    'norm': ('frozen', 'live'),
+    'augment': FIELDS,
+    'label_smoothing': Range(0.0, 1.0, below=True),
+    'evaluations': Range(1, 100_000),
+    'solver': ('sgd', 'logistic', 'ridge'),
+    'views': Range(0, 10_000),
+    'accumulate': Range(1, 2**16),
+    'remat': SWITCH,
+  },
+  'grid': {'learning_rate': Each(POSITIVE), 'weight_decay': Each(NOT_NEGATIVE)},
+  'input': {
+    'image_size': Range(1, LARGEST_IMAGE),
+    'channels': Range(1, 3),
+    'mean': Each(Range(-1000.0, 1000.0), different=False),
+    'std': Each(Range(0.0, 1000.0, above=True), different=False),
+    'interpolation': ('nearest', 'bilinear', 'bicubic', 'lanczos'),
+    'fit': ('squeeze', 'crop', 'pad'),
+    'crop': Range(0.0, 1.0, above=True),
+  },
+  'source': {
+    'backbone': PLUGIN,
+    'weights': TEXT,
+    'sha256': TEXT,
+    'input': FIELDS,
+    'dataset': TEXT,
+    'shift': TEXT,
+    'train': FIELDS,
+    'seed': SEED,
+  },
+  'target': {'dataset': TEXT, 'shift': TEXT, 'val_fraction': SHARE, 'test_fraction': SHARE},
+  'method': {'init': ('source', 'random'), 'head_after': STAGE, 'grid': FIELDS, 'phases': PHASES},
+  'mesh': {'run': Range(0, 2**16), 'data': Range(0, 2**16), 'fsdp': SWITCH},
+  'config': {
+    'name': TEXT,
+    'claim': TEXT,
+    'sources': FIELDS,
+    'targets': FIELDS,
+    'methods': FIELDS,
+    'only': TEXT,
+    'shots': Each(COUNT),
+    'seeds': Each(SEED),
+    'grid': FIELDS,
+    'baseline': TEXT,
+    'validation': ('all', 'matched'),
+    'train': FIELDS,
+    'data_dir': TEXT,
+    'cohort_bytes': Range(1.0, 1e18),
+    'reuse': SWITCH,
+    'feature_bytes': BYTES,
+    'feature_dir': TEXT,
+    'mesh': FIELDS,
+    'checkpoint_seconds': Range(0.0, 1e9),
+  },
 }
 
 
@@ -81,13 +137,24 @@ def checked(where: str, value: Any, kind: Kind, default: Any) -> Any:
     return _numbers(where, value, kind, whole=isinstance(default[0], int))
   if isinstance(kind, tuple):
     if value not in kind:
-      raise ValueError(f'{where} is {" or ".join(map(repr, kind))}, got {value!r}.{closest(value, kind)}')
+      raise ValueError(
+        f'{where} is {" or ".join(map(repr, kind))}, got {value!r}.{closest(value, kind)}'
+      )
     return value
   types: Mapping[str, tuple[type, ...]] = {
-      TEXT: (str,), NAME: (str,), PLUGIN: (str, Mapping), STAGE: (str, Mapping), SWITCH: (bool,), FIELDS: (Mapping,), PHASES: (tuple, list)}
+    TEXT: (str,),
+    NAME: (str,),
+    PLUGIN: (str, Mapping),
+    STAGE: (str, Mapping),
+    SWITCH: (bool,),
+    FIELDS: (Mapping,),
+    PHASES: (tuple, list),
+  }
   fits = isinstance(value, types[kind])
   if not fits:
-    raise ValueError(f'{where} takes {kind}{f" such as {default!r}" if default else ""}, got {value!r}.')
+    raise ValueError(
+      f'{where} takes {kind}{f" such as {default!r}" if default else ""}, got {value!r}.'
+    )
   return tuple(value) if kind == PHASES else value
 
 
