@@ -114,7 +114,7 @@ def test_augmentations_do_what_they_say():
 @pytest.mark.parametrize('options, words', [({'flop': 1}, "Did you mean 'flip'"), ({'shift': -1}, 'at least 0')])
 def test_bad_augmentations(options, words):
   with pytest.raises(ValueError, match=words):
-    augment.check(options)
+    augment.check(options, 16)
 
 
 def test_accumulated_parts_and_remat_take_the_same_step():
