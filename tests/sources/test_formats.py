@@ -83,7 +83,7 @@ def test_npz_header_lies(shape, tmp_path):
   np.lib.format.write_array_header_1_0(member, {'descr': '<f4', 'fortran_order': False, 'shape': shape})
   with zipfile.ZipFile(tmp_path / 'model.npz', 'w') as archive:
     archive.writestr('a.npy', member.getvalue() + bytes(16))
-  with pytest.raises(ValueError, match='the member has another size'):
+  with pytest.raises(ValueError, match=r'the member has another size|takes 4[0-9]{18,} bytes'):
     sources.load(str(tmp_path / 'model.npz'))
 
 
@@ -93,7 +93,7 @@ def test_npz_size_lies(tmp_path):
   start = data.index(b'PK\x01\x02') + 24  # the uncompressed size in the archive's directory
   data[start:start + 4] = struct.pack('<I', (1 << 32) - 2)
   path.write_bytes(data)
-  with pytest.raises(ValueError, match='claims 4294967294 bytes'):
+  with pytest.raises(ValueError, match='takes 4294967294 bytes'):
     sources.load(str(path))
 
 
@@ -148,7 +148,7 @@ def test_tfjs_lies(tmp_path):
     sources.load(write_manifest(tmp_path, {'dtype': 'float32'}, bytes(13)))
   with pytest.raises(ValueError, match='cannot be read as tfjs'):
     sources.load(write_manifest(tmp_path, {'dtype': 'string'}, bytes(12)))
-  with pytest.raises(ValueError, match='is there twice, or'):
+  with pytest.raises(ValueError, match='no shape'):
     sources.load(write_manifest(tmp_path, {'dtype': 'float32', 'shape': [-3]}, bytes(12)))
   for name in ('../secret', '/etc/passwd'):
     (tmp_path / 'manifest.json').write_text(json.dumps([{'weights': [], 'paths': [name]}]))

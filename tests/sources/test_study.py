@@ -24,8 +24,8 @@ def write_study(workdir, init='source', frozen=None, meta=None):
   checkpoint.save(workdir / 'cohorts' / 'c' / 'checkpoints', 8, tree, {})
   (workdir / 'runs' / 'run-a').mkdir(parents=True)
   checkpoint.write_json(workdir / 'study.json', {'name': 'earlier'})
-  checkpoint.write_json(workdir / 'runs' / 'run-a' / 'result.json', {
-      'cohort': 'c', 'row': 1, 'init': init, 'head': 'head', 'cell': {'source': 'base'}, **(meta or {})})
+  result = {'cohort': 'c', 'row': 1, 'init': init, 'head': 'head', 'cell': {'source': 'base'}, **(meta or {})}
+  checkpoint.write_json(workdir / 'runs' / 'run-a' / 'result.json', checkpoint.sealed(result))
   return f'study:{workdir}/run-a'
 
 

@@ -215,6 +215,7 @@ def test_a_head_after_an_earlier_stage():
 
 @pytest.mark.parametrize('changes, words', [
     ({'weights': 'pipy:x', 'dataset': ''}, "Unknown place 'pipy:'"), ({'dataset': ''}, 'either weights'), ({'sha256': 'ab'}, 'is for weights'),
+    ({'part': 'model_ema'}, 'part is for weights'),
     ({'weights': 'x.npz', 'dataset': 'uci_digits'}, 'either weights'), ({'input': {'fit': 'stretch'}}, 'fit'),
 ])
 def test_sources_that_cannot_be_are_refused(changes, words):

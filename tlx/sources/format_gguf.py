@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tlx.sources._budget import Budget
 from tlx.sources._files import need
 
 _SCALARS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?', 10: 'Q', 11: 'q', 12: 'd'}
@@ -25,7 +26,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
   Quantised and half-precision tensors become float32.
   """
-  gguf = need('gguf', 'gguf')
+  gguf, budget = need('gguf', 'gguf'), Budget.of(path)
   with path.open('rb') as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
     header = _Header(data)
     if data[:4] != b'GGUF' or header.number('I', skip=4) not in (2, 3):
@@ -41,23 +42,34 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
       entries.append((name, header.numbers('Q', rank)[::-1], header.number('I'), header.number('Q')))
     alignment = metadata.get('general.alignment', 32)
     start = -(-header.position // alignment) * alignment
-    return _tensors(gguf, data, start, entries), metadata
+    return _tensors(gguf, data, start, entries, budget), metadata
 
 
-def _tensors(gguf, data: mmap.mmap, start: int, entries: list) -> dict[str, np.ndarray]:
+def _tensors(gguf, data: mmap.mmap, start: int, entries: list,
+             budget: Budget) -> dict[str, np.ndarray]:
   arrays: dict[str, np.ndarray] = {}
-  for name, shape, code, offset in entries:
+  free = 0  # where the next tensor may begin: none shares bytes with another
+  for name, shape, code, offset in sorted(entries, key=_offset):
+    budget.step(name)
     kind = gguf.GGMLQuantizationType(code)
     per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    size, row = int(np.prod(shape, dtype=object)), shape[-1] if shape else 1
+    size, row = budget.array(name, shape, 4) // 4, shape[-1] if shape else 1
     end = start + offset + size // per_block * block_bytes
-    if name in arrays or row % per_block or end > len(data):
-      raise ValueError(f'{name}: {kind.name} {shape} ends at byte {end} of {len(data)}, has broken rows, or is there twice')
+    if name in arrays or row % per_block or end > len(data) or offset < free:
+      raise ValueError(f'{name}: {kind.name} {shape} ends at byte {end} of {len(data)}, has broken '
+                       'rows, is there twice, or shares bytes with another')
+    free = end - start
     raw = np.frombuffer(data[start + offset:end], np.uint8).reshape(*shape[:-1], row // per_block * block_bytes)
     plain = kind.name in ('I8', 'I16', 'I32', 'I64', 'F64')
     values = raw.view(f'{kind.name[0].lower()}{block_bytes}') if plain else gguf.dequantize(raw, kind)
     arrays[name] = values.reshape(shape)
   return arrays
+
+
+def _offset(entry: tuple) -> tuple[int, int]:
+  """Where a tensor's bytes begin; one without any goes before one that begins there as well."""
+  _, shape, _, offset = entry
+  return offset, 0 not in shape
 
 
 class _Header:

@@ -6,6 +6,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 
+from tlx.sources._budget import Budget
 from tlx.sources._names import flatten
 
 _ARRAY, _COMPLEX, _SCALAR = 1, 2, 3  # flax.serialization._MsgpackExtType
@@ -19,8 +20,9 @@ def matches(path: Path) -> bool:
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
   """({'params/Dense_0/kernel': array}, {}); leaves that are no arrays are passed over."""
+  budget = Budget.of(path)
   tree = msgpack.unpackb(path.read_bytes(), ext_hook=_extension, strict_map_key=False)
-  leaves = flatten(_unchunk(tree))
+  leaves = flatten(_unchunk(tree), budget)
   arrays = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
   if not arrays:
     raise ValueError('it holds no arrays')

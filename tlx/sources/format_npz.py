@@ -5,7 +5,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-_MOST_DEFLATED = 1032  # deflate cannot shrink data more than this
+from tlx.sources._budget import Budget
 
 
 def matches(path: Path) -> bool:
@@ -18,16 +18,14 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
   Raises:
     ValueError: an array holds Python objects (a pickle), or a header promises other data than its member has.
   """
-  arrays = {}
+  arrays, budget = {}, Budget.of(path)
   with zipfile.ZipFile(path) as archive:
-    for info in archive.infolist():
-      if info.file_size > _MOST_DEFLATED * path.stat().st_size:
-        raise ValueError(f'{info.filename} claims {info.file_size} bytes, more than the file can hold')
+    for info in budget.members(archive).values():
       with archive.open(info) as stream:
         version = np.lib.format.read_magic(stream)
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = header(stream)
-        wanted = int(np.prod([int(n) for n in shape], dtype=object)) * dtype.itemsize
+        wanted = budget.array(info.filename, shape, dtype.itemsize)
         if dtype.hasobject or stream.tell() + wanted != info.file_size:
           raise ValueError(f'{info.filename}: {dtype} {shape} ' + (
               'holds Python objects; refused' if dtype.hasobject else f'needs {wanted} bytes, the member has another size'))

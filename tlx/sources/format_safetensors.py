@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from tlx.sources._budget import Budget
 from tlx.sources._files import sharded
 
 
@@ -13,9 +14,10 @@ def matches(path: Path) -> bool:
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
   """({name: array}, the header's own key-values)."""
-  return sharded(path, _read)
+  return sharded(path, Budget.of(path), _read)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
+def _read(path: Path, budget: Budget) -> tuple[dict[str, np.ndarray], dict]:
   with safetensors.safe_open(path, 'np') as file:
+    budget.step('the header', len(file.keys()))  # no byte is of two tensors: the reader sees to that
     return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tlx.sources._budget import Budget
 from tlx.sources._files import need
 
 _VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'
@@ -14,8 +15,12 @@ def matches(path: Path) -> bool:
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
   """({name: array}, {}) of the variables, object paths of TF2 without their '/.ATTRIBUTES/VARIABLE_VALUE'."""
-  tensorflow = need('tensorflow', 'tensorflow')
+  tensorflow, budget = need('tensorflow', 'tensorflow'), Budget.of(path)
   reader = tensorflow.train.load_checkpoint(str(path / 'variables' / 'variables'))
   numbers = [name for name, dtype in sorted(reader.get_variable_to_dtype_map().items()) if dtype.is_numpy_compatible and
              dtype != tensorflow.string]
+  types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
+  for name in numbers:
+    budget.step(name)
+    budget.array(name, shapes[name], types[name].size)
   return {name.removesuffix(_VALUE): reader.get_tensor(name) for name in numbers}, {}

@@ -1,10 +1,14 @@
 """A run's folder in a study, <workdir>/runs/<run>: what the run trained, over what its source holds, under our own names."""
 import os
+from pathlib import Path
 
 import numpy as np
 from etils import epath
 
 from tlx import checkpoint, tree
+from tlx.sources import format_orbax
+from tlx.sources._budget import Budget
+from tlx.sources._files import inside, remote
 
 
 def matches(path: os.PathLike) -> bool:
@@ -19,14 +23,35 @@ def read(path: os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     ValueError: a damaged checkpoint.
   """
   folder = epath.Path(path)
+  if not remote(folder):
+    Budget.of(Path(folder))  # result.json is a regular file
   workdir, result = folder.parent.parent, checkpoint.unsealed(folder / 'result.json')
-  params, stats = trained(workdir / 'cohorts' / result['cohort'] / 'checkpoints', result['row'])
+  cohort = workdir / 'cohorts' / inside(result['cohort']) / 'checkpoints'
+  _weigh(cohort)
+  params, stats = trained(cohort, result['row'])
   if result['init'] == 'source':
-    for own, of_source in zip((params, stats), trained(workdir / 'sources' / result['cell']['source'] / 'checkpoints', 0)):
+    source = workdir / 'sources' / inside(result['cell']['source']) / 'checkpoints'
+    _weigh(source)
+    for own, of_source in zip((params, stats), trained(source, 0)):
       for name, array in of_source.items():
         if name.split('/')[0] != result['head']:  # the head is the run's own
           own.setdefault(name, array)
   return params | stats, {'stats': sorted(stats), 'head': result['head']}
+
+
+def _weigh(folder: epath.Path) -> None:
+  """Raises ValueError where a checkpoint of a local study takes more than its files can hold."""
+  if remote(folder) or not folder.exists():
+    return
+  budget = Budget.of(Path(folder))
+  for step in checkpoint.steps(folder)[-1:]:
+    try:
+      with checkpoint.checkpointer() as checkpointer:
+        found = checkpointer.metadata(folder.resolve() / str(step) / 'arrays').item_metadata
+    except Exception:  # Orbax raises many kinds; loading it says that the checkpoint is damaged
+      return
+    if found is not None:
+      format_orbax.weigh(found.tree, budget)
 
 
 def digest(path: os.PathLike) -> str:

@@ -3,12 +3,12 @@
 Format and dequantisation as in tfjs-core/src/io/io_utils.ts (`decodeWeights`): value * scale + min in double precision,
 rounded to float32; int32 tensors to the nearest integer; float16 is widened.
 """
-import json
 from pathlib import Path
 
 import numpy as np
 
-from tlx.sources._files import inside
+from tlx.sources._budget import Budget
+from tlx.sources._files import normal, read_json
 
 _DTYPES = ('float32', 'int32', 'bool', 'uint8', 'complex64')
 _QUANTISED = ('uint8', 'uint16', 'float16')
@@ -24,16 +24,22 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
   Raises:
     ValueError: the shards of a group hold more or fewer bytes than its tensors, or a dtype that holds no numbers.
   """
-  index = json.loads(path.read_bytes())
+  budget, index = Budget.of(path), read_json(path)
   arrays: dict[str, np.ndarray] = {}
+  seen: set[str] = set()
   for group in index['weightsManifest'] if isinstance(index, dict) else index:
-    data, start = b''.join((path.parent / inside(name)).read_bytes() for name in group['paths']), 0
+    names = [normal(name) for name in group['paths']]
+    if len(names) != len(set(names)) or seen & set(names):
+      raise ValueError('it names a shard more than once')
+    seen.update(names)
+    data, start = b''.join((path.parent / name).read_bytes() for name in names), 0
     for entry in group['weights']:
       dtype, shape = np.dtype(entry.get('quantization', entry)['dtype']), [int(n) for n in entry['shape']]
-      size = int(np.prod(shape, dtype=object))
+      budget.step(entry['name'])
+      size = budget.array(entry['name'], shape, 8) // 8  # quantised ones pass through float64
       if entry['dtype'] not in _DTYPES or ('quantization' in entry and dtype.name not in _QUANTISED):
         raise ValueError(f'{entry["name"]} has dtype {entry["dtype"]} stored as {dtype}')
-      if entry['name'] in arrays or min(shape, default=0) < 0 or start + size * dtype.itemsize > len(data):
+      if entry['name'] in arrays or start + size * dtype.itemsize > len(data):
         raise ValueError(f'{entry["name"]} {shape} is there twice, or its shards {group["paths"]} end at byte {len(data)}')
       values = np.frombuffer(data, dtype, size, start).reshape(shape)
       arrays[entry['name']] = _dequantise(values, entry) if 'quantization' in entry else values

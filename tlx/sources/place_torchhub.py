@@ -19,6 +19,8 @@ def find(rest: str) -> tuple[Path, dict]:
   Raises:
     ValueError: it cannot be had, or its sha256 does not begin as its name says.
   """
+  if rest.rpartition('/')[2] in ('', '.', '..'):
+    raise ValueError(f'torchhub:{rest}: wanted torchhub:FILE or torchhub:https://HOST/.../FILE.')
   url = rest if rest.startswith('https://') else _HOME + rest
   home = Path(os.environ.get('TORCH_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'torch').expanduser()
   path = home / 'hub' / 'checkpoints' / url.rpartition('/')[2]

@@ -42,6 +42,7 @@ SOURCE = {
     'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
     'weights': '',  # where they come from, a URI of tlx/sources
     'sha256': '',  # of that file, which is refused if it has another
+    'part': '',  # of a file with several models, the one that is meant: 'model_ema'
     'input': {},  # fields of INPUT; what is not given is as the weights want it
     'dataset': '',  # or, without weights, the study trains the source on this itself
     'shift': 'none',
@@ -285,8 +286,8 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
                      f'weights={source["weights"]!r} and dataset={source["dataset"]!r}.')
   if source['weights']:
     _located(f'{where}.weights', lambda: sources.check(source['weights']))
-  elif source['sha256']:
-    raise ValueError(f'{where}.sha256 is for weights, and this source has none.')
+  elif field := next((field for field in ('sha256', 'part') if source[field]), ''):
+    raise ValueError(f'{where}.{field} is for weights, and this source has none.')
   spec = _located(f'{where}.backbone', lambda: own_input(source)) or INPUT
   source['input'] = _fields(f'{where}.input', source['input'], spec, 'input')
   channels = source['input']['channels']

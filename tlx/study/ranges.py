@@ -92,6 +92,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'backbone': PLUGIN,
     'weights': TEXT,
     'sha256': TEXT,
+    'part': TEXT,
     'input': FIELDS,
     'dataset': TEXT,
     'shift': TEXT,

@@ -276,7 +276,7 @@ def _load(name: str, config: Mapping[str, Any]) -> Loaded:
   network = plan.network_of(config, 2)
   module, head = plug('backbones', backbone), network.stages[-1]
   try:
-    weights = sources.load(config['weights'], config['sha256'] or None)
+    weights = sources.load(config['weights'], config['sha256'] or None, config['part'])
     variables, record = backbones.from_weights(module, options, weights, plan.shapes_of(config, network), fresh=(head,))
   except (ValueError, ImportError, KeyError) as error:
     raise ValueError(f'config.sources.{name}.weights: {error}') from None
