@@ -128,8 +128,33 @@ def test_wrong_splits(divided, make_images):
   with pytest.raises(ValueError, match=r'Split (val|test)/ of .* lacks the classes cow'):
     datasets.info(f'folder:{divided}')
   make_images(divided / 'more' / 'cow', 2)
-  with pytest.raises(ValueError, match=r'holds train/ and also more'):
+  with pytest.raises(ValueError, match=r'holds test/, train/, val/ and also more'):
     datasets.info(f'folder:{divided}')
+
+
+def test_names_of_parts(divided):
+  wanted = _load(divided)
+  for name, other in (('train', 'Training'), ('val', 'VALID'), ('test', 'Test')):
+    (divided / name).rename(divided / other)
+  data = _load(divided)
+  assert data.class_names == ('ant', 'bird')
+  for split, before in zip(data[:3], wanted[:3]):
+    np.testing.assert_array_equal(split.inputs, before.inputs)
+  (divided / 'Training').rename(divided / 'dev')
+  with pytest.raises(ValueError, match=r'holds the parts Test, VALID, dev. Want train/'):
+    _load(divided)
+  (divided / 'dev').rename(divided / 'val' )
+  (divided / 'VALID').rename(divided / 'train')
+  (divided / 'testing').mkdir()
+  with pytest.raises(ValueError, match=r'holds the parts Test, testing, train, val. Want train/.* one test/'):
+    _load(divided)
+
+
+def test_parts_below_classes_are_refused(undivided):
+  (undivided / 'cat' / 'Test').mkdir()
+  (undivided / 'cat' / '00.jpg').rename(undivided / 'cat' / 'Test' / '00.jpg')
+  with pytest.raises(ValueError, match=r'Class folder .*cat holds Test. Parts go above classes: PATH/\{train,val,test\}/<class>'):
+    _load(undivided)
 
 
 def test_classes_too_small_to_divide(tmp_path, make_images):

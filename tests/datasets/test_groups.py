@@ -89,6 +89,16 @@ def test_the_order_of_the_examples_does_not_matter():
   assert held[groups.index(first)]  # by hash, not by name or size
 
 
+@pytest.mark.parametrize('seed', range(40))
+def test_every_class_comes_near_its_share(seed):
+  """30 subjects with 3 to 24 images each, one class of three rare (a handful of images in all)."""
+  random = np.random.default_rng(seed)
+  groups = [f'{seed}-{i}' for i in range(30) for _ in range(random.integers(3, 25))]
+  labels = random.choice([0, 1, 2], len(groups), p=[0.55, 0.41, 0.04])
+  held = _splits.hold_out(labels, groups, 0.25, groups)
+  np.testing.assert_allclose(np.bincount(labels[held]) / np.bincount(labels), 0.25, atol=0.1)
+
+
 @pytest.mark.parametrize('sizes,fraction', [({'a': 50, 'b': 50}, 0.2), ({'a': 95, 'b': 1, 'c': 1, 'd': 1, 'e': 2}, 0.3), ({'a': 100}, 0.3)])
 def test_groups_too_few(sizes, fraction):
   groups = [name for name, size in sizes.items() for _ in range(size)]

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 
 from tlx.datasets import _groups
-from tlx.datasets._types import MOST_NAMED, SUFFIXES, Examples, Published, in_order, is_file, listing
+from tlx.datasets._types import MOST_NAMED, SPLITS, SUFFIXES, Examples, Published, in_order, is_file, listing
 
 # The names that a column may have, whatever the case; of several the first is taken.
 _NAMES = {
@@ -19,8 +19,6 @@ _NAMES = {
     'split': ('split', 'usage', 'subset'),
     'group': ('group', 'group_id', 'subject', 'subject_id', 'patient', 'patient_id', 'person', 'person_id'),
 }
-_SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
-           'publictest': 'val', 'test': 'test', 'testing': 'test', 'privatetest': 'test'}  # FER-2013 has a public and a private test
 _MISSING = ('', 'nan', 'null', '<na>', 'n/a', '#n/a')  # what programs write where they have no value
 
 
@@ -103,9 +101,9 @@ def _read(path: str, group: str, skip_bad: bool) -> tuple[list[_Row], tuple[str,
     if empty := [kind for kind, cell in cells.items() if not cell]:
       bad.append(f'{where} has an empty {empty[0]}')
       continue
-    split = _SPLITS.get(cells.get('split', 'train').lower(), '')
+    split = SPLITS.get(cells.get('split', 'train').lower(), '')
     if not split:
-      raise ValueError(f'{where} has the split {cells["split"]!r}; have {", ".join(_SPLITS)}.')
+      raise ValueError(f'{where} has the split {cells["split"]!r}; have {", ".join(SPLITS)}.')
     name, image = _find(file.parent, cells['image'], where) if 'image' in cells else (f'{number:06d}', cells['pixels'])
     if image is None:
       bad.append(f'{where} names the image {cells["image"]!r}, and {file.parent / name} is no file')

@@ -5,9 +5,8 @@ import numpy as np
 from etils import epath
 
 from tlx.datasets import _csv, _groups
-from tlx.datasets._types import SUFFIXES, UNREADABLE, Examples, Published, in_order, is_file, listing
+from tlx.datasets._types import SPLITS, SUFFIXES, UNREADABLE, Examples, Published, in_order, is_file, listing
 
-_SPLITS = {'train': 'train', 'val': 'val', 'validation': 'val', 'test': 'test'}
 _GROUPS = 'groups.csv'
 
 
@@ -31,7 +30,11 @@ def _walk(path: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
 
 def _list_classes(path: epath.Path) -> tuple[dict[str, list[epath.Path]], list[epath.Path]]:
   """({class: its image files}, the files that are not read)."""
-  found = {folder.name: _walk(folder) for folder in _folders(path)}
+  found = {}
+  for folder in _folders(path):
+    if parts := [inner.name for inner in _folders(folder) if inner.name.lower() in SPLITS]:
+      raise ValueError(f'Class folder {folder} holds {", ".join(parts)}. Parts go above classes: PATH/{{train,val,test}}/<class>/<image>.')
+    found[folder.name] = _walk(folder)
   for name, (images, others) in found.items():
     if not images:
       there = f', but {listing([file.name for file in others])}' if others else ''
@@ -45,18 +48,20 @@ def _list_classes(path: epath.Path) -> tuple[dict[str, list[epath.Path]], list[e
 def _list_splits(root: epath.Path) -> tuple[dict[str, dict[str, list[epath.Path]]], list[epath.Path]]:
   """({split: {class: files}}, the files that are not read); the only split is 'all' where the folder does not divide them."""
   folders = {folder.name: folder for folder in _folders(root)}
-  if 'train' not in folders or not _folders(folders['train']):  # 'train' may also be a class, among buses and ships
+  divided = [name for name, folder in folders.items() if name.lower() in SPLITS and _folders(folder)]
+  if not divided:  # 'train' may also be a class, among buses and ships
     classes, unread = _list_classes(root)
     return {'all': classes}, unread
-  if unknown := sorted(folders.keys() - _SPLITS):
-    raise ValueError(f'{root} holds train/ and also {", ".join(unknown)}. '
+  if unknown := [name for name in folders if name.lower() not in SPLITS]:
+    raise ValueError(f'{root} holds {"/, ".join(divided)}/ and also {", ".join(unknown)}. '
                      'Beside train/ want only val/ (or validation/) and test/.')
-  if {'val', 'validation'} <= folders.keys():
-    raise ValueError(f'{root} holds both val/ and validation/. Keep one.')
+  names = {SPLITS[name.lower()]: name for name in folders}
+  if 'train' not in names or len(names) < len(folders):
+    raise ValueError(f'{root} holds the parts {", ".join(folders)}. Want train/, and perhaps one val/ (or validation/) and one test/.')
   splits = {}
   unread = [entry for entry in root.iterdir() if entry.name not in folders]
   for name, folder in folders.items():
-    splits[_SPLITS[name]], others = _list_classes(folder)
+    splits[SPLITS[name.lower()]], others = _list_classes(folder)
     unread += others
   everywhere = in_order(set().union(*splits.values()))
   for name, classes in splits.items():

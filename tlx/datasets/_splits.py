@@ -94,10 +94,10 @@ def capped(examples: Examples, most: int) -> Examples:
   classes, counts = np.unique(examples.labels, return_counts=True)
   if most < len(classes):
     raise ValueError(f'val_examples is {most}, fewer than the {len(classes)} classes. Take at least one of each, or 0 for all.')
-  places: list[tuple[bool, float, int, int]] = []  # (not the first of its class, how far down its class, class, row)
+  places: list[tuple[float, int, int]] = []  # (how far down its class, class, row)
   for label, count in zip(classes, counts):
     members = sorted(np.flatnonzero(examples.labels == label).tolist(), key=lambda i: _hash(examples.ids[i]))
-    places += [(rank > 0, rank / int(count), int(label), row) for rank, row in enumerate(members)]
+    places += [(rank / int(count), int(label), row) for rank, row in enumerate(members)]
   return examples.take(np.sort([place[-1] for place in sorted(places)[:most]]))
 
 

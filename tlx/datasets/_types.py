@@ -12,6 +12,9 @@ SUFFIXES = ('.jpg', '.png', '.jpeg', '.jfif', '.jpe', '.webp', '.bmp', '.gif', '
             '.pbm', '.pnm')
 UNREADABLE = ('.heic', '.heif', '.jxl', '.svg', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2')
 
+# The names that a part may have in a folder or a table, whatever the case; FER-2013 has a public and a private test.
+SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
+          'publictest': 'val', 'test': 'test', 'testing': 'test', 'privatetest': 'test'}
 MOST_NAMED = 100  # of the things that an error lists, a line each
 
 
