@@ -132,7 +132,7 @@ def _decode(parts: dict[str, Examples], form: Form, shift: str) -> tuple[dict[st
 def _without(name: str, published: Published, bad: Mapping[str, str], skip: bool) -> Published:
   """The data set without its bad images, and a note of them; an error that lists them where they may not be skipped."""
   count = sum(len(examples.ids) for examples in published.splits.values())
-  lines = [f'{image}: {reason}' for image, reason in bad.items()]
+  lines = [f'{image}: {reason}' for image, reason in sorted(bad.items())]
   if not skip:
     more = f'\n  and {len(lines) - MOST_NAMED:,} more' if len(lines) > MOST_NAMED else ''
     raise ValueError(f'Cannot read {len(lines):,} of the {count:,} images of {name}:\n  ' + '\n  '.join(lines[:MOST_NAMED]) + more
