@@ -196,3 +196,28 @@ def test_the_source_of_another_data_set_stays_what_it_was(data_dir):
   study = _study(data_dir, {'mnist': {'dataset': 'mnist_5k'}}, {'digits': {'dataset': 'uci_digits'}})
   data = pair.source_data(study, 'mnist')
   assert data.sha256 == datasets.load('mnist_5k', 8, 3, val_fraction=0.1, data_dir=data_dir).sha256 and not data.notes
+
+
+def test_a_study_passes_the_fields_on(undivided, data_dir):
+  name, source = f'folder:{undivided}', {'dataset': 'uci_digits'}
+  fields = {'dataset': name, 'group': '(plant[0-9]+)', 'val_examples': 5, 'spread_shots': True}
+  study = _study(data_dir, {'digits': source}, {'plants': fields}) | {'shots': (4,), 'seeds': (0, 1, 2)}
+  target = study['targets']['plants']
+  data = pair.load(study, target, study['sources']['digits'])
+  assert len(data.val.ids) == 5 and len(data.notes) == 3
+  assert plan._counts(study, target)['val'] == 5
+  for of_seed in pair.subsets(study, target, data).values():
+    for label in (0, 1):
+      rows = [row for row in of_seed[4] if data.train.labels[row] == label]
+      assert len({data.train.groups[row] for row in rows}) == 4
+  ungrouped = target | {'group': ''}
+  with pytest.raises(ValueError, match='spread_shots wants groups, and the data set has none'):
+    pair.subsets(study, ungrouped, pair.load(study, ungrouped, study['sources']['digits']))
+  with pytest.raises(ValueError, match='109 images of 8 x 8 x 3 .* a higher data_bytes'):
+    pair.load(study | {'data_bytes': 1e4}, target, study['sources']['digits'])
+
+
+@pytest.mark.parametrize('field,value', [('duplicates', 'dorp'), ('val_examples', -1), ('skip_bad', 'yes'), ('group', 3)])
+def test_wrong_fields_are_named(data_dir, field, value):
+  with pytest.raises(ValueError, match=f'config.targets.a.{field} '):
+    _study(data_dir, {'digits': {'dataset': 'uci_digits'}}, {'a': {'dataset': 'mnist_5k', field: value}})
