@@ -66,7 +66,8 @@ def test_ways_to_write_a_table(table, text, encoding):
 
 
 @pytest.mark.parametrize('labels,wanted', [(['10', '9', '-1'], ('-1', '9', '10')), (['2.0', '10.0'], ('2.0', '10.0')),
-                                           (['10', '9', 'x'], ('10', '9', 'x'))])
+                                           (['10', '9', 'x'], ('9', '10', 'x')),
+                                           (['b10', 'b9', 'B1'], ('B1', 'b9', 'b10'))])
 def test_numbers_are_sorted_as_numbers(table, labels, wanted):
   path = table('image,label\n' + ''.join(f'i/{i:02d}.png,{label}\n' for i, label in enumerate(labels)))
   assert datasets.info(f'csv:{path}').class_names == wanted
@@ -111,10 +112,11 @@ def test_wrong_tables(table, text, message):
       function(f'csv:{path}')
 
 
-@pytest.mark.parametrize('pixels,message', [('0 0 0 256', r'pixels of image 000001: .*256'), ('0 0 zero 0', r'pixels of image 000001'),
-                                            ('0 0 0', r'Image 000001 has 3 pixels, which are no square')])
+@pytest.mark.parametrize('pixels,message', [('0 0 0 256', r'\n  000001: its pixels are no whole numbers from 0 to 255: .*256'),
+                                            ('0 0 zero 0', r'\n  000001: its pixels are no whole numbers'),
+                                            ('0 0 0', r'1 of the 9 images of csv:.*:\n  000001: its 3 pixels are no square\n')])
 def test_wrong_pixels(table, pixels, message):
-  path = table(f'label,pixels\na,0 0 0 0\na,{pixels}\n' + 'a,1 1 1 1\n' * 4)
+  path = table(f'label,pixels\na,0 0 0 0\na,{pixels}\n' + 'a,1 1 1 1\n' * 3 + 'b,1 1 1 1\n' * 4)
   with pytest.raises(ValueError, match=message):
     _load(path)
 

@@ -18,7 +18,7 @@ RANDOM = np.random.default_rng(0)
 def _decode(image, size, channels=3, interpolation='nearest', fit='crop', crop=1.0):
   file = io.BytesIO()
   image.save(file, 'png')
-  return _images.decode('x', file.getvalue(), Form(size, channels, interpolation, fit, crop))
+  return _images.decode(file.getvalue(), Form(size, channels, interpolation, fit, crop))
 
 
 def _image(width, height):

@@ -9,35 +9,42 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterable, Mapping
 
-from tlx.datasets import _csv, _folder, _images, _shifts, _splits, _vtab
+import numpy as np
+
+from tlx.datasets import _copies, _csv, _folder, _groups, _images, _shifts, _splits, _vtab
+from tlx.datasets._copies import overlap
+from tlx.datasets._images import check_memory
 from tlx.datasets._subsets import subsets
-from tlx.datasets._types import Dataset, Examples, Form, Info, Split
+from tlx.datasets._types import MOST_NAMED, Dataset, Examples, Form, Info, Published, Split, listing
 from tlx.plug import available, closest, plug
 
-__all__ = ['Dataset', 'Info', 'Split', 'check', 'info', 'load', 'subsets']
+__all__ = ['Dataset', 'Info', 'Split', 'check', 'check_memory', 'info', 'keep_out', 'load', 'overlap', 'subsets']
 
 _FILES = {'folder': _folder, 'csv': _csv}
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
 
 
-def info(name: str, data_dir: DataDir = None, shift: str = 'none') -> Info:
+def info(name: str, data_dir: DataDir = None, shift: str = 'none', group: str = '', skip_bad: bool = False) -> Info:
   """Classes (of the shifted labels) and counts, without reading data; importing TFDS for its own only.
 
   Raises:
-    ValueError: an unknown name or shift, or a data set that cannot be used; the message says why.
+    ValueError: an unknown name, shift or group, or a data set that cannot be used; the message says why.
   """
   kind, rest = _parse(name)
   if kind == 'package':
+    _groups.check(group)
     module = plug('datasets', rest)
     found = Info(module.CLASS_NAMES, dict(module.NUM_EXAMPLES))
   elif kind in _FILES:
-    found = _FILES[kind].describe(rest)
+    listed = _FILES[kind].published(rest, group, skip_bad)
+    found = Info(listed.class_names, {split: len(examples.ids) for split, examples in listed.splits.items()})
   else:
     from tlx.datasets import _tfds
     rest, splits = _vtab.splits(rest) if kind == 'vtab1k' else (rest, None)
-    found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False), splits)
-  return found._replace(class_names=_shifts.class_names(shift, found.class_names))
+    found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False), splits, group)
+  return found._replace(class_names=_class_names(name, shift, found.class_names))
 
 
 def check(image_size: int, channels: int, interpolation: str = 'bicubic', fit: str = 'squeeze', crop: float = 1.0) -> None:
@@ -46,8 +53,9 @@ def check(image_size: int, channels: int, interpolation: str = 'bicubic', fit: s
 
 
 def load(name: str, image_size: int, channels: int, shift: str = 'none', val_fraction: float = 0.2,
-         test_fraction: float = 0.3, data_dir: DataDir = None, max_bytes: int = 4 * 2**30, interpolation: str = 'bicubic',
-         fit: str = 'squeeze', crop: float = 1.0) -> Dataset:
+         test_fraction: float = 0.3, data_dir: DataDir = None, data_bytes: float = 4 * 2**30, interpolation: str = 'bicubic',
+         fit: str = 'squeeze', crop: float = 1.0, group: str = '', val_examples: int = 0, duplicates: str = 'keep',
+         skip_bad: bool = False) -> Dataset:
   """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at every call.
 
   How an image becomes square, `scaled` being image_size / crop rounded down:
@@ -57,26 +65,86 @@ def load(name: str, image_size: int, channels: int, shift: str = 'none', val_fra
   Interpolation is nearest, bilinear, bicubic or lanczos; all but nearest are antialiased.
 
   Published splits are kept. Where there is none, test is taken from the whole (`test_fraction`) and val from train
-  (`val_fraction`), of each class alike and by hash of the ids. The shift comes last and applies to every split.
+  (`val_fraction`), of each class alike and by hash of the ids; with groups, by hash of the groups, which stay whole. The shift
+  comes last and applies to every split.
+
+  Args:
+    group: what names the group of an example: a column (csv), a feature (TFDS), or a regular expression with one capture group
+      over its id. '' takes what the data set says: a column such as 'subject', or groups.csv in the folder.
+    val_examples: at most so many of the validation part are used, of each class alike; 0 is all.
+    duplicates: 'drop' keeps copies of test images, byte for byte, out of the other parts, and copies of validation out of training.
+    skip_bad: leave out images that cannot be read and lines of a table that lack something, as if they were not there.
 
   Raises:
     ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, a class too small to divide, or
-      arrays of more than `max_bytes`.
+      arrays of more than `data_bytes`.
   """
   form = Form(image_size, channels, interpolation, fit, crop)
   _images.check(form)
   _shifts.check(shift)
-  names, published = _published(name, data_dir)
-  names = _shifts.class_names(shift, names)
-  _check_ids(name, published)
-  _images.check_memory(published, form, max_bytes)
-  of_inputs, of_labels = _shifts.SHIFTS[shift]
-  splits = {}
-  for split, examples in _splits.complete(published, val_fraction, test_fraction).items():
-    decoded = _images.decode_all(examples, form, of_inputs)
-    splits[split] = decoded._replace(labels=of_labels(decoded.labels))
+  _copies.check(duplicates)
+  published = _published(name, data_dir, group, skip_bad)
+  class_names = _class_names(name, shift, published.class_names)
+  _check_ids(name, published.splits)
+
+  while True:
+    parts = _splits.complete(published.splits, val_fraction, test_fraction, published.class_names)
+    notes = _splits.group_notes(parts)
+    if 0 < val_examples < (count := len(parts['val'].ids)):
+      parts['val'] = _splits.capped(parts['val'], val_examples)
+      notes += (f'Validation uses {val_examples:,} of its {count:,} images (val_examples), of each class alike.',)
+    check_memory(sum(len(part.ids) for part in parts.values()), image_size, channels, data_bytes)
+    splits, bad = _decode(parts, form, shift)
+    if not bad:
+      break
+    published = _without(name, published, bad, skip_bad)
+  splits, of_copies = _copies.across(splits, duplicates, class_names)
   train, val, test = splits['train'], splits['val'], splits['test']
-  return Dataset(train, val, test, names, _sha256(train, val, test))
+  return Dataset(train, val, test, class_names, _sha256(train, val, test), (*published.notes, *notes, *of_copies))
+
+
+def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
+  """What a source is trained on: `source` without the training images that are in a target's validation or test part.
+
+  Images are compared byte for byte before any shift, so all are given in the source's form.
+
+  Raises:
+    ValueError: a class that nothing is left of.
+  """
+  train, note = _copies.keep_out(source.train, targets)
+  if not note:
+    return source
+  return source._replace(train=train, sha256=_sha256(train, source.val, source.test), notes=(*source.notes, note))
+
+
+def _decode(parts: dict[str, Examples], form: Form, shift: str) -> tuple[dict[str, Split], dict[str, str]]:
+  """(the parts, shifted; {id: what is wrong with it} of the images that cannot be read)."""
+  of_inputs, of_labels = _shifts.SHIFTS[shift]
+  splits: dict[str, Split] = {}
+  bad: dict[str, str] = {}
+  for name, examples in parts.items():
+    decoded, wrong = _images.decode_all(examples, form, of_inputs)
+    splits[name] = decoded._replace(labels=of_labels(decoded.labels))
+    bad |= wrong
+  return splits, bad
+
+
+def _without(name: str, published: Published, bad: Mapping[str, str], skip: bool) -> Published:
+  """The data set without its bad images, and a note of them; an error that lists them where they may not be skipped."""
+  count = sum(len(examples.ids) for examples in published.splits.values())
+  lines = [f'{image}: {reason}' for image, reason in sorted(bad.items())]
+  if not skip:
+    more = f'\n  and {len(lines) - MOST_NAMED:,} more' if len(lines) > MOST_NAMED else ''
+    raise ValueError(f'Cannot read {len(lines):,} of the {count:,} images of {name}:\n  ' + '\n  '.join(lines[:MOST_NAMED]) + more
+                     + '\nRepair or remove them, or leave them out: skip_bad = True.')
+  splits = {}
+  for split, examples in published.splits.items():
+    splits[split] = kept = examples.take(np.array([row for row, image in enumerate(examples.ids) if image not in bad], int))
+    if lost := sorted(set(examples.labels.tolist()) - set(kept.labels.tolist())):
+      raise ValueError(f'No image of the classes {", ".join(published.class_names[k] for k in lost)} in {split} of {name} can be read. '
+                       'Repair some, or remove the class.')
+  note = f'{len(lines):,} of {count:,} images cannot be read and are left out: {listing(lines)}.'
+  return published._replace(splits=splits, notes=(*published.notes, note))
 
 
 def _parse(name: str) -> tuple[str, str]:
@@ -94,15 +162,22 @@ def _parse(name: str) -> tuple[str, str]:
                    f'{closest(name, (*names, *_tfds.known_names()))}')
 
 
-def _published(name: str, data_dir: DataDir):
-  """(class names, {split: examples yet to be decoded})."""
+def _published(name: str, data_dir: DataDir, group: str, skip_bad: bool) -> Published:
   kind, rest = _parse(name)
   if kind in _FILES:
-    return _FILES[kind].published(rest)
+    return _FILES[kind].published(rest, group, skip_bad)
   from tlx.datasets import _tfds
   rest, splits = _vtab.splits(rest) if kind == 'vtab1k' else (rest, None)
   builder = _tfds.package_builder(rest, data_dir) if kind == 'package' else _tfds.tfds_builder(rest, data_dir, prepare=True)
-  return _tfds.published(builder, splits)
+  return _tfds.published(builder, splits, group)
+
+
+def _class_names(name: str, shift: str, names: tuple[str, ...]) -> tuple[str, ...]:
+  """The names of the shifted labels, of which there are two at least."""
+  shifted = _shifts.class_names(shift, names)
+  if len(shifted) < 2:
+    raise ValueError(f'{name} has the classes {", ".join(shifted)}; there is nothing to tell apart. Want two at least.')
+  return shifted
 
 
 def _check_ids(name: str, splits: dict[str, Examples]) -> None:
@@ -114,9 +189,9 @@ def _check_ids(name: str, splits: dict[str, Examples]) -> None:
 
 def _sha256(*splits: Split) -> str:
   digest = hashlib.sha256()
-  for inputs, labels, ids in splits:
-    digest.update(f'{inputs.shape} {inputs.dtype} {labels.dtype}\n'.encode())
-    digest.update(inputs.data)  # not tobytes(), which copies
-    digest.update(labels.tobytes())
-    digest.update('\n'.join(ids).encode())
+  for split in splits:
+    digest.update(f'{split.inputs.shape} {split.inputs.dtype} {split.labels.dtype}\n'.encode())
+    digest.update(split.inputs.data)  # not tobytes(), which copies
+    digest.update(split.labels.tobytes())
+    digest.update('\n'.join(split.ids).encode())
   return digest.hexdigest()

@@ -4,70 +4,103 @@ import os
 import numpy as np
 from etils import epath
 
-from tlx.datasets._types import SUFFIXES, Examples, Info
+from tlx.datasets import _csv, _groups
+from tlx.datasets._types import SPLITS, SUFFIXES, UNREADABLE, Examples, Published, in_order, is_file, listing
 
-_SPLITS = {'train': 'train', 'val': 'val', 'validation': 'val', 'test': 'test'}
+_GROUPS = 'groups.csv'
 
 
 def _folders(path: epath.Path) -> list[epath.Path]:
   return sorted((entry for entry in path.iterdir() if not entry.name.startswith('.') and entry.is_dir()), key=lambda e: e.name)
 
 
-def _list_classes(path: epath.Path) -> dict[str, list[epath.Path]]:
-  """{class: its image files}, both sorted by name."""
-  classes = {}
+def _walk(path: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
+  """(images, what is no image) at any depth, each sorted by path. Hidden folders and links to folders are not entered."""
+  images: list[epath.Path] = []
+  others: list[epath.Path] = []
+  for folder, inner, names in path.walk():
+    closed = [name for name in inner if name.startswith('.') or os.path.islink(folder / name)]
+    inner[:] = [name for name in inner if name not in closed]
+    others += [folder / name for name in closed]
+    for name in names:
+      is_image = not name.startswith('.') and name.lower().endswith((*SUFFIXES, *UNREADABLE))
+      (images if is_image else others).append(folder / name)
+  return sorted(images, key=os.fspath), sorted(others, key=os.fspath)
+
+
+def _list_classes(path: epath.Path) -> tuple[dict[str, list[epath.Path]], list[epath.Path]]:
+  """({class: its image files}, the files that are not read)."""
+  found = {}
   for folder in _folders(path):
-    images = (f for f in folder.iterdir() if not f.name.startswith('.') and f.suffix.lower() in SUFFIXES)
-    files = sorted(images, key=lambda f: f.name)
-    if not files:
-      raise ValueError(f'Class folder {folder} holds no image ({", ".join(SUFFIXES)}). Add images to it or remove it.')
-    classes[folder.name] = files
-  if not classes:
+    if parts := [inner.name for inner in _folders(folder) if inner.name.lower() in SPLITS]:
+      raise ValueError(f'Class folder {folder} holds {", ".join(parts)}. Parts go above classes: PATH/{{train,val,test}}/<class>/<image>.')
+    found[folder.name] = _walk(folder)
+  for name, (images, others) in found.items():
+    if not images:
+      there = f', but {listing([file.name for file in others])}' if others else ''
+      raise ValueError(f'Class folder {path / name} holds no image ({", ".join(SUFFIXES)}){there}. Add images to it or remove it.')
+  if not found:
     raise ValueError(f'{path} holds no class folder. Want PATH/<class>/<image> or PATH/{{train,val,test}}/<class>/<image>.')
-  return classes
+  stray = [entry for entry in path.iterdir() if entry.name not in found]
+  return {name: found[name][0] for name in in_order(found)}, sum((others for _, others in found.values()), stray)
 
 
-def _list_splits(path: str) -> dict[str, dict[str, list[epath.Path]]]:
-  """{split: {class: files}}; the only split is 'all' where the folder does not divide them."""
-  root = epath.Path(path).expanduser()
-  if not root.is_dir():
-    raise ValueError(f'folder:{path} wants a folder, and {root} is not one. Check the path.')
+def _list_splits(root: epath.Path) -> tuple[dict[str, dict[str, list[epath.Path]]], list[epath.Path]]:
+  """({split: {class: files}}, the files that are not read); the only split is 'all' where the folder does not divide them."""
   folders = {folder.name: folder for folder in _folders(root)}
-  if 'train' not in folders or not _folders(folders['train']):  # 'train' may also be a class, among buses and ships
-    return {'all': _list_classes(root)}
-  if unknown := sorted(folders.keys() - _SPLITS):
-    raise ValueError(f'{root} holds train/ and also {", ".join(unknown)}. '
+  divided = [name for name, folder in folders.items() if name.lower() in SPLITS and _folders(folder)]
+  if not divided:  # 'train' may also be a class, among buses and ships
+    classes, unread = _list_classes(root)
+    return {'all': classes}, unread
+  if unknown := [name for name in folders if name.lower() not in SPLITS]:
+    raise ValueError(f'{root} holds {"/, ".join(divided)}/ and also {", ".join(unknown)}. '
                      'Beside train/ want only val/ (or validation/) and test/.')
-  if {'val', 'validation'} <= folders.keys():
-    raise ValueError(f'{root} holds both val/ and validation/. Keep one.')
-  splits = {_SPLITS[name]: _list_classes(folder) for name, folder in folders.items()}
-  everywhere = sorted(set().union(*splits.values()))
+  names = {SPLITS[name.lower()]: name for name in folders}
+  if 'train' not in names or len(names) < len(folders):
+    raise ValueError(f'{root} holds the parts {", ".join(folders)}. Want train/, and perhaps one val/ (or validation/) and one test/.')
+  splits = {}
+  unread = [entry for entry in root.iterdir() if entry.name not in folders]
+  for name, folder in folders.items():
+    splits[SPLITS[name.lower()]], others = _list_classes(folder)
+    unread += others
+  everywhere = in_order(set().union(*splits.values()))
   for name, classes in splits.items():
     if missing := [c for c in everywhere if c not in classes]:
       raise ValueError(f'Split {name}/ of {root} lacks the classes {", ".join(missing)}, which other splits have. '
                        'Every split wants every class.')
-  return splits
+  return splits, unread
 
 
-def describe(path: str) -> Info:
-  """Classes and counts, from the listing.
+def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
+  """The folder as it is listed; an id is the file's path within it. Groups are found in the ids, or in PATH/groups.csv.
 
   Raises:
-    ValueError: no such folder, no class, an empty class, a class missing from a split, or a split of another name.
+    ValueError: no such folder, no class, an empty class, a class missing from a split, a split of another name, or an image
+      without a group.
   """
-  splits = _list_splits(path)
-  num_examples = {split: sum(len(files) for files in classes.values()) for split, classes in splits.items()}
-  return Info(tuple(next(iter(splits.values()))), num_examples)
-
-
-def published(path: str) -> tuple[tuple[str, ...], dict[str, Examples]]:
-  """(class names, the published splits); an id is the file's path within the folder."""
-  splits = _list_splits(path)
+  del skip_bad  # no image is opened yet
   root = epath.Path(path).expanduser()
+  if not root.is_dir():
+    raise ValueError(f'folder:{path} wants a folder, and {root} is not one. Check the path.')
+  _groups.check(group)
+  listed, unread = _list_splits(root)
+  of_image = _csv.groups(root / _GROUPS) if not group and is_file(root / _GROUPS) else {}
+  unread = [file for file in unread if file != root / _GROUPS]
 
   def examples(classes: dict[str, list[epath.Path]]) -> Examples:
-    listed = [file for files in classes.values() for file in files]
-    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in classes.values()])
-    return Examples(tuple(os.fspath(file.relative_to(root)) for file in listed), labels, lambda rows: [listed[i] for i in rows])
+    files = [file for of_class in classes.values() for file in of_class]
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(of_class) for of_class in classes.values()])
+    ids = tuple(_id(file, root) for file in files)
+    if missing := [name for name in ids if of_image and name not in of_image]:
+      raise ValueError(f'{root / _GROUPS} has no group for {len(missing):,} images: {listing(missing)}. Add a line for each.')
+    groups = tuple(of_image[name] for name in ids) if of_image else _groups.matched(group, ids) if group else ()
+    return Examples(ids, labels, lambda rows: [files[i] for i in rows], groups)
 
-  return tuple(next(iter(splits.values()))), {split: examples(classes) for split, classes in splits.items()}
+  left = sorted(_id(file, root) for file in unread)
+  notes = (f"{len(left):,} of the folder's files are not read as images: {listing(left)}.",) if left else ()
+  return Published(tuple(next(iter(listed.values()))), {split: examples(classes) for split, classes in listed.items()}, notes)
+
+
+def _id(file: epath.Path, root: epath.Path) -> str:
+  """The path within the folder; bytes that are no UTF-8 are written out."""
+  return os.fsencode(file.relative_to(root)).decode('utf-8', 'backslashreplace')

@@ -1,15 +1,18 @@
 """Image files to one uint8 array."""
 import concurrent.futures
+import contextlib
+import hashlib
 import io
 import math
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from etils import epath
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from tlx.datasets._types import Examples, Form, Split
+from tlx.datasets._types import UNREADABLE, Examples, Form, Split, is_file
 from tlx.plug import closest
 
 _CHUNK, _TASK = 512, 64  # encoded images in memory at a time; images a thread takes at a time
@@ -32,41 +35,80 @@ def check(form: Form) -> None:
     raise ValueError(f"Got crop {form.crop} with fit 'pad', which keeps the whole image. Use crop 1.0 or fit 'crop'.")
 
 
-def check_memory(splits: Mapping[str, Examples], form: Form, max_bytes: int) -> None:
-  """Raises ValueError where the decoded arrays would take more than `max_bytes`."""
-  count = sum(len(examples.ids) for examples in splits.values())
-  size, channels = form.image_size, form.channels
-  num_bytes = count * size ** 2 * channels
-  if num_bytes > max_bytes:
-    fits = int((max_bytes / (count * channels)) ** 0.5)
-    raise ValueError(f'{count:,} images of {size} x {size} x {channels} take {num_bytes / 2**30:.2f} GiB, the '
-                     f'limit is {max_bytes / 2**30:.2f} GiB. Use image_size <= {fits}, fewer images, or a higher max_bytes.')
+def check_memory(count: int, image_size: int, channels: int, data_bytes: float) -> None:
+  """Raises ValueError where so many images, decoded, would take more than `data_bytes`."""
+  num_bytes = count * image_size ** 2 * channels
+  if num_bytes > data_bytes:
+    fits = int((data_bytes / (count * channels)) ** 0.5)
+    raise ValueError(f'{count:,} images of {image_size} x {image_size} x {channels} take {num_bytes / 2**30:.2f} GiB, the '
+                     f'limit is {data_bytes / 2**30:.2f} GiB. Use image_size <= {fits}, fewer images (val_examples caps validation), or a higher data_bytes.')
 
 
-def decode(name: str, file: bytes | epath.Path, form: Form) -> np.ndarray:
+def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
   """One image, uint8 [image_size, image_size, channels].
 
-  The first frame of an animation; transparency is dropped, as torchvision's ImageFolder does; grey is ITU-R 601 luma.
+  The first frame of an animation, turned as its EXIF says; what is transparent stands on white; 16 bits of grey are scaled to 8;
+  grey is ITU-R 601 luma; CIELAB (D50) becomes sRGB; other colour profiles are not applied.
 
   Raises:
-    ValueError: a file that is not an intact image of 8 bits a channel.
+    ValueError: why the file is not an intact image.
   """
-  mode = {1: 'L', 3: 'RGB'}[form.channels]
+  if isinstance(file, ValueError):
+    raise file
+  if not isinstance(file, bytes):
+    if file.suffix.lower() in UNREADABLE:
+      raise ValueError(f'{file.suffix} files are not read; convert it to JPEG or PNG')
+    if not is_file(file):
+      raise ValueError('it is no file')
+    file = file.read_bytes()
   try:
-    data = file if isinstance(file, bytes) else file.read_bytes()
-    with Image.open(io.BytesIO(data)) as opened:
+    with Image.open(io.BytesIO(file)) as opened:
       opened.load()
-      image: Image.Image = opened
-      if image.mode[0] in 'IF':
-        raise ValueError(f'it has pixels of mode {image.mode}, wanted 8 bits a channel')
-      if 'transparency' in image.info:
-        image = image.convert('RGBA')  # else Pillow warns about palettes
+      image = _eight_bits(_upright(opened))
+      mode = {1: 'L', 3: 'RGB'}[form.channels]
       if image.mode != mode:
         image = image.convert(mode)
       return np.asarray(_square(image, form)).reshape(form.image_size, form.image_size, form.channels)
-  except Exception as error:  # a damaged file can raise nearly anything, down to struct.error and SyntaxError
-    name = name if isinstance(file, bytes) else os.fspath(file)
-    raise ValueError(f'Cannot read image {name}: {error}. Repair or remove the file.') from error
+  except UnidentifiedImageError:
+    raise ValueError(_unidentified(file)) from None
+
+
+def _unidentified(data: bytes) -> str:
+  if not data:
+    return 'it is empty'
+  if data[4:8] == b'ftyp' and data[8:12] in (b'heic', b'heix', b'hevc', b'heim', b'heis', b'mif1', b'msf1'):
+    return 'it is HEIC, which is not read; convert it to JPEG or PNG'
+  return 'its content is no image of a known kind'
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  """The image turned as its EXIF says; one whose EXIF is damaged as it is stored."""
+  try:
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+  except Exception:  # damaged bytes raise nearly anything
+    return image
+  return ImageOps.exif_transpose(image) if turned else image
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+  """The image in a mode of 8 bits a channel without transparency."""
+  clear = image.info.get('transparency')
+  if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PPM'):
+    values = np.asarray(image)
+    if clear is not None:
+      values = np.where(values == clear, 65535, values)
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+  if image.mode[0] in 'IF':
+    raise ValueError(f'it has pixels of mode {image.mode}, whose range is not known; wanted 8 bits a channel, or 16 of grey')
+  if image.mode == 'LAB':
+    lab, rgb = ImageCms.createProfile('LAB'), ImageCms.createProfile('sRGB')
+    converted = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, rgb, 'LAB', 'RGB'))
+    assert converted is not None  # as it is where nothing is done in place
+    return converted
+  if clear is not None or image.mode in ('LA', 'PA', 'RGBA', 'RGBa'):
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+  return image
 
 
 def _square(image: Image.Image, form: Form) -> Image.Image:
@@ -91,22 +133,41 @@ def _square(image: Image.Image, form: Form) -> Image.Image:
   return image.crop((left, top, left + size, top + size))  # black where the image does not reach
 
 
-def decode_all(examples: Examples, form: Form, change: Callable[[np.ndarray], np.ndarray]) -> Split:
-  """All images of a split, decoded in a few threads (Pillow lets go of the lock while it works).
+def decode_all(examples: Examples, form: Form, change: Callable[[np.ndarray], np.ndarray]) -> tuple[Split, dict[str, str]]:
+  """(all images of a split, {id: what is wrong with it} of those that cannot be decoded, whose rows hold nothing of use).
 
-  `change` takes some of the decoded images and returns as many; the whole array exists once.
+  Decoded in a few threads (Pillow lets go of the lock while it works). `change` takes some of the decoded images and returns as
+  many; the whole array exists once.
   """
   count = len(examples.ids)
   inputs = np.empty((count, form.image_size, form.image_size, form.channels), np.uint8)
-  with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+  digests = np.zeros(count, np.uint64)
+  bad: dict[int, str] = {}
+  with concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool, _without_warnings():
     for start in range(0, count, _CHUNK):
       files = examples.read(range(start, min(start + _CHUNK, count)))
 
-      def work(first: int, start: int = start, files: list[bytes | epath.Path] = files) -> None:
-        part = inputs[start + first:start + min(first + _TASK, len(files))]
-        for i, file in enumerate(files[first:first + _TASK]):
-          part[i] = decode(examples.ids[start + first + i], file, form)
+      def work(first: int, start: int = start, files: Sequence[bytes | epath.Path | ValueError] = files) -> None:
+        begin = start + first
+        part = inputs[begin:begin + min(_TASK, len(files) - first)]
+        for row, file in enumerate(files[first:first + _TASK], begin):
+          try:
+            inputs[row] = decode(file, form)
+          except Exception as error:  # a damaged file can raise nearly anything, down to struct.error and SyntaxError
+            bad[row] = str(error) or type(error).__name__
+          else:
+            digest = hashlib.blake2b(inputs[row].data, digest_size=8).digest()
+            digests[row] = int.from_bytes(digest, 'little')
         part[:] = change(part)
 
       list(pool.map(work, range(0, len(files), _TASK)))  # list() raises what a thread raised
-  return Split(inputs, examples.labels, examples.ids)
+  wrong = {examples.ids[row]: bad[row] for row in sorted(bad)}
+  return Split(inputs, examples.labels, examples.ids, digests, examples.groups), wrong
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+  """Within, Pillow keeps quiet about metadata that it cannot read and about large images: they are read or named as bad."""
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    yield

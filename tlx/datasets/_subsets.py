@@ -4,14 +4,19 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def subsets(labels: np.ndarray, ids: Sequence[str], shots: Sequence[int], seed: int) -> dict[int, np.ndarray]:
+def subsets(labels: np.ndarray, ids: Sequence[str], shots: Sequence[int], seed: int, groups: Sequence[str] = (),
+            names: Sequence[str] = ()) -> dict[int, np.ndarray]:
   """{k: indices of k examples per class} for each k of `shots`; 0 stands for all examples, balanced or not.
 
   Every array is a prefix of each larger one: one example of every class, then a second of every class, and so on. The order
-  within class c is drawn by `default_rng([seed, c])` over its ids, so it does not depend on the order of the arrays.
+  within class c is drawn by `default_rng([seed, c])` over its ids, so it does not depend on the order of the arrays. With
+  `groups` it goes round them: no second example of a group before every group of the class gave one.
 
   >>> subsets(np.array([0, 1, 0, 1]), ['a', 'b', 'c', 'd'], [1, 0], seed=0)
   {1: array([0, 1]), 0: array([0, 1, 2, 3])}
+
+  Args:
+    names: of the classes, for errors.
 
   Raises:
     ValueError: more shots than the smallest class has, or fewer than none.
@@ -21,13 +26,25 @@ def subsets(labels: np.ndarray, ids: Sequence[str], shots: Sequence[int], seed: 
   smallest = int(counts.argmin())
   for k in shots:
     if not 0 <= k <= counts[smallest]:
-      raise ValueError(f'{k} shots wanted, but class {classes[smallest]} has {counts[smallest]} training examples. '
+      label = int(classes[smallest])
+      raise ValueError(f'{k} shots wanted, but class {repr(names[label]) if names else label} has {counts[smallest]} training examples. '
                        f'Ask for 1 to {counts[smallest]} shots or 0 (all), lower val_fraction, or add examples of that class.')
-  names = np.asarray(ids)
+  texts = np.asarray(ids)
   rank = np.empty(len(labels), int)  # the place of each example in the order of its class
-  for label in classes:
+  for label in classes.tolist():
     members = np.flatnonzero(labels == label)
-    members = members[np.argsort(names[members], kind='stable')]
-    rank[np.random.default_rng([seed, int(label)]).permutation(members)] = np.arange(len(members))
+    members = members[np.argsort(texts[members], kind='stable')]
+    drawn = np.random.default_rng([seed, label]).permutation(members)
+    rank[_round_the_groups(drawn, groups) if groups else drawn] = np.arange(len(members))
   order = np.lexsort((labels, rank))
   return {k: order[rank[order] < k] if k else order for k in shots}
+
+
+def _round_the_groups(rows: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+  """The rows with the first of each group first, then the second of each, otherwise in their order."""
+  seen: dict[str, int] = {}
+  rounds = []
+  for row in rows.tolist():
+    rounds.append(seen.get(groups[row], 0))
+    seen[groups[row]] = rounds[-1] + 1
+  return rows[np.argsort(rounds, kind='stable')]

@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from tlx.datasets import _groups
 from tlx.datasets._builder import builder_class
-from tlx.datasets._types import Examples, Info
+from tlx.datasets._types import Examples, Info, Published
 from tlx.plug import closest
 
 _CHUNK = 512  # records in memory while ids and labels are read
@@ -83,6 +84,14 @@ def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
   return image, label
 
 
+def _check_group(builder: tfds.core.DatasetBuilder, group: str) -> None:
+  """Raises ValueError where `group` is neither a feature that can name groups nor a pattern."""
+  features = builder.info.features
+  _groups.check(group, tuple(features))
+  if group in features and (features[group].shape != () or np.dtype(features[group].np_dtype).kind == 'f'):
+    raise ValueError(f'group {group!r} of tfds:{builder.name} is no text and no whole number. Choose another feature.')
+
+
 def _split_names(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
   """{our split: TFDS's}; a data set with one split has 'all', splits of other names are left aside."""
   theirs = list(builder.info.splits)
@@ -103,20 +112,22 @@ def _slice(builder: tfds.core.DatasetBuilder, spec: str) -> tuple[str, range]:
   return part.splitname, range(builder.info.splits[part.splitname].num_examples)[part.from_:part.to]
 
 
-def describe(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None) -> Info:
+def describe(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None, group: str = '') -> Info:
   """Class names, and counts where the data is prepared; of the published splits, or of {our split: a slice of TFDS's}."""
   _, label = _keys(builder)
+  _check_group(builder, group)
   splits = splits if splits and builder.info.splits else _split_names(builder)
   return Info(tuple(builder.info.features[label].names), {ours: len(_slice(builder, spec)[1]) for ours, spec in splits.items()})
 
 
-def published(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None) -> tuple[tuple[str, ...], dict[str, Examples]]:
-  """(class names, the published splits, or {our split: a slice of TFDS's}).
+def published(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None, group: str = '') -> Published:
+  """The published splits, or {our split: a slice of TFDS's}.
 
-  An id is 'split/id' where the data set has ids, else 'split/row'.
+  An id is 'split/id' where the data set has ids, else 'split/row'. Groups are a feature, or found in the ids.
   """
   image, label = _keys(builder)
   features = builder.info.features
+  _check_group(builder, group)
   has_ids = 'id' in features and isinstance(features['id'], tfds.features.Text)
 
   def examples(spec: str) -> Examples:
@@ -127,7 +138,7 @@ def published(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | Non
       for record in source.__getitems__([part[i] for i in indices]):  # a list at a time, which ArrayRecord reads in parallel
         yield tf_example_pb2.Example.FromString(record).features.feature
 
-    ids, labels = [], []
+    ids, labels, groups = [], [], []
     for start in range(0, len(part), _CHUNK):
       for i, row in enumerate(rows(range(start, min(start + _CHUNK, len(part)))), part[start]):
         ids.append(f'{split}/{row["id"].bytes_list.value[0].decode()}' if has_ids else f'{split}/{i:06d}')
@@ -135,6 +146,12 @@ def published(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | Non
         if labels[-1] < 0:
           raise ValueError(f'{ids[-1]} of tfds:{builder.name} has no label ({labels[-1]}). '
                            'Write the labelled part out as folder:PATH.')
-    return Examples(tuple(ids), np.array(labels, np.int32), lambda some: [row[image].bytes_list.value[0] for row in rows(some)])
+        if group in features:
+          texts, numbers = row[group].bytes_list.value, row[group].int64_list.value
+          groups.append(texts[0].decode() if texts else str(numbers[0]))
+    if group and not groups:
+      groups = list(_groups.matched(group, ids))
+    return Examples(tuple(ids), np.array(labels, np.int32), lambda some: [row[image].bytes_list.value[0] for row in rows(some)],
+                    tuple(groups))
 
-  return tuple(features[label].names), {ours: examples(spec) for ours, spec in (splits or _split_names(builder)).items()}
+  return Published(tuple(features[label].names), {ours: examples(spec) for ours, spec in (splits or _split_names(builder)).items()})

@@ -1,27 +1,53 @@
 """The types of this room. No jax and no TFDS in here: a dry run asks for classes before anything heavy is imported."""
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from etils import epath
 
-SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.png', '.webp')  # of image files
+# Of image files. The second kind are images too, which Pillow cannot read or of which it reads the thumbnail alone.
+SUFFIXES = ('.jpg', '.png', '.jpeg', '.jfif', '.jpe', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.avif', '.jp2', '.pgm', '.ppm',
+            '.pbm', '.pnm')
+UNREADABLE = ('.heic', '.heif', '.jxl', '.svg', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2')
+
+# The names that a part may have in a folder or a table, whatever the case; FER-2013 has a public and a private test.
+SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
+          'publictest': 'val', 'test': 'test', 'testing': 'test', 'privatetest': 'test'}
+MOST_NAMED = 100  # of the things that an error lists, a line each
 
 
 class Split(NamedTuple):
-  """Decoded examples: inputs uint8 [N, H, W, C], labels int32 [N], ids unique within a data set ('train/0007')."""
+  """Decoded examples: inputs uint8 [N, H, W, C], labels int32 [N], ids unique within a data set ('train/0007').
+
+  digests: uint64 [N], of each image before the shift; images that are equal byte for byte have equal ones.
+  groups: the group of each example ('subject_12'), or () where the data set has none.
+  """
   inputs: np.ndarray
   labels: np.ndarray
   ids: tuple[str, ...]
+  digests: np.ndarray
+  groups: tuple[str, ...] = ()
+
+  def take(self, rows: np.ndarray) -> 'Split':
+    """Some of the examples, in the order of `rows`."""
+    groups = tuple(self.groups[row] for row in rows) if self.groups else ()
+    ids = tuple(self.ids[row] for row in rows)
+    return Split(self.inputs[rows], self.labels[rows], ids, self.digests[rows], groups)
 
 
 class Dataset(NamedTuple):
-  """Three disjoint splits; `sha256` covers their inputs, labels and ids."""
+  """Three disjoint splits; `sha256` covers their inputs, labels and ids.
+
+  notes: what whoever reads the numbers should know of the data, a sentence each.
+  """
   train: Split
   val: Split
   test: Split
   class_names: tuple[str, ...]
   sha256: str
+  notes: tuple[str, ...] = ()
 
 
 class Info(NamedTuple):
@@ -33,11 +59,25 @@ class Info(NamedTuple):
 class Examples(NamedTuple):
   """A split yet to be decoded: ids, labels int32 [N], and `read([0, 5])`, the image files of its first and sixth example.
 
-  An image file is given as its bytes or as the path to it.
+  An image file is given as its bytes, as the path to it, or as the error why there is none. `groups` are as in `Split`.
   """
   ids: tuple[str, ...]
   labels: np.ndarray
-  read: Callable[[Sequence[int]], list[bytes | epath.Path]]
+  read: Callable[[Sequence[int]], Sequence[bytes | epath.Path | ValueError]]
+  groups: tuple[str, ...] = ()
+
+  def take(self, rows: np.ndarray) -> 'Examples':
+    """Some of the examples, in the order of `rows`."""
+    groups = tuple(self.groups[row] for row in rows) if self.groups else ()
+    ids = tuple(self.ids[row] for row in rows)
+    return Examples(ids, self.labels[rows], lambda some: self.read([int(rows[i]) for i in some]), groups)
+
+
+class Published(NamedTuple):
+  """A data set as it is published; the only split is 'all' where it is not divided."""
+  class_names: tuple[str, ...]
+  splits: dict[str, Examples]
+  notes: tuple[str, ...] = ()
 
 
 class Form(NamedTuple):
@@ -47,3 +87,31 @@ class Form(NamedTuple):
   interpolation: str
   fit: str
   crop: float
+
+
+def is_file(path: epath.Path) -> bool:
+  """Whether there is a file to read; on this machine's disks a pipe is none, which `epath` would wait for."""
+  return path.is_file() if '://' in os.fspath(path) else os.path.isfile(path)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+  """The names of classes sorted: as numbers where all are, else with the whole numbers within them as numbers.
+
+  >>> in_order(['10', '-1', '2.5']), in_order(['class10', 'class9', 'Class11'])
+  (('-1', '2.5', '10'), ('Class11', 'class9', 'class10'))
+  """
+  names = set(names)
+  if all(re.fullmatch(r'-?[0-9]+(\.[0-9]+)?', name) for name in names):
+    return tuple(sorted(names, key=lambda name: (float(name), name)))
+  return tuple(sorted(names, key=_natural))
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+  """Text and numbers by turns, so that '9' comes before '10'; equal ones by their letters."""
+  parts = re.split('([0-9]+)', name)
+  return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def listing(names: Sequence[str], most: int = 5) -> str:
+  """'a, b, c and 7 more'."""
+  return ', '.join(names[:most]) + (f' and {len(names) - most:,} more' if len(names) > most else '')

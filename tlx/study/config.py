@@ -38,18 +38,30 @@ TRAIN = {
 }
 GRID = {'learning_rate': (1e-3,), 'weight_decay': (0.0,)}
 INPUT = {'image_size': 16, 'channels': 1, 'mean': (0.5,), 'std': (0.25,), 'interpolation': 'bicubic', 'fit': 'squeeze', 'crop': 1.0}
+DATA = {  # of sources and targets
+    'dataset': '',
+    'shift': 'none',
+    'group': '',  # what names an example's group, of which no two parts have one: a column, a feature, or a pattern over the id
+    'duplicates': 'keep',  # 'drop' leaves images out of training that are in val or test too, byte for byte
+    'skip_bad': False,  # leaves out images that cannot be read, and says so
+}
 SOURCE = {
     'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
     'weights': '',  # where they come from, a URI of tlx/sources
     'sha256': '',  # of that file, which is refused if it has another
     'part': '',  # of a file with several models, the one that is meant: 'model_ema'
     'input': {},  # fields of INPUT; what is not given is as the weights want it
-    'dataset': '',  # or, without weights, the study trains the source on this itself
-    'shift': 'none',
+    **DATA,  # or, without weights, the study trains the source on this itself
     'train': {},  # fields of TRAIN for that
     'seed': 0,
 }
-TARGET = {'dataset': '', 'shift': 'none', 'val_fraction': 0.22, 'test_fraction': 0.3}
+TARGET = {
+    **DATA,
+    'val_fraction': 0.22,  # of what is no test part; where the data set has no validation part of its own
+    'test_fraction': 0.3,  # of the whole; where it has no test part
+    'val_examples': 0,  # at most so many are validated on; 0 is all
+    'spread_shots': False,  # the shots of a class come from as many of its groups as there are
+}
 METHOD = {
     'init': 'source',  # source | random
     'head_after': '',  # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid': 4} for 4 x 4
@@ -71,6 +83,7 @@ STUDY = {
     'baseline': '',  # the method that the others are compared with
     'validation': 'all',  # who chooses: all validation examples | 'matched', for each run no more than it trains on
     'train': TRAIN,
+    'data_bytes': 4.0 * 2**30,  # at most so much for the decoded images of a data set
     'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
     'cohort_bytes': 4e9,  # runs are trained together up to this much memory
     'reuse': True,  # what is frozen runs once for every example

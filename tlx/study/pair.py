@@ -21,13 +21,30 @@ from tlx.types import Cell, Variables
 
 def load(study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]) -> datasets.Dataset:
   """A data set as images of the form the source takes; loaded once."""
-  form = tuple((name, value) for name, value in source['input'].items() if name not in ('mean', 'std'))
-  return _load(target['dataset'], form, target['shift'], target['val_fraction'], target['test_fraction'], study['data_dir'] or None)
+  form = {name: value for name, value in source['input'].items() if name not in ('mean', 'std')}
+  options = {name: target[name] for name in _OPTIONS}
+  return _load(target['dataset'], data_dir=study['data_dir'] or None, data_bytes=study['data_bytes'], **form, **options)
 
 
-@functools.lru_cache(maxsize=2)
-def _load(name: str, form: tuple, shift: str, val_fraction: float, test_fraction: float, data_dir: str | None) -> datasets.Dataset:
-  return datasets.load(name, shift=shift, val_fraction=val_fraction, test_fraction=test_fraction, data_dir=data_dir, **dict(form))
+_OPTIONS = ('shift', 'val_fraction', 'test_fraction', 'val_examples', 'group', 'duplicates', 'skip_bad')
+_load = functools.lru_cache(maxsize=2)(datasets.load)
+
+
+def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
+  """What a source is trained on: its data set, in training without any image of a target's validation or test part.
+
+  Those parts are taken whole (no `val_examples`), so that of groups which a target holds out none is left in training either.
+
+  Raises:
+    ValueError: a class of which nothing is left.
+  """
+  source = study['sources'][name]
+  unshifted = {'shift': 'none', 'val_examples': 0, 'duplicates': 'keep'}
+  targets = (load(study, target | unshifted, source) for target in study['targets'].values())
+  try:
+    return datasets.keep_out(load(study, source | plan.PRETRAINING, source), targets)
+  except ValueError as error:
+    raise ValueError(f'config.sources.{name}: {error}') from None
 
 
 def forget() -> None:
@@ -43,9 +60,17 @@ def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.
     ValueError: a class has fewer examples than the study's largest size.
   """
   try:
-    return {seed: datasets.subsets(data.train.labels, data.train.ids, study['shots'], seed) for seed in study['seeds']}
+    groups = _groups(target, data)
+    return {seed: datasets.subsets(data.train.labels, data.train.ids, study['shots'], seed, groups, data.class_names) for seed in study['seeds']}
   except ValueError as error:
     raise ValueError(f'config.shots on {target["dataset"]!r}: {error}') from None
+
+
+def _groups(target: Mapping[str, Any], data: datasets.Dataset) -> tuple[str, ...]:
+  """The groups that few-shot subsets go round, where the target asks for it."""
+  if target['spread_shots'] and not data.train.groups:
+    raise ValueError('spread_shots wants groups, and the data set has none. Say what names them: group.')
+  return data.train.groups if target['spread_shots'] else ()
 
 
 class Features(NamedTuple):
@@ -77,8 +102,7 @@ class Pair:
     used = np.unique(np.concatenate([rows for of_seed in wanted.values() for rows in of_seed.values()]))
     self.rows = {seed: {shots: np.searchsorted(used, rows) for shots, rows in of_seed.items()} for seed, of_seed in wanted.items()}
     if len(used) < len(data.train.labels):
-      train = datasets.Split(data.train.inputs[used], data.train.labels[used], tuple(data.train.ids[row] for row in used))
-      data = data._replace(train=train)
+      data = data._replace(train=data.train.take(used))
     self.data = data
     counts = {'train': len(data.train.labels), 'val': len(data.val.labels), 'test': len(data.test.labels)}
     self.phases = plan.phases_for(study, source, target, counts)

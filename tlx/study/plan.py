@@ -16,7 +16,7 @@ from tlx.tasks import classification
 from tlx.train import cohort, fit, prefix, step
 from tlx.types import Cell, Network, Variables
 
-PRETRAINING = {'val_fraction': 0.1, 'test_fraction': 0.3}  # of the data set that a source is trained on
+PRETRAINING = {'val_fraction': 0.1, 'test_fraction': 0.3, 'val_examples': 0}  # of the data set that a source is trained on
 
 
 class Cohort(NamedTuple):
@@ -78,7 +78,7 @@ def make(study: Mapping[str, Any]) -> list[Cohort]:
 
 def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
   """The class names of a source's or a target's data set."""
-  return _info(data['dataset'], study['data_dir'] or None, data['shift']).class_names
+  return _info_of(study, data).class_names
 
 
 def network_of(source: Mapping[str, Any], num_classes: int, head_after: str | Mapping[str, Any] = '') -> Network:
@@ -349,13 +349,18 @@ def _images(study: Mapping[str, Any], target: str) -> dict[str, int] | None:
 
 def _counts(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:
   """The examples of 'train', 'val' and 'test', as a data set of one split will be divided; 0 where TFDS does not know yet."""
-  counts = dict(_info(data['dataset'], study['data_dir'] or None, data['shift']).num_examples)
+  counts = dict(_info_of(study, data).num_examples)
   train = counts.pop('train', counts.pop('all', 0))
   for split in ('test', 'val'):
     if split not in counts:
       counts[split] = int(data[f'{split}_fraction'] * train)
       train -= counts[split]
-  return counts | {'train': train}
+  val = min(counts['val'], data['val_examples'] or counts['val'])
+  return counts | {'train': train, 'val': val}
+
+
+def _info_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> datasets.Info:
+  return _info(data['dataset'], study['data_dir'] or None, data['shift'], data['group'], data['skip_bad'])
 
 
 def _layer_rates(labels: Sequence[tuple[str, str]], depth: freezing.Groups, rates: Mapping[str, float],
@@ -495,7 +500,7 @@ def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
 def _check_shots(study: Mapping[str, Any], target: str) -> None:
   """Catches what the counts of the training part alone rule out; the exact counts of each class are checked with the data."""
   data = study['targets'][target]
-  info = _info(data['dataset'], study['data_dir'] or None, data['shift'])
+  info = _info_of(study, data)
   if info.num_examples.get('train') and max(study['shots']) * len(info.class_names) > info.num_examples['train']:
     raise ValueError(f'config.shots: {max(study["shots"])} shots of {len(info.class_names)} classes are more than the '
                      f'{info.num_examples["train"]} training examples of {data["dataset"]!r}.')

@@ -56,6 +56,13 @@ BYTES = Range(0.0, 1e18)
 SHARE = Range(0.0, 1.0, above=True, below=True)
 SEED = Range(0, 2**32 - 1)  # seeds that differ by 2^32 begin alike
 
+DATA: Mapping[str, Kind] = {  # of sources and targets
+  'dataset': TEXT,
+  'shift': TEXT,
+  'group': TEXT,
+  'duplicates': ('keep', 'drop'),
+  'skip_bad': SWITCH,
+}
 RANGES: Mapping[str, Mapping[str, Kind]] = {
   'train': {
     'tune': PLUGIN,
@@ -94,12 +101,17 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'sha256': TEXT,
     'part': TEXT,
     'input': FIELDS,
-    'dataset': TEXT,
-    'shift': TEXT,
+    **DATA,
     'train': FIELDS,
     'seed': SEED,
   },
-  'target': {'dataset': TEXT, 'shift': TEXT, 'val_fraction': SHARE, 'test_fraction': SHARE},
+  'target': {
+    **DATA,
+    'val_fraction': SHARE,
+    'test_fraction': SHARE,
+    'val_examples': COUNT,
+    'spread_shots': SWITCH,
+  },
   'method': {'init': ('source', 'random'), 'head_after': STAGE, 'grid': FIELDS, 'phases': PHASES},
   'mesh': {'run': Range(0, 2**16), 'data': Range(0, 2**16), 'fsdp': SWITCH},
   'config': {
@@ -115,6 +127,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'baseline': TEXT,
     'validation': ('all', 'matched'),
     'train': FIELDS,
+    'data_bytes': Range(1.0, 1e18),
     'data_dir': TEXT,
     'cohort_bytes': Range(1.0, 1e18),
     'reuse': SWITCH,

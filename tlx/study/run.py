@@ -311,7 +311,7 @@ def _keep_source(folder: epath.Path, loaded: Loaded | None) -> None:
 def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   """Trains the source on its data set, into the study's folder."""
   config = lab.study['sources'][name]
-  data = pairs.load(lab.study, {'dataset': config['dataset'], 'shift': config['shift'], **plan.PRETRAINING}, config)
+  data = pairs.source_data(lab.study, name)
   cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
   phases = plan.phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
   job = _job(lab.study, (cell,), phases, config, Source(None, ''), data)
