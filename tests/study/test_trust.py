@@ -13,7 +13,7 @@ from tests.study.test_run import numbers
 from tlx import checkpoint, report
 from tlx.backbones import cnn
 from tlx.study import pair as pairs
-from tlx.study import plan, run, store
+from tlx.study import plan, record, run, store
 from tlx.train import exact, fit
 from tlx.types import Cell, Variables
 
@@ -75,7 +75,7 @@ def outcomes(**settings):
 
 
 def chosen_rates(found):
-  return {cell.learning_rate for cell in run._choose(found)}
+  return {cell.learning_rate for cell in record.choose(found)}
 
 
 def test_a_setting_is_chosen_by_its_mean_and_never_without_finite_metrics():

@@ -54,26 +54,51 @@ def cells_of(study: Mapping[str, Any]) -> list[Cell]:
           for rate, decay in settings_of(method)]
 
 
-def make(study: Mapping[str, Any]) -> list[Cohort]:
-  """The cohorts of a resolved config, in the order they run; every one of them can be built.
+def make(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[Cohort]:
+  """The cohorts of a resolved config, in the order they run: of each group those `begun` before, then its other cells.
 
   Raises:
     ValueError: an unknown data set or option, rules that do not fit the network, more shots or steps than there can be, or runs that
       would share a folder.
   """
   _check_ids(study)
-  cohorts = []
+  cohorts: list[Cohort] = []
   for source in study['sources'].values():
     _check_source(study, source)
-  for (source, target, method), group in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
-    _check_shots(study, target)
-    cells = list(group)
-    _check_steps(study, cells)
-    size = max(1, int(study['cohort_bytes'] // _run_bytes(study, cells[0])))
-    for i in range(0, len(cells), size):
-      part = f'-part{i // size}' if len(cells) > size else ''
-      cohorts.append(Cohort(f'{source}-{target}-{method}{part}', tuple(cells[i:i + size])))
+  for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
+    _check_shots(study, group[1])
+    own = [cohort for cohort in begun if cohort.cells[0][:3] == group]
+    there = {cell for cohort in own for cell in cohort.cells}
+    cells = [cell for cell in wanted if cell not in there]
+    cohorts += own
+    if cells:
+      _check_steps(study, cells)
+      size = max(1, int(study['cohort_bytes'] // _run_bytes(study, cells[0])))
+      free = _free_ids('-'.join(group), {cohort.id for cohort in own})
+      cohorts += [Cohort(next(free), tuple(cells[i:i + size])) for i in range(0, len(cells), size)]
   return cohorts
+
+
+def _free_ids(name: str, taken: set[str]) -> Iterator[str]:
+  """name, name-2, name-3, ..., without those that are taken."""
+  numbered = itertools.chain([name], (f'{name}-{number}' for number in itertools.count(2)))
+  return (one for one in numbered if one not in taken)
+
+
+def dependencies(study: Mapping[str, Any], cell: Cell, data_sha256: str, source_sha256: str | None) -> dict[str, Any]:
+  """All that a run's numbers depend on but its own cell and the versions of the code, under the names it has in the config.
+
+  Of the source that is its form and its parameters, whatever they came from. `source_sha256` None: not known yet.
+  """
+  source, method = study['sources'][cell.source], dict(study['methods'][cell.method])
+  method.pop('grid')
+  known = {
+      'sources': {cell.source: {name: source[name] for name in ('backbone', 'input')}},
+      'targets': {cell.target: study['targets'][cell.target]},
+      'methods': {cell.method: method},
+      'validation': study['validation'],
+      'data': {f'{cell.source}/{cell.target}': data_sha256}}
+  return known if source_sha256 is None else {**known, 'weights': {cell.source: source_sha256}}
 
 
 def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:

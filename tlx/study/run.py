@@ -3,12 +3,10 @@ import contextlib
 import functools
 import itertools
 import os
-import resource
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,9 +17,10 @@ from tlx import backbones, checkpoint, datasets, sources, tree
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import pair as pairs
-from tlx.study import plan, progress, store
+from tlx.study import plan, progress, record, store
 from tlx.study.pair import Pair
 from tlx.study.plan import Cohort
+from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.cohort import Program
@@ -38,6 +37,7 @@ class Lab(NamedTuple):
   reporter: progress.Reporter
   interrupted: Callable[[], int]
   spent: fit.Spent  # seconds of this start by kind
+  wanted: frozenset[Cell]  # the runs of the config; more may be there
 
 
 class Source(NamedTuple):
@@ -52,21 +52,6 @@ class Loaded(NamedTuple):
   record: Mapping[str, Any]
 
 
-class Tested(NamedTuple):
-  """A chosen run on the test set."""
-  scores: Mapping[str, Any]
-  logits: np.ndarray  # [N, K]
-  seconds: float
-
-
-class Trained(NamedTuple):
-  """A cohort at its end; `features` says what its frozen stages cost here: seconds, and whether they ran or were read."""
-  cohort: Cohort
-  job: fit.Job
-  fitted: fit.Fitted
-  features: pairs.Features
-
-
 def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   """Runs the study, or what is left of it, and returns its folder. The same config and folder give the same numbers.
 
@@ -77,12 +62,13 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   began, spent = time.perf_counter(), fit.Spent(float)
   pairs.forget()
   study = configs.resolve(config)
-  cohorts = plan.make(study)
   folder = store.place(workdir)
-  meshes.on_first(lambda: store.check(folder, study))
+  begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
+  cohorts = plan.make(study, begun)
   meshes.shape(1, jax.device_count(), study['mesh'])
   with fit.booked(spent, 'data'):
-    data, subsets = _data(study)
+    data, subsets = _data(study, folder)
+    meshes.on_first(lambda: store.check(folder, study, data))
   with fit.booked(spent, 'source'):
     weights = _weights(study, folder)
   with store.locked(folder), _signals() as interrupted:
@@ -90,7 +76,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
     store.write_subsets(folder, subsets)
     parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
     reporter = progress.Reporter(parts, meshes.is_first())
-    lab = Lab(study, folder, reporter, interrupted, spent)
+    lab = Lab(_widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(plan.cells_of(study)))
     for line in (*_notes(data), meshes.on_first(lambda: store.made_elsewhere(folder))):
       reporter.line(line)
     try:
@@ -106,20 +92,34 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   return folder
 
 
-def _data(study: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def _widened(study: Mapping[str, Any], cohorts: list[Cohort]) -> dict[str, Any]:
+  """The study with the sizes and seeds of cohorts of an earlier config too, whose runs are still there."""
+  cells = [cell for cohort in cohorts for cell in cohort.cells]
+  more = {name: tuple(dict.fromkeys((*study[name], *(getattr(cell, field) for cell in cells))))
+          for name, field in (('shots', 'shots'), ('seeds', 'seed'))}
+  return {**study, **more}
+
+
+def _data(study: Mapping[str, Any], workdir: epath.Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
   """(by 'source/target' the counts, classes, digest and notes of its data, by target the ids of its subsets).
 
   Raises:
-    ValueError: data that cannot be used, or a class with fewer examples than the largest size wants.
+    ValueError: data that cannot be used, a class with fewer examples than the largest size wants, or a source that is there and was
+      trained on other data.
   """
   described, ids = {}, {}
-  for (name, source), (target_name, target) in itertools.product(study['sources'].items(), study['targets'].items()):
-    data = pairs.load(study, target, source)
-    wanted = pairs.subsets(study, target, data)
-    ids[target_name] = {seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
-                        for seed, of_seed in wanted.items()}
-    counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
-    described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256}
+  for name, source in study['sources'].items():
+    pretraining = pairs.source_data(study, name) if source['dataset'] else None
+    if pretraining:
+      meshes.on_first(functools.partial(store.check_source, workdir, name, pretraining.sha256))
+    for target_name, target in study['targets'].items():
+      data = pairs.load(study, target, source)
+      ids[target_name] = {seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
+                          for seed, of_seed in pairs.subsets(study, target, data).items()}
+      of_source = (*pretraining.notes, *datasets.overlap(pretraining.train, data)) if pretraining else ()
+      notes = [*(f'{target_name}: {note}' for note in data.notes), *(f'{name}: {note}' for note in of_source)]
+      counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
+      described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256, 'notes': notes}
   return described, ids
 
 
@@ -145,10 +145,11 @@ def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     pair = Pair(study, source, target, None)
     for cohort in group:
       name = cohort.cells[0].method
-      network = plan.network_of(pair.source, len(pair.data.class_names))
+      network = plan.network_of(pair.source, len(pair.data.class_names), study['methods'][name]['head_after'])
       shapes = plan.shapes_of(pair.source, network)
       zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
-      zeros.params.pop(network.stages[-1])
+      for part in zeros:
+        part.pop(network.stages[-1], None)
       pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
       job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, pair.data, study['methods'][name]['head_after'])
       job = job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name), examples=[pair.examples(cell) for cell in cohort.cells])
@@ -163,57 +164,70 @@ def _steps(study: Mapping[str, Any], cell: Cell) -> int:
 
 def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrained: Source) -> None:
   """Every method from one source to one target."""
-  pair = None
+  @functools.cache
+  def pair() -> Pair:
+    with fit.booked(lab.spent, 'data'):
+      return Pair(lab.study, source, target, lab.workdir, lab.reporter.line, lab.spent)
+
   for name, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0].method):
-    of_method = list(group)
-    if store.complete(lab.workdir, of_method, [plan.cell_id(cell) for cohort in of_method for cell in cohort.cells]):
-      lab.reporter.skip(len(of_method))
-      continue
-    if pair is None:
-      with fit.booked(lab.spent, 'data'):
-        pair = Pair(lab.study, source, target, lab.workdir, lab.reporter.line, lab.spent)
     start = pretrained if lab.study['methods'][name]['init'] == 'source' else Source(None, '')
-    _group(lab, of_method, start, pair)
+    _group(lab, list(group), start, pair)
 
 
-def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Pair) -> None:
-  """One method from one source to one target: train, choose by validation, test the chosen, write."""
-  name = cohorts[0].cells[0].method
-  trained: list[Trained] = []
+def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], Pair]) -> None:
+  """One method from one source to one target: train what is not there, choose from all, test the chosen, write."""
+  results = meshes.on_first(lambda: {cell: store.result(lab.workdir, plan.cell_id(cell))
+                                     for cohort in cohorts for cell in cohort.cells})
+  trained: dict[str, Trained] = {}
   for cohort in cohorts:
+    if all(results[cell] for cell in cohort.cells) and meshes.on_first(functools.partial(store.has_parameters, lab.workdir, cohort)):
+      lab.reporter.skip(1)
+      continue
     lab.reporter.begin()
-    before = pair.cost
-    with fit.booked(lab.spent, 'setup'):
-      job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
-    job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
-                       examples=[pair.examples(cell) for cell in cohort.cells], val_rows=[pair.looked_at(cell) for cell in cohort.cells])
-    folder = lab.workdir / 'cohorts' / cohort.id / 'checkpoints'
-    say = lambda steps, rate, cohort=cohort: lab.reporter.say(cohort.id, steps, rate)
-    fitted = fit.fit(job, folder, lab.study['checkpoint_seconds'], say, lab.interrupted, lab.spent)
-    trained.append(Trained(cohort, job, fitted, pair.cost.since(before)))
+    trained[cohort.id] = _fit(lab, cohort, source, pair())
     lab.reporter.finish()
-  outcomes = {cell: _outcome(t.job, t.fitted, row) for t in trained for row, cell in enumerate(t.cohort.cells)}
-  chosen = _choose(outcomes)
-  for t in trained:
-    ids = [plan.cell_id(cell) for cell in t.cohort.cells]
-    done = store.done(lab.workdir, ids)
-    for run_id, cell, is_done in zip(ids, t.cohort.cells, done):
-      if is_done:
-        meshes.on_first(functools.partial(_check_same, lab.workdir, run_id, outcomes[cell], source))
-    rows = [row for row, cell in enumerate(t.cohort.cells) if cell in chosen and not done[row]]
-    before = pair.cost
-    tested = _test(lab, t, rows, pair.arrays('test', source.variables, name), pair.data.test.labels)
-    t = t._replace(features=t.features.plus(pair.cost.since(before)))
-    with fit.booked(lab.spent, 'save'):
-      for row in range(len(t.cohort.cells)):
-        if not done[row]:
-          _write(lab, t, row, source, pair.data, tested.get(row))
+  outcomes = {}
+  for cohort in cohorts:
+    for row, cell in enumerate(cohort.cells):
+      there = trained.get(cohort.id)
+      outcomes[cell] = record.outcome(there.job, there.fitted, row) if there else results[cell]
+  chosen = record.choose({cell: outcome for cell, outcome in outcomes.items() if cell in lab.wanted})
+  for cohort in cohorts:
+    untested = [row for row, cell in enumerate(cohort.cells) if cell in chosen and not (results[cell] or {}).get('test')]
+    if untested and cohort.id not in trained:
+      trained[cohort.id] = _fit(lab, cohort, source, pair())
+    tested: dict[int, Tested] = {}
+    if untested:
+      trained[cohort.id], tested = _test(lab, trained[cohort.id], untested, source, pair())
+    for row, cell in enumerate(cohort.cells):
+      with fit.booked(lab.spent, 'save'):
+        now = {'chosen': cell in chosen, 'cohort': cohort.id, 'row': row}
+        if results[cell] and cohort.id in trained:
+          record.check_same(results[cell], outcomes[cell], source.sha256)
+        if not results[cell] or row in tested:
+          record.write(lab.study, lab.workdir, trained[cohort.id], row, source.sha256, pair().data, tested.get(row))
+        elif any(results[cell][name] != value for name, value in now.items()):
+          meshes.on_first(functools.partial(store.write_result, lab.workdir, {**results[cell], **now}))
 
 
-def _test(lab: Lab, trained: Trained, rows: list[int], data: Callable[[Any], feed.Arrays], labels: np.ndarray) -> dict[int, Tested]:
-  """By row, what chosen runs of a cohort do on the test set."""
-  if not rows:
-    return {}
+def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
+  """A cohort trained, or read from its last checkpoint."""
+  name, before = cohort.cells[0].method, pair.cost
+  depends = plan.dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
+  meshes.on_first(lambda: store.begin_cohort(lab.workdir, cohort, depends))
+  with fit.booked(lab.spent, 'setup'):
+    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
+  job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
+                     examples=[pair.examples(cell) for cell in cohort.cells], val_rows=[pair.looked_at(cell) for cell in cohort.cells])
+  say = functools.partial(lab.reporter.say, cohort.id)
+  fitted = fit.fit(job, store.checkpoints(lab.workdir, cohort), lab.study['checkpoint_seconds'], say, lab.interrupted, lab.spent)
+  return Trained(cohort, job, fitted, pair.cost.since(before))
+
+
+def _test(lab: Lab, trained: Trained, rows: list[int], source: Source, pair: Pair) -> tuple[Trained, dict[int, Tested]]:
+  """(the cohort with what its features cost now too, by row what its chosen runs do on the test set)."""
+  before = pair.cost
+  data = pair.arrays('test', source.variables, trained.cohort.cells[0].method)
   data(trained.job.phases[-1].phase)  # frozen stages run, which is booked by itself
   compiled, began = Program.so_far, time.perf_counter()
   found = fit.predict(trained.job, trained.fitted, rows, data)
@@ -221,32 +235,10 @@ def _test(lab: Lab, trained: Trained, rows: list[int], data: Callable[[Any], fee
   seconds = time.perf_counter() - began - compiling
   lab.spent['compile'] += compiling
   lab.spent['eval'] += seconds
-  return {row: Tested(scores | _by_class(labels, logits), logits, seconds / len(rows)) for row, (scores, logits) in zip(rows, found)}
-
-
-def _by_class(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-  """{'recall': of each class, NaN where it has no example, 'balanced_accuracy': their mean}."""
-  right = logits.argmax(-1) == labels
-  recall = [float(right[labels == c].mean()) if (labels == c).any() else np.nan for c in range(logits.shape[-1])]
-  return {'balanced_accuracy': float(np.nanmean(recall)), 'recall': recall}
-
-
-def _check_same(workdir: epath.Path, run_id: str, outcome: Mapping[str, Any], source: Source) -> None:
-  """A run that was finished before and is trained again, since its parameters were lost, must have come out as it says.
-
-  Raises:
-    ValueError: it did not.
-  """
-  path = workdir / 'runs' / run_id / 'result.json'
-  try:
-    result = checkpoint.unsealed(path)
-  except ValueError as error:
-    raise ValueError(f'{error} Delete {path.parent} and run the same command: it is written again.') from None
-  if (result['val'], result['source_sha256']) != (checkpoint.plain(outcome['val']), source.sha256):
-    made = ', '.join(f'{name} {version}' for name, version in result.get('versions', {}).items())
-    raise ValueError(f'{run_id} was finished earlier with val {result["val"]} of source {result["source_sha256"][:12]} (made with {made}), '
-                     f'and is now {outcome["val"]} of {source.sha256[:12]}: what was deleted cannot be made again as it was. '
-                     'Delete its runs/ folders too, or run the study in a new --workdir.')
+  labels, tested = pair.data.test.labels, {}
+  for row, (scores, logits) in zip(rows, found):
+    tested[row] = Tested(scores | record.by_class(labels, logits), logits, seconds / len(rows))
+  return trained._replace(features=trained.features.plus(pair.cost.since(before))), tested
 
 
 def _weights(study: Mapping[str, Any], workdir: epath.Path) -> dict[str, Loaded]:
@@ -277,10 +269,11 @@ def _load(name: str, config: Mapping[str, Any]) -> Loaded:
   module, head = plug('backbones', backbone), network.stages[-1]
   try:
     weights = sources.load(config['weights'], config['sha256'] or None, config['part'])
-    variables, record = backbones.from_weights(module, options, weights, plan.shapes_of(config, network), fresh=(head,))
+    shapes = plan.shapes_of(config, network)
+    variables, filled = backbones.from_weights(module, options, weights, shapes, fresh=(head,))
   except (ValueError, ImportError, KeyError) as error:
     raise ValueError(f'config.sources.{name}.weights: {error}') from None
-  return Loaded(variables, {'provenance': weights.provenance, **record, 'config': config})
+  return Loaded(variables, {'provenance': weights.provenance, **filled, 'config': config})
 
 
 def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
@@ -317,11 +310,11 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   job = _job(lab.study, (cell,), phases, config, Source(None, ''), data)
   lab.reporter.line(f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.')
   fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
-  outcome = _outcome(job, fitted, 0)
+  outcome = record.outcome(job, fitted, 0)
   if outcome['status'] != 'ok':
     raise ValueError(f'config.sources.{name}: its training: {outcome["status"]}. Lower its train.learning_rate.')
   (test, _), = fit.predict(job, fitted, (0,), _images(data.test))
-  result = {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config, 'history': _history(fitted, 0)}
+  result = {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config, 'history': record.history(fitted, 0)}
   meshes.on_first(lambda: checkpoint.write_json(folder / 'result.json', checkpoint.sealed(result)))
   lab.reporter.line(f'Source {name}: test accuracy {test["accuracy"]:.3f} on {config["dataset"]}.')
 
@@ -364,107 +357,6 @@ def _initialiser(network: Network, stages: tuple[str, ...], image_shape: tuple[i
     return tuple({stage: leaves for stage, leaves in part.items() if stage in stages} for part in variables)
 
   return jax.jit(fresh)
-
-
-def _outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
-  """A run's status and its last validation metrics. Anything but 'ok' is no result to rely on."""
-  last = fitted.progress['history'][-1]
-  val = {name: last[f'val_{name}'][row] for name in ('accuracy', 'loss', 'count', 'correct')}
-  return {'status': _status(job, fitted, row, val['loss']), 'val': val}
-
-
-def _status(job: fit.Job, fitted: fit.Fitted, row: int, val_loss: float | None) -> str:
-  taken = 0
-  for index, steps in enumerate(fitted.progress['taken']):
-    taken += steps[row]
-    if steps[row] < job.steps(index)[row]:
-      return f'diverged at step {taken}'
-  if not is_finite(val_loss):
-    return f'not finite after step {taken}'
-  return 'ok' if fitted.progress['converged'][row] else 'not solved'
-
-
-def is_finite(value: float | None) -> bool:
-  """Whether a metric is a number; JSON has None where it is not."""
-  return value is not None and bool(np.isfinite(value))
-
-
-def _choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
-  """For each size, the cells of the setting with the best mean validation accuracy over the seeds; ties go to the lower loss.
-
-  A setting with a run that is not ok is taken only where every setting has one, and none whose metrics are not finite.
-  """
-  chosen: set[Cell] = set()
-  for shots in {cell.shots for cell in outcomes}:
-    settings: dict[tuple, list[Cell]] = {}
-    for cell in outcomes:
-      if cell.shots == shots:
-        settings.setdefault((cell.learning_rate, cell.weight_decay), []).append(cell)
-    finite = [cells for cells in settings.values() if all(is_finite(outcomes[cell]['val']['loss']) for cell in cells)]
-    if finite:
-      chosen |= set(max(finite, key=functools.partial(_quality, outcomes)))
-  return chosen
-
-
-def _quality(outcomes: Mapping[Cell, Mapping[str, Any]], cells: Iterable[Cell]) -> tuple[bool, float, float]:
-  values = [outcomes[cell]['val'] for cell in cells]
-  usable = all(outcomes[cell]['status'] == 'ok' for cell in cells)
-  return usable, round(float(np.mean([v['accuracy'] for v in values])), 12), -float(np.mean([v['loss'] for v in values]))
-
-
-def _write(lab: Lab, trained: Trained, row: int, source: Source, data: datasets.Dataset, tested: Tested | None) -> None:
-  """One run's folder; `tested` is what a chosen run did on the test set."""
-  cohort, job, fitted, features = trained
-  cell, run_id, num_runs = cohort.cells[row], plan.cell_id(cohort.cells[row]), len(cohort.cells)
-  config = {'cell': cell._asdict(), 'source': lab.study['sources'][cell.source], 'target': lab.study['targets'][cell.target],
-            'method': lab.study['methods'][cell.method]}
-  sizes = dict(plan.sizes(plan.shapes_of(config['source'], job.network)))
-  groups = [dict(phase.phase.labels) for phase in job.phases]
-  trainable = [sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups]
-  stages, found = job.network.stages, fitted.progress
-  of_all = np.stack([job.steps(i) for i in range(len(job.phases))])  # [phases, R]
-  steps = of_all[:, row].tolist()
-  seconds = [total * taken / int(of_run.sum()) for total, taken, of_run in zip(found['train_seconds'], steps, of_all)]
-  phases = [{'steps': taken, 'train_seconds': spent, 'trainable_params': count, 'reused_stages': phase.phase.start,
-             'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
-            for phase, taken, spent, count, frozen in zip(job.phases, steps, seconds, trainable, found['frozen'])]
-  tuned = {name.split('/')[0] for name, group in groups[-1].items() if group != 'frozen'}
-  reused = any(phase.phase.start for phase in job.phases)
-  exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
-  predictions = tested and {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': tested.logits,
-                            'class_names': np.asarray(data.class_names)}
-  result = {
-      'id': run_id, 'cell': cell._asdict(), **_outcome(job, fitted, row), 'chosen': tested is not None, 'test': tested and tested.scores,
-      'init': config['method']['init'], 'deterministic': exact and not cell.shots and bool(source.sha256),
-      'num_train': len(job.examples[row]), 'num_classes': len(data.class_names),
-      'num_stages': len(stages), 'frozen_stages': min(stages.index(stage) for stage in tuned), 'head': stages[-1], 'cohort': cohort.id, 'row': row,
-      'source_sha256': source.sha256, 'data_sha256': data.sha256, 'versions': store.versions(),
-      'phases': phases, 'cost': {
-          'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
-          'train_flops': plan.train_flops(job.phases, steps, job.network, config['source']), 'steps': sum(steps),
-          'train_seconds': sum(seconds), 'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
-          'feature_seconds': features.seconds / num_runs, 'features': ('computed' if features.computed else 'read') if reused else '',
-          'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],
-          'peak_memory_bytes': _peak_memory()}}
-  meshes.on_first(lambda: store.write_run(lab.workdir, run_id, config, _history(fitted, row), _label_text(groups), predictions, result))
-
-
-def _history(fitted: fit.Fitted, row: int) -> list[dict[str, Any]]:
-  """The lines of metrics.jsonl for one run."""
-  return [{name: value[row] if isinstance(value, list) else value for name, value in line.items()}
-          for line in fitted.progress['history']]
-
-
-def _label_text(groups: list[dict[str, str]]) -> str:
-  """Every parameter's group, a line each, phase by phase."""
-  return ''.join(f'phase {i}\n' + ''.join(f'  {group:<8} {name}\n' for name, group in labels.items()) for i, labels in enumerate(groups))
-
-
-def _peak_memory() -> int:
-  """Bytes: of the accelerator where it says, else of this process."""
-  stats = jax.local_devices()[0].memory_stats() or {}
-  process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
-  return stats.get('peak_bytes_in_use', process)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,10 +17,10 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.sources import format_study
-from tlx.study.plan import Cohort
+from tlx.study.plan import Cohort, cell_id, cells_of, dependencies
 from tlx.train import mesh as meshes
+from tlx.types import Cell
 
-FREE_FIELDS = ('data_dir', 'checkpoint_seconds', 'feature_dir', 'mesh.run', 'mesh.data', 'mesh.fsdp')  # may change between two starts: no number depends on them
 NUMERIC = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'commit')  # of the versions, those that numbers follow
 PACKAGES = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
 
@@ -79,63 +79,111 @@ def locked(workdir: epath.Path) -> Iterator[None]:
     yield
 
 
-def check(workdir: epath.Path, study: Mapping[str, Any], data: Mapping[str, Any] | None = None) -> None:
-  """Whether the study that the folder holds, if it holds one, is this one, on the same data.
+def check(workdir: epath.Path, study: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+  """Whether what the folder holds was made as the study would make it now: it may hold less than that, and more.
 
   Raises:
-    ValueError: it is not; the message shows the difference.
+    ValueError: it was not; the message shows the difference.
   """
-  path = workdir / 'study.json'
-  if not path.exists():
-    return
-  begun = checkpoint.read_json(path)
-  if not isinstance(begun, dict) or not isinstance(begun.get('config'), dict):
-    raise ValueError(f'Cannot read {path}: it holds no config. Delete it and run the same command.')
-  if changed := _changes(begun['config'], study):
-    raise ValueError('\n'.join([f'{workdir} holds a study of another config. It differs in', *changed,
-                                'Give this one another --workdir, or undo the change to continue.']))
-  if data and (changed := _changes(_measures(begun.get('data', {})), _measures(data))):
-    raise ValueError('\n'.join([f'The data changed since the study in {workdir} began:', *changed,
-                                'Give this one another --workdir, or bring the data back to continue.']))
+  path, there = workdir / 'study.json', list(begun(workdir))
+  if path.exists():
+    was = checkpoint.read_json(path)
+    if not isinstance(was, dict) or not isinstance(was.get('config'), dict):
+      raise ValueError(f'Cannot read {path}: it holds no config. Delete it and run the same command.')
+    _refuse_changes('The data changed since the study began:', 'bring the data back',
+                    _changes(_measures(was.get('data', {}), data), _measures(data, data)))
+  for name, source in study['sources'].items():
+    if (record := workdir / 'sources' / name / 'result.json').exists():
+      _refuse_changes(f'{workdir} holds the source {name} made otherwise:', 'undo the change',
+                      _changes({'sources': {name: checkpoint.read_json(record)['config']}}, {'sources': {name: source}}))
+  for cohort, depends in there:
+    cell = cohort.cells[0]
+    if cell.source in study['sources'] and cell.target in study['targets'] and cell.method in study['methods']:
+      now = dependencies(study, cell, data[f'{cell.source}/{cell.target}']['sha256'], None)
+      was = {name: value for name, value in depends.items() if name != 'weights'}
+      _refuse_changes(f'{workdir} holds {len(cohort.cells)} runs of {cohort.id} made otherwise:', 'undo the change',
+                      _changes(was, now))
 
 
-def _measures(data: Mapping[str, Any]) -> dict[str, Any]:
-  return {f'data {pair}': {name: of_pair.get(name) for name in ('num_examples', 'class_names', 'sha256')}
-          for pair, of_pair in data.items()}
+def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
+  """Whether a source that is there was trained on this data.
+
+  Raises:
+    ValueError: it was not.
+  """
+  record = workdir / 'sources' / name / 'result.json'
+  if record.exists() and (was := checkpoint.read_json(record).get('data_sha256')) != data_sha256:
+    raise ValueError(f'The source {name} in {workdir} was trained on other data (digest {was}, now {data_sha256}): its data set changed, '
+                     'or the targets now hold out images that it was trained on. Give this study another --workdir, or take that back.')
+
+
+def _refuse_changes(what: str, remedy: str, changes: list[str]) -> None:
+  if changes:
+    raise ValueError('\n'.join([what, *changes, f'Give this study another --workdir, or {remedy} to continue.']))
+
+
+def _measures(data: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+  """What must stay of the data, of those pairs that are there."""
+  return {f'data {pair}': {name: data[pair].get(name) for name in ('num_examples', 'class_names', 'sha256')}
+          for pair in pairs if pair in data}
 
 
 def _changes(before: Any, now: Any) -> list[str]:
   """A line for every field that differs."""
   was, now = (_flat(checkpoint.plain(value)) for value in (before, now))
-  changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name) and name not in FREE_FIELDS]
+  changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
   return [f'  {name}: {was.get(name, "(not there)")!r} -> {now.get(name, "(not there)")!r}' for name in changed[:20]]
 
 
 def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], data: Mapping[str, Any]) -> None:
-  """Writes study.json, or checks that the study there is this one.
+  """Writes study.json: what is wanted now. What was there may be part of it.
 
   Raises:
     ValueError: as `check`.
   """
+  runs = [cell_id(cell) for cell in cells_of(study)]
   content = {'name': study['name'], 'claim': study['claim'], 'config': study,
-             'plan': {'num_runs': sum(len(cohort.cells) for cohort in cohorts), 'cohorts': [cohort.id for cohort in cohorts]},
+             'plan': {'num_runs': len(runs), 'cohorts': [cohort.id for cohort in cohorts], 'runs': runs},
              'data': data, 'versions': versions(), 'devices': [str(device) for device in jax.devices()]}
 
   def write() -> None:
     check(workdir, study, data)
-    if not (workdir / 'study.json').exists():
-      checkpoint.write_json(workdir / 'study.json', content)
+    checkpoint.write_json(workdir / 'study.json', content)
 
   meshes.on_first(write)
 
 
+def begun(workdir: epath.Path) -> Iterator[tuple[Cohort, dict[str, Any]]]:
+  """The cohorts in the folder, finished or not, each with what its runs depend on."""
+  for path in sorted((workdir / 'cohorts').glob('*/cells.json')) if (workdir / 'cohorts').exists() else ():
+    try:
+      content = checkpoint.unsealed(path)
+    except ValueError as error:
+      raise ValueError(f'{error} Delete {path.parent} and run the same command: its runs are made again.') from None
+    yield Cohort(path.parent.name, tuple(Cell(**cell) for cell in content['cells'])), content['depends']
+
+
+def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]) -> None:
+  """Writes down what the cohort is before it is trained.
+
+  Raises:
+    ValueError: it was begun with other parameters of its source.
+  """
+  path = workdir / 'cohorts' / cohort.id / 'cells.json'
+  if path.exists():
+    _refuse_changes(f'{path.parent} was trained from other parameters of its source:', f'delete {path.parent} and its runs',
+                    _changes(checkpoint.unsealed(path)['depends'], depends))
+  else:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write_json(path, checkpoint.sealed({'cells': [cell._asdict() for cell in cohort.cells], 'depends': depends}))
+
+
 def write_subsets(workdir: epath.Path, ids: Mapping[str, Any]) -> None:
-  """Writes the ids of every subset, a file a target, where it is not there."""
+  """Writes the ids of every subset, a file a target."""
   def write() -> None:
     (workdir / 'subsets').mkdir(exist_ok=True)
     for target, of_target in ids.items():
-      if not (path := workdir / 'subsets' / f'{target}.json').exists():
-        checkpoint.write_json(path, of_target)
+      checkpoint.write_json(workdir / 'subsets' / f'{target}.json', of_target)
 
   meshes.on_first(write)
 
@@ -178,15 +226,29 @@ def versions() -> dict[str, str]:
   return found
 
 
-def done(workdir: epath.Path, run_ids: list[str]) -> list[bool]:
-  """Which runs' results have been written."""
-  return meshes.on_first(lambda: [(workdir / 'runs' / run_id / 'result.json').exists() for run_id in run_ids])
+def result(workdir: epath.Path, run_id: str) -> dict[str, Any] | None:
+  """What was written of a run, or None.
+
+  Raises:
+    ValueError: it was changed since.
+  """
+  path = workdir / 'runs' / run_id / 'result.json'
+  if not path.exists():
+    return None
+  try:
+    return checkpoint.unsealed(path)
+  except ValueError as error:
+    raise ValueError(f'{error} Delete {path.parent} and run the same command: it is written again.') from None
 
 
-def complete(workdir: epath.Path, cohorts: list[Cohort], run_ids: list[str]) -> bool:
-  """Whether every run has its result and every cohort the checkpoint that holds its parameters."""
-  folders = [workdir / 'cohorts' / cohort.id / 'checkpoints' for cohort in cohorts]
-  return all(done(workdir, run_ids)) and meshes.on_first(lambda: all(checkpoint.steps(folder) for folder in folders))
+def checkpoints(workdir: epath.Path, cohort: Cohort) -> epath.Path:
+  """The folder of a cohort's checkpoints."""
+  return workdir / 'cohorts' / cohort.id / 'checkpoints'
+
+
+def has_parameters(workdir: epath.Path, cohort: Cohort) -> bool:
+  """Whether what the runs of a cohort trained is there."""
+  return bool(checkpoint.steps(checkpoints(workdir, cohort)))
 
 
 def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], history: list[dict[str, Any]], labels: str,
@@ -202,7 +264,12 @@ def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], histo
       np.savez_compressed(file, **predictions)
   files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
            for name in ('config.json', 'labels.txt', 'metrics.jsonl', *(['predictions.npz'] if predictions else []))}
-  checkpoint.write_json(folder / 'result.json', checkpoint.sealed({**result, 'files': files}))
+  write_result(workdir, {**result, 'files': files})
+
+
+def write_result(workdir: epath.Path, result: Mapping[str, Any]) -> None:
+  """Writes a run's result.json."""
+  checkpoint.write_json(workdir / 'runs' / result['id'] / 'result.json', checkpoint.sealed({**result}))
 
 
 def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:
@@ -212,7 +279,7 @@ def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:
     ValueError: no such run, or a damaged checkpoint.
   """
   folder = epath.Path(workdir)
-  if not done(folder, [run_id])[0]:
+  if not (folder / 'runs' / run_id / 'result.json').exists():
     raise ValueError(f'No finished run {run_id!r} in {folder}.')
   arrays, metadata = format_study.read(folder / 'runs' / run_id)
   stats = {name: arrays.pop(name) for name in metadata['stats']}
