@@ -65,6 +65,8 @@ def make(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[Cohort]
   cohorts: list[Cohort] = []
   for source in study['sources'].values():
     _check_source(study, source)
+    for name, target in study['targets'].items():
+      _located(f'config.targets.{name}', lambda target=target, source=source: _check_memory(study, target, source))
   for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
     _check_shots(study, group[1])
     own = [cohort for cohort in begun if cohort.cells[0][:3] == group]
@@ -519,7 +521,14 @@ def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
 def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
   datasets.check(**{name: value for name, value in source['input'].items() if name not in ('mean', 'std')})
   if source['dataset']:
+    _located('config.sources', lambda: _check_memory(study, {**PRETRAINING, **source}, source))
     _located('config.sources', lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))))
+
+
+def _check_memory(study: Mapping[str, Any], data: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+  """Refuses a data set whose images, as far as their number is known, take more than config.data_bytes."""
+  count = sum(_counts(study, data).values())
+  datasets.check_memory(count, source['input']['image_size'], source['input']['channels'], study['data_bytes'])
 
 
 def _check_shots(study: Mapping[str, Any], target: str) -> None:
