@@ -92,14 +92,14 @@ def test_a_run_chosen_later_is_tested_then_and_one_no_longer_chosen_keeps_its_te
 
 def test_a_smaller_config_is_part_of_what_is_there(config, tmp_path, trained):
   run.run(config, tmp_path)
-  whole, before = numbers(tmp_path), len(trained)
+  whole, before = found(tmp_path), len(trained)
   config.seeds = (1,)
   run.run(config, tmp_path)
   assert len(trained) == before
   assert json.loads((tmp_path / 'study.json').read_text())['plan']['num_runs'] == len(whole) // 2
   config.seeds = (0, 1)
   run.run(config, tmp_path)
-  assert len(trained) == before and numbers(tmp_path) == whole
+  assert len(trained) == before and found(tmp_path) == whole
 
 
 @pytest.mark.parametrize('change, words', [

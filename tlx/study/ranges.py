@@ -63,13 +63,6 @@ DATA: Mapping[str, Kind] = {  # of sources and targets
   'duplicates': ('keep', 'drop'),
   'skip_bad': SWITCH,
 }
-DATA: Mapping[str, Kind] = {
-  'dataset': TEXT,
-  'shift': TEXT,
-  'group': TEXT,
-  'duplicates': ('keep', 'drop'),
-  'skip_bad': SWITCH,
-}
 RANGES: Mapping[str, Mapping[str, Kind]] = {
   'train': {
     'tune': PLUGIN,
@@ -135,7 +128,6 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'validation': ('all', 'matched'),
     'train': FIELDS,
     'data_bytes': Range(1.0, 1e18),
-    'data_bytes': BYTES,
     'data_dir': TEXT,
     'cohort_bytes': Range(1.0, 1e18),
     'reuse': SWITCH,
