@@ -65,7 +65,7 @@ def scale(num: int) -> list[dict]:
   """Looks for an ordered quantity, from cool to warm."""
   ramp = ('#0072B2', '#56B4E9', '#009E73', '#E69F00', '#D55E00', '#CC79A7')
   places = np.linspace(0, 4, num) if 1 < num <= 5 else np.arange(num)
-  return [{'color': ramp[round(place) % len(ramp)], 'marker': MARKERS[i % len(MARKERS)]} for i, place in enumerate(places)]
+  return [{'color': ramp[round(place) % len(ramp)], 'marker': MARKERS[i % len(MARKERS)]} for i, place in enumerate(places.tolist())]
 
 
 def panels(num: int, columns: int, width: float = 3.3, height: float = 2.7, sharey: bool = True):

@@ -160,7 +160,7 @@ def table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any
         'cohort': name, 'runs': num_runs, 'phases': len(phases), 'new programs': len(programs) - before,
         'steps': int(steps.sum(1).max()), 'trained': max(trained),
         'share': max(trained) / tree.count(shapes.params), 'reused': ','.join(str(plan.phase.start) for plan in phases),
-        'stages': len(network.stages), 'GFLOP': train_flops(phases, steps.sum(0), network, source) / 1e9, 'saved': float(steps.sum(0) @ saved) / 1e9,
+        'stages': len(network.stages), 'GFLOP': train_flops(phases, steps.sum(0).tolist(), network, source) / 1e9, 'saved': float(steps.sum(0) @ saved) / 1e9,
         'MB': num_runs * max(_state_bytes(shapes, plan) for plan in phases) / 1e6})
   return rows
 
