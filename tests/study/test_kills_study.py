@@ -107,11 +107,17 @@ def test_settings_are_chosen_by_their_mean_over_seeds(first, second):
 
 
 @pytest.mark.parametrize('first, second', [('low', 'high'), ('high', 'low')])
-def test_a_setting_with_a_diverged_run_is_not_chosen(first, second):
-  assert chosen(**{first: [(0.9, 0.1), (0.9, 0.1, 'diverged at step 3')], second: [(0.2, 2.0), (0.2, 2.0)]}) == second
-  assert chosen(**{first: [(0.9, 0.1), (0.9, None)], second: [(0.2, 2.0), (0.2, 2.0)]}) == second
-  both = {first: [(0.9, 0.1), (0.5, 0.1, 'diverged at step 3')], second: [(0.9, 0.1), (0.6, None, 'diverged at step 9')]}
-  assert chosen(**both) == second  # where no setting is without
+@pytest.mark.parametrize('loss, status', [(0.1, 'diverged at step 3'), (0.1, 'not solved'), (None, 'not finite after step 3')])
+def test_a_setting_with_an_unusable_run_is_not_chosen(first, second, loss, status):
+  """However good its other runs are; where there is none without, those that at least have a loss are compared."""
+  good, poor = [(0.9, 0.1), (0.9, loss, status)], [(0.2, 2.0), (0.2, 2.0, 'diverged at step 9')]
+  assert chosen(**{first: good, second: [(0.2, 2.0), (0.2, 2.0)]}) == second
+  assert chosen(**{first: good, second: poor}) == (second if loss is None else first)
+
+
+def test_where_no_setting_has_numbers_none_is_chosen():
+  broken = [(0.9, None, 'not finite after step 3')]
+  assert run._choose(outcomes_of(low=broken, high=broken)) == set()
 
 
 def test_every_size_chooses_for_itself():
