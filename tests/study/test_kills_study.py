@@ -1,4 +1,4 @@
-"""What a study hands to its cohorts and what it makes of their ends: each test was seen to fail with a line of it broken."""
+"""What a study hands to its cohorts and makes of their ends: each test was seen to fail once."""
 import json
 
 import jax
@@ -14,7 +14,7 @@ from tlx.types import Cell
 
 @pytest.fixture(scope='module')
 def jobs(data_dir, tmp_path_factory):
-  """{cohort's folder: its job} of a study of three steps, two seeds, two sizes and four settings; and the study's folder."""
+  """({cohort: its job}, folder) of a study of two seeds, two sizes and four settings."""
   made = tiny.get_config(steps='3')
   made.data_dir = str(data_dir)
   made.methods = {'scratch': {'init': 'random'}, 'probe': {'phases': ({'tune': 'head'},)}}
@@ -35,13 +35,18 @@ def jobs(data_dir, tmp_path_factory):
 def results(workdir, cohort):
   """The results of a cohort's runs, in the order of its rows."""
   found = [json.loads(path.read_text()) for path in (workdir / 'runs').glob('*/result.json')]
-  return sorted((result for result in found if result['cohort'] == cohort), key=lambda result: result['row'])
+  return sorted(
+    (result for result in found if result['cohort'] == cohort), key=lambda result: result['row']
+  )
 
 
 @pytest.mark.parametrize('method', ['scratch', 'probe'])
 def test_every_run_is_trained_as_its_cell_says(jobs, method):
   seen, workdir = jobs
-  job, cells = seen[f'turned-digits-{method}'], [result['cell'] for result in results(workdir, f'turned-digits-{method}')]
+  job, cells = (
+    seen[f'turned-digits-{method}'],
+    [result['cell'] for result in results(workdir, f'turned-digits-{method}')],
+  )
   assert len(cells) == 16
   assert list(job.seeds) == [cell['seed'] for cell in cells]
   assert list(job.learning_rates) == [cell['learning_rate'] for cell in cells]
@@ -66,7 +71,9 @@ def test_seeds_begin_apart_and_settings_of_a_seed_alike(jobs, method, num_kernel
 
 
 def test_a_source_is_tested_on_three_tenths_of_an_undivided_set(data_dir, tmp_path):
-  for i, image in enumerate(np.random.default_rng(0).integers(0, 255, (100, 8, 8)).astype(np.uint8)):
+  for i, image in enumerate(
+    np.random.default_rng(0).integers(0, 255, (100, 8, 8)).astype(np.uint8)
+  ):
     path = tmp_path / 'images' / f'class{i % 2}' / f'{i}.png'
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path)
@@ -80,13 +87,16 @@ def test_a_source_is_tested_on_three_tenths_of_an_undivided_set(data_dir, tmp_pa
 
 
 def outcomes_of(**settings):
-  """Outcomes of one size: {setting: [(accuracy, loss or (loss, status)) of each seed]}, a setting being a learning rate's name."""
+  """{cell: outcome} of one size from {setting: (accuracy, loss[, status]) of each seed}."""
   rates = {'low': 1e-3, 'high': 1e-1}
   found = {}
   for name, values in settings.items():
     for seed, (accuracy, loss, *status) in enumerate(values):
       cell = Cell('s', 't', 'm', 4, seed, rates[name], 0.0)
-      found[cell] = {'status': status[0] if status else 'ok', 'val': {'accuracy': accuracy, 'loss': loss, 'count': 10}}
+      found[cell] = {
+        'status': status[0] if status else 'ok',
+        'val': {'accuracy': accuracy, 'loss': loss, 'count': 10},
+      }
   return found
 
 
@@ -100,16 +110,39 @@ def chosen(**settings):
 @pytest.mark.parametrize('first, second', [('low', 'high'), ('high', 'low')])
 def test_settings_are_chosen_by_their_mean_over_seeds(first, second):
   """Not by their best seed, nor by their worst, nor by the first."""
-  assert chosen(**{first: [(0.95, 1.0), (0.50, 1.0), (0.50, 1.0)], second: [(0.70, 1.0), (0.70, 1.0), (0.70, 1.0)]}) == second
-  assert chosen(**{first: [(0.40, 1.0), (0.90, 1.0), (0.90, 1.0)], second: [(0.70, 1.0), (0.70, 1.0), (0.70, 1.0)]}) == first
-  assert chosen(**{first: [(0.5, 0.1), (0.7, 2.0)], second: [(0.6, 1.0), (0.6, 1.0)]}) == second  # equal means: the lower mean loss
-  assert chosen(**{first: [(0.6, 0.1)], second: [(0.7, 9.0)]}) == second  # the loss decides nothing else
+  assert (
+    chosen(
+      **{
+        first: [(0.95, 1.0), (0.50, 1.0), (0.50, 1.0)],
+        second: [(0.70, 1.0), (0.70, 1.0), (0.70, 1.0)],
+      }
+    )
+    == second
+  )
+  assert (
+    chosen(
+      **{
+        first: [(0.40, 1.0), (0.90, 1.0), (0.90, 1.0)],
+        second: [(0.70, 1.0), (0.70, 1.0), (0.70, 1.0)],
+      }
+    )
+    == first
+  )
+  assert (
+    chosen(**{first: [(0.5, 0.1), (0.7, 2.0)], second: [(0.6, 1.0), (0.6, 1.0)]}) == second
+  )  # equal means: the lower mean loss
+  assert (
+    chosen(**{first: [(0.6, 0.1)], second: [(0.7, 9.0)]}) == second
+  )  # the loss decides nothing else
 
 
 @pytest.mark.parametrize('first, second', [('low', 'high'), ('high', 'low')])
-@pytest.mark.parametrize('loss, status', [(0.1, 'diverged at step 3'), (0.1, 'not solved'), (None, 'not finite after step 3')])
+@pytest.mark.parametrize(
+  'loss, status',
+  [(0.1, 'diverged at step 3'), (0.1, 'not solved'), (None, 'not finite after step 3')],
+)
 def test_a_setting_with_an_unusable_run_is_not_chosen(first, second, loss, status):
-  """However good its other runs are; where there is none without, those that at least have a loss are compared."""
+  """However good its other runs are; those that have a loss are compared where none is better."""
   good, poor = [(0.9, 0.1), (0.9, loss, status)], [(0.2, 2.0), (0.2, 2.0, 'diverged at step 9')]
   assert chosen(**{first: good, second: [(0.2, 2.0), (0.2, 2.0)]}) == second
   assert chosen(**{first: good, second: poor}) == (second if loss is None else first)
@@ -122,5 +155,11 @@ def test_where_no_setting_has_numbers_none_is_chosen():
 
 def test_every_size_chooses_for_itself():
   outcomes = outcomes_of(low=[(0.5, 1.0)], high=[(0.6, 1.0)])
-  larger = {cell._replace(shots=8): value for cell, value in outcomes_of(low=[(0.9, 1.0)], high=[(0.8, 1.0)]).items()}
-  assert {(cell.shots, cell.learning_rate) for cell in run._choose(outcomes | larger)} == {(4, 1e-1), (8, 1e-3)}
+  larger = {
+    cell._replace(shots=8): value
+    for cell, value in outcomes_of(low=[(0.9, 1.0)], high=[(0.8, 1.0)]).items()
+  }
+  assert {(cell.shots, cell.learning_rate) for cell in run._choose(outcomes | larger)} == {
+    (4, 1e-1),
+    (8, 1e-3),
+  }

@@ -21,14 +21,20 @@ def test_mixup_mixes_targets_as_it_mixes_images():
 
 
 def test_crops_come_from_everywhere():
-  """Where a window of a ramp begins and ends can be read off its pixels: each side loses from 0 to all of its pixels."""
+  """A window of a ramp tells by its pixels where it begins and ends: all sides lose 0 to 3."""
   size, pixels = 16, 3
   row, column = jnp.meshgrid(jnp.arange(16.0), jnp.arange(16.0), indexing='ij')
-  batch = Batch(jnp.repeat(jnp.stack([row, column], -1)[None], 300, 0), jnp.zeros(300, jnp.int32), jnp.ones(300))
-  cropped = np.asarray(augment.augment(jax.random.key(0), batch, {'crop': pixels}, num_classes=2).inputs)
+  batch = Batch(
+    jnp.repeat(jnp.stack([row, column], -1)[None], 300, 0), jnp.zeros(300, jnp.int32), jnp.ones(300)
+  )
+  cropped = np.asarray(
+    augment.augment(jax.random.key(0), batch, {'crop': pixels}, num_classes=2).inputs
+  )
   lost = []
   for line in (cropped[:, :, 8, 0], cropped[:, 8, :, 1]):  # down, then across
-    pixel = (line[:, 12] - line[:, 4]) / 8  # the size of a pixel of the window in pixels of the image
+    pixel = (
+      line[:, 12] - line[:, 4]
+    ) / 8  # the size of a pixel of the window in pixels of the image
     before = line[:, 4] + 0.5 - 4.5 * pixel
     lost += [before, size - before - size * pixel]
   for side in lost:
@@ -37,7 +43,7 @@ def test_crops_come_from_everywhere():
 
 
 def test_every_step_draws_anew(small_mlp, make_phase, examples):
-  """The same state at another step sees other augmented images; without augmentation it sees the same."""
+  """At another step a state sees other augmented images; without augmentation the same."""
   task, hyper = classification.task(), step.Hyper(np.float32(0.1), np.float32(0), np.float32(10))
   batch = Batch(examples.inputs, examples.targets, np.ones(60, np.float32))
   params = small_mlp.init(jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32)).params
@@ -45,7 +51,14 @@ def test_every_step_draws_anew(small_mlp, make_phase, examples):
   def losses(phase):
     state, frozen = step.start(params, {}, phase, hyper), jax.tree.map(lambda _: None, params)
     states = (state, state._replace(step=state.step + 1))
-    return [float(step.train_step(small_mlp, task, phase, state, frozen, batch, jax.random.key(0), hyper)[1]['loss']) for state in states]
+    return [
+      float(
+        step.train_step(small_mlp, task, phase, state, frozen, batch, jax.random.key(0), hyper)[1][
+          'loss'
+        ]
+      )
+      for state in states
+    ]
 
   first, second = losses(make_phase(augment=(('shift', 2),)))
   assert first != second
@@ -54,17 +67,31 @@ def test_every_step_draws_anew(small_mlp, make_phase, examples):
 
 
 def test_every_accumulated_part_draws_anew():
-  """A network that answers with one of 1,000 weights at random: its gradient tells how many draws there were."""
+  """A network that answers with one of 1,000 weights: its gradient tells how many were drawn."""
+
   def apply(variables, x, *, train, key, **_):
     drawn = jax.random.randint(key, (), 0, 1000)
-    return variables.params['head']['weight'][drawn] * jnp.asarray([1.0, -1.0]) * jnp.ones((len(x), 1)), variables.stats
+    return variables.params['head']['weight'][drawn] * jnp.asarray([1.0, -1.0]) * jnp.ones(
+      (len(x), 1)
+    ), variables.stats
 
   network = Network(('head',), lambda key, inputs: None, apply)
   params = {'head': {'weight': jnp.zeros(1000)}}
   batch = Batch(np.zeros((8, 2, 2, 1), np.uint8), np.zeros(8, np.int32), np.ones(8, np.float32))
   for parts in (1, 2, 4):
-    phase = step.Phase((('head/weight', 'train'),), (('train', 1.0),), num_classes=2, accumulate=parts)
-    _, grads = step.gradient(network, classification.task(), phase, params, {'head': {'weight': None}}, {}, batch, jax.random.key(0))
+    phase = step.Phase(
+      (('head/weight', 'train'),), (('train', 1.0),), num_classes=2, accumulate=parts
+    )
+    _, grads = step.gradient(
+      network,
+      classification.task(),
+      phase,
+      params,
+      {'head': {'weight': None}},
+      {},
+      batch,
+      jax.random.key(0),
+    )
     assert np.count_nonzero(grads['head']['weight']) == parts
 
 
@@ -89,17 +116,21 @@ def test_seeds_have_their_own_augmentation(make_job, make_phase, examples, tmp_p
   one = feed.Arrays(np.repeat(examples.inputs[:1], 60, 0), np.repeat(examples.targets[:1], 60))
   first, other = losses_of(make_job, make_phase(), tmp_path / 'plain', (0, 1), one)
   np.testing.assert_array_equal(first, other)
-  first, again, other = losses_of(make_job, make_phase(augment=(('shift', 2),)), tmp_path / 'shifted', (0, 0, 1), one)
+  first, again, other = losses_of(
+    make_job, make_phase(augment=(('shift', 2),)), tmp_path / 'shifted', (0, 0, 1), one
+  )
   np.testing.assert_array_equal(first, again)
   assert np.all(first != other)
 
 
 def test_phases_of_a_seed_draw_anew(make_job, make_phase, examples, tmp_path):
-  """With a learning rate of nearly nothing, a phase is the one before it but for order and augmentation."""
+  """Where nothing is learned a phase is the one before it, but for order and augmentation."""
   one = feed.Arrays(np.repeat(examples.inputs[:1], 60, 0), np.repeat(examples.targets[:1], 60))
   plain, shifted = make_phase(), make_phase(augment=(('shift', 2),))
   for phase, data in ((plain, examples), (shifted, one)):
-    job = make_job([phase, phase], (1e-12, 1e-12), num_steps=4, evaluations=4)._replace(train=lambda phase, data=data: data)
+    job = make_job([phase, phase], (1e-12, 1e-12), num_steps=4, evaluations=4)._replace(
+      train=lambda phase, data=data: data
+    )
     history = fit.fit(job, epath.Path(tmp_path / str(phase is plain))).progress['history']
     losses = [line['loss'][0] for line in history]
     assert all(first != second for first, second in zip(losses[:4], losses[4:], strict=True))

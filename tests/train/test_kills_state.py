@@ -1,4 +1,4 @@
-"""What a run says of itself and what it is continued from: each test was seen to fail with a line of it broken."""
+"""What a run says of itself and is continued from: each test was seen to fail once."""
 import jax
 import numpy as np
 import pytest
@@ -18,19 +18,44 @@ NETWORK = cnn.build(3, channels=(4,), hidden=6, norm='batch')
 
 @pytest.fixture
 def make_norm_job():
-  """(rules, **fields of Phase), ... -> two runs of a network with batch norm, from a source whose statistics are not the initial ones."""
+  """(rules, fields of Phase), ... -> two runs with batch norm.
+
+  The statistics they begin with are not those of a fresh network.
+  """
   random = np.random.default_rng(0)
-  images = feed.Arrays(random.integers(0, 255, (40, 8, 8, 1)).astype(np.uint8), random.integers(0, 3, 40).astype(np.int32))
+  images = feed.Arrays(
+    random.integers(0, 255, (40, 8, 8, 1)).astype(np.uint8),
+    random.integers(0, 3, 40).astype(np.int32),
+  )
   drawn = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32)))
   stats = jax.tree.map(lambda leaf: np.stack([leaf + 0.1, leaf + 0.2]), drawn.stats)
   nothing = jax.tree.map(lambda _: None, drawn.params)
-  base, own = {**drawn.params, 'head': nothing['head']}, jax.tree.map(lambda leaf: np.stack([leaf, leaf]), drawn.params['head'])
+  base, own = (
+    {**drawn.params, 'head': nothing['head']},
+    jax.tree.map(lambda leaf: np.stack([leaf, leaf]), drawn.params['head']),
+  )
 
   def make(*phases):
-    plans = [step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), num_classes=3, **fields) for rules, fields in phases]
+    plans = [
+      step.Phase(
+        tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), num_classes=3, **fields
+      )
+      for rules, fields in phases
+    ]
     plans = tuple(fit.PhasePlan(phase, classification.task(), 6, 8, 2, 0.0) for phase in plans)
-    return fit.Job(NETWORK, plans, Variables(base, {}), {**nothing, 'head': own}, stats, lambda phase: images, lambda phase: images,
-                   [np.arange(40)] * 2, [0, 1], [1e-2, 1e-2], [0.0, 0.0])
+    return fit.Job(
+      NETWORK,
+      plans,
+      Variables(base, {}),
+      {**nothing, 'head': own},
+      stats,
+      lambda phase: images,
+      lambda phase: images,
+      [np.arange(40)] * 2,
+      [0, 1],
+      [1e-2, 1e-2],
+      [0.0, 0.0],
+    )
 
   return make
 
@@ -44,14 +69,23 @@ def differ(a, b) -> bool:
   return all(np.any(x != y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
-@pytest.mark.parametrize('stop_after', [1, 2, 3])  # within the first phase, at its end, within the second
-def test_interrupted_runs_go_on_with_their_batch_statistics(make_norm_job, tmp_path, monkeypatch, stop_after):
+@pytest.mark.parametrize(
+  'stop_after', [1, 2, 3]
+)  # within the first phase, at its end, within the second
+def test_interrupted_runs_go_on_with_their_batch_statistics(
+  make_norm_job, tmp_path, monkeypatch, stop_after
+):
   monkeypatch.setattr(fit, 'FIRST_STEPS', 3)
   job = make_norm_job((HEAD, {}), (ALL, {}))
   whole = fit.fit(job, epath.Path(tmp_path / 'whole'))
   calls: list[int] = []
   with pytest.raises(KeyboardInterrupt):
-    fit.fit(job, epath.Path(tmp_path / 'parts'), say=lambda *_: calls.append(0), interrupted=lambda: len(calls) >= stop_after)
+    fit.fit(
+      job,
+      epath.Path(tmp_path / 'parts'),
+      say=lambda *_: calls.append(0),
+      interrupted=lambda: len(calls) >= stop_after,
+    )
   parts = fit.fit(job, epath.Path(tmp_path / 'parts'))
   assert differ(whole.stats, job.stats)
   assert_same(whole.stats, parts.stats)
@@ -66,10 +100,13 @@ def test_a_read_cohort_has_its_batch_statistics(make_norm_job, tmp_path):
 
 def test_logged_losses_are_means_since_the_line_before(make_job, make_phase, tmp_path):
   """Two phases of 12 steps, looked at after each step and after every fourth."""
+
   def logged(evaluations, name):
     job = make_job([make_phase(HEAD), make_phase()], num_steps=12, evaluations=evaluations)
     history = fit.fit(job, epath.Path(tmp_path / name)).progress['history']
-    return {name: np.array([line[name] for line in history]) for name in ('step', 'loss', 'grad_norm')}
+    return {
+      name: np.array([line[name] for line in history]) for name in ('step', 'loss', 'grad_norm')
+    }
 
   each, some = logged(12, 'each'), logged(3, 'some')
   assert some['step'][:, 0].tolist() == [4, 8, 12, 16, 20, 24]
@@ -85,11 +122,20 @@ def test_only_the_digest_notices_other_numbers(tmp_path):
   (folder / '1' / 'arrays').rmtree()
   (folder / 'other' / '1' / 'arrays').rename(folder / '1' / 'arrays')
   for read in (checkpoint.load, lambda folder: checkpoint.restore(folder, tree)):
-    with pytest.raises(ValueError, match='is damaged: its digest should be [0-9a-f]{64}, got [0-9a-f]{64}'):
+    with pytest.raises(
+      ValueError, match='is damaged: its digest should be [0-9a-f]{64}, got [0-9a-f]{64}'
+    ):
       read(folder)
 
 
 def test_a_digest_tells_values_names_shapes_and_types():
-  trees = [{'a': np.arange(4.0)}, {'b': np.arange(4.0)}, {'a': np.arange(4.0).reshape(2, 2)}, {'a': np.arange(4.0).view(np.int64)},
-           {'a': -np.arange(4.0)}, {'a': np.arange(4.0), 'b': np.zeros(0)}, {'a': np.arange(2.0), 'b': np.arange(2.0, 4.0)}]
+  trees = [
+    {'a': np.arange(4.0)},
+    {'b': np.arange(4.0)},
+    {'a': np.arange(4.0).reshape(2, 2)},
+    {'a': np.arange(4.0).view(np.int64)},
+    {'a': -np.arange(4.0)},
+    {'a': np.arange(4.0), 'b': np.zeros(0)},
+    {'a': np.arange(2.0), 'b': np.arange(2.0, 4.0)},
+  ]
   assert len({sha256(tree) for tree in trees}) == len(trees)
