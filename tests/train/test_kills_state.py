@@ -114,6 +114,16 @@ def test_logged_losses_are_means_since_the_line_before(make_job, make_phase, tmp
     np.testing.assert_allclose(some[name], each[name].reshape(6, 4, 2).mean(1), rtol=1e-5)
 
 
+def test_compiled_programs_are_counted_where_they_are_compiled(make_job, make_phase, tmp_path):
+  """Training and evaluation are a program each; equal phases share them, also with a later cohort."""
+  phases = [make_phase(HEAD, clip_norm=78.0), make_phase(HEAD, clip_norm=78.0)]  # no other test's
+  first, second = (
+    fit.fit(make_job(phases), epath.Path(tmp_path / name)).progress for name in ('first', 'second')
+  )
+  assert (first['compiled_programs'], second['compiled_programs']) == (2, 0)
+  assert first['compile_seconds'] > 0 == second['compile_seconds']
+
+
 def test_only_the_digest_notices_other_numbers(tmp_path):
   """Arrays of the same names and shapes, whole and readable, but not those that were saved."""
   folder, tree = epath.Path(tmp_path), {'a': np.arange(3.0), 'b': np.ones((2, 2), np.float32)}
