@@ -138,6 +138,17 @@ def test_only_the_digest_notices_other_numbers(tmp_path):
       read(folder)
 
 
+def test_an_edited_meta_is_damage(tmp_path):
+  """What is chosen follows from the history there."""
+  folder, tree = epath.Path(tmp_path), {'a': np.arange(3.0)}
+  checkpoint.save(folder, 1, tree, {'history': [{'val_accuracy': [0.77]}]})
+  meta = folder / '1' / 'meta.json'
+  meta.write_text(meta.read_text().replace('0.77', '0.97'))
+  for read in (checkpoint.latest, checkpoint.load):
+    with pytest.raises(ValueError, match='is damaged'):
+      read(folder)
+
+
 def test_a_digest_tells_values_names_shapes_and_types():
   trees = [
     {'a': np.arange(4.0)},
