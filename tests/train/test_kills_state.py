@@ -124,6 +124,14 @@ def test_compiled_programs_are_counted_where_they_are_compiled(make_job, make_ph
   assert first['compile_seconds'] > 0 == second['compile_seconds']
 
 
+def test_what_is_compiled_ahead_is_what_a_run_needs(make_job, make_phase, tmp_path):
+  job = make_job([make_phase(HEAD, clip_norm=79.0)])  # no other test's
+  rows = fit.compile(job)
+  assert [row['phase'] for row in rows] == [0, 0]
+  assert all(row['seconds'] > 0 and row['bytes'] > 0 for row in rows)
+  assert fit.fit(job, epath.Path(tmp_path)).progress['compiled_programs'] == 0
+
+
 def test_only_the_digest_notices_other_numbers(tmp_path):
   """Arrays of the same names and shapes, whole and readable, but not those that were saved."""
   folder, tree = epath.Path(tmp_path), {'a': np.arange(3.0), 'b': np.ones((2, 2), np.float32)}
