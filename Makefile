@@ -1,29 +1,46 @@
-# Two commands: `make study` and `make test`. Each sets up .venv first, from python3 >= 3.11.
+# `make study`, `make test`, and `make check`, which is a fast part of the latter. Each sets up a virtual environment first: .venv from
+# python3, which has to be 3.11 to 3.13; with PYTHON=python3.13 one of that version's own, .venv-3.13.
 PYTHON ?= python3
 WORKDIR ?= runs/mnist_to_digits
-VENV := .venv
+
+# pyenv runs its python3.13 only for who asks for 3.13.
+ifneq (,$(filter python3.%,$(PYTHON)))
+export PYENV_VERSION := $(PYTHON:python%=%)
+endif
+VERSION := $(shell PYENV_VERSION=$(PYENV_VERSION) $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(VERSION))
 BIN := $(VENV)/bin
 
-.PHONY: study test clean
+# What `make check` leaves out: every backbone and config once more, whole studies from the command line, other numbers of devices.
+SLOW := tests/test_configs.py $(addprefix tests/backbones/test_,contract.py gradients.py parity_text.py) \
+  $(addprefix tests/study/test_,run.py processes.py weights.py trust.py) \
+  $(addprefix tests/train/test_,devices.py prefix.py)
 
-study: $(VENV)/study
+.PHONY: study test check clean
+
+study: $(VENV)/study-$(VERSION)
 	$(BIN)/python -m experiments.study --config=configs/mnist_to_digits.py --workdir=$(WORKDIR)
 
-test: $(VENV)/test
+test: $(VENV)/test-$(VERSION)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2
 
-$(VENV)/study: requirements.txt pyproject.toml
+check: $(VENV)/test-$(VERSION)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n 2 $(addprefix --ignore=,$(SLOW))
+
+$(VENV)/study-$(VERSION): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("tlx needs Python 3.11 to 3.13, got %s: make PYTHON=python3.13 ..." % sys.version.split()[0] if not (3, 11) <= sys.version_info[:2] <= (3, 13) else 0)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')" = $(VERSION) || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/test: $(VENV)/study
+$(VENV)/test-$(VERSION): $(VENV)/study-$(VERSION)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf .venv .venv-3.* build *.egg-info

@@ -118,16 +118,17 @@ def test_bad_augmentations(options, words):
 
 
 def test_accumulated_parts_and_remat_take_the_same_step():
-  values = params()
-  whole, frozen = one_step(phase_of(ALL), values), step.split(values, phase_of(ALL))[1]
+  """Of SGD, which is as exact as the gradients: Adam's first step is of the learning rate's size however small a gradient is."""
+  values, plain = params(), {'optimizer': 'sgd', 'schedule': 'constant'}
+  whole, frozen = one_step(phase_of(ALL, **plain), values), step.split(values, phase_of(ALL))[1]
   want, metrics = whole[0](whole[1], frozen)
   for fields in ({'accumulate': 4}, {'remat': True}, {'accumulate': 2, 'remat': True}):
-    function, state, _ = one_step(phase_of(ALL, **fields), values)
+    function, state, _ = one_step(phase_of(ALL, **plain, **fields), values)
     got, found = function(state, frozen)
     np.testing.assert_allclose(found['loss'], metrics['loss'], rtol=1e-6)
     np.testing.assert_allclose(found['grad_norm'], metrics['grad_norm'], rtol=1e-5)
     for (name, a), (_, b) in zip(named_leaves(got.trainable), named_leaves(want.trainable)):
-      np.testing.assert_allclose(a, b, atol=1e-5, err_msg=f'{fields} {name}')
+      np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=f'{fields} {name}')
 
 
 def test_remat_and_accumulation_need_less_memory():
