@@ -142,7 +142,7 @@ def scale(num: int) -> list[dict]:
   places = np.linspace(0, 4, num) if 1 < num <= 5 else np.arange(num)
   return [
     {'color': ramp[round(place) % len(ramp)], 'marker': MARKERS[i % len(MARKERS)]}
-    for i, place in enumerate(places)
+    for i, place in enumerate(places.tolist())
   ]
 
 
