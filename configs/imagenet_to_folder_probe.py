@@ -13,16 +13,16 @@ from tlx.study.config import base
 
 
 def get_config(data: str = 'images'):
-  """3 methods x 3 sizes x 5 seeds x 4 settings."""
+  """3 methods x 3 sizes x 5 seeds x 6 settings."""
   config = base()
   config.name = f'Probes of ImageNet features on {data}'
   config.claim = 'The exact linear probe is at least as good as the one trained by Adam.'
-  config.sources.imagenet = {**LITE0, 'input': {'image_size': 224}}
+  config.sources.imagenet = LITE0
   config.targets.images = {'dataset': data if ':' in data else f'folder:{data}'}
   config.shots = (1, 5, 20)
   config.train.steps = 200
-  config.grid.learning_rate = (3e-4, 1e-3, 3e-3, 1e-2)
-  penalties = {'learning_rate': (1.0,), 'weight_decay': (0.001, 0.01, 0.1, 1.0)}
+  config.grid.learning_rate = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+  penalties = {'learning_rate': (1.0,), 'weight_decay': (0.0003, 0.003, 0.03, 0.3, 3.0, 30.0)}
   config.methods = {
       'adam': {'phases': [{'tune': 'head'}]},
       'logistic': {'phases': [{'tune': 'head', 'solver': 'logistic'}], 'grid': penalties},

@@ -2,7 +2,7 @@
 
 Claim: near the source (the same images under other labels) the deepest freezing is best; the further the target (shifted, UCI digits,
 turned, inverted, permuted pixels), the less may be frozen, and on the furthest nothing is gained over training from scratch
-(Yosinski et al. 2014, on ImageNet halves). The test images of every target were not in the source's training part.
+(Yosinski et al. 2014, on ImageNet halves). No validation or test image of any target was in the source's training part; their training images were.
 
   python -m experiments.study --config=configs/mnist_to_near_and_far.py --workdir=runs/near_and_far
 """
@@ -10,7 +10,7 @@ from tlx.study.config import base
 
 
 def get_config():
-  """6 targets x (scratch, 5 freeze depths) x 2 sizes x 5 seeds x 3 learning rates."""
+  """6 targets x (scratch, 5 freeze depths) x 2 sizes x 5 seeds x 5 learning rates."""
   config = base()
   config.name = 'MNIST to near and far targets'
   config.claim = ('The best freeze depth follows the similarity of the domains: deepest for the same images with other labels, '
@@ -34,6 +34,7 @@ def get_config():
   config.shots = (10, 50)
   config.train.steps = 150
   config.train.evaluations = 2
-  config.grid.learning_rate = (1e-3, 3e-3, 1e-2)
+  config.seeds = (10, 11, 12, 13, 14)  # fresh: sources, steps and rates were settled with others
+  config.grid.learning_rate = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
   config.baseline = 'scratch'
   return config

@@ -11,7 +11,7 @@ from tlx.parity import cases
 from tlx.study import config, plan, run
 
 CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'))
-ARGUMENTS = {'vit_to_vtab': 'eurosat'}  # one of its tasks; the others take a folder of images, where they take anything
+ARGUMENTS = {'vit_to_vtab': 'eurosat', 'mnist_to_digits': '2'}  # the others take a folder of images, where they take anything
 FOR_GPUS = ('imagenet_to_birds', 'vit_to_vtab')  # their cost takes long to work out
 
 

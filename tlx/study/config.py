@@ -314,12 +314,13 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_study(uri: str) -> dict[str, Any]:
-  """The source, as resolved, of the run that 'study:WORKDIR/RUN' names: what its network is and what its images were made into.
+  """The backbone and input of the source of the run that 'study:WORKDIR/RUN' names, as resolved.
 
   Raises:
     ValueError: no such run.
   """
-  return checkpoint.read_json(sources.resolve(uri) / 'config.json')['source']
+  of_run = checkpoint.read_json(sources.resolve(uri) / 'config.json')
+  return of_run['sources'][of_run['cell']['source']]
 
 
 def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
