@@ -1,7 +1,11 @@
 """What is frozen runs once: the same numbers as if it ran at every step, kept on disk, computed again when damaged."""
 import functools
 import json
+import os
 import pathlib
+import platform
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -201,3 +205,19 @@ def test_tokens_with_their_mask_are_kept(tmp_path):
   assert set(first) == {'hidden', 'mask'}
   close(first, want)
   close(read(), first, 0.0)
+
+
+def test_what_dead_processes_left_half_written_is_removed(tmp_path):
+  """A living process's draft is left alone, and so are another key's and another machine's."""
+  place, node = tmp_path / 'key', platform.node()
+  dead = subprocess.Popen([sys.executable, '-c', ''])
+  dead.wait()
+  abandoned = tmp_path / f'.key.{node}.{dead.pid}'
+  kept = [
+    tmp_path / name
+    for name in (f'.key.{node}.{os.getpid()}', f'.other.{node}.{dead.pid}', f'.key.no{node}.{dead.pid}')
+  ]
+  for folder in (abandoned, *kept):
+    folder.mkdir()
+  prefix._remove_abandoned(place)
+  assert not abandoned.exists() and all(folder.exists() for folder in kept)
