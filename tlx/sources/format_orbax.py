@@ -2,9 +2,7 @@
 
 Orbax does not notice bytes that were flipped: give the checksum in the config.
 """
-import math
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,8 +11,7 @@ import orbax.checkpoint as ocp
 from tlx import checkpoint
 from tlx.sources._budget import Budget
 from tlx.sources._names import flatten
-
-_STEPS_A_LEAF = 20  # opening one takes about as long as 20 nodes of a tree
+from tlx.sources._orbax import weigh
 
 
 def matches(path: Path) -> bool:
@@ -32,24 +29,6 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
     arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata.tree)
     restored = checkpointer.restore(folder, restore_args=arguments)
   return {name: np.asarray(leaf) for name, leaf in flatten(restored, budget).items()}, {}
-
-
-def weigh(tree: Any, budget: Budget) -> None:
-  """Takes from the budget what restoring a tree of Orbax's metadata takes.
-
-  Raises:
-    ValueError: there is not so much left.
-  """
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path)
-    budget.step(name, _STEPS_A_LEAF, depth=len(path))
-    shape, dtype = getattr(leaf, 'shape', None), getattr(leaf, 'dtype', None)
-    if shape is not None and dtype is not None:
-      itemsize = np.dtype(dtype).itemsize
-      budget.array(name, map(int, shape), itemsize)
-      chunk = getattr(getattr(leaf, 'storage', None), 'chunk_shape', None) or ()
-      excess = math.prod(map(int, chunk)) - math.prod(map(int, shape))
-      budget.take(max(excess, 0) * itemsize, f'{name} in chunks of {chunk}')
 
 
 def _item(path: Path) -> Path | None:

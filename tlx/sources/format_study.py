@@ -6,9 +6,9 @@ import numpy as np
 from etils import epath
 
 from tlx import checkpoint, tree
-from tlx.sources import format_orbax
 from tlx.sources._budget import Budget
 from tlx.sources._files import inside, remote
+from tlx.sources._orbax import weigh
 
 
 def matches(path: os.PathLike) -> bool:
@@ -51,7 +51,7 @@ def _weigh(folder: epath.Path) -> None:
     except Exception:  # Orbax raises many kinds; loading it says that the checkpoint is damaged
       return
     if found is not None:
-      format_orbax.weigh(found.tree, budget)
+      weigh(found.tree, budget)
 
 
 def digest(path: os.PathLike) -> str:

@@ -87,20 +87,23 @@ def _free_ids(name: str, taken: set[str]) -> Iterator[str]:
   return (one for one in numbered if one not in taken)
 
 
-def dependencies(study: Mapping[str, Any], cell: Cell, data_sha256: str, source_sha256: str | None) -> dict[str, Any]:
+def dependencies(study: Mapping[str, Any], cell: Cell, data_sha256: str | None = None, source_sha256: str | None = None) -> dict[str, Any]:
   """All that a run's numbers depend on but its own cell and the versions of the code, under the names it has in the config.
 
-  Of the source that is its form and its parameters, whatever they came from. `source_sha256` None: not known yet.
+  Of the source that is its form and its parameters, whatever they came from. Digests that are None are not known yet, and left out.
   """
   source, method = study['sources'][cell.source], dict(study['methods'][cell.method])
   method.pop('grid')
-  known = {
+  known: dict[str, Any] = {
       'sources': {cell.source: {name: source[name] for name in ('backbone', 'input')}},
       'targets': {cell.target: study['targets'][cell.target]},
       'methods': {cell.method: method},
-      'validation': study['validation'],
-      'data': {f'{cell.source}/{cell.target}': data_sha256}}
-  return known if source_sha256 is None else {**known, 'weights': {cell.source: source_sha256}}
+      'validation': study['validation']}
+  if data_sha256 is not None:
+    known['data'] = {f'{cell.source}/{cell.target}': data_sha256}
+  if source_sha256 is not None:
+    known['weights'] = {cell.source: source_sha256}
+  return known
 
 
 def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:

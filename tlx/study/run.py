@@ -63,12 +63,13 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   pairs.forget()
   study = configs.resolve(config)
   folder = store.place(workdir)
+  meshes.on_first(lambda: store.check(folder, study))
   begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
   cohorts = plan.make(study, begun)
   meshes.shape(1, jax.device_count(), study['mesh'])
   with fit.booked(spent, 'data'):
     data, subsets = _data(study, folder)
-    meshes.on_first(lambda: store.check(folder, study, data))
+    meshes.on_first(lambda: store.check_data(folder, data))
   with fit.booked(spent, 'source'):
     weights = _weights(study, folder)
   with store.locked(folder), _signals() as interrupted:

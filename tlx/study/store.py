@@ -79,30 +79,58 @@ def locked(workdir: epath.Path) -> Iterator[None]:
     yield
 
 
-def check(workdir: epath.Path, study: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
   """Whether what the folder holds was made as the study would make it now: it may hold less than that, and more.
 
   Raises:
     ValueError: it was not; the message shows the difference.
   """
-  path, there = workdir / 'study.json', list(begun(workdir))
-  if path.exists():
-    was = checkpoint.read_json(path)
-    if not isinstance(was, dict) or not isinstance(was.get('config'), dict):
-      raise ValueError(f'Cannot read {path}: it holds no config. Delete it and run the same command.')
-    _refuse_changes('The data changed since the study began:', 'bring the data back',
-                    _changes(_measures(was.get('data', {}), data), _measures(data, data)))
+  changes: dict[str, None] = {}
   for name, source in study['sources'].items():
     if (record := workdir / 'sources' / name / 'result.json').exists():
-      _refuse_changes(f'{workdir} holds the source {name} made otherwise:', 'undo the change',
-                      _changes({'sources': {name: checkpoint.read_json(record)['config']}}, {'sources': {name: source}}))
-  for cohort, depends in there:
+      was = checkpoint.read_json(record).get('config')
+      changes |= dict.fromkeys(_changes({'sources': {name: was}}, {'sources': {name: source}}))
+  for cohort, depends in begun(workdir):
     cell = cohort.cells[0]
     if cell.source in study['sources'] and cell.target in study['targets'] and cell.method in study['methods']:
-      now = dependencies(study, cell, data[f'{cell.source}/{cell.target}']['sha256'], None)
-      was = {name: value for name, value in depends.items() if name != 'weights'}
-      _refuse_changes(f'{workdir} holds {len(cohort.cells)} runs of {cohort.id} made otherwise:', 'undo the change',
-                      _changes(was, now))
+      was = {name: value for name, value in depends.items() if name not in ('data', 'weights')}
+      changes |= dict.fromkeys(_changes(was, dependencies(study, cell)))
+  _refuse(f'{workdir} holds runs that were made otherwise:', changes, 'undo the change')
+
+
+def check_data(workdir: epath.Path, data: Mapping[str, Any]) -> None:
+  """Whether the study was begun on this data, as far as it had it.
+
+  Raises:
+    ValueError: it was not; the message shows the difference.
+  """
+  path = workdir / 'study.json'
+  if not path.exists():
+    return
+  begun = checkpoint.read_json(path)
+  if not isinstance(begun, dict) or not isinstance(begun.get('data'), dict):
+    raise ValueError(f'Cannot read {path}: it says nothing of the data. Delete it and run the same command.')
+  _refuse('The data changed since the study began:', _changes(_measures(begun['data'], data), _measures(data, begun['data'])),
+          'bring the data back')
+
+
+def _measures(data: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
+  """What must stay of the data, of those pairs that are there."""
+  return {f'data {pair}': {name: data[pair].get(name) for name in ('num_examples', 'class_names', 'sha256')}
+          for pair in pairs if pair in data}
+
+
+def _changes(before: Any, now: Any) -> list[str]:
+  """A line for every field that differs."""
+  was, now = (_flat(checkpoint.plain(value)) for value in (before, now))
+  changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
+  return [f'  {name}: {was.get(name, "(not there)")!r} -> {now.get(name, "(not there)")!r}' for name in changed]
+
+
+def _refuse(what: str, changes: Iterable[str], remedy: str) -> None:
+  """Raises ValueError where there are changes, and shows the first of them."""
+  if lines := list(changes)[:20]:
+    raise ValueError('\n'.join([what, *lines, f'Give this study another --workdir, or {remedy} to continue.']))
 
 
 def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
@@ -117,24 +145,6 @@ def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
                      'or the targets now hold out images that it was trained on. Give this study another --workdir, or take that back.')
 
 
-def _refuse_changes(what: str, remedy: str, changes: list[str]) -> None:
-  if changes:
-    raise ValueError('\n'.join([what, *changes, f'Give this study another --workdir, or {remedy} to continue.']))
-
-
-def _measures(data: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
-  """What must stay of the data, of those pairs that are there."""
-  return {f'data {pair}': {name: data[pair].get(name) for name in ('num_examples', 'class_names', 'sha256')}
-          for pair in pairs if pair in data}
-
-
-def _changes(before: Any, now: Any) -> list[str]:
-  """A line for every field that differs."""
-  was, now = (_flat(checkpoint.plain(value)) for value in (before, now))
-  changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
-  return [f'  {name}: {was.get(name, "(not there)")!r} -> {now.get(name, "(not there)")!r}' for name in changed[:20]]
-
-
 def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], data: Mapping[str, Any]) -> None:
   """Writes study.json: what is wanted now. What was there may be part of it.
 
@@ -147,7 +157,8 @@ def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], 
              'data': data, 'versions': versions(), 'devices': [str(device) for device in jax.devices()]}
 
   def write() -> None:
-    check(workdir, study, data)
+    check(workdir, study)
+    check_data(workdir, data)
     checkpoint.write_json(workdir / 'study.json', content)
 
   meshes.on_first(write)
@@ -171,8 +182,8 @@ def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]
   """
   path = workdir / 'cohorts' / cohort.id / 'cells.json'
   if path.exists():
-    _refuse_changes(f'{path.parent} was trained from other parameters of its source:', f'delete {path.parent} and its runs',
-                    _changes(checkpoint.unsealed(path)['depends'], depends))
+    _refuse(f'{path.parent} was trained from other parameters or data:',
+            _changes(checkpoint.unsealed(path)['depends'], depends), f'delete {path.parent} and its runs')
   else:
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, checkpoint.sealed({'cells': [cell._asdict() for cell in cohort.cells], 'depends': depends}))
