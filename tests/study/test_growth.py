@@ -7,6 +7,7 @@ import pytest
 
 from tests.study import tiny
 from tests.study.test_run import numbers
+from tlx import report
 from tlx.study import run, store
 from tlx.train import fit
 
@@ -87,6 +88,7 @@ def test_a_run_chosen_later_is_tested_then_and_one_no_longer_chosen_keeps_its_te
   assert all(bool(result['test']) for result in results.values() if result['chosen'])
   moved = [name for name in first if not results[name]['chosen']]
   assert moved and all(results[name]['test'] for name in moved)
+  assert f'(and {len(moved)} more that were chosen before the study grew)' in report.summary(tmp_path)
   assert sum(result['chosen'] for result in results.values()) == len(first)
 
 
@@ -97,6 +99,7 @@ def test_a_smaller_config_is_part_of_what_is_there(config, tmp_path, trained):
   run.run(config, tmp_path)
   assert len(trained) == before
   assert json.loads((tmp_path / 'study.json').read_text())['plan']['num_runs'] == len(whole) // 2
+  assert len(report.read(tmp_path)) == len(whole) // 2
   config.seeds = (0, 1)
   run.run(config, tmp_path)
   assert len(trained) == before and found(tmp_path) == whole

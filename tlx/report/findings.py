@@ -20,7 +20,18 @@ def progress(results: Results) -> str:
     else f'{len(runs)} runs done (the plan does not say of how many)'
   )
   partial = ' (partial: numbers will change)' if planned and len(runs) < planned else ''
-  return f'{done}{partial}; {count(chosen, "chosen run")} tested; {failed} diverged or not finite.'
+  return (
+    f'{done}{partial}; {count(chosen, "chosen run")} tested{_looked_at(results)}; '
+    f'{failed} diverged or not finite.'
+  )
+
+
+def _looked_at(results: Results) -> str:
+  """How often runs saw the test set that are no longer chosen: the study grew after they were."""
+  seen = results.runs['test_accuracy'].notna() & ~results.runs['chosen']
+  if not seen.any():
+    return ''
+  return f' (and {int(seen.sum())} more that were chosen before the study grew)'
 
 
 def sentences(results: Results) -> dict[str, list[str]]:

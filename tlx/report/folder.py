@@ -120,7 +120,7 @@ def as_path(path):
 
 
 def read(workdir) -> pd.DataFrame:
-  """One row a finished run, sorted by source, target, method, shots (0, which is all, last), seed
+  """One row a finished run of the study's last config, sorted by source, target, method, shots (0, which is all, last), seed
   and rates.
 
   Accuracies are fractions in [0, 1], NaN where the run has none; they are `correct` / `count` where
@@ -147,8 +147,10 @@ def _results(folder) -> list[tuple[Any, Mapping[str, Any]]]:
     raise ValueError(
       f'No study at {folder}: no such folder. Give the --workdir the study was run with.'
     )
-  found = []
+  found, wanted = [], _wanted(folder)
   for run in (folder / 'runs').iterdir() if (folder / 'runs').is_dir() else ():
+    if wanted and run.name not in wanted:
+      continue
     result = _sealed(run / 'result.json', _REMEDY)
     if result is not None:  # it is written last: without it the run is not done
       found.append((run / 'result.json', result))
@@ -158,6 +160,15 @@ def _results(folder) -> list[tuple[Any, Mapping[str, Any]]]:
       'its first run.'
     )
   return found
+
+
+def _wanted(folder) -> frozenset[str]:
+  """The runs of the study's last config: the folder may hold others, of a config that had more.
+  Empty where nobody says.
+  """
+  study = _json(folder / 'study.json', 'Run the study again, it writes it first.') or {}
+  plan = study.get('plan')
+  return frozenset(plan.get('runs', ())) if isinstance(plan, Mapping) else frozenset()
 
 
 def _sealed(path, remedy: str) -> Mapping[str, Any] | None:
