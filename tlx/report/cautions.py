@@ -101,14 +101,17 @@ def unusable(results: Results) -> pd.DataFrame:
   """Per source, target, method and shots: why what the chosen runs learned cannot be used, as
   `reason`; sound cells are left out.
 
-  A run that diverged or is not finite spoils its cell. At chance: `numbers.at_chance` for most runs, with the training loss where it is low, below half
-  of ln K. Worse than guessing: the mean validation loss above ln K of K classes, which guessing
-  has, while the training loss is low; or above twice ln K.
+  A run that diverged or is not finite spoils its cell. At chance: `numbers.at_chance` for most
+  runs, with the training loss where it is low, below half of ln K. Worse than guessing: the mean
+  validation loss above ln K of K classes, which guessing has, while the training loss is low, or
+  above twice ln K; and the accuracy no more than half way from guessing to the best method of that
+  size, since a sure network may be useful all the same.
   """
   runs = numbers.tested(results)
   lines = read_metrics(results.workdir, runs['id'])
   last = lines[np.isfinite(lines['loss'])].groupby('id')['loss'].last()
   runs = runs.assign(train_loss=runs['id'].map(last), guessing=numbers.at_chance(results, runs))
+  best = runs.groupby(numbers.CELL)['test_accuracy'].mean().groupby(['source', 'target', 'shots']).max()
   rows = []
   for (source, target, method, shots), group in numbers.groups(runs, results):
     guess = math.log(group['num_classes'].max())  # NaN where it is not known: no comparison holds
@@ -127,7 +130,9 @@ def unusable(results: Results) -> pd.DataFrame:
         f', though its training loss is {quantity(train)})' if fits else ')'
       )
       rows.append((source, target, method, shots, reason))
-    elif val > 2 * guess or (val > guess and fits):
+    elif (val > 2 * guess or (val > guess and fits)) and (
+      2 * group['test_accuracy'].mean() < best[source, target, shots] + math.exp(-guess)
+    ):
       rows.append((source, target, method, shots, f'worse than guessing by its loss ({words})'))
   return pd.DataFrame(rows, columns=[*numbers.CELL, 'reason'])
 
@@ -150,7 +155,7 @@ def notes(results: Results) -> list[str]:
 
 
 def versions(results: Results) -> list[str]:
-  """A sentence for every set of versions other than the study's first: what differed and which runs
+  """A sentence for every set of versions other than the last start's: what differed and which runs
   it made.
   """
   made: dict[tuple, list[str]] = {}
@@ -164,8 +169,8 @@ def versions(results: Results) -> list[str]:
     if other:
       made.setdefault(other, []).append(name)
   return [
-    f'{len(ids)} of {len(results.runs)} runs were made by other versions than the study was begun '
-    'with: '
+    f'{len(ids)} of {len(results.runs)} runs were made by other versions than the last start of the '
+    'study: '
     + ', '.join(f'{what} {now} instead of {was}' for what, was, now in other)
     + f'. Their numbers may differ for that alone: {some(ids)}.'
     for other, ids in made.items()

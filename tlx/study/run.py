@@ -118,15 +118,14 @@ def _data(study: Mapping[str, Any], workdir: epath.Path) -> tuple[dict[str, dict
       ids[target_name] = {seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
                           for seed, of_seed in pairs.subsets(study, target, data).items()}
       of_source = (*pretraining.notes, *datasets.overlap(pretraining.train, data)) if pretraining else ()
-      notes = [*(f'{target_name}: {note}' for note in data.notes), *(f'{name}: {note}' for note in of_source)]
       counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
-      described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256, 'notes': notes}
+      described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256, 'notes': [*data.notes, *of_source]}
   return described, ids
 
 
 def _notes(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """What the data sets of the study say of themselves, each thing once."""
-  return list(dict.fromkeys(note for of_pair in data.values() for note in of_pair.get('notes', ())))
+  """What is worth a note of the data of each source and target."""
+  return [f'{pair}: {note}' for pair, of_pair in data.items() for note in of_pair['notes']]
 
 
 def _times(wall: float, spent: Mapping[str, float]) -> dict[str, float]:
