@@ -22,7 +22,7 @@ def get_config(data: str = 'images'):
   config.shots = (1, 5, 20)
   config.train.steps = 200
   config.grid.learning_rate = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-  penalties = {'learning_rate': (1.0,), 'weight_decay': (0.0003, 0.003, 0.03, 0.3, 3.0, 30.0)}
+  penalties = {'learning_rate': (1.0,), 'weight_decay': (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)}
   config.methods = {
       'adam': {'phases': [{'tune': 'head'}]},
       'logistic': {'phases': [{'tune': 'head', 'solver': 'logistic'}], 'grid': penalties},
