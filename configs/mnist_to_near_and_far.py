@@ -31,7 +31,7 @@ def get_config():
   }
   config.methods = {'scratch': {'init': 'random', 'phases': [{'tune': 'all'}]}} | {
       f'freeze_{k}': {'phases': [{'tune': {'policy': 'after', 'k': k}}]} for k in range(5)}
-  config.methods.freeze_4.grid = {'learning_rate': (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}  # a linear probe
+  config.methods.freeze_4.grid = {'learning_rate': (3e-3, 1e-2, 3e-2, 1e-1, 3e-1)}  # a linear probe
   config.shots = (10, 50)
   config.train.steps = 150
   config.train.evaluations = 2
