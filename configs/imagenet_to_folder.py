@@ -54,7 +54,7 @@ def get_config(data: str = 'images'):
       'lp_ft': {'phases': [{**probe, 'learning_rate': 3e-3}, {'tune': tune()}], 'grid': {'learning_rate': (3e-6, 1e-5, 3e-5, 1e-4)}},
       'freeze_to_block4': {'phases': [{'tune': tune('stem|block[0-4]')}]},
       'freeze_to_block10': {'phases': [{'tune': tune(r'stem|block\d|block10')}], 'grid': deep},
-      'freeze_to_block14': {'phases': [{'tune': tune(r'stem|block\d|block1[0-4]')}], 'grid': deep},
+      'freeze_to_block14': {'phases': [{'tune': tune(r'stem|block\d|block1[0-4]')}], 'grid': {'learning_rate': (3e-4, 1e-3, 3e-3, 1e-2)}},
   }
   config.baseline = 'linear_probe'
   return config

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
       report.speak_utf8()
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, ImportError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:
     print(f'Interrupted; {WORKDIR.value} holds all that was done. The same command continues.', file=sys.stderr)
