@@ -92,15 +92,12 @@ def resolve(uri: str) -> Path:
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-  """All arrays of a local file or folder under their full names, nested ones joined by '/'. Raises
-  as `load`.
-  """
+  """All arrays of a local file or folder, nested names joined by '/'. Raises as `load`."""
   return Arrays(_read(_there(path))[1], str(path))
 
 
 def fetch(uri: str, sha256: str | None = None) -> Path:
-  """The local path of `uri` after downloading it, if need be, into the cache ($TLX_CACHE or
-  ~/.cache/tlx).
+  """The local path of `uri`, downloaded if need be into the cache ($TLX_CACHE or ~/.cache/tlx).
 
   Raises:
     ValueError: it cannot be had, or its checksum is not `sha256`; then a package's file is not

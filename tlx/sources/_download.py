@@ -12,8 +12,7 @@ from tlx.sources._files import cache, companions, short
 
 
 def download(url: str) -> Path:
-  """The file of `url` in the cache, fetched unless it is there, with the shards that it names if it
-  is an index.
+  """The file of `url` in the cache, fetched unless it is there, with the shards of an index.
 
   Raises:
     ValueError: it cannot be had, comes short, or the server leads away from https.

@@ -42,8 +42,7 @@ def need(module: str, extra: str) -> types.ModuleType:
 
 
 def inside(name: str) -> str:
-  """`name`, which stands in a file or URI that is not trusted, if it is a relative path that stays
-  in its folder.
+  """`name`, from a file or URI that is not trusted, if it is a path that stays in its folder.
 
   Raises:
     ValueError: it is absolute, climbs with '..', or is empty.

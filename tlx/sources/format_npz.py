@@ -14,8 +14,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-  """({name: array}, {}). Arrays of 2-byte voids are bfloat16, which NumPy cannot name (as in
-  big_vision/utils.py).
+  """({name: array}, {}). Arrays of 2-byte voids are bfloat16, as in big_vision/utils.py.
 
   Raises:
     ValueError: an array holds Python objects (a pickle), or a header promises other data than its

@@ -25,9 +25,7 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-  """({name: array}, {}); nested containers give names joined by '/', and what is no tensor is
-  passed over.
-  """
+  """({name: array}, {}); nested names are joined by '/', what is no tensor is passed over."""
   return sharded(path, Budget.of(path), _read)
 
 
@@ -83,9 +81,7 @@ def _read_zip(path: Path, budget: Budget) -> tuple[Any, dict[str, bytes]]:
 
 
 def _read_legacy(data: mmap.mmap, budget: Budget) -> tuple[Any, dict[str, bytes]]:
-  """Pickles of magic number, protocol, machine, object and storage keys, then count and bytes of
-  each storage.
-  """
+  """Pickles of magic number, protocol, machine, object, storage keys, then each storage's bytes."""
   if data[:2] != b'\x80\x02' or _plain(data) != _MAGIC:
     raise ValueError(
       'it starts neither as a PyTorch zip archive nor as a legacy PyTorch file. Shards of a tfjs '

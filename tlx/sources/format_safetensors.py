@@ -1,6 +1,4 @@
-"""safetensors, alone or sharded with an index; the official reader checks the header before any
-array is made.
-"""
+"""safetensors, alone or sharded with an index; the official reader checks the header first."""
 
 from pathlib import Path
 

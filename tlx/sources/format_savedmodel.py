@@ -1,6 +1,4 @@
-"""TensorFlow SavedModel folders, through tensorflow (extra `tensorflow`); the graph is not loaded,
-only the variables.
-"""
+"""TensorFlow SavedModel folders, through tensorflow (extra `tensorflow`): variables alone."""
 
 from pathlib import Path
 

@@ -59,9 +59,7 @@ def _weigh(folder: epath.Path) -> None:
 
 
 def digest(path: os.PathLike) -> str:
-  """The sha256 of names and arrays as `read` gives them: of the weights, whatever else the folder
-  says.
-  """
+  """The sha256 of names and arrays as `read` gives them: whatever else the folder says."""
   return tree.sha256(read(path)[0])
 
 

