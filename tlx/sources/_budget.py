@@ -63,8 +63,8 @@ class Budget:
       raise ValueError(f'{brief(what)}: containers nest deeper than {_DEEPEST} levels; refused')
     if self.steps_left < 0:
       raise ValueError(
-        f'{brief(what)}: there are more nodes or entries than the {self.num_bytes} bytes '
-        'of the source can hold; refused'
+        f'{brief(what)}: there are more nodes or entries than the {self.num_bytes} bytes of the '
+        'source can hold; refused'
       )
 
   def array(self, name: str, shape: Any, itemsize: int) -> int:

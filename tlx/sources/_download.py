@@ -45,8 +45,8 @@ def _one(url: str, path: Path):
         wanted = response.headers.get('Content-Length')
     except (OSError, http.client.HTTPException, UnicodeError) as error:
       raise ValueError(
-        f'{brief(url)} cannot be downloaded: {error}. A file fetched elsewhere can be '
-        'named by its path.'
+        f'{brief(url)} cannot be downloaded: {error}. A file fetched elsewhere can be named by its '
+        'path.'
       ) from error
     if wanted is not None and str(part.stat().st_size) != wanted.strip():
       raise ValueError(f'{url} came short: {part.stat().st_size} of {wanted} bytes. Try again.')

@@ -73,8 +73,8 @@ def _tensors(
     end = start + offset + size // per_block * block_bytes
     if name in arrays or row % per_block or end > len(data) or offset < free:
       raise ValueError(
-        f'{name}: {kind.name} {shape} ends at byte {end} of {len(data)}, has broken '
-        'rows, is there twice, or shares bytes with another'
+        f'{name}: {kind.name} {shape} ends at byte {end} of {len(data)}, has broken rows, is there '
+        'twice, or shares bytes with another'
       )
     free = end - start
     raw = np.frombuffer(data[start + offset : end], np.uint8).reshape(

@@ -63,8 +63,8 @@ def _chunks(name: str, item: Any, budget: Budget) -> None:
   kinds = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
   if len(set(kinds)) != len(kinds) or not set(kinds) <= {_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF}:
     raise ValueError(
-      f'{name} passed through the filters {kinds}; wanted deflate, LZF, shuffle and '
-      'checksums, each once'
+      f'{name} passed through the filters {kinds}; wanted deflate, LZF, shuffle and checksums, '
+      'each once'
     )
   wanted = int(np.prod(item.chunks, dtype=object)) * item.dtype.itemsize
   budget.take(wanted, f'a chunk {item.chunks} of {name}')

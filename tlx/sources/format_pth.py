@@ -42,8 +42,8 @@ def _read(path: Path, budget: Budget) -> tuple[dict[str, np.ndarray], dict]:
   if not tensors:
     kind = tree.name if isinstance(tree, _pickle.Record) else type(tree).__name__
     raise ValueError(
-      f'it holds no tensors, only a {brief(kind)}. If you trust the file, load it with '
-      'torch and save its state_dict() alone, or as safetensors'
+      f'it holds no tensors, only a {brief(kind)}. If you trust the file, load it with torch and '
+      'save its state_dict() alone, or as safetensors'
     )
   return {name: _torch.array(name, tensor, buffers, budget) for name, tensor in tensors.items()}, {}
 

@@ -27,8 +27,8 @@ def find(rest: str) -> tuple[Path, dict]:
         (Path(scratch) / remote.name).replace(path)
   except ImportError as error:
     raise ValueError(
-      f'{uri} cannot be read: {error}: pip install gcsfs. A file fetched elsewhere can '
-      'be named by its path.'
+      f'{uri} cannot be read: {error}: pip install gcsfs. A file fetched elsewhere can be named by '
+      'its path.'
     ) from error
   except OSError as error:
     raise ValueError(f'{uri} cannot be read: {error}') from error
