@@ -5,7 +5,7 @@ import functools
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,20 @@ import numpy as np
 
 from tlx.backbones import _config, _layers
 from tlx.plug import closest
-from tlx.tree import map_named, named_leaves
+from tlx.tree import ADDED, is_added, map_named, named_leaves
 from tlx.types import Array, Network, PyTree, Variables
+
+
+class Edit(NamedTuple):
+  """How added leaves change the calls inside a stage; hashable: equal edits share programs.
+
+  name: the leaves stand under '<stage>/added/<name>' in `params`.
+  intercept: the leaves of a stage, as given to its compiled function -> an interceptor of flax's
+    `nn.intercept_methods`, for which modules have paths that begin within the stage.
+  """
+
+  name: str
+  intercept: Callable[[PyTree], Callable]
 
 
 def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
@@ -22,10 +34,11 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
 
   Each stage's variables stand under its name in `params` and, where the stage has batch statistics,
   in `stats`. A stage that needs randomness (dropout, stochastic depth) asks for the
-  stream 'dropout'.
+  stream 'dropout'. `apply` takes `edits` too, for leaves that were added to `params` (tlx/peft); of
+  two that change one call, the second sees what the first makes of it.
 
   Raises:
-    ValueError: two stages of one name, or a slice outside the stages.
+    ValueError: two stages of one name; in `apply`, added leaves of which no edit is given.
   """
   names = tuple(name for name, _ in stages)
   modules = dict(stages)
@@ -56,6 +69,7 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
     start: int | None = None,
     stop: int | None = None,
     frozen_norms: frozenset[str] = frozenset(),
+    edits: tuple[Edit, ...] = (),
   ) -> tuple[PyTree, PyTree]:
     stats = dict(variables.stats)
     for i in range(*slice(start, stop).indices(len(names))):
@@ -69,7 +83,8 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
       frozen = frozenset(
         norm.removeprefix(f'{name}/') for norm in frozen_norms if norm.startswith(f'{name}/')
       )
-      x, updates = _run(modules[name], train, frozen)(collections, x, rngs)
+      own = _own(edits, name, collections['params'])
+      x, updates = _run(modules[name], train, frozen, own)(collections, x, rngs)
       if name in stats and train:
         stats[name] = updates['batch_stats']
     return x, stats
@@ -83,12 +98,37 @@ def _initialise(module: nn.Module) -> Callable:
   return jax.jit(lambda rngs, x: module.init_with_output(rngs, x, False))
 
 
+def _own(edits: tuple[Edit, ...], stage: str, params: PyTree) -> tuple[Edit, ...]:
+  """The edits for which a stage has leaves; a stage without them is the same program as ever.
+
+  Raises:
+    ValueError: the stage has added leaves of another name.
+  """
+  added = params.get(ADDED, {})
+  if unknown := sorted(added.keys() - {edit.name for edit in edits}):
+    raise ValueError(
+      f'The stage {stage!r} has added leaves {", ".join(unknown)}, and this network has no edit '
+      'for them: it would leave them out. Wrap the network (peft.wrap) or merge the leaves.'
+    )
+  return tuple(edit for edit in edits if edit.name in added)
+
+
 @functools.cache
-def _run(module: nn.Module, train: bool, frozen: frozenset[str]) -> Callable:
-  """A stage as a function (collections, x, rngs) -> (x, updates); equal ones are traced once."""
+def _run(
+  module: nn.Module, train: bool, frozen: frozenset[str], edits: tuple[Edit, ...]
+) -> Callable:
+  """A stage as a function (collections, x, rngs) -> (x, updates); equal ones are traced once.
+
+  Added leaves come in with the other parameters: calls are changed inside of the compiled function,
+  by its own arguments. A change from outside would be left out where the stage was compiled before.
+  """
 
   def stage(collections: PyTree, x: PyTree, rngs: PyTree) -> tuple[PyTree, PyTree]:
-    with nn.intercept_methods(_freeze_norms(frozen)):
+    added = collections['params'].get(ADDED, {})
+    with contextlib.ExitStack() as changed:
+      changed.enter_context(nn.intercept_methods(_freeze_norms(frozen)))
+      for edit in reversed(edits):  # the last one entered is the first around a call
+        changed.enter_context(nn.intercept_methods(edit.intercept(added[edit.name])))
       return module.apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
 
   return jax.jit(stage)
@@ -195,8 +235,9 @@ def fill(
 ) -> tuple[Variables, dict[str, Any]]:
   """(the variables of `shapes` filled from the arrays of a file, a record of what came from where).
 
-  Leaves of the stages in `fresh` are left None, to be initialised anew; tensors of the file that
-  match a regex of `ignore` may stay unused. The record has `names` (ours -> theirs), `fresh` and
+  Leaves of the stages in `fresh` and added leaves (tlx/peft) that the file does not have are left
+  None, to be initialised anew; tensors of the file that match a regex of `ignore` may stay unused.
+  The record has `names` (ours -> theirs), `fresh` and
   `ignored`.
 
   Raises:
@@ -204,7 +245,12 @@ def fill(
       values that are not finite: all of them, as a +/- list.
   """
   wanted = dict(named_leaves(shapes.params) + named_leaves(shapes.stats))
-  kept = {name: leaf for name, leaf in wanted.items() if name.split('/')[0] not in fresh}
+  brought = {name for name, (theirs, _) in names.items() if theirs in arrays}
+  kept = {
+    name: leaf
+    for name, leaf in wanted.items()
+    if name.split('/')[0] not in fresh and (name in brought or not is_added(name))
+  }
   unmapped = sorted(kept.keys() - names.keys())
   used = {names[name][0] for name in kept if name in names}
   missing = sorted(used - arrays.keys())
