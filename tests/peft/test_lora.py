@@ -3,6 +3,7 @@
 import functools
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from tlx import backbones, freezing, peft, sources
 from tlx.backbones import bert, cnn
+from tlx.backbones._layers import Head
 from tlx.parity import cases, relative_error
 from tlx.peft import lora
 from tlx.plug import available, plug
@@ -125,6 +127,23 @@ def test_no_gradient_of_a_whole_kernel_is_computed():
   assert thin < 0.75 * full
 
 
+def test_a_matrix_that_is_no_dense_layers_is_refused_when_it_is_called():
+  class Outer(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+      return Inner(name='inner')(x)
+
+  class Inner(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+      return jnp.exp(x @ self.param('kernel', nn.initializers.ones, (x.shape[-1], 3)))
+
+  network = peft.wrap(backbones.chain([('fc', Outer())]), lora.added(at='inner', rank=1))
+  variables = network.init(KEY, np.ones((2, 4), np.float32))
+  with pytest.raises(ValueError, match='lora changes dense layers, and inner is a Inner'):
+    network.apply(variables, np.ones((2, 4), np.float32), train=False)
+
+
 def test_equal_stages_are_traced_once_and_others_are_the_programs_they_were():
   traced = []
 
@@ -143,41 +162,32 @@ def test_equal_stages_are_traced_once_and_others_are_the_programs_they_were():
     wrapped.apply(variables, INPUTS, train=False)
   assert backbones._run.cache_info().misses == before + 1  # both blocks; the others are as before
   assert len(traced) == 1
+  assert lora.added(rank=2).intercept is lora.added(rank=2, alpha=4.0).intercept
 
 
 def test_a_network_without_added_leaves_compiles_what_its_modules_are():
-  """The stage as written out here, without any place for edits, lowers to the same text."""
-  options, images = cnn.tiny()
-  network = cnn.build(**{**options, 'norm': 'batch'})
+  """Written out here, without any place for edits, the stages lower to the same text."""
+  modules = {'fc': cnn.Dense(6, jnp.dtype('float32')), 'head': Head(3)}
+  network = backbones.chain(list(modules.items()))
+  images = np.ones((2, 4, 4, 1), np.float32)
   variables = network.init(KEY, images)
 
-  def plain(variables, x):
-    return network.apply(variables, x, train=True)
+  def stage_of(module):
+    def stage(collections, x, rngs):
+      return module.apply(collections, x, True, mutable=['batch_stats'], rngs=rngs)
+
+    return jax.jit(stage)
 
   def by_hand(variables, x):
-    stats = dict(variables.stats)
     for name, module in modules.items():
-      collections = {'params': variables.params[name]}
-      if name in stats:
-        collections['batch_stats'] = stats[name]
+      x, _ = stage_of(module)({'params': variables.params[name]}, x, None)
+    return x
 
-      def stage(collections, x, rngs, module=module):
-        return module.apply(collections, x, True, mutable=['batch_stats'], rngs=rngs)
+  def by_network(variables, x):
+    return network.apply(variables, x, train=True)[0]
 
-      x, updates = jax.jit(stage)(collections, x, None)
-      if name in stats:
-        stats[name] = updates['batch_stats']
-    return x, stats
-
-  modules = {}
-  chain = cnn.chain
-  cnn.chain = lambda stages: modules.update(stages) or chain(stages)
-  try:
-    cnn.build(**{**options, 'norm': 'batch'})
-  finally:
-    cnn.chain = chain
-  texts = [jax.jit(one).lower(variables, images).as_text() for one in (plain, by_hand)]
-  assert texts[0].replace('jit_plain', '') == texts[1].replace('jit_by_hand', '')
+  texts = [jax.jit(one).lower(variables, images).as_text() for one in (by_hand, by_network)]
+  assert texts[0].replace('by_hand', 'by_network') == texts[1]
 
 
 def test_frozen_norms_stay_frozen():
