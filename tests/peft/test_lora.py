@@ -232,10 +232,14 @@ def test_two_methods_on_one_network():
     )
   )
   method = lora.added(at='fc/', rank=1)
-  gain = peft.Added('gain', lambda key, params: {'fc/gain': jnp.ones(())}, doubled, None)
+  matrix = {'fc/gain': jnp.ones(()), 'fc/unused/kernel': jnp.ones((2, 2))}
+  gain = peft.Added('gain', lambda key, params: matrix, doubled, None)
   options, images = cnn.tiny()
   network = cnn.build(**options)
   both = peft.wrap(peft.wrap(network, method), gain)
+  other = peft.wrap(peft.wrap(network, gain), method)  # finds no kernel but the network's own
+  trees = [jax.tree.structure(jax.eval_shape(one.init, KEY, images)) for one in (both, other)]
+  assert trees[0] == trees[1]
   variables = noisy(both.init(KEY, images))
   merged = variables._replace(params=method.merge(variables.params))
   assert set(merged.params['fc']['added']) == {'gain'}

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
-from tlx.peft import Added, split, tree_of
+from tlx.peft import Added, flat_of, split, tree_of
+from tlx.tree import is_added
 from tlx.types import Array, PyTree
 
 NAME = 'lora'
@@ -78,13 +79,13 @@ def _init(pattern: re.Pattern, rank: int, key: Array, params: PyTree) -> dict[st
 def _dense_layers(params: PyTree) -> dict[str, tuple[int, int]]:
   """{'block0/attention/query': (in, out)}: modules inside a stage whose kernel is a matrix.
 
-  A stage that is itself such a module is left out: that is the head, which is trained anyway.
+  Those that a method added are left out, and a stage that is itself one: that is the head, which is
+  trained anyway.
   """
-  others, _ = split(params, NAME)
   found = {}
-  for path, leaf in others.items():
+  for path, leaf in flat_of(params).items():
     module, _, name = path.rpartition('/')
-    if name == 'kernel' and '/' in module and len(leaf.shape) == 2:
+    if name == 'kernel' and '/' in module and not is_added(path) and len(leaf.shape) == 2:
       found[module] = leaf.shape
   return found
 
