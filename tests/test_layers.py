@@ -18,12 +18,13 @@ LEVEL = {
   'freezing': 2,
   'tokenize': 2,
   'generate': 3,
+  'peft': 3,
   'train': 3,
   'study': 4,
   'report': 4,
   'parity': 4,
 }
-PLUGS = ('backbones', 'sources', 'datasets', 'tasks', 'freezing')
+PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'tasks', 'freezing')
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 
 

@@ -8,15 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from tlx import freezing
+from tlx import freezing, peft
 from tlx.backbones import cnn
+from tlx.peft import lora
 from tlx.plug import available, plug
 from tlx.tasks import classification
 from tlx.train import step
 from tlx.tree import label, merge, named_leaves, sha256
 from tlx.types import Batch, Variables
 
-NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
+NETWORK = peft.wrap(
+  cnn.build(3, channels=(4, 8), hidden=6, norm='batch'), lora.added(at='fc/', rank=2)
+)
 TASK = classification.task()
 GROUPS = (('block1',), ('block2',), ('fc',), ('head',))
 OPTIONS = {
@@ -36,6 +39,7 @@ TRAINED = {
   'regex': {'block2', 'fc', 'head'},
   'bias': {'block1', 'block2', 'fc', 'head'},
   'norm': {'block1', 'block2', 'head'},
+  'added': {'fc', 'head'},
 }
 
 
@@ -109,8 +113,12 @@ def test_live_statistics_move_under_frozen_weights():
   assert all(sha256(before.stats[stage]) != sha256(after.stats[stage]) for stage in before.stats)
 
 
-def test_leaves_of_bias_and_norm():
-  for policy, ends in (('bias', ('/bias',)), ('norm', ('norm/scale', 'norm/bias'))):
+def test_leaves_of_bias_and_norm_and_what_was_added():
+  for policy, ends in (
+    ('bias', ('/bias',)),
+    ('norm', ('norm/scale', 'norm/bias')),
+    ('added', ('/lora/linear/a', '/lora/linear/b')),
+  ):
     groups = dict(named_leaves(label(variables().params, rules_of(policy))))
     trained = {
       name for name, group in groups.items() if group == 'train' and not name.startswith('head/')
@@ -195,6 +203,6 @@ def test_leading_groups():
 
 def test_unknown_policy_lists_what_there_is():
   with pytest.raises(
-    ValueError, match=r"Unknown freezing 'haed'; have after, all.*Did you mean 'head'"
+    ValueError, match=r"Unknown freezing 'haed'; have added, after, all.*Did you mean 'head'"
   ):
     plug('freezing', 'haed')
