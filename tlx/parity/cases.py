@@ -223,10 +223,8 @@ def _saved(folder: Path) -> Case:
 def _public(name: str, outputs: dict[str, np.ndarray]) -> Case:
   """A case with public weights; images pass the preprocessing of the backbone's `input_spec`."""
   public = PUBLIC[name]
-  module, options = (
-    plug('backbones', public.backbone),
-    {'variant': public.variant} if public.variant else {},
-  )
+  module = plug('backbones', public.backbone)
+  options = {'variant': public.variant} if public.variant else {}
   weights = sources.load(public.uri, public.sha256)
   tokenizer = None
   if 'image' in outputs:

@@ -44,11 +44,9 @@ def sentences(results: Results) -> dict[str, list[str]]:
     if (results.runs['status'] != 'ok').all():
       words = 'No run ended in numbers that can be used: lower the learning rates.'
     return {'Nothing yet': [words]}
-  against, depths, stages = (
-    numbers.differences(results, results.baseline),
-    layers.depths(results),
-    layers.stages(results),
-  )
+  against = numbers.differences(results, results.baseline)
+  depths = layers.depths(results)
+  stages = layers.stages(results)
   reference = numbers.scratch(results)
   gains = numbers.gains(results, reference)
   useless = cautions.unusable(results)
