@@ -4,8 +4,7 @@ outputs.
     python third_party/parity/make_variants.py OUT [--seed 0]
 
 OUT/<name>/{model.safetensors, config.json, io.npz}. Their tensors alone do not say how they
-compute: what a reader does not compute
-it must refuse from config.json. Needs: torch transformers.
+compute: what a reader does not compute it must refuse from config.json. Needs: torch transformers.
 """
 
 import argparse
