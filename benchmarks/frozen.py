@@ -76,8 +76,8 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
 
   from tlx import backbones, datasets, sources
   from tlx.plug import plug
-  from tlx.study import plan
-  from tlx.train import mesh, step
+  from tlx.study import config, plan
+  from tlx.train import mesh
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
   source = settings['source']
@@ -90,8 +90,8 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
   variables, _ = backbones.fill(shapes, arrays, module.names(arrays, **options), network.stages[-1:], module.IGNORE)
   devices = mesh.make(1, jax.device_count())
   along, whole = mesh.spec(devices, 'data'), mesh.spec(devices)
-  phase = step.Phase((), (), mean=tuple(source['input']['mean']), std=tuple(source['input']['std']))
-  run = jax.jit(lambda variables, x: network.apply(variables, step.enter(x, phase), train=False, stop=len(network.stages) - 1)[0],
+  form = config.form_of(source)
+  run = jax.jit(lambda variables, x: network.apply(variables, form.enter(x), train=False, stop=len(network.stages) - 1)[0],
                 in_shardings=(whole, along), out_shardings=along)
   variables, size, seconds = mesh.put(variables, whole), BATCH * devices.size, []
   batches = [images[i:i + size] for i in range(0, len(images) // size * size, size)]
@@ -141,16 +141,17 @@ def state_bytes(settings: dict[str, Any]) -> str:
   shapes = plan.shapes_of(source, network)
   size, scalar = source['input']['image_size'], jax.ShapeDtypeStruct((), np.float32)
   batch = Batch(jax.ShapeDtypeStruct((BATCH, size, size, 3), np.uint8), *(jax.ShapeDtypeStruct((BATCH,), t) for t in (np.int32, np.float32)))
-  key, hyper, task = jax.random.key(0), step.Hyper(scalar, scalar, scalar), classification.task()
+  key, hyper, task = jax.random.key(0), step.Hyper(scalar, scalar, scalar), classification.task(len(settings['classes']))
   lines = ['| MB | trained leaves | their gradients | their optimizer state | gradients of frozen leaves | optimizer state of frozen leaves '
            '| compiled step: results | temporaries |', '|---|' + '--:|' * 7]
   for tune in ('head', 'all'):
     fields = config.TRAIN | {'tune': tune, 'optimizer': 'adamw', 'steps': 1}
     phase = plan.phases_of({'phases': (fields,)}, source, len(settings['classes']))[0].phase
+    recipe = step.Recipe(network, config.form_of(source), task, phase)
     trainable, frozen = step.split(shapes.params, phase)
     state = jax.eval_shape(lambda t, s, h, phase=phase: step.start(t, s, phase, h), trainable, shapes.stats, hyper)
-    (_, grads) = jax.eval_shape(lambda t, f, s, b, phase=phase: step.gradient(network, task, phase, t, f, s, b, key), trainable, frozen, shapes.stats, batch)
-    run = jax.jit(lambda state, frozen, batch, hyper, phase=phase: step.train_step(network, task, phase, state, frozen, batch, key, hyper), donate_argnums=0)
+    (_, grads) = jax.eval_shape(lambda t, f, s, b, recipe=recipe: step.gradient(recipe, t, f, s, b, key), trainable, frozen, shapes.stats, batch)
+    run = jax.jit(lambda state, frozen, batch, hyper, recipe=recipe: step.train_step(recipe, state, frozen, batch, key, hyper), donate_argnums=0)
     found = run.lower(state, frozen, batch, hyper).compile().memory_analysis()
     names = [name for name, _ in named_leaves(frozen)]
     of_frozen = [sum(num_bytes(leaf) for name, leaf in named_leaves(tree) if any(name.endswith(n) for n in names)) for tree in (grads, state.opt_state)]

@@ -32,7 +32,7 @@ COPIED = ('tlx', 'tests', 'configs', 'experiments', 'third_party', 'pyproject.to
 TESTS = {
   'tlx/checkpoint.py': 'train/test_kills_state train/test_fit sources/test_study study/test_trust',
   'tlx/tree.py': 'test_tree train/test_kills_state train/test_step train/test_fit',
-  'tlx/train/augment.py': 'train/test_kills_randomness train/test_step',
+  'tlx/inputs/image.py': 'train/test_kills_randomness train/test_step',
   'tlx/train/cohort.py': 'train/test_kills_state train/test_fit study/test_plan',
   'tlx/train/exact.py': 'train/test_exact',
   'tlx/train/feed.py': 'train/test_feed train/test_fit train/test_exact train/test_prefix',

@@ -10,6 +10,7 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 import numpy as np
 import pytest
 
+from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import feed, fit, step
 from tlx.tree import label, named_leaves
@@ -30,7 +31,7 @@ def make_phase(small_mlp):
   shapes = jax.eval_shape(small_mlp.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 4, 4, 1), np.float32))
 
   def make(rules=(('.*', 'train'),), rates=(('train', 1.0),), **fields):
-    return step.Phase(tuple(named_leaves(label(shapes.params, rules))), rates, num_classes=3, **fields)
+    return step.Phase(tuple(named_leaves(label(shapes.params, rules))), rates, **fields)
 
   return make
 
@@ -57,10 +58,11 @@ def make_job(small_mlp, examples):
     base = base or jax.tree.map(lambda _: None, drawn[0])
     own = {stage: leaves if jax.tree.leaves(base[stage]) == [] else jax.tree.map(lambda _: None, leaves) for stage, leaves in own.items()}
     plans = tuple(fit.PhasePlan(phase, TASK, num_steps, batch_size, evaluations, 0.0) for phase in phases)
-    return fit.Job(small_mlp, plans, Variables(base, {}), own, {}, lambda phase: examples, lambda phase: examples, [np.arange(60)] * len(seeds), seeds,
+    return fit.Job(small_mlp, FORM, plans, Variables(base, {}), own, {}, lambda phase: examples, lambda phase: examples, [np.arange(60)] * len(seeds), seeds,
                    list(learning_rates), [0.0] * len(seeds))
 
   return make
 
 
-TASK = classification.task()
+TASK = classification.task(3)
+FORM = image.form(4, 1)

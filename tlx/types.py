@@ -31,7 +31,7 @@ class Network(NamedTuple):
 
 
 class Batch(NamedTuple):
-  """Inputs [B, ...], targets [B, ...] and mask [B]; the mask is 0.0 on padding, and metrics are sums over it."""
+  """Inputs [B, ...], targets [B, ...] and mask [B]; the mask is 0.0 on padding."""
   inputs: PyTree
   targets: PyTree
   mask: PyTree
@@ -69,13 +69,26 @@ class Form(NamedTuple):
 
 
 class Task(NamedTuple):
-  """What a head is asked for. `sums` are additive over batches, devices and hosts.
+  """What is asked of a network, and what its answers are worth. Made by `tlx.tasks.<name>.task(num_classes, **options)`.
 
-  loss(outputs, batch) -> scalar, the mean over the batch's mask
-  sums(outputs, batch) -> {'loss': ..., 'correct': ..., 'count': ...}
+  head: the number of outputs of the head
+  targets(stored inputs, published labels) -> what `terms` and `scores` need, leaves [N, ...] on the host
+  terms(outputs, Batch) -> {name: (value, weight)}, [B, ...] each and weight 0.0 where the mask is. 'loss' is minimised as
+    sum(value weight) / sum(weight), over the parts of a batch and all devices together
+  keep(outputs) -> {name: leaf [B, ...]} of predictions, only computed where they are asked for
+  scores(sums, kept, targets) -> {column: number or list}, on the host. `sums` are (sum(value weight), sum(weight)) of each term over
+    all examples; `kept` and `targets` are of these examples, or None where nothing was kept. 'loss' and the selected column are
+    always among the columns
+  select: (column, +1 where more is better, -1 where less is), by which settings are chosen on validation
+  solvers: the exact solutions of a linear head (train/exact.py) that answer the task
   """
-  loss: Callable[[PyTree, Batch], Array]
-  sums: Callable[[PyTree, Batch], dict[str, Array]]
+  head: int
+  targets: Callable[[PyTree, PyTree], PyTree]
+  terms: Callable[[PyTree, Batch], dict[str, tuple[Array, Array]]]
+  keep: Callable[[PyTree], dict[str, Array]]
+  scores: Callable[..., dict[str, Any]]
+  select: tuple[str, int]
+  solvers: tuple[str, ...] = ()
 
 
 class RunState(NamedTuple):

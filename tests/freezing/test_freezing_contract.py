@@ -5,6 +5,7 @@ import pytest
 
 from tlx import freezing
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.plug import available, plug
 from tlx.tasks import classification
 from tlx.train import step
@@ -12,7 +13,7 @@ from tlx.tree import label, merge, named_leaves, sha256
 from tlx.types import Batch, Variables
 
 NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
-TASK = classification.task()
+TASK = classification.task(3)
 GROUPS = (('block1',), ('block2',), ('fc',), ('head',))
 OPTIONS = {'first': {'k': 1}, 'last': {'k': 2}, 'after': {'k': 1}, 'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))}}
 # The stages in which each policy, with the options above, trains anything; and the leaves it trains there.
@@ -36,13 +37,14 @@ def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
   before = variables()
   phase = step.Phase(
       tuple(named_leaves(label(before.params, rules))), (('train', 1.0),), freezing.frozen_norms(before.params, before.stats, rules, norm),
-      'sgd', (('momentum', 0.9),), clip_norm=0.5, num_classes=3)
+      'sgd', (('momentum', 0.9),), clip_norm=0.5)
+  recipe = step.Recipe(NETWORK, image.form(6, 1), TASK, phase)
   hyper = step.Hyper(np.float32(0.1), np.float32(0.1), np.float32(5))
   trainable, frozen = step.split(before.params, phase)
   state = step.start(trainable, before.stats, phase, hyper)
   random = np.random.default_rng(0)
   batch = Batch(random.integers(0, 255, (8, 6, 6, 1)).astype(np.uint8), random.integers(0, 3, 8), np.ones(8, np.float32))
-  advance = jax.jit(lambda state: step.train_step(NETWORK, TASK, phase, state, frozen, batch, jax.random.key(1), hyper)[0])
+  advance = jax.jit(lambda state: step.train_step(recipe, state, frozen, batch, jax.random.key(1), hyper)[0])
   for _ in range(5):
     state = advance(state)
   assert int(state.step) == 5

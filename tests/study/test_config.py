@@ -13,9 +13,10 @@ import pytest
 from experiments import study as command
 from tests.study import tiny
 from tlx import report
+from tlx.inputs import image
 from tlx.plug import available, plug
 from tlx.study import config, plan, ranges, run
-from tlx.train import augment, optim
+from tlx.train import optim
 from tlx.types import Batch
 
 SECTIONS = {
@@ -99,7 +100,7 @@ def test_every_field_has_a_range_and_every_range_a_field():
   assert {section: set(kinds) for section, kinds in ranges.RANGES.items()} == {
     name: set(fields) for name, fields in SECTIONS.items()
   }
-  assert ranges.RANGES['input']['fit'] and set(config.AUGMENT) == set(augment.AUGMENTATIONS)
+  assert ranges.RANGES['input']['fit'] and set(config.AUGMENT) == set(image.AUGMENTATIONS)
 
 
 @pytest.mark.parametrize('section, field', CASES)
@@ -198,11 +199,10 @@ def test_phases_that_cannot_be_are_refused_at_the_check(phase, words):
   ],
 )
 def test_augmentations_within_their_ranges_work(options):
-  augment.check(options, 8)
+  form = image.form(8, 1)
+  form.check(options)
   images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)
-  batch = augment.augment(
-    jax.random.key(0), Batch(images, np.arange(4) % 3, np.ones(4)), options, 3
-  )
+  batch = form.augment(jax.random.key(0), Batch(images, np.arange(4) % 3, np.ones(4)), options)
   assert np.isfinite(batch.inputs).all() and batch.inputs.shape == images.shape
   if set(options) == {'flip'}:
     np.testing.assert_array_equal(batch.inputs, images[:, :, ::-1])

@@ -69,7 +69,7 @@ def test_evaluation_is_counted():
   made = tiny.get_config()
   study = config.resolve(made)
   rows = {row['cohort'].split('-')[-1]: row for row in plan.table(study, plan.make(study))}
-  forward = plan.prefix_flops(plan.network_of(study['sources']['turned'], 10), (8, 8, 1), 3)
+  forward = plan.prefix_flops(plan.network_of(study['sources']['turned'], 10), config.form_of(study['sources']['turned']), 3)
   counts = plan._counts(study, study['targets']['digits'])
   assert counts['val'] > 200 and counts['test'] > 500
   assert rows['scratch']['evaluation'] == pytest.approx(
@@ -182,7 +182,7 @@ def test_what_fewer_pixels_spare_is_said():
   text = dry_run.describe(made)
   assert (
     "config.sources.lite.input.image_size is 64; the weights' own is 224." in text
-    and 'Images of 64 px cost' in text
+    and 'Examples of this input cost' in text
   )
   assert (
     config.resolve(

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import feed, fit, step
 from tlx.train import spread as spreads
@@ -27,9 +28,9 @@ def job(num_runs: int, devices: spreads.Devices) -> fit.Job:
   stack = lambda tree: jax.tree.map(lambda leaf: np.stack([leaf] * num_runs), tree)
   nothing = jax.tree.map(lambda _: None, drawn.params)
   base = {**drawn.params, 'head': nothing['head']}
-  plans = tuple(fit.PhasePlan(step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), num_classes=3),
-                              classification.task(), 3, 16, 1, 0.0) for rules in (HEAD, ALL))
-  return fit.Job(NETWORK, plans, Variables(base, {}), {**nothing, 'head': stack(drawn.params['head'])}, stack(drawn.stats),
+  plans = tuple(fit.PhasePlan(step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),)),
+                              classification.task(3), 3, 16, 1, 0.0) for rules in (HEAD, ALL))
+  return fit.Job(NETWORK, image.form(8, 1), plans, Variables(base, {}), {**nothing, 'head': stack(drawn.params['head'])}, stack(drawn.stats),
                  lambda phase: images, lambda phase: images, [np.arange(40)] * num_runs, list(range(num_runs)),
                  [1e-2] * num_runs, [1e-3] * num_runs, devices)
 

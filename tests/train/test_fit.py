@@ -135,7 +135,7 @@ def test_one_program_serves_every_rate_and_seed(make_job, make_phase, tmp_path):
   phase = make_phase(schedule='linear')
   fit.fit(make_job([phase], (1e-2, 3e-2)), epath.Path(tmp_path / 'a'))
   spread = Spread.over(2)
-  program = cohort.program(cohort.advance, make_job([phase]).network, make_job([phase]).phases[0].task, phase, spread.mesh)
+  program = cohort.program(cohort.advance, make_job([phase]).recipe(0), spread.mesh)
   assert len(program.compiled) == 1
   fit.fit(make_job([phase], (1e-3, 5e-3), seeds=[3, 4], num_steps=20), epath.Path(tmp_path / 'b'))
   assert len(program.compiled) == 1
@@ -144,10 +144,12 @@ def test_one_program_serves_every_rate_and_seed(make_job, make_phase, tmp_path):
 def test_predictions_are_in_order_and_unpadded(make_job, make_phase, tmp_path):
   job = make_job([make_phase()], (3e-2, 3e-2))
   fitted = fit.fit(job, epath.Path(tmp_path))
-  (metrics, logits), = fit.predict(job, fitted, (1,), job.val)
+  (predicted,) = fit.predict(job, fitted, (1,), job.val)
+  logits, correct = predicted.kept['logits'], predicted.sums['correct']
   assert logits.shape == (60, 3)
-  assert metrics['accuracy'] == pytest.approx(np.mean(logits.argmax(-1) == job.val(None).targets))
-  assert metrics['accuracy'] == pytest.approx(fitted.progress['history'][-1]['val_accuracy'][1])
+  accuracy = correct[0] / correct[1]
+  assert accuracy == pytest.approx(np.mean(logits.argmax(-1) == job.val(None).targets))
+  assert accuracy == pytest.approx(fitted.progress['history'][-1]['val_accuracy'][1])
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')  # TensorStore's, when the bit was in its own index

@@ -5,6 +5,7 @@ import pytest
 from etils import epath
 
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import cohort, feed, fit, step
 from tlx.tree import label, named_leaves
@@ -26,12 +27,13 @@ def job_of(rules, **fields):
   twice = lambda tree: jax.tree.map(lambda leaf: np.stack([leaf, leaf]), tree)
   nothing = jax.tree.map(lambda _: None, drawn.params)
   labels = tuple(named_leaves(label(drawn.params, rules)))
-  phase = step.Phase(labels, (('train', 1.0),), frozenset({'block1/norm'}), num_classes=3, **fields)
+  phase = step.Phase(labels, (('train', 1.0),), frozenset({'block1/norm'}), **fields)
   plan = fit.PhasePlan(
-    phase, classification.task(), num_steps=2, batch_size=8, evaluations=1, learning_rate=0.0
+    phase, classification.task(3), num_steps=2, batch_size=8, evaluations=1, learning_rate=0.0
   )
   return fit.Job(
     NETWORK,
+    image.form(8, 1),
     (plan,),
     Variables({**drawn.params, 'head': nothing['head']}, {}),
     {**nothing, 'head': twice(drawn.params['head'])},

@@ -6,6 +6,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import feed, fit, step
 from tlx.tree import label, named_leaves, sha256
@@ -38,13 +39,14 @@ def make_norm_job():
   def make(*phases):
     plans = [
       step.Phase(
-        tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), num_classes=3, **fields
+        tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), **fields
       )
       for rules, fields in phases
     ]
-    plans = tuple(fit.PhasePlan(phase, classification.task(), 6, 8, 2, 0.0) for phase in plans)
+    plans = tuple(fit.PhasePlan(phase, classification.task(3), 6, 8, 2, 0.0) for phase in plans)
     return fit.Job(
       NETWORK,
+      image.form(8, 1),
       plans,
       Variables(base, {}),
       {**nothing, 'head': own},

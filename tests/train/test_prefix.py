@@ -14,13 +14,29 @@ import pytest
 
 from tlx import freezing
 from tlx.backbones import cnn, head_after
+from tlx.inputs import image
 from tlx.plug import available, plug
 from tlx.tasks import classification
 from tlx.train import prefix, step
 from tlx.tree import label, named_leaves
-from tlx.types import Batch
+from tlx.types import Batch, Form
 
-TASK = classification.task()
+TASK = classification.task(3)
+FORM = image.form(6, 1)
+
+
+def form_of(inputs):
+  """The form of images as they are, or of tokens, which enter as they are."""
+  if not isinstance(inputs, dict):
+    return image.form(inputs.shape[1], inputs.shape[3])
+  spec = {name: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for name, leaf in inputs.items()}
+  return Form('tokens', spec, as_they_are, lambda key, batch, options: batch, as_they_are)
+
+
+def as_they_are(leaves):
+  return leaves
+
+
 IMAGES = np.random.default_rng(0).integers(0, 255, (70, 6, 6, 1)).astype(np.uint8)
 NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
 
@@ -31,13 +47,14 @@ def phase_of(network, variables, policy, norm='frozen', options=None, **fields):
   labels = tuple(named_leaves(label(variables.params, rules)))
   norms = freezing.frozen_norms(variables.params, variables.stats, rules, norm)
   start = prefix.boundary(network, variables, dict(labels), norms, frozenset())
-  return step.Phase(labels, (('train', 1.0),), norms, num_classes=3, start=start, **fields)
+  return step.Phase(labels, (('train', 1.0),), norms, start=start, **fields)
 
 
 def gradients(network, variables, phase, inputs, targets, start):
   """(loss, statistics, gradients) of the stages from `start` on."""
   batch = Batch(inputs, targets, jnp.ones(len(targets)))
-  return step.gradient(network, TASK, phase._replace(start=start), *step.split(variables.params, phase), variables.stats, batch, jax.random.key(1))
+  recipe = step.Recipe(network, form_of(inputs) if not start else FORM, TASK, phase._replace(start=start))
+  return step.gradient(recipe, *step.split(variables.params, phase), variables.stats, batch, jax.random.key(1))
 
 
 def close(a, b, tolerance=2e-5):
@@ -53,7 +70,7 @@ def same_with_and_without(network, variables, phases, inputs, targets):
   @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
   def both(variables, inputs):
     enough = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * jax.local_device_count()), (inputs, jnp.asarray(targets)))  # for every device
-    kept = prefix.program(tuple(prefix.Point(network, phase) for phase in phases), 1)(variables, *enough)
+    kept = prefix.program(tuple(prefix.Point(network, form_of(inputs), phase) for phase in phases), 1)(variables, *enough)
     kept = jax.tree.map(lambda leaf: leaf[:len(targets)], kept)
     return [[gradients(network, variables, phase, x, targets, start) for x, start in ((inputs, 0), (activation, phase.start))]
             for phase, activation in zip(phases, kept)]
@@ -70,7 +87,7 @@ def test_reuse_changes_nothing_on_any_backbone(backbone):
   if not isinstance(inputs, dict):
     inputs = np.random.default_rng(1).integers(0, 255, inputs.shape).astype(np.uint8)
   targets = np.arange(len(jax.tree.leaves(inputs)[0])) % 3
-  entering = step.enter(jax.tree.map(jnp.asarray, inputs), step.Phase((), ()))
+  entering = form_of(inputs).enter(jax.tree.map(jnp.asarray, inputs))
   variables = jax.jit(network.init, compiler_options=UNOPTIMISED)(jax.random.key(0), entering)
   depth = len(network.stages)
   phases = {phase.start: phase for phase in (phase_of(network, variables, 'after', options={'k': k}) for k in (1, depth // 2, depth - 1))}
@@ -108,7 +125,7 @@ def kept(tmp_path):
 
   def read(policy='head', variables=variables, images=IMAGES, sha='a', network=NETWORK, say=runs.append, **fields):
     phase = phase_of(network, network.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)), policy, **fields)
-    return prefix.activations(prefix.Trunk(variables, 'cnn', tmp_path), images, sha, [prefix.Point(network, phase)], say)[0]
+    return prefix.activations(prefix.Trunk(variables, 'cnn', tmp_path), images, sha, [prefix.Point(network, FORM, phase)], say)[0]
 
   read.variables, read.runs, read.folder = variables, runs, pathlib.Path(tmp_path)
   return read
@@ -116,7 +133,7 @@ def kept(tmp_path):
 
 def test_activations_are_the_networks_own_and_kept(kept):
   found = kept()
-  want, _ = NETWORK.apply(kept.variables, step.normalise(IMAGES, (0.0,), (1.0,)), train=False, stop=3)
+  want, _ = NETWORK.apply(kept.variables, FORM.enter(IMAGES), train=False, stop=3)
   assert found.shape == (70, 6)
   np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
   assert len(kept.runs) == 1 and 'before head' in kept.runs[0]
@@ -157,7 +174,7 @@ def test_points_of_one_trunk_take_one_pass(tmp_path):
   """Also those of networks cut at other stages; each equals its own network's activation."""
   variables = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)))
   cut = head_after(NETWORK, 'block1', 3)
-  points = [prefix.Point(network, phase_of(network, network.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)), policy, options=given))
+  points = [prefix.Point(network, FORM, phase_of(network, network.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)), policy, options=given))
             for network, policy, given in ((NETWORK, 'head', {}), (NETWORK, 'after', {'k': 1}), (cut, 'head', {}))]
   said = []
   head, block1, average = prefix.activations(prefix.Trunk(variables, 'cnn', tmp_path), IMAGES, 'a', points, said.append)
@@ -183,7 +200,7 @@ def test_views_are_augmentations_one_after_another(kept):
 def test_a_view_depends_on_its_example_alone(tmp_path, monkeypatch):
   """Not on how many examples a device takes at a time."""
   variables = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)))
-  point = prefix.Point(NETWORK, phase_of(NETWORK, variables, 'head', augment=(('shift', 2),), views=2))
+  point = prefix.Point(NETWORK, FORM, phase_of(NETWORK, variables, 'head', augment=(('shift', 2),), views=2))
   made = []
   for batch, cpu_bytes in ((32, 1e9), (8, 1.0)):
     monkeypatch.setattr(prefix, 'BATCH', batch)
@@ -199,7 +216,7 @@ def test_tokens_with_their_mask_are_kept(tmp_path):
   variables = jax.device_get(network.init(jax.random.key(0), inputs))
   phase = phase_of(network, variables, 'last', options={'k': 3})
   read = lambda: prefix.activations(prefix.Trunk(variables, 'bert', tmp_path), {k: np.asarray(v) for k, v in inputs.items()}, 'a',
-                                    [prefix.Point(network, phase)])[0]
+                                    [prefix.Point(network, form_of(inputs), phase)])[0]
   first = jax.tree.map(np.array, read())
   want, _ = network.apply(variables, inputs, train=False, stop=phase.start)
   assert set(first) == {'hidden', 'mask'}

@@ -6,13 +6,15 @@ import optax
 import pytest
 
 from tlx.backbones import mlp
+from tlx.inputs import image
 from tlx.tasks import classification
-from tlx.train import augment, optim, step
+from tlx.train import optim, step
 from tlx.tree import count, label, merge, named_leaves, num_bytes
-from tlx.types import Batch, Variables
+from tlx.types import Batch, Mixed, Variables
 
 NETWORK = mlp.build(3, widths=(64, 64, 64))
-TASK = classification.task()
+TASK = classification.task(3)
+FORM = image.form(4, 1)
 HEAD = (('^head/', 'train'), ('.*', 'frozen'))
 ALL = (('.*', 'train'),)
 HYPER = step.Hyper(np.float32(0.1), np.float32(0.0), np.float32(10))
@@ -20,7 +22,7 @@ BATCH = Batch(np.random.default_rng(0).integers(0, 255, (32, 4, 4, 1)).astype(np
 
 
 def phase_of(rules, **fields):
-  return step.Phase(tuple(named_leaves(label(params(), rules))), (('train', 1.0),), num_classes=3, **fields)
+  return step.Phase(tuple(named_leaves(label(params(), rules))), (('train', 1.0),), **fields)
 
 
 def params(seed=0):
@@ -30,7 +32,8 @@ def params(seed=0):
 def one_step(phase, values):
   trainable, frozen = step.split(values, phase)
   state = step.start(trainable, {}, phase, HYPER)
-  return jax.jit(lambda state, frozen: step.train_step(NETWORK, TASK, phase, state, frozen, BATCH, jax.random.key(0), HYPER)), state, frozen
+  recipe = step.Recipe(NETWORK, FORM, TASK, phase)
+  return jax.jit(lambda state, frozen: step.train_step(recipe, state, frozen, BATCH, jax.random.key(0), HYPER)), state, frozen
 
 
 def flops(rules, **fields):
@@ -63,8 +66,9 @@ def test_partition_trains_as_set_to_zero_does():
   tx = optim.optimizer('adam', {}, labels, {'train': 1.0}, lambda c: 0.1 * optim.schedule('cosine')(c, 10), 0.0, 1.0)
 
   def loss(values):
-    logits, _ = NETWORK.apply(Variables(values, {}), step.normalise(BATCH.inputs, phase.mean, phase.std), train=True)
-    return TASK.loss(logits, BATCH)
+    logits, _ = NETWORK.apply(Variables(values, {}), FORM.enter(BATCH.inputs), train=True)
+    total, weight = step.minimised(TASK, logits, BATCH)
+    return total / weight
 
   whole, opt_state = values, tx.init(values)
   for _ in range(3):
@@ -89,32 +93,32 @@ def test_a_run_that_is_not_finite_stays_where_it_was():
 def test_augmentation_depends_on_key_and_step_alone():
   batch = Batch(BATCH.inputs, jnp.asarray(BATCH.targets), BATCH.mask)
   options = {'crop': 1, 'shift': 1, 'flip': 0.5, 'mixup': 0.2}
-  draw = lambda seed: augment.augment(jax.random.key(seed), batch, options, 3)
+  draw = lambda seed: image.augment(jax.random.key(seed), batch, options)
   same, again, other = draw(0), draw(0), draw(1)
   np.testing.assert_array_equal(same.inputs, again.inputs)
   assert np.any(same.inputs != other.inputs)
   assert same.inputs.shape == batch.inputs.shape
-  np.testing.assert_allclose(same.targets.sum(-1), 1, atol=1e-6)
+  assert isinstance(same.targets, Mixed) and np.all((same.targets.share >= 0) & (same.targets.share <= 1))
 
 
 def test_augmentations_do_what_they_say():
-  image = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
-  batch = Batch(jnp.repeat(image, 200, 0), jnp.zeros(200, jnp.int32), jnp.ones(200))
-  flipped = augment.augment(jax.random.key(0), batch, {'flip': 1.0}, 2).inputs
+  picture = jnp.arange(1, 17, dtype=jnp.float32).reshape(1, 4, 4, 1)
+  batch = Batch(jnp.repeat(picture, 200, 0), jnp.zeros(200, jnp.int32), jnp.ones(200))
+  flipped = image.augment(jax.random.key(0), batch, {'flip': 1.0}).inputs
   np.testing.assert_array_equal(flipped, batch.inputs[:, :, ::-1])
-  shifted = np.asarray(augment.augment(jax.random.key(0), batch, {'shift': 1}, 2).inputs)
-  padded = np.pad(image[0, :, :, 0], 1)
+  shifted = np.asarray(image.augment(jax.random.key(0), batch, {'shift': 1}).inputs)
+  padded = np.pad(picture[0, :, :, 0], 1)
   windows = {padded[i:i + 4, j:j + 4].tobytes() for i in range(3) for j in range(3)}
   assert {np.ascontiguousarray(i[:, :, 0]).tobytes() for i in shifted} == windows
-  cropped = np.asarray(augment.augment(jax.random.key(0), batch, {'crop': 1}, 2).inputs)
+  cropped = np.asarray(image.augment(jax.random.key(0), batch, {'crop': 1}).inputs)
   assert cropped.min() >= 1 - 1e-4 and cropped.max() <= 16 + 1e-4 and len(np.unique(cropped.round(3), axis=0)) > 100
-  assert augment.augment(jax.random.key(0), batch, {'flip': 0.0}, 2) is batch
+  assert image.augment(jax.random.key(0), batch, {'flip': 0.0}) is batch
 
 
 @pytest.mark.parametrize('options, words', [({'flop': 1}, "Did you mean 'flip'"), ({'shift': -1}, 'at least 0')])
 def test_bad_augmentations(options, words):
   with pytest.raises(ValueError, match=words):
-    augment.check(options, 16)
+    image.form(16, 1).check(options)
 
 
 def test_accumulated_parts_and_remat_take_the_same_step():
@@ -140,8 +144,9 @@ def test_remat_and_accumulation_need_less_memory():
   batch = Batch(images, jax.ShapeDtypeStruct((64,), np.int32), jax.ShapeDtypeStruct((64,), np.float32))
 
   def temporary_bytes(**fields):
-    phase = step.Phase(tuple(named_leaves(label(shapes.params, ALL))), (('train', 1.0),), num_classes=3, **fields)
-    run = lambda params, batch: step.gradient(network, TASK, phase, params, jax.tree.map(lambda _: None, params), {}, batch, jax.random.key(0))
+    phase = step.Phase(tuple(named_leaves(label(shapes.params, ALL))), (('train', 1.0),), **fields)
+    recipe = step.Recipe(network, image.form(32, 3), TASK, phase)
+    run = lambda params, batch: step.gradient(recipe, params, jax.tree.map(lambda _: None, params), {}, batch, jax.random.key(0))
     return jax.jit(run).lower(shapes.params, batch).compile().memory_analysis().temp_size_in_bytes
 
   whole = temporary_bytes()

@@ -4,8 +4,9 @@ A config file starts from `base()`, so that every field it may set or a flag may
 """
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 from ml_collections.config_flags import config_path
@@ -13,6 +14,9 @@ from ml_collections.config_flags import config_path
 from tlx import checkpoint, sources
 from tlx.plug import closest, plug
 from tlx.study import ranges
+
+if TYPE_CHECKING:  # brings jax, which a config file does not need
+  from tlx.types import Form
 
 # Every phase has these fields; a config's `train` holds their values for the whole study, each phase may differ.
 TRAIN = {
@@ -57,6 +61,7 @@ SOURCE = {
 }
 TARGET = {
     **DATA,
+    'task': 'classification',  # what is asked: a file of tlx/tasks, or {'name': ..., 'option': ...}
     'val_fraction': 0.22,  # of what is no test part; where the data set has no validation part of its own
     'test_fraction': 0.3,  # of the whole; where it has no test part
     'val_examples': 0,  # at most so many are validated on; 0 is all
@@ -111,7 +116,7 @@ class Config(ml_collections.ConfigDict):
       super().__setitem__(key, value)
 
 
-PLUGINS = ('tune', 'optimizer', 'backbone', 'head_after')  # a name, or a dict with options
+PLUGINS = ('tune', 'optimizer', 'backbone', 'head_after', 'task')  # a name, or a dict with options
 _DICTS = (Mapping, ml_collections.ConfigDict)
 
 
@@ -144,7 +149,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in study[kind]:
       if not isinstance(name, str) or not name.replace('_', '').isalnum():
         raise ValueError(f'config.{kind}: names become folders and take letters, digits and _ only, got {name!r}.')
-  _check_phase('config.train', study['train'], 0.0, ranges.LARGEST_IMAGE)
+  _check_phase('config.train', study['train'], 0.0)
   all_methods, study['methods'] = study['methods'], _only(study)
   study['sources'] = {name: _source(f'config.sources.{name}', source, study) for name, source in study['sources'].items()}
   study['targets'] = {name: _target(f'config.targets.{name}', target) for name, target in study['targets'].items()}
@@ -260,10 +265,16 @@ def _fields(where: str, given: Any, defaults: Mapping[str, Any], section: str) -
 
 
 def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weight_decays: tuple[float, ...],
-           image_size: int) -> dict[str, Any]:
-  """One phase, filled from config.train. Rules are tried against the network later, when its parameters are known."""
+           inputs: Sequence['Form'] = ()) -> dict[str, Any]:
+  """One phase, filled from config.train; `inputs` are the forms that it may augment.
+
+  Rules are tried against the network later, when its parameters are known.
+  """
   phase = _fields(where, given, study['train'], 'train')
-  _check_phase(where, phase, 0.0 if phase['solver'] != 'sgd' else max(weight_decays), image_size)
+  _check_phase(where, phase, 0.0 if phase['solver'] != 'sgd' else max(weight_decays))
+  origin = where if 'augment' in given else 'config.train'
+  for form in inputs:
+    _located(f'{origin}.augment', functools.partial(form.check, phase['augment']))
   if phase['steps'] * phase['batch_size'] > ranges.MOST_EXAMPLES:
     raise ValueError(f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {ranges.MOST_EXAMPLES:,}.')
   if phase['batch_size'] % phase['accumulate']:
@@ -275,14 +286,13 @@ def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weigh
   return phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'epochs': 0.0, 'evaluations': 1}  # there is one step, to the solution
 
 
-def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float, image_size: int) -> None:
-  """Checks the fields whose values rooms of their own know."""
-  from tlx.train import augment, optim  # brings jax, which a config file does not need
+def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> None:
+  """Checks the fields whose values rooms of their own know, but for the form's."""
+  from tlx.train import optim  # brings jax, which a config file does not need
 
   _located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
   _located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
   _located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
-  _located(f'{where}.augment', lambda: augment.check(phase['augment'], image_size))
   for group, rate in phase['rates'].items():
     ranges.checked(f'{where}.rates.{group}', rate, ranges.POSITIVE, 1.0)
   if not phase['rates'] or 'frozen' in phase['rates']:
@@ -306,8 +316,8 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   channels = source['input']['channels']
   if channels not in (1, 3) or not len(source['input']['mean']) == len(source['input']['std']) == channels:
     raise ValueError(f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.')
-  image_size = source['input']['image_size'] if source['dataset'] else ranges.LARGEST_IMAGE  # weights are not trained here
-  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), image_size)
+  trained_on = (form_of(source),) if source['dataset'] else ()  # weights are not trained here
+  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), trained_on)
   if source['dataset'] and not source['train']['learning_rate']:
     raise ValueError(f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.')
   return source
@@ -321,6 +331,12 @@ def of_study(uri: str) -> dict[str, Any]:
   """
   of_run = checkpoint.read_json(sources.resolve(uri) / 'config.json')
   return of_run['sources'][of_run['cell']['source']]
+
+
+def form_of(source: Mapping[str, Any]) -> 'Form':
+  """What the examples of a source's network are: the form that its backbone takes, with the options of the source's input."""
+  module = plug('backbones', named(source['backbone'])[0])
+  return plug('inputs', getattr(module, 'FORM', 'image')).form(**source['input'])
 
 
 def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -347,6 +363,7 @@ def _target(where: str, given: Any) -> dict[str, Any]:
   target = _fields(where, given, TARGET, 'target')
   if not target['dataset']:
     raise ValueError(f"{where}.dataset is empty; name one such as 'uci_digits', 'folder:PATH' or a TFDS name.")
+  _located(f'{where}.task', lambda: plug('tasks', named(target['task'])[0]))
   return target
 
 
@@ -362,8 +379,8 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
     raise ValueError(f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', 'grid': 4}}, got "
                      f"{method['head_after']!r}.")
-  image_size = min(source['input']['image_size'] for source in study['sources'].values())
-  phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], image_size) for i, phase in enumerate(method['phases']))
+  inputs = tuple(dict.fromkeys(form_of(source) for source in study['sources'].values()))
+  phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], inputs) for i, phase in enumerate(method['phases']))
   for phase in phases:
     if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != ('source', 'head'):
       raise ValueError(f"{where}: solver {phase['solver']!r} finds the head of a source whose stages are frozen; "

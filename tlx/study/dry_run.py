@@ -149,7 +149,7 @@ def _same(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
 
 
 def _inputs(study: Mapping[str, Any]) -> list[str]:
-  """Where images are given to weights in another form than they were trained on, and what fewer pixels spare."""
+  """Where weights get another input than they were trained on, and what a smaller one spares."""
   lines = []
   for name, source in study['sources'].items():
     own = configs.own_input(source)
@@ -158,13 +158,11 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
         lines.append(
           f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}."
         )
-    if own and source['input']['image_size'] < own['image_size']:
-      share = plan.size_share(source, own['image_size'])
-      if share:
-        lines.append(
-          f'  Images of {source["input"]["image_size"]} px cost {share:.0%} of what {own["image_size"]} px would, and may lose '
-          'accuracy on photographs.'
-        )
+    share = plan.input_share(source, own) if own else 1.0
+    if 0 < share < 1:
+      lines.append(
+        f"  Examples of this input cost {share:.0%} of what the weights' own would, and results may be worse."
+      )
   return lines
 
 
@@ -201,17 +199,17 @@ def detectable(num_seeds: int) -> float:
 
 def _spread(study: Mapping[str, Any], workdir: str | os.PathLike) -> float:
   """The median over methods and sizes of the standard deviation, in points, of finished runs' differences to the baseline; else NaN."""
-  accuracy: dict[tuple, dict[int, float]] = {}
+  scores: dict[tuple, dict[int, float]] = {}
   for path in epath.Path(workdir).glob('runs/*/result.json'):
     result = checkpoint.read_json(path)
-    if result['chosen'] and result['test']:
-      cell = result['cell']
-      accuracy.setdefault((cell['source'], cell['target'], cell['shots'], cell['method']), {})[
-        cell['seed']
-      ] = 100 * result['test']['accuracy']
+    cell = result['cell']
+    if result['chosen'] and result['test'] and cell['target'] in study['targets']:
+      column, _ = plan.task_of(study, study['targets'][cell['target']]).select
+      names = (cell['source'], cell['target'], cell['shots'], cell['method'])
+      scores.setdefault(names, {})[cell['seed']] = 100 * result['test'][column]
   found = []
-  for (*where, method), own in accuracy.items():
-    other = accuracy.get((*where, study['baseline']), {})
+  for (*where, method), own in scores.items():
+    other = scores.get((*where, study['baseline']), {})
     differences = [own[seed] - other[seed] for seed in own if seed in other]
     if method != study['baseline'] and len(differences) > 1:
       found.append(float(np.std(differences, ddof=1)))

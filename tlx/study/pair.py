@@ -15,8 +15,9 @@ from etils import epath
 from tlx import datasets
 from tlx.sources import cache
 from tlx.study import plan
+from tlx.study.config import form_of
 from tlx.train import feed, fit, prefix, step
-from tlx.types import Cell, Variables
+from tlx.types import Cell, PyTree, Variables
 
 
 def load(study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]) -> datasets.Dataset:
@@ -104,6 +105,7 @@ class Pair:
     if len(used) < len(data.train.labels):
       data = data._replace(train=data.train.take(used))
     self.data = data
+    self.task = plan.task_of(study, self.target)
     counts = {'train': len(data.train.labels), 'val': len(data.val.labels), 'test': len(data.test.labels)}
     self.phases = plan.phases_for(study, source, target, counts)
     self.features: dict[tuple, Any] = {}
@@ -127,11 +129,11 @@ class Pair:
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
       if not phase.start:
-        return feed.Arrays(images.inputs, images.labels)
+        return feed.Arrays(images.inputs, self.targets(split))
       point = self._point(split, method, phase)
-      if (split, _same(point)) not in self.features:
+      if (split, _activation(point)) not in self.features:
         self._compute(split, variables)
-      return feed.Arrays(self.features[split, _same(point)], np.tile(images.labels, max(1, point.phase.views)))
+      return feed.Arrays(self.features[split, _activation(point)], self.targets(split, point.phase.views))
 
     return of_phase
 
@@ -141,17 +143,22 @@ class Pair:
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
       point = self._point(split, method, phase)
-      length = max(1, point.phase.views) * len(images.labels)
-      shape = plan.activation(point.network, images.inputs.shape[1:], phase.start)
-      leaf_of = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (length, *leaf.shape[1:]))
-      return feed.Arrays(jax.tree.map(leaf_of, shape), np.resize(images.labels, length))
+      shapes = prefix.activation(point.network, point.form, phase.start, max(1, point.phase.views) * len(images.labels))
+      zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
+      return feed.Arrays(zeros, self.targets(split, point.phase.views))
 
     return of_phase
 
+  def targets(self, split: str, views: int = 0) -> PyTree:
+    """What the target's task needs of the labels of a split, again for each of so many views."""
+    examples = getattr(self.data, split)
+    targets = self.task.targets(examples.inputs, examples.labels)
+    return jax.tree.map(lambda leaf: np.concatenate([leaf] * views), targets) if views else targets
+
   def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:
     """Where a phase's inputs are taken; only training sees augmented views."""
-    network = plan.network_of(self.source, len(self.data.class_names), self.study['methods'][method]['head_after'])
-    return prefix.Point(network, phase if split == 'train' else phase._replace(views=0))
+    network = plan.network_of(self.source, self.task.head, self.study['methods'][method]['head_after'])
+    return prefix.Point(network, form_of(self.source), phase if split == 'train' else phase._replace(views=0))
 
   def _compute(self, split: str, variables: Variables | None) -> None:
     """The activations of one split at every point where some method's phase begins."""
@@ -162,7 +169,7 @@ class Pair:
       for phased in phases:
         point = self._point(split, method, phased.phase)
         if point.phase.start:
-          points.setdefault(_same(point), point)
+          points.setdefault(_activation(point), point)
     images = getattr(self.data, split).inputs
     digest = hashlib.sha256(f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()).hexdigest()
     trunk = prefix.Trunk(variables, json.dumps(self.source['backbone'], sort_keys=True), _folder(self.study, self.workdir))
@@ -179,9 +186,9 @@ class Pair:
     self.cost = self.cost.plus(Features(seconds, int(bool(ran))))
 
 
-def _same(point: prefix.Point) -> tuple:
+def _activation(point: prefix.Point) -> tuple:
   """Equal for points with the same activations."""
-  return point.stages, point.pass_
+  return point.stages, point.common
 
 
 def _folder(study: Mapping[str, Any], workdir: epath.Path) -> pathlib.Path:

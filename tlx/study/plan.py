@@ -9,13 +9,15 @@ import jax
 import numpy as np
 
 from tlx import backbones, datasets, freezing, tree
+from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import ranges
-from tlx.study.config import named
-from tlx.tasks import classification
-from tlx.train import cohort, fit, prefix, step
-from tlx.types import Cell, Network, Variables
+from tlx.study.config import form_of, named
+from tlx.train import cohort, fit, step
+from tlx.train.prefix import activation, boundary, variable_shapes
+from tlx.types import Cell, Form, Network, Task, Variables
 
+TASK = 'classification'  # where the config does not say
 PRETRAINING = {'val_fraction': 0.1, 'test_fraction': 0.3, 'val_examples': 0}  # of the data set that a source is trained on
 
 
@@ -111,21 +113,41 @@ def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, 
   return _info_of(study, data).class_names
 
 
-def network_of(source: Mapping[str, Any], num_classes: int, head_after: str | Mapping[str, Any] = '') -> Network:
-  """A source's architecture with a head of `num_classes`; the same arguments give the same object, so programs are shared."""
-  return _build(json.dumps(source['backbone'], sort_keys=True), num_classes, json.dumps(head_after, sort_keys=True))
+def task_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
+  """What is asked of a source's or a target's data set; a source's own training is classification."""
+  return make_task(data.get('task', TASK), len(classes_of(study, data)))
+
+
+def make_task(task: str | Mapping[str, Any], num_classes: int, label_smoothing: float = 0.0) -> Task:
+  """The task of that name and options; the same arguments give the same object, so programs are shared.
+
+  Raises:
+    ValueError: an option that the task does not take.
+  """
+  name, options = named(task)
+  options |= {'label_smoothing': label_smoothing} if label_smoothing else {}
+  try:
+    return plug('tasks', name).task(num_classes, **options)
+  except TypeError as error:
+    raise ValueError(f'Task {name!r}: {str(error).replace("task()", "it")}.') from None
+
+
+def network_of(source: Mapping[str, Any], num_outputs: int, head_after: str | Mapping[str, Any] = '') -> Network:
+  """A source's architecture with a head of `num_outputs`; the same arguments give the same object, so programs are shared."""
+  return _build(json.dumps(source['backbone'], sort_keys=True), num_outputs, json.dumps(head_after, sort_keys=True))
 
 
 def shapes_of(source: Mapping[str, Any], network: Network) -> Variables:
-  """The shapes of a network's variables for the images of its source."""
-  return _shapes(network, _image_shape(source))
+  """The shapes of a network's variables for the examples of its source."""
+  return variable_shapes(network, form_of(source))
 
 
 def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes: int, room: float = 0.0,
-              reuse: bool = True) -> tuple[fit.PhasePlan, ...]:
+              reuse: bool = True, task: str | Mapping[str, Any] = TASK) -> tuple[fit.PhasePlan, ...]:
   """A method's phases on one architecture.
 
   Args:
+    task: as a target of the config has it.
     room: bytes that may be kept of each example's activations; each phase begins at the deepest stage that frozen stages lead to
       and whose activation fits. 0: at the first.
     reuse: False lets phases begin at the first stage, but for exact solutions and kept views, whose numbers are of activations.
@@ -134,7 +156,7 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
     ValueError: rules that do not fit the network's parameters or train none, groups without a learning rate, or what needs a frozen
       prefix without one.
   """
-  network = network_of(source, num_classes, method.get('head_after', ''))
+  network, form = network_of(source, make_task(task, num_classes).head, method.get('head_after', '')), form_of(source)
   shapes = shapes_of(source, network)
   depth = freezing.groups(network.stages, shapes.params)
   plans: list[fit.PhasePlan] = []
@@ -151,25 +173,28 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
     labels, rates = _layer_rates(groups, depth, phase['rates'], phase['layer_decay'])
     optimizer, optimizer_options = named(phase['optimizer'])
     frozen_norms = freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
-    start = _start(network, shapes, source, phase, prefix.boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed)),
-                   room, reuse)
+    asked = make_task(task, num_classes, phase['label_smoothing'])
+    if phase['solver'] not in ('sgd', *asked.solvers):
+      have = ', '.join(('sgd', *asked.solvers))
+      raise ValueError(f"solver {phase['solver']!r} solves no {named(task)[0]}; it has {have}.")
+    deepest = boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed))
+    start = _start(network, form, phase, deepest, room, reuse)
     moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
     changed |= {name for name, group in labels if group != 'frozen'} | moving
     static = step.Phase(
         labels, rates, frozen_norms, optimizer, tuple(sorted(optimizer_options.items())), phase['schedule'], phase['warmup'],
         phase['clip_norm'], tuple(sorted(phase['augment'].items())), start, phase['views'], phase['solver'], phase['remat'],
-        phase['accumulate'], tuple(source['input']['mean']), tuple(source['input']['std']), num_classes)
-    plans.append(fit.PhasePlan(static, _task(phase['label_smoothing']), phase['steps'], phase['batch_size'], phase['evaluations'],
+        phase['accumulate'])
+    plans.append(fit.PhasePlan(static, asked, phase['steps'], phase['batch_size'], phase['evaluations'],
                                phase['learning_rate'], phase['epochs']))
   return tuple(plans)
 
 
-def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase: Mapping[str, Any], deepest: int, room: float,
-           reuse: bool) -> int:
+def _start(network: Network, form: Form, phase: Mapping[str, Any], deepest: int, room: float, reuse: bool) -> int:
   """The stage a phase begins at: the deepest there is whose activation fits into `room`."""
   head = len(network.stages) - 1
   if phase['solver'] != 'sgd':
-    feature = activation(network, _image_shape(source), head)
+    feature = activation(network, form, head)
     if deepest < head or (any(phase['augment'].values()) and not phase['views']) or getattr(feature, 'ndim', 0) != 2:
       raise ValueError(f"solver {phase['solver']!r} wants fixed feature vectors: every stage before the head frozen with its statistics "
                        f"(norm = 'frozen'), no augment, and a stage such as 'pool' before the head, got {feature}.")
@@ -180,7 +205,7 @@ def _start(network: Network, shapes: Variables, source: Mapping[str, Any], phase
     raise ValueError(f"views = {phase['views']} are kept of what is frozen, and tune = {phase['tune']!r} trains from the first stage on. "
                      'Set views = 0: images are augmented anew at every step.')
   fitting = (start for start in range(deepest, 0, -1)
-             if max(1, phase['views']) * tree.num_bytes(activation(network, _image_shape(source), start)) <= room)
+             if max(1, phase['views']) * tree.num_bytes(activation(network, form, start)) <= room)
   start = next(fitting, 0)
   if phase['views'] and not start:
     raise ValueError(f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.reuse and '
@@ -217,7 +242,7 @@ def table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any
   rows: list[dict[str, Any]] = []
   programs: set[tuple] = set()
   for name, source, data, head_after, plans, examples, chosen in _trainings(study, cohorts):
-    network = network_of(source, len(classes_of(study, data)), head_after)
+    network, form = network_of(source, task_of(study, data).head, head_after), form_of(source)
     shapes, num_runs, counts = shapes_of(source, network), len(examples), _counts(study, data)
     trained = [sum(size for leaf, size in sizes(shapes) if dict(plan.phase.labels)[leaf] != 'frozen') for plan in plans]
     steps = np.array([[plan.steps_for(num) for plan in plans] for num in examples])  # [R, phases]
@@ -229,19 +254,19 @@ def table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any
         'steps': int(steps.sum(1).max()) if known else float('nan'), 'trained': max(trained),
         'share': max(trained) / tree.count(shapes.params), 'reused': ','.join(str(plan.phase.start) for plan in plans),
         'stages': len(network.stages),
-        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, source) / 1e9 if known else float('nan'),
-        'evaluation': _evaluation_flops(network, source, plans, num_runs, chosen, counts) / 1e9 if all(counts.values()) else float('nan'),
+        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form) / 1e9 if known else float('nan'),
+        'evaluation': _evaluation_flops(network, form, plans, num_runs, chosen, counts) / 1e9 if all(counts.values()) else float('nan'),
         'MB': num_runs * max(_state_bytes(shapes, plan) for plan in plans) / 1e6})
   return rows
 
 
 def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tuple[str, ...]]:
   """The groups of methods that train the same parameters in the same way, but perhaps with other rates of the grid."""
-  config, num_classes = study['sources'][source], len(classes_of(study, study['targets'][target]))
+  config, head = study['sources'][source], task_of(study, study['targets'][target]).head
   found: dict[tuple, list[str]] = {}
   for name, plans in phases_for(study, source, target).items():
     method = study['methods'][name]
-    network = network_of(config, num_classes, method['head_after'])
+    network = network_of(config, head, method['head_after'])
     found.setdefault((network, method['init'], tuple(map(_way, plans))), []).append(name)
   return [tuple(names) for names in found.values() if len(names) > 1]
 
@@ -279,15 +304,15 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
                       len(one.cells) / len(settings_of(method)))
 
 
-def train_flops(phases: tuple[fit.PhasePlan, ...], steps: Sequence[int], network: Network, source: Mapping[str, Any]) -> float:
+def train_flops(phases: tuple[fit.PhasePlan, ...], steps: Sequence[int], network: Network, form: Form) -> float:
   """FLOPs of so many training steps of each phase; evaluation and what runs once for all runs are not counted."""
-  return float(sum(count * _flops(network, plan, _image_shape(source)) for plan, count in zip(phases, steps)))
+  return float(sum(count * _flops(network, form, plan) for plan, count in zip(phases, steps)))
 
 
-def _evaluation_flops(network: Network, source: Mapping[str, Any], phases: tuple[fit.PhasePlan, ...], num_runs: int, chosen: float,
+def _evaluation_flops(network: Network, form: Form, phases: tuple[fit.PhasePlan, ...], num_runs: int, chosen: float,
                       counts: Mapping[str, int]) -> float:
   """FLOPs of looking at the validation part as often as the phases do, and once at the test part with each chosen run."""
-  rest = [_stages_flops(network, _image_shape(source), plan.phase.start, len(network.stages)) for plan in phases]  # of one example
+  rest = [_stages_flops(network, form, plan.phase.start, len(network.stages)) for plan in phases]  # of one example
   val = sum(len(plan.stops) * flops for plan, flops in zip(phases, rest))
   return num_runs * counts['val'] * val + chosen * counts['test'] * rest[-1]
 
@@ -303,8 +328,7 @@ def phases_for(study: Mapping[str, Any], source: str, target: str,
     counts: the images of 'train' (used by some run), 'val' and 'test', for a data set whose size was not known without its data.
   """
   images = _images(study, target) or counts
-  num_classes = len(classes_of(study, study['targets'][target]))
-  of_methods = functools.partial(_phases_of_methods, study, study['sources'][source], num_classes, room_of(study, images))
+  of_methods = functools.partial(_phases_of_methods, study, source, target, room_of(study, images))
   phases = of_methods(reuse=True)
   if images is None:
     return phases
@@ -312,8 +336,10 @@ def phases_for(study: Mapping[str, Any], source: str, target: str,
   return phases if cost.once - cost.needed < cost.spared else of_methods(reuse=False)
 
 
-def _phases_of_methods(study: Mapping[str, Any], source: Mapping[str, Any], num_classes: int, room: float, reuse: bool):
-  return {name: phases_of(method, source, num_classes, room, reuse) for name, method in study['methods'].items()}
+def _phases_of_methods(study: Mapping[str, Any], source: str, target: str, room: float, reuse: bool):
+  config, data = study['sources'][source], study['targets'][target]
+  num_classes = len(classes_of(study, data))
+  return {name: phases_of(method, config, num_classes, room, reuse, data['task']) for name, method in study['methods'].items()}
 
 
 class Frozen(NamedTuple):
@@ -332,17 +358,18 @@ def frozen_flops(study: Mapping[str, Any], source: str, target: str) -> Frozen |
 
 def _frozen_flops(study: Mapping[str, Any], source: str, target: str, phases: Mapping[str, tuple[fit.PhasePlan, ...]],
                   images: Mapping[str, int]) -> Frozen:
-  config, num_classes = study['sources'][source], len(classes_of(study, study['targets'][target]))
+  config, data = study['sources'][source], study['targets'][target]
+  form, num_classes, head = form_of(config), len(classes_of(study, data)), task_of(study, data).head
   once: dict[tuple, float] = {}
   needed: dict[tuple, float] = {}
   instead = spared = 0.0
   for name, plans in phases.items():
     method = study['methods'][name]
-    network = network_of(config, num_classes, method['head_after'])
+    network = network_of(config, head, method['head_after'])
     settings = len(settings_of(method))
     sizes_of_runs = [shots * num_classes or images['train'] for shots in study['shots'] for _ in study['seeds']]
     for plan in plans:
-      flops = prefix_flops(network, _image_shape(config), plan.phase.start)
+      flops = prefix_flops(network, form, plan.phase.start)
       exact = plan.phase.solver != 'sgd'
       views = max(1, plan.phase.views)
       passes = {('train', plan.phase.views and plan.phase.augment, views): views * images['train'], ('held out',): images['val'] + images['test']}
@@ -414,26 +441,18 @@ def _layer_rates(labels: Sequence[tuple[str, str]], depth: freezing.Groups, rate
 
 
 @functools.cache
-def activation(network: Network, image_shape: tuple[int, ...], start: int) -> Any:
-  """The shape [1, ...] of one example's activation that enters stage `start`."""
-  shapes = _shapes(network, image_shape)
-  return prefix.activation(network, shapes, jax.ShapeDtypeStruct((1, *image_shape), np.uint8), start)
-
-
-@functools.cache
-def _build(backbone: str, num_classes: int, head_after: str) -> Network:
+def _build(backbone: str, num_outputs: int, head_after: str) -> Network:
   name, options = named(json.loads(backbone))
   options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
   try:
-    network = plug('backbones', name).build(num_classes, **options)
+    network = plug('backbones', name).build(num_outputs, **options)
     stage, place = named(json.loads(head_after), 'stage')
-    return backbones.head_after(network, stage, num_classes, **place) if stage else network
+    return backbones.head_after(network, stage, num_outputs, **place) if stage else network
   except TypeError as error:
     raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
 
 
 _info = functools.lru_cache(maxsize=None)(datasets.info)
-_task = functools.lru_cache(maxsize=None)(classification.task)
 
 
 def forget() -> None:
@@ -441,47 +460,36 @@ def forget() -> None:
   _info.cache_clear()
 
 
-@functools.cache
-def _shapes(network: Network, image_shape: tuple[int, ...]) -> Variables:
-  return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), np.float32))
-
-
-def _flops(network: Network, plan: fit.PhasePlan, image_shape: tuple[int, ...]) -> float:
+def _flops(network: Network, form: Form, plan: fit.PhasePlan) -> float:
   """FLOPs of one step of a phase; an exact solution's are not known before it is found, and small."""
   if plan.phase.solver != 'sgd':
     return 0.0
-  images = jax.ShapeDtypeStruct((plan.batch_size, *image_shape), np.uint8)
-  trained = frozenset(name for name, group in plan.phase.labels if group != 'frozen')
-  return cohort.gradient_flops(network, plan.task, trained, plan.phase.frozen_norms, images, plan.phase.start)
+  return cohort.gradient_flops(cohort.costing(step.Recipe(network, form, plan.task, plan.phase)), plan.batch_size)
 
 
-def prefix_flops(network: Network, image_shape: tuple[int, ...], start: int) -> float:
+def prefix_flops(network: Network, form: Form, start: int) -> float:
   """FLOPs of one example's way to stage `start`."""
-  return _stages_flops(network, image_shape, 0, start)
+  return _stages_flops(network, form, 0, start)
 
 
 @functools.cache
-def _stages_flops(network: Network, image_shape: tuple[int, ...], start: int, stop: int) -> float:
+def _stages_flops(network: Network, form: Form, start: int, stop: int) -> float:
   """FLOPs of one example's way from stage `start` to stage `stop`, as XLA counts them; computes nothing."""
   if start == stop:
     return 0.0
-  inputs = activation(network, image_shape, start) if start else jax.ShapeDtypeStruct((1, *image_shape), np.float32)
+  inputs = activation(network, form, start) if start else forms.entered(form, 1)
   run = jax.jit(lambda variables, x: network.apply(variables, x, train=False, start=start, stop=stop)[0])
-  return float((run.lower(_shapes(network, image_shape), inputs).cost_analysis() or {}).get('flops', float('nan')))
+  return float((run.lower(variable_shapes(network, form), inputs).cost_analysis() or {}).get('flops', float('nan')))
 
 
-def size_share(source: Mapping[str, Any], image_size: int) -> float:
-  """The FLOPs of an image of the source's size over those of one of `image_size`; 0.0 where the network does not take that."""
+def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
+  """The FLOPs of an example of the source's input over those of one of the input `own`; 0.0 where the network does not take that."""
   network = network_of(source, 2)
-  shape, stop = _image_shape(source), len(network.stages) - 1
+  stop = len(network.stages) - 1
   try:
-    return prefix_flops(network, shape, stop) / prefix_flops(network, (image_size, image_size, shape[2]), stop)
+    return prefix_flops(network, form_of(source), stop) / prefix_flops(network, form_of({**source, 'input': own}), stop)
   except ValueError:
     return 0.0
-
-
-def _image_shape(source: Mapping[str, Any]) -> tuple[int, ...]:
-  return source['input']['image_size'], source['input']['image_size'], source['input']['channels']
 
 
 def _state_bytes(shapes: Variables, plan: fit.PhasePlan) -> int:
@@ -494,10 +502,11 @@ def _state_bytes(shapes: Variables, plan: fit.PhasePlan) -> int:
 
 def _run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
   source = study['sources'][cell.source]
-  classes = classes_of(study, study['targets'][cell.target])
+  target = study['targets'][cell.target]
+  classes = classes_of(study, target)
   method, room = study['methods'][cell.method], room_of(study, _images(study, cell.target))
-  phases = _located(f'config.methods.{cell.method}', lambda: phases_of(method, source, len(classes), room))
-  shapes = shapes_of(source, network_of(source, len(classes), method['head_after']))
+  phases = _located(f'config.methods.{cell.method}', lambda: phases_of(method, source, len(classes), room, task=target['task']))
+  shapes = shapes_of(source, network_of(source, task_of(study, target).head, method['head_after']))
   return max(_state_bytes(shapes, plan) for plan in phases)
 
 

@@ -21,7 +21,8 @@ from tlx.types import Cell
 class Tested(NamedTuple):
   """A chosen run on the test set."""
   scores: Mapping[str, Any]
-  logits: np.ndarray  # [N, K]
+  kept: Mapping[str, np.ndarray]  # what the task keeps of the outputs [N, ...]
+  targets: Mapping[str, np.ndarray]  # what it compares them with, by name; {} where that is the labels
   seconds: float
 
 
@@ -33,17 +34,10 @@ class Trained(NamedTuple):
   features: pairs.Features
 
 
-def by_class(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-  """{'recall': of each class, NaN where it has no example, 'balanced_accuracy': their mean}."""
-  right = logits.argmax(-1) == labels
-  recall = [float(right[labels == c].mean()) if (labels == c).any() else np.nan for c in range(logits.shape[-1])]
-  return {'balanced_accuracy': float(np.nanmean(recall)), 'recall': recall}
-
-
 def outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
   """A run's status and its last validation metrics. Anything but 'ok' is no result to rely on."""
   last = fitted.progress['history'][-1]
-  val = {name: last[f'val_{name}'][row] for name in ('accuracy', 'loss', 'count', 'correct')}
+  val = {name.removeprefix('val_'): values[row] for name, values in last.items() if name.startswith('val_')}
   return {'status': _status(job, fitted, row, val['loss']), 'val': val}
 
 
@@ -63,8 +57,10 @@ def is_finite(value: float | None) -> bool:
   return value is not None and bool(np.isfinite(value))
 
 
-def choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
-  """For each size, the cells of the setting with the best mean validation accuracy over the seeds; ties go to the lower loss.
+def choose(outcomes: Mapping[Cell, Mapping[str, Any]], select: tuple[str, int]) -> set[Cell]:
+  """For each size, the cells of the setting whose validation is best in the mean over the seeds; ties go to the lower loss.
+
+  `select` is the column that is compared, and +1 where more of it is better, -1 where less is.
 
   A setting with a run that is not ok is taken only where every setting has one, and none whose metrics are not finite.
   """
@@ -74,16 +70,21 @@ def choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
     for cell in outcomes:
       if cell.shots == shots:
         settings.setdefault((cell.learning_rate, cell.weight_decay), []).append(cell)
-    finite = [cells for cells in settings.values() if all(is_finite(outcomes[cell]['val']['loss']) for cell in cells)]
+    finite = [cells for cells in settings.values() if all(_has_numbers(outcomes[cell], select) for cell in cells)]
     if finite:
-      chosen |= set(max(finite, key=functools.partial(_quality, outcomes)))
+      chosen |= set(max(finite, key=functools.partial(_quality, outcomes, select)))
   return chosen
 
 
-def _quality(outcomes: Mapping[Cell, Mapping[str, Any]], cells: Iterable[Cell]) -> tuple[bool, float, float]:
+def _has_numbers(outcome: Mapping[str, Any], select: tuple[str, int]) -> bool:
+  return all(is_finite(outcome['val'][column]) for column in ('loss', select[0]))
+
+
+def _quality(outcomes: Mapping[Cell, Mapping[str, Any]], select: tuple[str, int], cells: Iterable[Cell]) -> tuple[bool, float, float]:
+  column, direction = select
   values = [outcomes[cell]['val'] for cell in cells]
   usable = all(outcomes[cell]['status'] == 'ok' for cell in cells)
-  return usable, round(float(np.mean([v['accuracy'] for v in values])), 12), -float(np.mean([v['loss'] for v in values]))
+  return usable, round(direction * float(np.mean([v[column] for v in values])), 12), -float(np.mean([v['loss'] for v in values]))
 
 
 def write(study: Mapping[str, Any], workdir: epath.Path, trained: Trained, row: int, source_sha256: str, data: datasets.Dataset,
@@ -107,8 +108,8 @@ def write(study: Mapping[str, Any], workdir: epath.Path, trained: Trained, row: 
   frozen_groups, num_groups = plan.frozen_groups(job.network, shapes, groups[-1])
   reused = any(phase.phase.start for phase in job.phases)
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
-  predictions = tested and {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': tested.logits,
-                            'class_names': np.asarray(data.class_names)}
+  predictions = tested and {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, **tested.kept,
+                            'class_names': np.asarray(data.class_names), **tested.targets}
   result = {
       'id': run_id, 'cell': cell._asdict(), **outcome(job, fitted, row), 'chosen': tested is not None, 'test': tested and tested.scores,
       'init': method['init'], 'deterministic': exact and not cell.shots and bool(source_sha256),
@@ -117,7 +118,7 @@ def write(study: Mapping[str, Any], workdir: epath.Path, trained: Trained, row: 
       'source_sha256': source_sha256, 'data_sha256': data.sha256, 'versions': store.versions(),
       'phases': phases, 'cost': {
           'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
-          'train_flops': plan.train_flops(job.phases, steps, job.network, source), 'steps': sum(steps),
+          'train_flops': plan.train_flops(job.phases, steps, job.network, job.form), 'steps': sum(steps),
           'train_seconds': sum(seconds), 'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
           'feature_seconds': features.seconds / num_runs, 'features': ('computed' if features.computed else 'read') if reused else '',
           'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],

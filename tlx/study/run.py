@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from tlx import backbones, checkpoint, datasets, sources, tree
+from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import pair as pairs
@@ -24,8 +25,9 @@ from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.cohort import Program
+from tlx.train.prefix import variable_shapes
 from tlx.train.spread import Devices
-from tlx.types import Cell, Network, Variables
+from tlx.types import Cell, Form, Network, PyTree, Task, Variables
 
 KINDS = ('data', 'source', 'feature', 'setup', 'train', 'eval', 'compile', 'save')  # of time, see docs/results.md
 
@@ -145,13 +147,13 @@ def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     pair = Pair(study, source, target, None)
     for cohort in group:
       name = cohort.cells[0].method
-      network = plan.network_of(pair.source, len(pair.data.class_names), study['methods'][name]['head_after'])
+      network = plan.network_of(pair.source, pair.task.head, study['methods'][name]['head_after'])
       shapes = plan.shapes_of(pair.source, network)
       zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
       for part in zeros:
         part.pop(network.stages[-1], None)
       pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
-      job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, pair.data, study['methods'][name]['head_after'])
+      job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, study['methods'][name]['head_after'])
       job = job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name), examples=[pair.examples(cell) for cell in cohort.cells])
       rows += [{'cohort': cohort.id, **row} for row in fit.compile(job)]
   return rows
@@ -191,7 +193,8 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
     for row, cell in enumerate(cohort.cells):
       there = trained.get(cohort.id)
       outcomes[cell] = record.outcome(there.job, there.fitted, row) if there else results[cell]
-  chosen = record.choose({cell: outcome for cell, outcome in outcomes.items() if cell in lab.wanted})
+  select = plan.task_of(lab.study, lab.study['targets'][cohorts[0].cells[0].target]).select
+  chosen = record.choose({cell: outcome for cell, outcome in outcomes.items() if cell in lab.wanted}, select)
   for cohort in cohorts:
     untested = [row for row, cell in enumerate(cohort.cells) if cell in chosen and not (results[cell] or {}).get('test')]
     if untested and cohort.id not in trained:
@@ -216,7 +219,7 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
   depends = plan.dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
   meshes.on_first(lambda: store.begin_cohort(lab.workdir, cohort, depends))
   with fit.booked(lab.spent, 'setup'):
-    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
+    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, lab.study['methods'][name]['head_after'])
   job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
                      examples=[pair.examples(cell) for cell in cohort.cells], val_rows=[pair.looked_at(cell) for cell in cohort.cells])
   say = functools.partial(lab.reporter.say, cohort.id)
@@ -235,10 +238,16 @@ def _test(lab: Lab, trained: Trained, rows: list[int], source: Source, pair: Pai
   seconds = time.perf_counter() - began - compiling
   lab.spent['compile'] += compiling
   lab.spent['eval'] += seconds
-  labels, tested = pair.data.test.labels, {}
-  for row, (scores, logits) in zip(rows, found):
-    tested[row] = Tested(scores | record.by_class(labels, logits), logits, seconds / len(rows))
+  targets, tested = pair.targets('test'), {}
+  others = {} if targets is pair.data.test.labels else _named_targets(targets)
+  for row, (sums, kept) in zip(rows, found):
+    tested[row] = Tested(pair.task.scores(sums, kept, targets), kept, others, seconds / len(rows))
   return trained._replace(features=trained.features.plus(pair.cost.since(before))), tested
+
+
+def _named_targets(targets: PyTree) -> dict[str, np.ndarray]:
+  """{'targets': the array}, or {'targets/boxes': ...} of several."""
+  return {'/'.join(filter(None, ('targets', name))): leaf for name, leaf in tree.named_leaves(targets)}
 
 
 def _weights(study: Mapping[str, Any], workdir: epath.Path) -> dict[str, Loaded]:
@@ -307,41 +316,51 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   data = pairs.source_data(lab.study, name)
   cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
   phases = plan.phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
-  job = _job(lab.study, (cell,), phases, config, Source(None, ''), data)
+  task = phases[-1].task
+  train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
+  job = _job(lab.study, (cell,), phases, config, Source(None, ''))
+  job = job._replace(train=train, val=val, examples=[np.arange(len(data.train.labels))])
   lab.reporter.line(f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.')
   fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
   outcome = record.outcome(job, fitted, 0)
   if outcome['status'] != 'ok':
     raise ValueError(f'config.sources.{name}: its training: {outcome["status"]}. Lower its train.learning_rate.')
-  (test, _), = fit.predict(job, fitted, (0,), _images(data.test))
-  result = {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config, 'history': record.history(fitted, 0)}
+  (predicted,) = fit.predict(job, fitted, (0,), test)
+  scores = task.scores(predicted.sums)
+  result = {'val': outcome['val'], 'test': scores, 'data_sha256': data.sha256, 'config': config, 'history': record.history(fitted, 0)}
   meshes.on_first(lambda: checkpoint.write_json(folder / 'result.json', checkpoint.sealed(result)))
-  lab.reporter.line(f'Source {name}: test accuracy {test["accuracy"]:.3f} on {config["dataset"]}.')
+  column, _ = task.select
+  lab.reporter.line(f'Source {name}: test {column} {scores[column]:.3f} on {config["dataset"]}.')
 
 
-def _images(split: datasets.Split) -> Callable[[Any], feed.Arrays]:
-  """Images as stored, for every phase."""
-  return lambda phase: feed.Arrays(split.inputs, split.labels)
+def _examples(split: datasets.Split, task: Task) -> Callable[[Any], feed.Arrays]:
+  """Examples as stored, for every phase."""
+  arrays = feed.Arrays(split.inputs, task.targets(split.inputs, split.labels))
+  return lambda phase: arrays
+
+
+def _no_examples(phase: Any) -> feed.Arrays:
+  raise ValueError('The job was not given its examples.')
 
 
 def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
-         data: datasets.Dataset, head_after: str = '') -> fit.Job:
-  """A cohort with all its arrays, trained on all images."""
-  network = plan.network_of(source_config, len(data.class_names), head_after)
+         head_after: str = '') -> fit.Job:
+  """A cohort with all that its runs begin with; what they are trained and evaluated on is to follow."""
+  network, form = plan.network_of(source_config, phases[-1].task.head, head_after), configs.form_of(source_config)
   shapes = plan.shapes_of(source_config, network)
-  own, stats = _initial(network, shapes, source, [cell.seed for cell in cells], data.train.inputs.shape[1:])
+  own, stats = _initial(network, form, source, [cell.seed for cell in cells])
   loaded = source.variables.params if source.variables else {}
   base = {stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}
   return fit.Job(
-      network, phases, Variables(base, {}), own, stats, _images(data.train), _images(data.val), [np.arange(len(data.train.labels))] * len(cells),
+      network, form, phases, Variables(base, {}), own, stats, _no_examples, _no_examples, (),
       [cell.seed for cell in cells], [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells],
       Devices(**study['mesh']))
 
 
-def _initial(network: Network, shapes: Variables, source: Source, seeds: list[int], image_shape: tuple[int, ...]):
+def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
   """(params [R, ...] that the source does not bring, stats [R, ...]); runs of one seed begin alike."""
-  loaded = source.variables or Variables({}, {})
-  fresh = _initialiser(network, tuple(stage for stage in shapes.params if stage not in loaded.params), image_shape)
+  shapes, loaded = variable_shapes(network, form), source.variables or Variables({}, {})
+  fresh = _initialiser(network, form, tuple(stage for stage in shapes.params if stage not in loaded.params))
   drawn = {seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)}
   params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
   stats |= {stage: jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), loaded.stats[stage])
@@ -350,10 +369,12 @@ def _initial(network: Network, shapes: Variables, source: Source, seeds: list[in
 
 
 @functools.cache
-def _initialiser(network: Network, stages: tuple[str, ...], image_shape: tuple[int, ...]) -> Callable:
+def _initialiser(network: Network, form: Form, stages: tuple[str, ...]) -> Callable:
   """key -> (params, stats) of `stages`, as a compiled program; the other stages are not computed."""
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.entered(form, 1))
+
   def fresh(key):
-    variables = network.init(key, np.zeros((1, *image_shape), np.float32))
+    variables = network.init(key, zeros)
     return tuple({stage: leaves for stage, leaves in part.items() if stage in stages} for part in variables)
 
   return jax.jit(fresh)

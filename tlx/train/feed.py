@@ -8,9 +8,14 @@ from tlx.types import Batch, PyTree
 
 
 class Arrays(NamedTuple):
-  """Examples [N, ...] and their targets [N], shared by all runs of a cohort."""
+  """Examples [N, ...] and their targets [N, ...], shared by all runs of a cohort."""
   inputs: PyTree
   targets: PyTree
+
+
+def length(examples: PyTree) -> int:
+  """How many examples leaves [N, ...] hold."""
+  return len(jax.tree.leaves(examples)[0])
 
 
 def order(examples: np.ndarray, num_steps: int, batch_size: int, key: tuple[int, ...]) -> np.ndarray:
@@ -30,12 +35,13 @@ def filled(rows: np.ndarray, length: int) -> np.ndarray:
   return rows if len(rows) == length else np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), axis=0)])
 
 
-def padded(inputs: PyTree, targets: np.ndarray, batch_size: int) -> Batch:
+def padded(inputs: PyTree, targets: PyTree, batch_size: int) -> Batch:
   """All examples as batches [N / B, B, ...]; the mask is 0.0 where the last batch is filled up."""
-  num_examples = len(targets)
+  num_examples = length(targets)
   batch_size = min(batch_size, num_examples)
   num_batches = -(-num_examples // batch_size)
   rows = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)
   mask = (rows < num_examples).astype(np.float32)
   rows = np.minimum(rows, num_examples - 1)
-  return Batch(jax.tree.map(lambda leaf: leaf[rows], inputs), targets[rows], mask)
+  inputs, targets = jax.tree.map(lambda leaf: leaf[rows], (inputs, targets))
+  return Batch(inputs, targets, mask)

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.special
 from etils import epath
 
 from tlx import checkpoint
@@ -18,7 +17,7 @@ from tlx import tree as trees
 from tlx.train import cohort, exact, feed, memory, step
 from tlx.train import mesh as meshes
 from tlx.train.spread import ANY_DEVICES, Devices, Spread
-from tlx.types import Batch, Network, PyTree, RunState, Task, Variables
+from tlx.types import Batch, Form, Network, PyTree, RunState, Task, Variables
 
 Spent = defaultdict[str, float]  # seconds by kind
 
@@ -56,6 +55,7 @@ class PhasePlan(NamedTuple):
 class Job(NamedTuple):
   """A cohort of R runs, ready to train."""
   network: Network
+  form: Form
   phases: tuple[PhasePlan, ...]
   base: Variables  # the source's leaves, shared by all runs; None where runs have their own
   own: PyTree  # the runs' own params [R, ...], None where the source's serve
@@ -76,6 +76,11 @@ class Job(NamedTuple):
   def timed(self) -> 'Job':
     """With phases as long as the longest run."""
     return self._replace(phases=tuple(plan._replace(num_steps=int(self.steps(i).max())) for i, plan in enumerate(self.phases)))
+
+  def recipe(self, index: int) -> step.Recipe:
+    """What the programs of phase `index` are made of."""
+    plan = self.phases[index]
+    return step.Recipe(self.network, self.form, plan.task, plan.phase)
 
   def spread(self) -> Spread:
     """How the runs lie on the devices."""
@@ -147,7 +152,7 @@ def fit(job: Job, folder: epath.Path, save_seconds: float = 30.0, say: Callable[
       if progress['at'] == stop:
         with _watched(progress, spent) as watch:
           looked = cohort.Evaluated(state.trainable, runs.frozen, state.stats, mask)
-          val_sums, _ = evaluate((), looked, (shared.frozen, batches))
+          val_sums = evaluate((), looked, (shared.frozen, batches))
           progress['history'].append(_metrics(job, index, progress['at'], sums, val_sums, spread))
         spent['eval'] += watch.seconds
         progress['eval_seconds'] += watch.seconds
@@ -205,10 +210,10 @@ def _watched(progress: dict[str, Any], spent: Spent) -> Iterator[_Watch]:
 def _validation(job: Job, plan: PhasePlan, spread: Spread) -> tuple[Batch, jax.Array]:
   """(batches of the validation examples that some run looks at, mask [R, N / B, B]: 1.0 where a run looks)."""
   arrays = job.val(plan.phase)
-  rows = job.val_rows or [np.arange(len(arrays.targets))] * len(job.seeds)
+  rows = job.val_rows or [np.arange(feed.length(arrays))] * len(job.seeds)
   used = np.unique(np.concatenate(rows))
-  if len(used) < len(arrays.targets):
-    arrays = feed.Arrays(jax.tree.map(lambda leaf: leaf[used], arrays.inputs), arrays.targets[used])
+  if len(used) < feed.length(arrays):
+    arrays = jax.tree.map(lambda leaf: leaf[used], arrays)
   batches = spread.batches(*arrays)
   mask = np.zeros((len(rows), batches.mask.size), np.float32)
   for looked, own in zip(mask, rows):
@@ -230,9 +235,9 @@ def begin(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) -> P
   state = jax.jit(start, out_shardings=spread.shardings(jax.eval_shape(start, trainable, stats, hyper)))(
       spread.place(trainable), spread.place(stats), hyper)
   data = job.train(plan.phase)
-  runs = cohort.Runs(spread.place(frozen_own), _orders(job, index, len(data.targets), spread), _keys(job, index, spread), hyper)
+  runs = cohort.Runs(spread.place(frozen_own), _orders(job, index, feed.length(data), spread), _keys(job, index, spread), hyper)
   shared = cohort.Shared(spread.whole(_needed(job, plan.phase, frozen_source)), spread.everywhere(data))
-  return Phased(state, runs, shared, *(cohort.program(function, job.network, plan.task, plan.phase, spread.mesh)
+  return Phased(state, runs, shared, *(cohort.program(function, job.recipe(index), spread.mesh)
                                        for function in (cohort.advance, cohort.evaluate)))
 
 
@@ -265,7 +270,7 @@ def _no_progress(job: Job) -> dict[str, Any]:
       'phase': 0, 'at': 0,  # steps done of that phase
       'taken': [],  # per finished phase, the steps [R] taken: fewer than the phase has where a run diverged
       'converged': [True] * len(job.seeds),  # False where an exact solution was not found
-      'history': [],  # per evaluation: step, phase and lists [R] of loss, grad_norm, val_loss, val_accuracy, val_correct
+      'history': [],  # per evaluation: step, phase and lists [R] of loss, grad_norm and the task's columns as val_<column>
       'frozen': [],  # per phase: digests [R] of the frozen leaves, 'before' and 'after'
       # Of the whole cohort, without what it shared with earlier ones:
       'train_seconds': [],  # per phase, of the steps alone
@@ -278,17 +283,17 @@ def _solve(job: Job, plan: PhasePlan, data: feed.Arrays, state: RunState, spread
            interrupted: Callable[[], int]) -> tuple[RunState, PyTree, list[bool]]:
   """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there, [R] whether it was found)."""
   num_views = max(1, plan.phase.views)
-  first = len(data.targets) // num_views * np.arange(num_views)[:, None]
+  first = feed.length(data) // num_views * np.arange(num_views)[:, None]
   rows = [np.sort((first + examples).reshape(-1)) for examples in job.examples]  # every view of every example; equal sets are solved once
   found: dict[str, list] = {name: [None] * len(rows) for name in ('kernel', 'bias', 'loss', 'grad_norm', 'converged')}
   for length in {len(own) for own in rows}:  # few-shot problems are small ones
     runs = [run for run, own in enumerate(rows) if len(own) == length]
     probe = exact.solve(plan.phase.solver, data.inputs, data.targets, np.stack([rows[run] for run in runs]), np.ones((len(runs), length)),
-                        np.asarray(job.weight_decays)[runs], plan.phase.num_classes, functools.partial(_heed, interrupted))
+                        np.asarray(job.weight_decays)[runs], plan.task.head, functools.partial(_heed, interrupted))
     for i, run in enumerate(runs):
-      logits = np.asarray(data.inputs[rows[run]], np.float32) @ probe.kernel[i] + probe.bias[i]
-      loss = np.mean(scipy.special.logsumexp(logits, axis=1) - logits[np.arange(length), data.targets[rows[run]]])
-      for name, value in zip(found, (probe.kernel[i], probe.bias[i], loss, probe.grad_norm[i], probe.converged[i])):
+      outputs = np.asarray(data.inputs[rows[run]], np.float32) @ probe.kernel[i] + probe.bias[i]
+      total, weight = step.minimised(plan.task, outputs, Batch(None, data.targets[rows[run]], np.ones(length, np.float32)))
+      for name, value in zip(found, (probe.kernel[i], probe.bias[i], total / weight, probe.grad_norm[i], probe.converged[i])):
         found[name][run] = value
   stacked = {name: np.asarray(values, np.float32) for name, values in found.items()}
   trainable = trees.map_named(lambda name, _: spread.pad(stacked[name.rpartition('/')[2]]), state.trainable)
@@ -321,24 +326,35 @@ def _restore(folder: epath.Path, state: RunState, sums: PyTree, runs: cohort.Run
   return carry['state'], carry['sums'], runs._replace(frozen=carry['frozen'])
 
 
-def predict(job: Job, fitted: Fitted, runs: Sequence[int], data: Callable[[step.Phase], feed.Arrays]) -> list[tuple[dict[str, float], np.ndarray]]:
-  """Per run, ({'accuracy', 'loss', 'count', 'correct'}, logits [N, K]) on all of `data`."""
+class Predicted(NamedTuple):
+  """A run on examples: the sums of its task's terms, and what the task keeps of the outputs [N, ...]."""
+  sums: dict[str, tuple[float, float]]
+  kept: dict[str, np.ndarray]
+
+
+def predict(job: Job, fitted: Fitted, runs: Sequence[int], data: Callable[[step.Phase], feed.Arrays]) -> list[Predicted]:
+  """What each of some runs does on all of `data`."""
   spread = Spread.over(1)
   plan = job.phases[-1]
   arrays = data(plan.phase)
   batches, shared = spread.batches(*arrays), spread.whole(_needed(job, plan.phase, job.base.params))
-  plain = step.Phase((), (), start=plan.phase.start, mean=plan.phase.mean, std=plan.phase.std)  # one program for every method
-  program = cohort.program(cohort.evaluate, job.network, plan.task, plain, spread.mesh)
+  recipe = job.recipe(-1)._replace(phase=step.Phase((), (), start=plan.phase.start))  # one program for every method
+  program = cohort.program(cohort.predict, recipe, spread.mesh)
   mask = np.ones((1, *batches.mask.shape), np.float32)
   results = []
   for run in runs:
     own, stats = jax.tree.map(lambda leaf: leaf[run:run + 1], (_needed(job, plan.phase, fitted.own), fitted.stats))  # noqa: B023
     nothing = jax.tree.map(lambda _: None, own)
     looked = cohort.Evaluated(spread.place(own), nothing, spread.place(stats), spread.place(mask))
-    sums, logits = meshes.get(program((), looked, (shared, batches)))
-    results.append(({name: value[0].item() for name, value in averages(sums).items()},
-                    logits[0].reshape(-1, logits.shape[-1])[:len(arrays.targets)]))
+    sums, kept = meshes.get(program((), looked, (shared, batches)))
+    kept = jax.tree.map(lambda leaf: leaf[0].reshape(-1, *leaf.shape[3:])[:feed.length(arrays)], kept)
+    results.append(Predicted(_of_run(sums, 0), kept))
   return results
+
+
+def _of_run(sums: cohort.Sums, run: int) -> dict[str, tuple[float, float]]:
+  """The sums of one run as numbers, of those [R] of all."""
+  return {name: (float(total[run]), float(weight[run])) for name, (total, weight) in sums.items()}
 
 
 def _needed(job: Job, phase: step.Phase, params: PyTree) -> PyTree:
@@ -346,13 +362,6 @@ def _needed(job: Job, phase: step.Phase, params: PyTree) -> PyTree:
   stages = job.network.stages
   kept = {*stages[phase.start:], *(() if jax.tree.leaves((job.base.params[stages[-1]], job.own[stages[-1]])) else stages[:1])}
   return {stage: leaves if stage in kept else jax.tree.map(lambda _: None, leaves) for stage, leaves in params.items()}
-
-
-def averages(sums: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Metrics [R] from a task's sums [R]: summed over the examples, divided by their count; and the counts."""
-  means = {'accuracy' if name == 'correct' else name: np.asarray(value, float) / np.asarray(sums['count'], float)
-           for name, value in sums.items() if name != 'count'}
-  return means | {name: np.asarray(sums[name]).astype(int) for name in ('count', 'correct')}
 
 
 def _with_trained(own: PyTree, job: Job, index: int, spread: Spread) -> PyTree:
@@ -420,8 +429,10 @@ def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: PyTree, spre
   done, earlier = _done(job, index, at), sum(job.steps(i) for i in range(index))
   with np.errstate(invalid='ignore'):  # a run of fewer steps than evaluations takes none between some
     means = {name: value / (done - _done(job, index, before)) for name, value in spread.unpad(sums).items()}
-  val = {f'val_{name}': value for name, value in averages(spread.unpad(val_sums)).items()}
-  return {'step': (earlier + done).tolist(), 'phase': index} | {name: value.tolist() for name, value in (means | val).items()}
+  line = {'step': (earlier + done).tolist(), 'phase': index} | {name: value.tolist() for name, value in means.items()}
+  val_sums = spread.unpad(val_sums)
+  scores = [job.phases[index].task.scores(_of_run(val_sums, run)) for run in range(len(job.seeds))]
+  return line | {f'val_{column}': [of_run[column] for of_run in scores] for column in scores[0]}
 
 
 def _whole(job: Job, phase: step.Phase, source: PyTree) -> PyTree:

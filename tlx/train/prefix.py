@@ -24,10 +24,11 @@ from etils import epath
 from jax.sharding import PartitionSpec
 
 from tlx import checkpoint
+from tlx import inputs as forms
 from tlx import tree as trees
-from tlx.train import augment, feed, step
+from tlx.train import feed, step
 from tlx.train import mesh as meshes
-from tlx.types import Batch, Network, PyTree, Variables
+from tlx.types import Batch, Form, Network, PyTree, Variables
 
 BATCH = 32  # examples a device takes at a time
 CPU_BYTES = 1.25e6  # of the largest of what enters a stage that a CPU takes at a time, since it stays in its cache (docs/performance.md)
@@ -43,6 +44,7 @@ class Trunk(NamedTuple):
 class Point(NamedTuple):
   """Where activations are taken: what enters stage `phase.start` of `network`, under the augmentation of `phase`."""
   network: Network
+  form: Form
   phase: step.Phase
 
   @property
@@ -51,9 +53,9 @@ class Point(NamedTuple):
     return self.network.stages[:self.phase.start]
 
   @property
-  def pass_(self) -> tuple:
-    """What points have in common that are served by one pass over the images."""
-    return self.phase.views, self.phase.augment if self.phase.views else (), self.phase.mean, self.phase.std
+  def common(self) -> tuple:
+    """Equal for points that one pass over the examples serves."""
+    return self.phase.views, self.phase.augment if self.phase.views else (), self.form.name
 
 
 def boundary(network: Network, shapes: Variables, labels: Mapping[str, str], frozen_norms: frozenset[str],
@@ -71,17 +73,24 @@ def boundary(network: Network, shapes: Variables, labels: Mapping[str, str], fro
   return len(network.stages) - 1
 
 
-def activation(network: Network, shapes: Variables, inputs: jax.ShapeDtypeStruct, start: int) -> PyTree:
-  """The shape of what enters stage `start` for images [B, H, W, C]: the images as stored where that is the first."""
+@functools.cache
+def variable_shapes(network: Network, form: Form) -> Variables:
+  """The shapes of a network's variables for examples of a form."""
+  return jax.eval_shape(network.init, jax.random.key(0), forms.entered(form, 1))
+
+
+@functools.cache
+def activation(network: Network, form: Form, start: int, num_examples: int = 1) -> PyTree:
+  """The shapes [N, ...] of what enters stage `start`: of examples as stored where that is the first."""
   if not start:
-    return jax.ShapeDtypeStruct(inputs.shape, np.uint8)
-  images = jax.ShapeDtypeStruct(inputs.shape, np.float32)
-  return jax.eval_shape(lambda variables, x: network.apply(variables, x, train=False, stop=start)[0], shapes, images)
+    return forms.stored(form, num_examples)
+  shapes, inputs = variable_shapes(network, form), forms.entered(form, num_examples)
+  return jax.eval_shape(lambda variables, x: network.apply(variables, x, train=False, stop=start)[0], shapes, inputs)
 
 
 def activations(trunk: Trunk, inputs: PyTree, inputs_sha256: str, points: Sequence[Point],
                 say: Callable[[str], None] = lambda text: None) -> list[PyTree]:
-  """Per point, its activations [N, ...] of all inputs, images uint8 [N, H, W, C] or tokens; with views [views N, ...], one after another.
+  """Per point, its activations [N, ...] of all inputs, stored examples [N, ...]; with views [views N, ...], one after another.
 
   Those that the folder holds intact are read; the others come from one pass, in which stages that points share run once.
   """
@@ -90,22 +99,17 @@ def activations(trunk: Trunk, inputs: PyTree, inputs_sha256: str, points: Sequen
   passes: dict[tuple, dict[str, Point]] = {}
   for key, point in zip(keys, points):
     if found[key] is None:
-      passes.setdefault(point.pass_, {})[key] = point
+      passes.setdefault(point.common, {})[key] = point
   for together in passes.values():
     names = ', '.join(dict.fromkeys(point.network.stages[point.phase.start] for point in together.values()))
-    say(f'Running {_length(inputs):,} examples once through the frozen stages before {names}.')
+    say(f'Running {feed.length(inputs):,} examples once through the frozen stages before {names}.')
     found |= _compute(trunk, inputs, together)
   return [found[key] for key in keys]
 
 
-def _length(inputs: PyTree) -> int:
-  return len(jax.tree.leaves(inputs)[0])
-
-
 def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
   stages = [(stage, trees.sha256([tree.get(stage, {}) for tree in trunk.variables])) for stage in point.stages]
-  parts = (stages, trunk.backbone, inputs_sha256, point.pass_, point.phase.num_classes if point.phase.views else 0,
-           jax.__version__, jax.default_backend())
+  parts = (stages, trunk.backbone, inputs_sha256, point.common, jax.__version__, jax.default_backend())
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -115,15 +119,16 @@ def program(points: tuple[Point, ...], part: int) -> Callable:
 
   On CPU a device takes `part` examples at a time.
   """
-  phase = points[0].phase
+  form, phase = points[0].form, points[0].phase
 
-  def augmented(image: jax.Array, number: jax.Array) -> jax.Array:
-    batch = Batch(image[None], jnp.zeros(1, jnp.int32), jnp.ones(1))
-    return augment.augment(jax.random.fold_in(jax.random.key(0), number), batch, dict(phase.augment), phase.num_classes).inputs[0]
+  def augmented(example: PyTree, number: jax.Array) -> PyTree:
+    batch = Batch(jax.tree.map(lambda leaf: leaf[None], example), jnp.zeros(1, jnp.int32), jnp.ones(1))
+    drawn = form.augment(jax.random.fold_in(jax.random.key(0), number), batch, dict(phase.augment))
+    return jax.tree.map(lambda leaf: leaf[0], drawn.inputs)
 
   def run(variables: Variables, inputs: PyTree, numbers: jax.Array) -> list[PyTree]:
     inputs = jax.vmap(augmented)(inputs, numbers) if phase.views else inputs
-    known: dict[tuple[str, ...], PyTree] = {(): step.enter(inputs, phase._replace(start=0))}
+    known: dict[tuple[str, ...], PyTree] = {(): form.enter(inputs)}
     for point in points:
       for i in range(len(point.stages)):
         if point.stages[:i + 1] not in known:
@@ -142,17 +147,16 @@ def program(points: tuple[Point, ...], part: int) -> Callable:
   return jax.jit(on_cpu if jax.default_backend() == 'cpu' else run, in_shardings=(meshes.spec(mesh), along, along), out_shardings=along)
 
 
-def _part(network: Network, variables: Variables, inputs: PyTree) -> int:
+def _part(network: Network, form: Form, variables: Variables) -> int:
   """How many examples a CPU device takes at a time: a power of two, as many as CPU_BYTES allow."""
   def between(variables: Variables, x: PyTree) -> list[PyTree]:
-    entered = [step.enter(x, step.Phase((), ()))]
+    entered = [form.enter(x)]
     for i in range(len(network.stages) - 1):
       if network.stages[i] in variables.params:
         entered.append(network.apply(variables, entered[-1], train=False, start=i, stop=i + 1)[0])
     return entered
 
-  one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), inputs)
-  largest = max(map(trees.num_bytes, jax.eval_shape(between, variables, one)))
+  largest = max(map(trees.num_bytes, jax.eval_shape(between, variables, forms.stored(form, 1))))
   return min(BATCH, 1 << int(max(CPU_BYTES / largest, 1)).bit_length() - 1)
 
 
@@ -163,9 +167,10 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
   used = {stage for point in points.values() for stage in point.stages}
   params, stats = ({stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables)
   variables = Variables({stage: {} for stage in used} | params, stats)
-  run = program(tuple(points.values()), _part(next(iter(points.values())).network, variables, inputs))
+  first_point = next(iter(points.values()))
+  run = program(tuple(points.values()), _part(first_point.network, first_point.form, variables))
   variables = meshes.put(variables, meshes.spec(mesh))
-  size, views, length = BATCH * mesh.size, max(1, next(iter(points.values())).phase.views), _length(inputs)
+  size, views, length = BATCH * mesh.size, max(1, first_point.phase.views), feed.length(inputs)
   drafts: dict[str, _Draft] = {}
   for view in range(views):
     for first in range(0, length, size):

@@ -77,6 +77,6 @@ class Spread(NamedTuple):
     fits = lambda leaf: leaf.shape[len(axes)] % self.mesh.shape['data'] == 0
     return meshes.put(tree, lambda leaf: meshes.spec(self.mesh, *axes, 'data' if fits(leaf) else None))
 
-  def batches(self, inputs: PyTree, targets: np.ndarray) -> Batch:
+  def batches(self, inputs: PyTree, targets: PyTree) -> Batch:
     """All examples in padded batches [N / B, B, ...] on the devices."""
     return self.split_batch(feed.padded(inputs, targets, EVAL_BATCH), None)
