@@ -76,15 +76,16 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
 
   from tlx import backbones, datasets, sources
   from tlx.plug import plug
-  from tlx.study import config, plan
+  from tlx.study import config
+  from tlx.study.phases import network_of, shapes_of
   from tlx.train import mesh
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
   source = settings['source']
   data = datasets.load(f'folder:{settings["data"]}', **{name: value for name, value in source['input'].items() if name not in ('mean', 'std')})
   images = np.concatenate([split.inputs for split in (data.train, data.val, data.test)])
-  network = plan.network_of(source, len(data.class_names))
-  shapes = plan.shapes_of(source, network)
+  network = network_of(source, len(data.class_names))
+  shapes = shapes_of(source, network)
   arrays = sources.load(source['weights']).arrays
   module, options = plug('backbones', source['backbone']['name']), {key: value for key, value in source['backbone'].items() if key != 'name'}
   variables, _ = backbones.fill(shapes, arrays, module.names(arrays, **options), network.stages[-1:], module.IGNORE)
@@ -131,14 +132,15 @@ def state_bytes(settings: dict[str, Any]) -> str:
   """What frozen leaves have beside themselves, from the shapes and the compiled step, their stages being part of it (no reuse)."""
   import jax
 
-  from tlx.study import config, plan
+  from tlx.study import config
+  from tlx.study.phases import network_of, phases_of, shapes_of
   from tlx.tasks import classification
   from tlx.train import step
   from tlx.tree import named_leaves, num_bytes
   from tlx.types import Batch
   source = settings['source']
-  network = plan.network_of(source, len(settings['classes']))
-  shapes = plan.shapes_of(source, network)
+  network = network_of(source, len(settings['classes']))
+  shapes = shapes_of(source, network)
   size, scalar = source['input']['image_size'], jax.ShapeDtypeStruct((), np.float32)
   batch = Batch(jax.ShapeDtypeStruct((BATCH, size, size, 3), np.uint8), *(jax.ShapeDtypeStruct((BATCH,), t) for t in (np.int32, np.float32)))
   key, hyper, task = jax.random.key(0), step.Hyper(scalar, scalar, scalar), classification.task(len(settings['classes']))
@@ -146,7 +148,7 @@ def state_bytes(settings: dict[str, Any]) -> str:
            '| compiled step: results | temporaries |', '|---|' + '--:|' * 7]
   for tune in ('head', 'all'):
     fields = config.TRAIN | {'tune': tune, 'optimizer': 'adamw', 'steps': 1}
-    phase = plan.phases_of({'phases': (fields,)}, source, len(settings['classes']))[0].phase
+    phase = phases_of({'phases': (fields,)}, source, len(settings['classes']))[0].phase
     recipe = step.Recipe(network, config.form_of(source), task, phase)
     trainable, frozen = step.split(shapes.params, phase)
     state = jax.eval_shape(lambda t, s, h, phase=phase: step.start(t, s, phase, h), trainable, shapes.stats, hyper)

@@ -45,7 +45,7 @@ TESTS = {
   'tlx/train/step.py': 'train/test_kills_randomness train/test_step train/test_fit',
   'tlx/study/config.py': 'test_configs study/test_plan study/test_weights study/test_run',
   'tlx/study/pair.py': 'study/test_kills_study study/test_weights study/test_run',
-  'tlx/study/plan.py': 'study/test_kills_study study/test_plan study/test_weights',
+  'tlx/study/phases.py': 'study/test_kills_study study/test_plan study/test_weights',
   'tlx/study/progress.py': 'study/test_progress study/test_run',
   'tlx/study/run.py': 'study/test_kills_study study/test_trust study/test_plan study/test_weights'
                       ' study/test_run',

@@ -3,7 +3,11 @@ import pandas as pd
 import pytest
 
 from tests.study import tiny
-from tlx.study import config, plan, run
+from tlx.study import config, run
+from tlx.study.cells import cells_of
+from tlx.study.cohorts import cohorts_of
+from tlx.study.cost import cost_table
+from tlx.study.phases import frozen_groups, network_of, phases_of, reused_groups, shapes_of
 from tlx.train import cohort, fit
 
 
@@ -15,7 +19,7 @@ def resolved(**changes):
 
 
 def test_every_method_gets_every_setting_size_and_seed():
-  cells = plan.cells_of(resolved())
+  cells = cells_of(resolved())
   assert len(cells) == len(set(cells)) == 3 * 2 * 2 * 2
   for method in ('scratch', 'probe', 'lp_ft'):
     assert {(c.shots, c.seed, c.learning_rate) for c in cells if c.method == method} == {
@@ -23,7 +27,7 @@ def test_every_method_gets_every_setting_size_and_seed():
 
 
 def test_cohorts_split_where_memory_ends_and_keep_every_cell():
-  whole, parts = plan.make(resolved()), plan.make(resolved(cohort_bytes=100_000.0))
+  whole, parts = cohorts_of(resolved()), cohorts_of(resolved(cohort_bytes=100_000.0))
   assert len(whole) == 3 < len(parts)
   assert [cell for c in whole for cell in c.cells] == [cell for c in parts for cell in c.cells]
   assert len({c.id for c in parts}) == len(parts)
@@ -48,7 +52,7 @@ def test_planned_programs_are_those_compiled(data_dir, tmp_path, monkeypatch):
   made.data_dir = str(data_dir)
   made.train.clip_norm = 0.77  # so that no other test has compiled them
   study = config.resolve(made)
-  rows = plan.table(study, plan.make(study))
+  rows = cost_table(study, cohorts_of(study))
   compiled = []
   original = cohort.Program.__call__
 
@@ -67,7 +71,7 @@ def test_planned_programs_are_those_compiled(data_dir, tmp_path, monkeypatch):
 def test_layer_decay_gives_each_stage_its_rate():
   study = resolved()
   source = study['sources']['turned']
-  phase = plan.phases_of(study['methods']['lp_ft'], source, 10)[1].phase
+  phase = phases_of(study['methods']['lp_ft'], source, 10)[1].phase
   assert dict(phase.rates) == {'train@dense1': 0.25, 'train@dense2': 0.5, 'train@head': 1.0}
   assert dict(phase.labels)['dense1/linear/bias'] == 'train@dense1'
 
@@ -76,8 +80,8 @@ def deep(phase, source, num_classes=10):
   study = config.resolve({**tiny.get_config().to_dict(), 'sources': {'turned': source}, 'methods': {'deep': {'phases': (phase,)}},
                           'baseline': ''})
   source, method = study['sources']['turned'], study['methods']['deep']
-  network = plan.network_of(source, num_classes)
-  return plan.phases_of(method, source, num_classes)[0].phase, network, plan.shapes_of(source, network)
+  network = network_of(source, num_classes)
+  return phases_of(method, source, num_classes)[0].phase, network, shapes_of(source, network)
 
 
 RESNET = {'backbone': {'name': 'resnet', 'channels': (4, 4, 4, 8), 'block': 'basic', 'layers': (1, 1, 1, 2)}, 'weights': 'x.npz'}
@@ -102,20 +106,20 @@ def test_layer_decay_is_that_of_timm_and_mae():
     (VIT, {'policy': 'first', 'k': 1}, (0, 5))])
 def test_frozen_groups_are_counted_as_policies_count(source, tune, depth):
   phase, network, shapes = deep({'tune': tune}, source)
-  assert plan.frozen_groups(network, shapes, dict(phase.labels)) == depth
+  assert frozen_groups(network, shapes, dict(phase.labels)) == depth
 
 
 def test_reused_groups():
   _, network, shapes = deep({}, RESNET)
   assert network.stages[-2:] == ('pool', 'head')
-  assert [plan.reused_groups(network, shapes, start) for start in (0, 1, 6, 7)] == [0, 1, 6, 6]
+  assert [reused_groups(network, shapes, start) for start in (0, 1, 6, 7)] == [0, 1, 6, 6]
 
 
 def test_epochs_count_the_examples_of_each_size():
   study = resolved()
   study['methods']['probe']['phases'][0]['epochs'] = 3.0
-  row, = (row for row in plan.table(study, plan.make(study)) if row['cohort'].endswith('probe'))
-  fixed, = (row for row in plan.table(resolved(), plan.make(resolved())) if row['cohort'].endswith('probe'))
+  row, = (row for row in cost_table(study, cohorts_of(study)) if row['cohort'].endswith('probe'))
+  fixed, = (row for row in cost_table(resolved(), cohorts_of(resolved())) if row['cohort'].endswith('probe'))
   assert row['steps'] == 15  # of 4 shots: 3 epochs of 40 examples in batches of 8; of one shot 4
   assert row['GFLOP'] / fixed['GFLOP'] == pytest.approx((4 + 15) / (8 + 8))
 
@@ -159,7 +163,7 @@ def test_wrong_configs_are_named(change, words):
   made.unlock()
   change(made)
   with pytest.raises(ValueError, match=f'(?s){words}'):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))
 
 
 def test_what_is_compiled_ahead_is_not_compiled_again(data_dir, tmp_path):
@@ -176,7 +180,7 @@ def test_frozen_stages_are_reused_where_they_can_be():
   made = tiny.get_config()
   made.methods.augmented = {'phases': ({'tune': 'head', 'augment': {'shift': 1}},)}
   made.methods.random = {'init': 'random', 'phases': ({'tune': 'head'},)}
-  starts = lambda made: {row['cohort'].split('-')[-1]: row['reused'] for row in plan.table(config.resolve(made), plan.make(config.resolve(made)))}
+  starts = lambda made: {row['cohort'].split('-')[-1]: row['reused'] for row in cost_table(config.resolve(made), cohorts_of(config.resolve(made)))}
   assert starts(made) == {'source turned': '0', 'scratch': '0', 'probe': '2', 'lp_ft': '2,0', 'augmented': '0', 'random': '0'}
   made.feature_bytes = 50e3  # 12 floats of each of 942: two seeds of at most four examples of ten classes, 263 of val, 599 of test
   assert starts(made)['probe'] == '2'
@@ -200,17 +204,17 @@ def test_phases_that_cannot_be_are_refused(phase, words):
   made = tiny.get_config()
   made.methods.bad = {'phases': (phase,)}
   with pytest.raises(ValueError, match=words):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))
 
 
 def test_a_head_after_an_earlier_stage():
   made = tiny.get_config()
   made.methods.early = {'head_after': 'dense1', 'phases': ({'tune': 'head'},)}
-  row = next(row for row in plan.table(config.resolve(made), plan.make(config.resolve(made))) if row['cohort'].endswith('early'))
+  row = next(row for row in cost_table(config.resolve(made), cohorts_of(config.resolve(made))) if row['cohort'].endswith('early'))
   assert (row['stages'], row['reused'], row['trained']) == (3, '2', 16 * 10 + 10)
   made.methods.early.head_after = 'dens1'
   with pytest.raises(ValueError, match="Did you mean 'dense1'"):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))
 
 
 @pytest.mark.parametrize('changes, words', [
@@ -222,4 +226,4 @@ def test_sources_that_cannot_be_are_refused(changes, words):
   made = tiny.get_config()
   made.sources.turned.update(changes)
   with pytest.raises(ValueError, match=words):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))

@@ -67,7 +67,7 @@ def test_a_regression_is_counted_before_it_runs(config):
 @pytest.mark.parametrize(
   'change, words',
   [
-    (lambda c: c.targets.digits.update(task='brigthness'), "Did you mean 'brightness'"),
+    (lambda c: setattr(c.targets.digits, 'task', 'brigthness'), "Did you mean 'brightness'"),
     (lambda c: c.targets.digits.update(task={'name': 'brightness', 'size': 3}), 'size'),
     (lambda c: c.train.update(label_smoothing=0.1), "Task 'brightness'.*label_smoothing"),
     (

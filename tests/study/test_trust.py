@@ -13,7 +13,8 @@ from tests.study.test_run import numbers
 from tlx import checkpoint, report
 from tlx.backbones import cnn
 from tlx.study import pair as pairs
-from tlx.study import plan, record, run, store
+from tlx.study import record, run, store
+from tlx.study.cells import cells_of
 from tlx.train import exact, fit
 from tlx.types import Cell, Variables
 
@@ -306,7 +307,7 @@ def test_matched_rows_are_balanced_and_a_runs_metrics_are_those_of_its_rows(conf
   config.validation, config.shots = 'matched', (1, 4)
   study = configs.resolve(config)
   pair = pairs.Pair(study, 'turned', 'digits', None)
-  cells = plan.cells_of(study)
+  cells = cells_of(study)
   for cell in cells:
     labels = pair.data.val.labels[pair.looked_at(cell)]
     assert np.bincount(labels, minlength=10).tolist() == [cell.shots] * 10

@@ -274,7 +274,7 @@ def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weigh
   _check_phase(where, phase, 0.0 if phase['solver'] != 'sgd' else max(weight_decays))
   origin = where if 'augment' in given else 'config.train'
   for form in inputs:
-    _located(f'{origin}.augment', functools.partial(form.check, phase['augment']))
+    located(f'{origin}.augment', functools.partial(form.check, phase['augment']))
   if phase['steps'] * phase['batch_size'] > ranges.MOST_EXAMPLES:
     raise ValueError(f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {ranges.MOST_EXAMPLES:,}.')
   if phase['batch_size'] % phase['accumulate']:
@@ -290,9 +290,9 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
   """Checks the fields whose values rooms of their own know, but for the form's."""
   from tlx.train import optim  # brings jax, which a config file does not need
 
-  _located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
-  _located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
-  _located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
+  located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
+  located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
+  located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
   for group, rate in phase['rates'].items():
     ranges.checked(f'{where}.rates.{group}', rate, ranges.POSITIVE, 1.0)
   if not phase['rates'] or 'frozen' in phase['rates']:
@@ -303,15 +303,15 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   source = _fields(where, given, SOURCE, 'source')
   if source['weights'].startswith('study:'):
     source['backbone'] = _of_study(where, source, 'backbone' in given)
-  _located(f'{where}.backbone', lambda: plug('backbones', named(source['backbone'])[0]))
+  located(f'{where}.backbone', lambda: plug('backbones', named(source['backbone'])[0]))
   if bool(source['weights']) == bool(source['dataset']):
     raise ValueError(f'{where} wants either weights (a URI: where they come from) or a dataset (which the study trains it on), got '
                      f'weights={source["weights"]!r} and dataset={source["dataset"]!r}.')
   if source['weights']:
-    _located(f'{where}.weights', lambda: sources.check(source['weights']))
+    located(f'{where}.weights', lambda: sources.check(source['weights']))
   elif field := next((field for field in ('sha256', 'part') if source[field]), ''):
     raise ValueError(f'{where}.{field} is for weights, and this source has none.')
-  spec = _located(f'{where}.backbone', lambda: own_input(source)) or INPUT
+  spec = located(f'{where}.backbone', lambda: own_input(source)) or INPUT
   source['input'] = _fields(f'{where}.input', source['input'], spec, 'input')
   channels = source['input']['channels']
   if channels not in (1, 3) or not len(source['input']['mean']) == len(source['input']['std']) == channels:
@@ -350,7 +350,7 @@ def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
 
 def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[str, Any]:
   """The backbone of a source that is a study's run: its own, but for the options that the config sets itself."""
-  before = _located(f'{where}.weights', lambda: of_study(source['weights']))
+  before = located(f'{where}.weights', lambda: of_study(source['weights']))
   (name, options), (name_before, options_before) = named(source['backbone']), named(before['backbone'])
   if not named_here:
     name, options = name_before, {}
@@ -363,7 +363,7 @@ def _target(where: str, given: Any) -> dict[str, Any]:
   target = _fields(where, given, TARGET, 'target')
   if not target['dataset']:
     raise ValueError(f"{where}.dataset is empty; name one such as 'uci_digits', 'folder:PATH' or a TFDS name.")
-  _located(f'{where}.task', lambda: plug('tasks', named(target['task'])[0]))
+  located(f'{where}.task', lambda: plug('tasks', named(target['task'])[0]))
   return target
 
 
@@ -375,7 +375,7 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.')
   if not method['phases']:
     raise ValueError(f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.')
-  stage, place = _located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
+  stage, place = located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
   if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
     raise ValueError(f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', 'grid': 4}}, got "
                      f"{method['head_after']!r}.")
@@ -388,7 +388,7 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   return {'init': method['init'], 'head_after': method['head_after'], 'grid': grid, 'phases': phases}
 
 
-def _located(where: str, function: Callable[[], Any]) -> Any:
+def located(where: str, function: Callable[[], Any]) -> Any:
   """What `function()` gives; an error of its says where in the config it lies."""
   try:
     return function()

@@ -12,7 +12,11 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.study import config as configs
-from tlx.study import plan, run
+from tlx.study import run
+from tlx.study.cells import settings_of
+from tlx.study.cohorts import cohorts_of
+from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
+from tlx.study.phases import task_of
 
 
 def compiled(config: Mapping[str, Any]) -> str:
@@ -45,8 +49,8 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
     ValueError: what is wrong with the config.
   """
   study = configs.resolve(config)
-  cohorts = plan.make(study)
-  rows = plan.table(study, cohorts)
+  cohorts = cohorts_of(study)
+  rows = cost_table(study, cohorts)
   formats = {
     'cohort': '{}',
     'runs': '{}',
@@ -99,7 +103,7 @@ def _formatted(form: str, value: Any) -> str:
 
 def _frozen(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
   """What is spared by running frozen stages once for every image."""
-  costs = [plan.frozen_flops(study, *pair) for pair in pairs]
+  costs = [frozen_flops(study, *pair) for pair in pairs]
   known = [cost for cost in costs if cost is not None]
   lines = []
   if once := sum(cost.once for cost in known):
@@ -122,7 +126,7 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
   lines = []
   for name, method in study['methods'].items():
     tried, declared = (
-      len(plan.settings_of(method)),
+      len(settings_of(method)),
       len(method['grid']['learning_rate']) * len(method['grid']['weight_decay']),
     )
     if tried < declared:
@@ -136,11 +140,11 @@ def _same(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
   """The methods that are others under another name."""
   found: dict[tuple[str, ...], list[str]] = {}
   for source, target in pairs:
-    for names in plan.same_methods(study, source, target):
+    for names in same_methods(study, source, target):
       found.setdefault(names, []).append(source)
   lines = []
   for names, where in found.items():
-    alike = len({tuple(plan.settings_of(study['methods'][name])) for name in names}) == 1
+    alike = len({tuple(settings_of(study['methods'][name])) for name in names}) == 1
     lines.append(
       f'{" and ".join(names)} train the same parameters in the same way{"" if alike else ", with other rates"} (source '
       f'{", ".join(dict.fromkeys(where))}).'
@@ -158,7 +162,7 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
         lines.append(
           f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}."
         )
-    share = plan.input_share(source, own) if own else 1.0
+    share = input_share(source, own) if own else 1.0
     if 0 < share < 1:
       lines.append(
         f"  Examples of this input cost {share:.0%} of what the weights' own would, and results may be worse."
@@ -204,7 +208,7 @@ def _spread(study: Mapping[str, Any], workdir: str | os.PathLike) -> float:
     result = checkpoint.read_json(path)
     cell = result['cell']
     if result['chosen'] and result['test'] and cell['target'] in study['targets']:
-      column, _ = plan.task_of(study, study['targets'][cell['target']]).select
+      column, _ = task_of(study, study['targets'][cell['target']]).select
       names = (cell['source'], cell['target'], cell['shots'], cell['method'])
       scores.setdefault(names, {})[cell['seed']] = 100 * result['test'][column]
   found = []

@@ -14,8 +14,11 @@ from etils import epath
 
 from tlx import datasets
 from tlx.sources import cache
-from tlx.study import plan
+from tlx.study import cells
+from tlx.study.cells import PRETRAINING
 from tlx.study.config import form_of
+from tlx.study.cost import phases_for
+from tlx.study.phases import network_of, task_of
 from tlx.train import feed, fit, prefix, step
 from tlx.types import Cell, PyTree, Variables
 
@@ -43,7 +46,7 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
   unshifted = {'shift': 'none', 'val_examples': 0, 'duplicates': 'keep'}
   targets = (load(study, target | unshifted, source) for target in study['targets'].values())
   try:
-    return datasets.keep_out(load(study, source | plan.PRETRAINING, source), targets)
+    return datasets.keep_out(load(study, source | PRETRAINING, source), targets)
   except ValueError as error:
     raise ValueError(f'config.sources.{name}: {error}') from None
 
@@ -51,7 +54,7 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
 def forget() -> None:
   """Data sets are looked at anew: a folder may have changed since an earlier study of this process."""
   _load.cache_clear()
-  plan.forget()
+  cells.forget()
 
 
 def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset) -> dict[int, dict[int, np.ndarray]]:
@@ -105,9 +108,9 @@ class Pair:
     if len(used) < len(data.train.labels):
       data = data._replace(train=data.train.take(used))
     self.data = data
-    self.task = plan.task_of(study, self.target)
+    self.task = task_of(study, self.target)
     counts = {'train': len(data.train.labels), 'val': len(data.val.labels), 'test': len(data.test.labels)}
-    self.phases = plan.phases_for(study, source, target, counts)
+    self.phases = phases_for(study, source, target, counts)
     self.features: dict[tuple, Any] = {}
 
   def examples(self, cell: Cell) -> np.ndarray:
@@ -157,7 +160,7 @@ class Pair:
 
   def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:
     """Where a phase's inputs are taken; only training sees augmented views."""
-    network = plan.network_of(self.source, self.task.head, self.study['methods'][method]['head_after'])
+    network = network_of(self.source, self.task.head, self.study['methods'][method]['head_after'])
     return prefix.Point(network, form_of(self.source), phase if split == 'train' else phase._replace(views=0))
 
   def _compute(self, split: str, variables: Variables | None) -> None:

@@ -11,8 +11,10 @@ from etils import epath
 
 from tlx import checkpoint, datasets
 from tlx.study import pair as pairs
-from tlx.study import plan, store
-from tlx.study.plan import Cohort
+from tlx.study import store
+from tlx.study.cells import Cohort, cell_id, dependencies
+from tlx.study.cost import train_flops
+from tlx.study.phases import frozen_groups, reused_groups, shapes_of, sizes_of
 from tlx.train import fit
 from tlx.train import mesh as meshes
 from tlx.types import Cell
@@ -91,21 +93,21 @@ def write(study: Mapping[str, Any], workdir: epath.Path, trained: Trained, row: 
           tested: Tested | None) -> None:
   """One run's folder; `tested` is what a chosen run did on the test set."""
   cohort, job, fitted, features = trained
-  cell, run_id, num_runs = cohort.cells[row], plan.cell_id(cohort.cells[row]), len(cohort.cells)
+  cell, run_id, num_runs = cohort.cells[row], cell_id(cohort.cells[row]), len(cohort.cells)
   source, method = study['sources'][cell.source], study['methods'][cell.method]
-  config = {'cell': cell._asdict(), **plan.dependencies(study, cell, data.sha256, source_sha256)}
-  shapes = plan.shapes_of(source, job.network)
-  sizes = dict(plan.sizes(shapes))
+  config = {'cell': cell._asdict(), **dependencies(study, cell, data.sha256, source_sha256)}
+  shapes = shapes_of(source, job.network)
+  sizes = dict(sizes_of(shapes))
   groups = [dict(phase.phase.labels) for phase in job.phases]
   trainable = [sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups]
   found = fitted.progress
   of_all = np.stack([job.steps(i) for i in range(len(job.phases))])  # [phases, R]
   steps = of_all[:, row].tolist()
   seconds = [total * taken / int(of_run.sum()) for total, taken, of_run in zip(found['train_seconds'], steps, of_all)]
-  phases = [{'steps': taken, 'train_seconds': spent, 'trainable_params': count, 'reused_stages': plan.reused_groups(job.network, shapes, phase.phase.start),
+  phases = [{'steps': taken, 'train_seconds': spent, 'trainable_params': count, 'reused_stages': reused_groups(job.network, shapes, phase.phase.start),
              'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
             for phase, taken, spent, count, frozen in zip(job.phases, steps, seconds, trainable, found['frozen'])]
-  frozen_groups, num_groups = plan.frozen_groups(job.network, shapes, groups[-1])
+  num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
   reused = any(phase.phase.start for phase in job.phases)
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
   predictions = tested and {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, **tested.kept,
@@ -114,11 +116,11 @@ def write(study: Mapping[str, Any], workdir: epath.Path, trained: Trained, row: 
       'id': run_id, 'cell': cell._asdict(), **outcome(job, fitted, row), 'chosen': tested is not None, 'test': tested and tested.scores,
       'init': method['init'], 'deterministic': exact and not cell.shots and bool(source_sha256),
       'num_train': len(job.examples[row]), 'num_classes': len(data.class_names),
-      'num_stages': num_groups, 'frozen_stages': frozen_groups, 'head': job.network.stages[-1], 'cohort': cohort.id, 'row': row,
+      'num_stages': num_groups, 'frozen_stages': num_frozen, 'head': job.network.stages[-1], 'cohort': cohort.id, 'row': row,
       'source_sha256': source_sha256, 'data_sha256': data.sha256, 'versions': store.versions(),
       'phases': phases, 'cost': {
           'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
-          'train_flops': plan.train_flops(job.phases, steps, job.network, job.form), 'steps': sum(steps),
+          'train_flops': train_flops(job.phases, steps, job.network, job.form), 'steps': sum(steps),
           'train_seconds': sum(seconds), 'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
           'feature_seconds': features.seconds / num_runs, 'features': ('computed' if features.computed else 'read') if reused else '',
           'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],

@@ -18,9 +18,11 @@ from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import pair as pairs
-from tlx.study import plan, progress, record, store
+from tlx.study import progress, record, store
+from tlx.study.cells import Cohort, cell_id, cells_of, dependencies, num_train
+from tlx.study.cohorts import cohorts_of
 from tlx.study.pair import Pair
-from tlx.study.plan import Cohort
+from tlx.study.phases import network_of, phases_of, shapes_of, task_of
 from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
@@ -67,7 +69,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   folder = store.place(workdir)
   meshes.on_first(lambda: store.check(folder, study))
   begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
-  cohorts = plan.make(study, begun)
+  cohorts = cohorts_of(study, begun)
   meshes.shape(1, jax.device_count(), study['mesh'])
   with fit.booked(spent, 'data'):
     data, subsets = _data(study, folder)
@@ -79,7 +81,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
     store.write_subsets(folder, subsets)
     parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
     reporter = progress.Reporter(parts, meshes.is_first())
-    lab = Lab(_widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(plan.cells_of(study)))
+    lab = Lab(_widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(cells_of(study)))
     for line in (*_notes(data), meshes.on_first(lambda: store.made_elsewhere(folder))):
       reporter.line(line)
     try:
@@ -143,12 +145,12 @@ def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
   """
   study = configs.resolve(config)
   rows = []
-  for (source, target), group in itertools.groupby(plan.make(study), key=lambda cohort: cohort.cells[0][:2]):
+  for (source, target), group in itertools.groupby(cohorts_of(study), key=lambda cohort: cohort.cells[0][:2]):
     pair = Pair(study, source, target, None)
     for cohort in group:
       name = cohort.cells[0].method
-      network = plan.network_of(pair.source, pair.task.head, study['methods'][name]['head_after'])
-      shapes = plan.shapes_of(pair.source, network)
+      network = network_of(pair.source, pair.task.head, study['methods'][name]['head_after'])
+      shapes = shapes_of(pair.source, network)
       zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
       for part in zeros:
         part.pop(network.stages[-1], None)
@@ -160,7 +162,7 @@ def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _steps(study: Mapping[str, Any], cell: Cell) -> int:
-  return sum(fit.num_steps(phase['steps'], phase['epochs'], phase['batch_size'], plan.num_train(study, cell))
+  return sum(fit.num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
              for phase in study['methods'][cell.method]['phases'])
 
 
@@ -178,7 +180,7 @@ def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrai
 
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], Pair]) -> None:
   """One method from one source to one target: train what is not there, choose from all, test the chosen, write."""
-  results = meshes.on_first(lambda: {cell: store.result(lab.workdir, plan.cell_id(cell))
+  results = meshes.on_first(lambda: {cell: store.result(lab.workdir, cell_id(cell))
                                      for cohort in cohorts for cell in cohort.cells})
   trained: dict[str, Trained] = {}
   for cohort in cohorts:
@@ -193,7 +195,7 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
     for row, cell in enumerate(cohort.cells):
       there = trained.get(cohort.id)
       outcomes[cell] = record.outcome(there.job, there.fitted, row) if there else results[cell]
-  select = plan.task_of(lab.study, lab.study['targets'][cohorts[0].cells[0].target]).select
+  select = task_of(lab.study, lab.study['targets'][cohorts[0].cells[0].target]).select
   chosen = record.choose({cell: outcome for cell, outcome in outcomes.items() if cell in lab.wanted}, select)
   for cohort in cohorts:
     untested = [row for row, cell in enumerate(cohort.cells) if cell in chosen and not (results[cell] or {}).get('test')]
@@ -216,7 +218,7 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
 def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
   """A cohort trained, or read from its last checkpoint."""
   name, before = cohort.cells[0].method, pair.cost
-  depends = plan.dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
+  depends = dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
   meshes.on_first(lambda: store.begin_cohort(lab.workdir, cohort, depends))
   with fit.booked(lab.spent, 'setup'):
     job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, lab.study['methods'][name]['head_after'])
@@ -274,11 +276,11 @@ def _is_whole(folder: epath.Path) -> bool:
 
 def _load(name: str, config: Mapping[str, Any]) -> Loaded:
   backbone, options = configs.named(config['backbone'])
-  network = plan.network_of(config, 2)
+  network = network_of(config, 2)
   module, head = plug('backbones', backbone), network.stages[-1]
   try:
     weights = sources.load(config['weights'], config['sha256'] or None, config['part'])
-    shapes = plan.shapes_of(config, network)
+    shapes = shapes_of(config, network)
     variables, filled = backbones.from_weights(module, options, weights, shapes, fresh=(head,))
   except (ValueError, ImportError, KeyError) as error:
     raise ValueError(f'config.sources.{name}.weights: {error}') from None
@@ -296,7 +298,7 @@ def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
       else:
         _train_source(lab, name, folder)
     params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
-  head = plan.network_of(config, 2).stages[-1]
+  head = network_of(config, 2).stages[-1]
   params.pop(head, None)
   stats.pop(head, None)
   return Source(Variables(params, stats), tree.sha256((params, stats)))
@@ -315,7 +317,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   config = lab.study['sources'][name]
   data = pairs.source_data(lab.study, name)
   cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
-  phases = plan.phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
+  phases = phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
   task = phases[-1].task
   train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
   job = _job(lab.study, (cell,), phases, config, Source(None, ''))
@@ -346,8 +348,8 @@ def _no_examples(phase: Any) -> feed.Arrays:
 def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
          head_after: str = '') -> fit.Job:
   """A cohort with all that its runs begin with; what they are trained and evaluated on is to follow."""
-  network, form = plan.network_of(source_config, phases[-1].task.head, head_after), configs.form_of(source_config)
-  shapes = plan.shapes_of(source_config, network)
+  network, form = network_of(source_config, phases[-1].task.head, head_after), configs.form_of(source_config)
+  shapes = shapes_of(source_config, network)
   own, stats = _initial(network, form, source, [cell.seed for cell in cells])
   loaded = source.variables.params if source.variables else {}
   base = {stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}

@@ -17,7 +17,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.sources import format_study
-from tlx.study.plan import Cohort, cell_id, cells_of, dependencies
+from tlx.study.cells import Cohort, cell_id, cells_of, dependencies
 from tlx.train import mesh as meshes
 from tlx.types import Cell
 
