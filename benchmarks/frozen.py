@@ -151,7 +151,7 @@ def state_bytes(settings: dict[str, Any]) -> str:
     phase = phases_of({'phases': (fields,)}, source, len(settings['classes']))[0].phase
     recipe = step.Recipe(network, config.form_of(source), task, phase)
     trainable, frozen = step.split(shapes.params, phase)
-    state = jax.eval_shape(lambda t, s, h, phase=phase: step.start(t, s, phase, h), trainable, shapes.stats, hyper)
+    state = jax.eval_shape(lambda t, s, h, phase=phase: step.init_state(t, s, phase, h), trainable, shapes.stats, hyper)
     (_, grads) = jax.eval_shape(lambda t, f, s, b, recipe=recipe: step.gradient(recipe, t, f, s, b, key), trainable, frozen, shapes.stats, batch)
     run = jax.jit(lambda state, frozen, batch, hyper, recipe=recipe: step.train_step(recipe, state, frozen, batch, key, hyper), donate_argnums=0)
     found = run.lower(state, frozen, batch, hyper).compile().memory_analysis()

@@ -153,7 +153,7 @@ def one_step(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
     return lambda: forward(variables, batch.inputs), 1
   trainable, frozen = step.split(variables.params, phase)
   run = jax.jit(functools.partial(step.train_step, recipe), donate_argnums=0)
-  state, key = step.start(trainable, variables.stats, phase, HYPER), jax.random.key(0)
+  state, key = step.init_state(trainable, variables.stats, phase, HYPER), jax.random.key(0)
 
   def one() -> Any:
     nonlocal state
@@ -177,7 +177,7 @@ def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
     own, shared = spread.place(spread.broadcast(looked)), spread.everywhere((frozen, batches))
     return lambda: run((), own, shared), steps
   run = cohort.program(cohort.advance, recipe, spread.mesh)
-  state = step.start(trainable, variables.stats, phase, HYPER)
+  state = step.init_state(trainable, variables.stats, phase, HYPER)
   order = np.broadcast_to(np.arange(case.batch_size, dtype=np.int32), (4096, case.batch_size))
   keys = jax.random.split(jax.random.key(0), spread.num_runs)
   runs = cohort.Runs(spread.place(spread.broadcast(nothing)), *spread.place((spread.broadcast(order), keys, spread.broadcast(HYPER))))

@@ -12,7 +12,8 @@ import pytest
 
 from tlx.inputs import image
 from tlx.tasks import classification
-from tlx.train import feed, fit, step
+from tlx.train import feed, step
+from tlx.train.job import Job, PhasePlan
 from tlx.tree import label, named_leaves
 from tlx.types import Variables
 
@@ -57,8 +58,8 @@ def make_job(small_mlp, examples):
     own = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
     base = base or jax.tree.map(lambda _: None, drawn[0])
     own = {stage: leaves if jax.tree.leaves(base[stage]) == [] else jax.tree.map(lambda _: None, leaves) for stage, leaves in own.items()}
-    plans = tuple(fit.PhasePlan(phase, TASK, num_steps, batch_size, evaluations, 0.0) for phase in phases)
-    return fit.Job(small_mlp, FORM, plans, Variables(base, {}), own, {}, lambda phase: examples, lambda phase: examples, [np.arange(60)] * len(seeds), seeds,
+    plans = tuple(PhasePlan(phase, TASK, num_steps, batch_size, evaluations, 0.0) for phase in phases)
+    return Job(small_mlp, FORM, plans, Variables(base, {}), own, {}, lambda phase: examples, lambda phase: examples, [np.arange(60)] * len(seeds), seeds,
                    list(learning_rates), [0.0] * len(seeds))
 
   return make

@@ -8,7 +8,8 @@ from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table
 from tlx.study.phases import frozen_groups, network_of, phases_of, reused_groups, shapes_of
-from tlx.train import cohort, fit
+from tlx.train import cohort
+from tlx.train.job import PhasePlan
 
 
 def resolved(**changes):
@@ -140,7 +141,7 @@ def test_epochs_through_a_study(data_dir, tmp_path):
 
 def test_stops_end_with_the_last_step():
   for num_steps, evaluations in ((10, 4), (3, 5), (1, 1), (100, 3)):
-    stops = fit.PhasePlan(None, None, num_steps, 1, evaluations, 0.0).stops
+    stops = PhasePlan(None, None, num_steps, 1, evaluations, 0.0).stops
     assert stops[-1] == num_steps and stops == sorted(set(stops)) and len(stops) == min(evaluations, num_steps)
 
 
@@ -170,7 +171,7 @@ def test_what_is_compiled_ahead_is_not_compiled_again(data_dir, tmp_path):
   from tlx import report
   made = tiny.get_config()
   made.data_dir, made.train.clip_norm = str(data_dir), 0.66  # so that no other test has compiled them
-  rows = run.compile(made)
+  rows = run.compile_ahead(made)
   assert [row['cohort'].split('-')[-1] for row in rows] == ['scratch'] * 2 + ['probe'] * 2 + ['lp_ft'] * 2  # lp_ft's first is the probe's
   assert all(row['bytes'] > 0 and row['seconds'] > 0 for row in rows)
   assert set(report.read(run.run(made, tmp_path)).compile_seconds) == {0.0}

@@ -101,12 +101,12 @@ def test_the_status_follows_the_final_metrics(config, tmp_path, rate, status):
 def test_a_probe_that_is_not_solved_is_not_ok(config, tmp_path, monkeypatch):
   monkeypatch.setattr(exact, 'TOLERANCE', 0.0)
   monkeypatch.setattr(exact, 'MAX_STEPS', 1)
-  exact.program.cache_clear()
+  exact.solver_program.cache_clear()
   config.methods = {'exact': {'phases': ({'tune': 'head', 'solver': 'logistic'},), 'grid': {'weight_decay': (0.1,)}}}
   try:
     assert set(report.read(run.run(config, tmp_path)).status) == {'not solved'}
   finally:
-    exact.program.cache_clear()
+    exact.solver_program.cache_clear()
 
 
 def delete(path):
@@ -168,8 +168,8 @@ def test_every_file_of_a_run_has_its_digest(finished):
 
 def test_parameters_that_come_out_otherwise_are_not_put_under_old_results(config, finished, monkeypatch):
   delete(next(finished.glob('cohorts/*')))
-  order = fit._orders
-  monkeypatch.setattr(fit, '_orders', lambda job, *rest: order(job._replace(seeds=[seed + 7 for seed in job.seeds]), *rest))
+  order = fit.orders
+  monkeypatch.setattr(fit, 'orders', lambda job, *rest: order(job._replace(seeds=[seed + 7 for seed in job.seeds]), *rest))
   with pytest.raises(ValueError, match='cannot be made again as it was'):
     run.run(config, finished)
 
@@ -275,13 +275,13 @@ def test_an_exact_cohort_heeds_signals_between_its_solutions(config, tmp_path, m
   config.methods = {'exact': {'phases': ({'tune': 'head', 'solver': 'ridge'},), 'grid': {'weight_decay': (0.1,)}}}
   config.seeds = tuple(range(6))
   solved = []
-  original = exact.program
+  original = exact.solver_program
 
   def counted(*arguments):
     solved.append(0)
     return original(*arguments)
 
-  monkeypatch.setattr(exact, 'program', counted)
+  monkeypatch.setattr(exact, 'solver_program', counted)
   with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
     patch.setattr(fit, '_heed', _interrupt)
     run.run(config, tmp_path)

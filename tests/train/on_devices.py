@@ -12,6 +12,7 @@ from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import feed, fit, step
 from tlx.train import spread as spreads
+from tlx.train.job import Job, PhasePlan
 from tlx.tree import label, named_leaves
 from tlx.types import Variables
 
@@ -20,7 +21,7 @@ HEAD = (('^head/', 'train'), ('.*', 'frozen'))
 ALL = (('.*', 'train'),)
 
 
-def job(num_runs: int, devices: spreads.Devices) -> fit.Job:
+def job(num_runs: int, devices: spreads.Devices) -> Job:
   """Two phases of three steps: the head, then everything."""
   random = np.random.default_rng(0)
   images = feed.Arrays(random.integers(0, 255, (40, 8, 8, 1)).astype(np.uint8), random.integers(0, 3, 40).astype(np.int32))
@@ -28,9 +29,9 @@ def job(num_runs: int, devices: spreads.Devices) -> fit.Job:
   stack = lambda tree: jax.tree.map(lambda leaf: np.stack([leaf] * num_runs), tree)
   nothing = jax.tree.map(lambda _: None, drawn.params)
   base = {**drawn.params, 'head': nothing['head']}
-  plans = tuple(fit.PhasePlan(step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),)),
+  plans = tuple(PhasePlan(step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),)),
                               classification.task(3), 3, 16, 1, 0.0) for rules in (HEAD, ALL))
-  return fit.Job(NETWORK, image.form(8, 1), plans, Variables(base, {}), {**nothing, 'head': stack(drawn.params['head'])}, stack(drawn.stats),
+  return Job(NETWORK, image.form(8, 1), plans, Variables(base, {}), {**nothing, 'head': stack(drawn.params['head'])}, stack(drawn.stats),
                  lambda phase: images, lambda phase: images, [np.arange(40)] * num_runs, list(range(num_runs)),
                  [1e-2] * num_runs, [1e-3] * num_runs, devices)
 

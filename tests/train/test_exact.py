@@ -164,9 +164,9 @@ def test_no_penalty_ends_and_says_how(solver, monkeypatch):
 
 def test_what_is_not_solved_says_so(monkeypatch):
   monkeypatch.setattr(exact, 'MAX_STEPS', 3)
-  exact.program.cache_clear()
+  exact.solver_program.cache_clear()
   probe = solve('logistic', digits(), [1e-3])
-  exact.program.cache_clear()
+  exact.solver_program.cache_clear()
   assert probe.steps.tolist() == [3] and not probe.converged[0] and probe.grad_norm[0] > exact.TOLERANCE
 
 

@@ -8,6 +8,7 @@ from tlx.backbones import cnn
 from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import cohort, feed, fit, step
+from tlx.train.job import Job, PhasePlan
 from tlx.tree import label, named_leaves
 from tlx.types import Variables
 
@@ -28,10 +29,10 @@ def job_of(rules, **fields):
   nothing = jax.tree.map(lambda _: None, drawn.params)
   labels = tuple(named_leaves(label(drawn.params, rules)))
   phase = step.Phase(labels, (('train', 1.0),), frozenset({'block1/norm'}), **fields)
-  plan = fit.PhasePlan(
+  plan = PhasePlan(
     phase, classification.task(3), num_steps=2, batch_size=8, evaluations=1, learning_rate=0.0
   )
-  return fit.Job(
+  return Job(
     NETWORK,
     image.form(8, 1),
     (plan,),
@@ -76,7 +77,7 @@ def test_statistics_that_move_are_found_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize('leaf', [0, -1])
 def test_leaves_that_change_are_found_out(tmp_path, monkeypatch, rules, place, leaf):
   """One number of a frozen leaf, the source's (`shared`) or the runs' own (`runs`), changes."""
-  real = fit.begin
+  real = fit.prepare
 
   def changed(*arguments):
     begun = real(*arguments)
@@ -92,6 +93,6 @@ def test_leaves_that_change_are_found_out(tmp_path, monkeypatch, rules, place, l
 
   still, same = digests(job_of(rules), tmp_path / 'still')
   assert still == same and '' not in still
-  monkeypatch.setattr(fit, 'begin', changed)
+  monkeypatch.setattr(fit, 'prepare', changed)
   before, after = digests(job_of(rules), tmp_path / 'changed')
   assert before == still and all_differ(before, after)

@@ -55,7 +55,7 @@ def test_every_step_draws_anew(small_mlp, make_phase, examples):
   recipe = lambda phase: step.Recipe(small_mlp, image.form(4, 1), task, phase)
 
   def losses(phase):
-    state, frozen = step.start(params, {}, phase, hyper), jax.tree.map(lambda _: None, params)
+    state, frozen = step.init_state(params, {}, phase, hyper), jax.tree.map(lambda _: None, params)
     states = (state, state._replace(step=state.step + 1))
     return [
       float(

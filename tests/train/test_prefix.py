@@ -70,7 +70,7 @@ def same_with_and_without(network, variables, phases, inputs, targets):
   @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
   def both(variables, inputs):
     enough = jax.tree.map(lambda leaf: jnp.concatenate([leaf] * jax.local_device_count()), (inputs, jnp.asarray(targets)))  # for every device
-    kept = prefix.program(tuple(prefix.Point(network, form_of(inputs), phase) for phase in phases), 1)(variables, *enough)
+    kept = prefix.pass_program(tuple(prefix.Point(network, form_of(inputs), phase) for phase in phases), 1)(variables, *enough)
     kept = jax.tree.map(lambda leaf: leaf[:len(targets)], kept)
     return [[gradients(network, variables, phase, x, targets, start) for x, start in ((inputs, 0), (activation, phase.start))]
             for phase, activation in zip(phases, kept)]

@@ -31,7 +31,7 @@ def params(seed=0):
 
 def one_step(phase, values):
   trainable, frozen = step.split(values, phase)
-  state = step.start(trainable, {}, phase, HYPER)
+  state = step.init_state(trainable, {}, phase, HYPER)
   recipe = step.Recipe(NETWORK, FORM, TASK, phase)
   return jax.jit(lambda state, frozen: step.train_step(recipe, state, frozen, BATCH, jax.random.key(0), HYPER)), state, frozen
 
@@ -52,7 +52,7 @@ def test_head_only_step_costs_a_forward_pass_and_the_head():
 def test_head_only_optimizer_state_is_of_the_head():
   values = params()
   for rules, part in ((HEAD, values['head']), (ALL, values)):
-    state = step.start(step.split(values, phase_of(rules))[0], {}, phase_of(rules), HYPER)
+    state = step.init_state(step.split(values, phase_of(rules))[0], {}, phase_of(rules), HYPER)
     moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
     assert num_bytes(moments) == 2 * 4 * count(part)
     assert num_bytes(state.opt_state) <= 2 * 4 * count(part) + 16  # and the counters

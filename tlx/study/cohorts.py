@@ -10,7 +10,7 @@ from tlx.study.cells import PRETRAINING, Cohort, cell_id, cells_of, classes_of, 
 from tlx.study.config import located
 from tlx.study.cost import run_bytes
 from tlx.study.phases import phases_of
-from tlx.train import fit
+from tlx.train.job import num_steps
 from tlx.types import Cell
 
 
@@ -61,7 +61,7 @@ def _check_ids(study: Mapping[str, Any]) -> None:
 def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
   """Raises ValueError where epochs come to more steps than can be counted."""
   for cell, phase in itertools.product(cells, study['methods'][cells[0].method]['phases']):
-    steps = fit.num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
+    steps = num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
     if steps > ranges.MOST_STEPS or steps * phase['batch_size'] > ranges.MOST_EXAMPLES:
       raise ValueError(f'config.methods.{cell.method}: {phase["epochs"]:,} epochs of {num_train(study, cell):,} examples are {steps:,} steps of '
                        f'{phase["batch_size"]:,}; there are at most {ranges.MOST_STEPS:,}, of {ranges.MOST_EXAMPLES:,} examples.')

@@ -12,7 +12,8 @@ from tlx import tree
 from tlx.study.cells import PRETRAINING, Cohort, classes_of, counts_of, examples_of, num_train, settings_of
 from tlx.study.config import form_of, located
 from tlx.study.phases import network_of, phases_of, shapes_of, sizes_of, task_of
-from tlx.train import cohort, fit, step
+from tlx.train import cohort, step
+from tlx.train.job import ORDER_STEPS, PhasePlan
 from tlx.train.prefix import activation, variable_shapes
 from tlx.types import Cell, Form, Network, Variables
 
@@ -31,7 +32,7 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
     trained = [sum(size for leaf, size in sizes_of(shapes) if dict(plan.phase.labels)[leaf] != 'frozen') for plan in plans]
     steps = np.array([[plan.steps_for(num) for plan in plans] for num in examples])  # [R, phases]
     before = len(programs)
-    programs |= {(network, plan.phase, plan.batch_size, num_runs, max(fit.ORDER_STEPS, longest)) for plan, longest in zip(plans, steps.max(0))}
+    programs |= {(network, plan.phase, plan.batch_size, num_runs, max(ORDER_STEPS, longest)) for plan, longest in zip(plans, steps.max(0))}
     known = all(examples) or not any(plan.epochs for plan in plans)
     rows.append({
         'cohort': name, 'runs': num_runs, 'phases': len(plans), 'new programs': len(programs) - before,
@@ -50,7 +51,7 @@ class _Training(NamedTuple):
   source: Mapping[str, Any]
   data: Mapping[str, Any]
   head_after: Any
-  phases: tuple[fit.PhasePlan, ...]
+  phases: tuple[PhasePlan, ...]
   examples: list[int]  # of each run; 0 where their number is not known yet
   chosen: float  # how many of the runs are tested
 
@@ -71,7 +72,7 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
 
 
 def phases_for(study: Mapping[str, Any], source: str, target: str,
-               counts: Mapping[str, int] | None = None) -> dict[str, tuple[fit.PhasePlan, ...]]:
+               counts: Mapping[str, int] | None = None) -> dict[str, tuple[PhasePlan, ...]]:
   """{method: its phases} from a source to a target, as the study trains them.
 
   Frozen stages run once for every image only where that costs less than running them in every step and evaluation; where exact
@@ -109,7 +110,7 @@ def frozen_flops(study: Mapping[str, Any], source: str, target: str) -> Frozen |
   return None if images is None else _frozen_flops(study, source, target, phases_for(study, source, target), images)
 
 
-def _frozen_flops(study: Mapping[str, Any], source: str, target: str, phases: Mapping[str, tuple[fit.PhasePlan, ...]],
+def _frozen_flops(study: Mapping[str, Any], source: str, target: str, phases: Mapping[str, tuple[PhasePlan, ...]],
                   images: Mapping[str, int]) -> Frozen:
   config, data = study['sources'][source], study['targets'][target]
   form, num_classes, head = form_of(config), len(classes_of(study, data)), task_of(study, data).head
@@ -153,19 +154,19 @@ def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tup
   return [tuple(names) for names in found.values() if len(names) > 1]
 
 
-def _way(plan: fit.PhasePlan) -> tuple:
+def _way(plan: PhasePlan) -> tuple:
   """Equal for phases that train the same parameters in the same way, whatever their groups are called."""
   rates = dict(plan.phase.rates)
   leaves = tuple((name, rates.get(label)) for name, label in plan.phase.labels)
   return leaves, plan._replace(phase=plan.phase._replace(labels=(), rates=(), start=0), evaluations=1)
 
 
-def train_flops(phases: tuple[fit.PhasePlan, ...], steps: Sequence[int], network: Network, form: Form) -> float:
+def train_flops(phases: tuple[PhasePlan, ...], steps: Sequence[int], network: Network, form: Form) -> float:
   """FLOPs of so many training steps of each phase; evaluation and what runs once for all runs are not counted."""
   return float(sum(count * _flops(network, form, plan) for plan, count in zip(phases, steps)))
 
 
-def _evaluation_flops(network: Network, form: Form, phases: tuple[fit.PhasePlan, ...], num_runs: int, chosen: float,
+def _evaluation_flops(network: Network, form: Form, phases: tuple[PhasePlan, ...], num_runs: int, chosen: float,
                       counts: Mapping[str, int]) -> float:
   """FLOPs of looking at the validation part as often as the phases do, and once at the test part with each chosen run."""
   rest = [_stages_flops(network, form, plan.phase.start, len(network.stages)) for plan in phases]  # of one example
@@ -173,7 +174,7 @@ def _evaluation_flops(network: Network, form: Form, phases: tuple[fit.PhasePlan,
   return num_runs * counts['val'] * val + chosen * counts['test'] * rest[-1]
 
 
-def _flops(network: Network, form: Form, plan: fit.PhasePlan) -> float:
+def _flops(network: Network, form: Form, plan: PhasePlan) -> float:
   """FLOPs of one step of a phase; an exact solution's are not known before it is found, and small."""
   if plan.phase.solver != 'sgd':
     return 0.0
@@ -205,10 +206,10 @@ def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def _state_bytes(shapes: Variables, plan: fit.PhasePlan) -> int:
+def _state_bytes(shapes: Variables, plan: PhasePlan) -> int:
   """Bytes of a run's trainable parameters, their gradients and updates, and its optimizer state."""
   scalar = jax.ShapeDtypeStruct((), np.float32)
-  state = jax.eval_shape(lambda params, stats, hyper: step.start(step.split(params, plan.phase)[0], stats, plan.phase, hyper), shapes.params, shapes.stats,
+  state = jax.eval_shape(lambda params, stats, hyper: step.init_state(step.split(params, plan.phase)[0], stats, plan.phase, hyper), shapes.params, shapes.stats,
                          step.Hyper(scalar, scalar, scalar))
   return 3 * tree.num_bytes(state.trainable) + tree.num_bytes(state.opt_state)
 

@@ -24,7 +24,7 @@ def compiled(config: Mapping[str, Any]) -> str:
 
   The persistent cache holds them from then on. Raises ValueError as the study would.
   """
-  rows = run.compile(config)
+  rows = run.compile_ahead(config)
   width = max([len(row['cohort']) for row in rows], default=0)
   lines = [
     f'{row["cohort"]:<{width}}  phase {row["phase"]}  {row["seconds"]:6.1f} s  {row["bytes"] / 1e6:10,.1f} MB'
@@ -90,7 +90,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   notes = [
     *_frozen(study, pairs),
     *_settings(study),
-    *_same(study, pairs),
+    *_same_methods(study, pairs),
     *_inputs(study),
     _power(study, workdir),
   ]
@@ -136,7 +136,7 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
   return lines
 
 
-def _same(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
+def _same_methods(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
   """The methods that are others under another name."""
   found: dict[tuple[str, ...], list[str]] = {}
   for source, target in pairs:

@@ -134,9 +134,9 @@ class Pair:
       if not phase.start:
         return feed.Arrays(images.inputs, self.targets(split))
       point = self._point(split, method, phase)
-      if (split, _activation(point)) not in self.features:
+      if (split, _activation_key(point)) not in self.features:
         self._compute(split, variables)
-      return feed.Arrays(self.features[split, _activation(point)], self.targets(split, point.phase.views))
+      return feed.Arrays(self.features[split, _activation_key(point)], self.targets(split, point.phase.views))
 
     return of_phase
 
@@ -172,7 +172,7 @@ class Pair:
       for phased in phases:
         point = self._point(split, method, phased.phase)
         if point.phase.start:
-          points.setdefault(_activation(point), point)
+          points.setdefault(_activation_key(point), point)
     images = getattr(self.data, split).inputs
     digest = hashlib.sha256(f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()).hexdigest()
     trunk = prefix.Trunk(variables, json.dumps(self.source['backbone'], sort_keys=True), _folder(self.study, self.workdir))
@@ -189,7 +189,7 @@ class Pair:
     self.cost = self.cost.plus(Features(seconds, int(bool(ran))))
 
 
-def _activation(point: prefix.Point) -> tuple:
+def _activation_key(point: prefix.Point) -> tuple:
   """Equal for points with the same activations."""
   return point.stages, point.common
 

@@ -10,7 +10,8 @@ from tlx import backbones, freezing, tree
 from tlx.plug import plug
 from tlx.study.cells import classes_of
 from tlx.study.config import form_of, named
-from tlx.train import fit, step
+from tlx.train import step
+from tlx.train.job import PhasePlan
 from tlx.train.prefix import activation, boundary, variable_shapes
 from tlx.types import Form, Network, Task, Variables
 
@@ -64,7 +65,7 @@ def sizes_of(shapes: Variables) -> list[tuple[str, int]]:
 
 
 def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes: int, room: float = 0.0,
-              reuse: bool = True, task: str | Mapping[str, Any] = TASK) -> tuple[fit.PhasePlan, ...]:
+              reuse: bool = True, task: str | Mapping[str, Any] = TASK) -> tuple[PhasePlan, ...]:
   """A method's phases on one architecture.
 
   Args:
@@ -80,7 +81,7 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
   network, form = network_of(source, make_task(task, num_classes).head, method.get('head_after', '')), form_of(source)
   shapes = shapes_of(source, network)
   depth = freezing.groups(network.stages, shapes.params)
-  plans: list[fit.PhasePlan] = []
+  plans: list[PhasePlan] = []
   changed = {name for name, _ in tree.named_leaves(shapes.params)} if method.get('init') == 'random' else set()
   for phase in method['phases']:
     policy, options = named(phase['tune'], 'policy')
@@ -106,7 +107,7 @@ def phases_of(method: Mapping[str, Any], source: Mapping[str, Any], num_classes:
         labels, rates, frozen_norms, optimizer, tuple(sorted(optimizer_options.items())), phase['schedule'], phase['warmup'],
         phase['clip_norm'], tuple(sorted(phase['augment'].items())), start, phase['views'], phase['solver'], phase['remat'],
         phase['accumulate'])
-    plans.append(fit.PhasePlan(static, asked, phase['steps'], phase['batch_size'], phase['evaluations'],
+    plans.append(PhasePlan(static, asked, phase['steps'], phase['batch_size'], phase['evaluations'],
                                phase['learning_rate'], phase['epochs']))
   return tuple(plans)
 

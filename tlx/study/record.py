@@ -17,6 +17,7 @@ from tlx.study.cost import train_flops
 from tlx.study.phases import frozen_groups, reused_groups, shapes_of, sizes_of
 from tlx.train import fit
 from tlx.train import mesh as meshes
+from tlx.train.job import Job
 from tlx.types import Cell
 
 
@@ -31,19 +32,19 @@ class Tested(NamedTuple):
 class Trained(NamedTuple):
   """A cohort at its end; `features` says what its frozen stages cost here: seconds, and whether they ran or were read."""
   cohort: Cohort
-  job: fit.Job
+  job: Job
   fitted: fit.Fitted
   features: pairs.Features
 
 
-def outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
+def outcome(job: Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
   """A run's status and its last validation metrics. Anything but 'ok' is no result to rely on."""
   last = fitted.progress['history'][-1]
   val = {name.removeprefix('val_'): values[row] for name, values in last.items() if name.startswith('val_')}
   return {'status': _status(job, fitted, row, val['loss']), 'val': val}
 
 
-def _status(job: fit.Job, fitted: fit.Fitted, row: int, val_loss: float | None) -> str:
+def _status(job: Job, fitted: fit.Fitted, row: int, val_loss: float | None) -> str:
   taken = 0
   for index, steps in enumerate(fitted.progress['taken']):
     taken += steps[row]

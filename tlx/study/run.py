@@ -27,6 +27,7 @@ from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.cohort import Program
+from tlx.train.job import Job, PhasePlan, num_steps
 from tlx.train.prefix import variable_shapes
 from tlx.train.spread import Devices
 from tlx.types import Cell, Form, Network, PyTree, Task, Variables
@@ -138,8 +139,8 @@ def _times(wall: float, spent: Mapping[str, float]) -> dict[str, float]:
   return {'wall_seconds': wall, **kinds, 'other_seconds': wall - sum(kinds.values())}
 
 
-def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Compiles what a study would compile, and so fills the compilation cache: a row a program, with its 'cohort' and as `fit.compile`.
+def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Compiles what a study would compile, and so fills the compilation cache: a row a program, with its 'cohort' and as `fit.compile_ahead`.
 
   Data sets are loaded, weights are not: zeros stand for them and for activations. Writes nothing.
   """
@@ -157,12 +158,12 @@ def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
       job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, study['methods'][name]['head_after'])
       job = job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name), examples=[pair.examples(cell) for cell in cohort.cells])
-      rows += [{'cohort': cohort.id, **row} for row in fit.compile(job)]
+      rows += [{'cohort': cohort.id, **row} for row in fit.compile_ahead(job)]
   return rows
 
 
 def _steps(study: Mapping[str, Any], cell: Cell) -> int:
-  return sum(fit.num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
+  return sum(num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
              for phase in study['methods'][cell.method]['phases'])
 
 
@@ -345,15 +346,15 @@ def _no_examples(phase: Any) -> feed.Arrays:
   raise ValueError('The job was not given its examples.')
 
 
-def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
-         head_after: str = '') -> fit.Job:
+def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
+         head_after: str = '') -> Job:
   """A cohort with all that its runs begin with; what they are trained and evaluated on is to follow."""
   network, form = network_of(source_config, phases[-1].task.head, head_after), configs.form_of(source_config)
   shapes = shapes_of(source_config, network)
   own, stats = _initial(network, form, source, [cell.seed for cell in cells])
   loaded = source.variables.params if source.variables else {}
   base = {stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}
-  return fit.Job(
+  return Job(
       network, form, phases, Variables(base, {}), own, stats, _no_examples, _no_examples, (),
       [cell.seed for cell in cells], [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells],
       Devices(**study['mesh']))

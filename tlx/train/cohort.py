@@ -153,7 +153,7 @@ class Program:
       begin_time = time.perf_counter()
       placed = {'out_shardings': jax.tree.map(lambda leaf: leaf.sharding, carry)} if jax.tree.leaves(carry) else {}
       lowered = jax.jit(self.function, donate_argnums=0, **placed).lower(carry, runs, shared)
-      self.compiled[shapes] = memory.compile(lowered)
+      self.compiled[shapes] = memory.executable(lowered)
       seconds, programs = Program.so_far
       Program.so_far = Compiled(seconds + time.perf_counter() - begin_time, programs + 1)
     return self.compiled[shapes]

@@ -3,7 +3,7 @@
 Both solvers divide the centred features by one number, the root of their mean variance over the run's own examples, and penalise the
 kernel of the result: so a penalty means the same for every backbone, layer and number of examples, and the shape of the features
 stays. (To standardise each column by itself blows up those that are next to constant: of EfficientNet-Lite0 at one example a class
-it costs 13 points of accuracy, at 156 two.) What they return applies to the features as given. For a run of n examples x they find what
+it costs 13 points, at 156 two.) What they return applies to the features as given. For a run of n examples x they find what
 scikit-learn finds in float64 on (x - x.mean(0)) / sqrt(x.var(0).mean()) with
 
   logistic  LogisticRegression(C=1 / (n * penalty)); for two classes C=2 / (n * penalty)
@@ -20,9 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from tlx.train import cohort
+from tlx.train import cohort, feed
 from tlx.train import mesh as meshes
-from tlx.types import Array
+from tlx.train.job import Job
+from tlx.train.spread import Spread
+from tlx.train.step import minimised
+from tlx.tree import map_named
+from tlx.types import Array, Batch, PyTree, RunState
 
 TOLERANCE = 1e-5  # norm of the gradient at which a probe counts as solved
 MAX_STEPS = 1000  # of L-BFGS
@@ -96,7 +100,7 @@ class _State(NamedTuple):
   """Of L-BFGS; kernel and bias are one matrix [A + 1, K]."""
   step: Array
   params: Array
-  logits: Array  # [N, K]
+  outputs: Array  # [N, K], before the softmax
   grads: Array
   moves: Array  # [MEMORY, A + 1, K], the latest last
   turns: Array  # changes of the gradient along them
@@ -141,7 +145,7 @@ def _search(slopes: Callable[[Array], tuple[Array, Array]]) -> Array:
 def logistic(features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int) -> Probe:
   """The minima of sum_i w_i CE_i / sum_i w_i + penalty / 2 ||kernel||^2 for all penalties [P], the bias being free.
 
-  L-BFGS whose line search costs no product with the features: along a line the logits are linear. It ends where the norm of the
+  L-BFGS whose line search costs no product with the features: along a line the outputs are linear. It ends where the norm of the
   gradient is at most TOLERANCE, or after MAX_STEPS. A class without examples is left out; it gets kernel 0 and a bias by which its
   probability is at most TOLERANCE on every example.
 
@@ -156,14 +160,14 @@ def logistic(features: Array, targets: Array, weights: Array, penalties: Array, 
 def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
   counts, decay = jnp.sum(axes.share * labels, 0), axes.decay(penalty)
   present = counts > 0
-  masked = lambda logits: jnp.where(present, logits, -jnp.inf)
+  masked = lambda outputs: jnp.where(present, outputs, -jnp.inf)
   transposed = axes.features.T  # its rows are what the gradient reads
 
-  def gradient(params: Array, logits: Array) -> Array:
-    return transposed @ (axes.share * (jax.nn.softmax(masked(logits)) - labels)) + decay * params
+  def gradient(params: Array, outputs: Array) -> Array:
+    return transposed @ (axes.share * (jax.nn.softmax(masked(outputs)) - labels)) + decay * params
 
   def slopes(state: _State, direction: Array, change: Array, t: Array) -> tuple[Array, Array]:
-    probs = jax.nn.softmax(masked(state.logits + t * change))
+    probs = jax.nn.softmax(masked(state.outputs + t * change))
     mean = jnp.sum(probs * change, 1, keepdims=True)
     first = jnp.sum(axes.share * (probs - labels) * change) + jnp.vdot(decay * direction, state.params + t * direction)
     return first, jnp.sum(axes.share * probs * (change - mean)**2) + jnp.vdot(decay * direction, direction)
@@ -172,25 +176,25 @@ def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
     direction = _direction(state, axes.variance, decay)
     change = axes.features @ direction
     t = _search(lambda t: slopes(state, direction, change, t))
-    move, logits = t * direction, state.logits + t * change
-    grads = gradient(state.params + move, logits)
+    move, outputs = t * direction, state.outputs + t * change
+    grads = gradient(state.params + move, outputs)
     turn = grads - state.grads
     along = jnp.vdot(move, turn)
     latest = lambda kept, new: jnp.concatenate([kept[1:], new[None]])
-    return _State(state.step + 1, state.params + move, logits, grads, latest(state.moves, move), latest(state.turns, turn),
+    return _State(state.step + 1, state.params + move, outputs, grads, latest(state.moves, move), latest(state.turns, turn),
                   latest(state.inverses, jnp.where(along > 0, 1 / along, 0)))
 
   prior = jnp.log(jnp.where(present, counts, 1))
   params = jnp.zeros((len(decay), len(counts))).at[-1].set(prior)
-  logits = axes.features @ params
+  outputs = axes.features @ params
   memory = jnp.zeros((MEMORY, *params.shape))
-  state = _State(jnp.zeros((), jnp.int32), params, logits, gradient(params, logits), memory, memory, jnp.zeros(MEMORY))
+  state = _State(jnp.zeros((), jnp.int32), params, outputs, gradient(params, outputs), memory, memory, jnp.zeros(MEMORY))
   unsolved = lambda state: (jnp.sum(state.grads**2) > TOLERANCE**2) & (state.step < MAX_STEPS)
   state = jax.lax.while_loop(unsolved, step, state)
-  logits = axes.features @ state.params
-  least = jnp.min(jnp.where(axes.share[:, 0] > 0, jax.nn.logsumexp(masked(logits), 1), jnp.inf))
+  outputs = axes.features @ state.params
+  least = jnp.min(jnp.where(axes.share[:, 0] > 0, jax.nn.logsumexp(masked(outputs), 1), jnp.inf))
   params = state.params.at[-1].set(jnp.where(present, state.params[-1], least + jnp.log(TOLERANCE)))
-  return _probe(axes, params, state.step, gradient(state.params, logits))
+  return _probe(axes, params, state.step, gradient(state.params, outputs))
 
 
 def ridge(features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int) -> Probe:
@@ -220,7 +224,7 @@ SOLVERS = {'logistic': logistic, 'ridge': ridge}
 
 
 @functools.cache
-def program(solver: str, num_classes: int, mesh: Mesh) -> cohort.Program:
+def solver_program(solver: str, num_classes: int, mesh: Mesh) -> cohort.Program:
   """The program of `solve`; compiles once a shape and keeps account of it."""
   def run(_: tuple[()], group: tuple[Array, Array, Array], shared: tuple[Array, Array]) -> Probe:
     rows, mask, penalties = group
@@ -260,10 +264,40 @@ def solve(solver: str, features: Array, targets: Array, rows: np.ndarray, mask: 
   for some in np.split(places, range(at_once, len(places), at_once)):
     leads = some[:, 0]
     groups = meshes.put((rows[leads].astype(np.int32), mask[leads], penalties[some]), meshes.spec(mesh, 'run'))
-    solved.append(jax.device_get(program(solver, num_classes, mesh)((), groups, shared)))
+    solved.append(jax.device_get(solver_program(solver, num_classes, mesh)((), groups, shared)))
     between()
   _, place = np.unique(places, return_index=True)
   return jax.tree.map(lambda *leaves: np.concatenate(leaves).reshape(-1, *leaves[0].shape[2:])[place], *solved)
+
+
+def solve_phase(job: Job, index: int, state: RunState, spread: Spread,
+                between: Callable[[], None] = lambda: None) -> tuple[RunState, PyTree, list[bool]]:
+  """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there, [R] whether it was found).
+
+  Every view of every example counts; runs with equal sets of examples are solved once.
+  """
+  plan = job.phases[index]
+  data, num_views = job.train(plan.phase), max(1, plan.phase.views)
+  first = feed.length(data) // num_views * np.arange(num_views)[:, None]
+  rows = [np.sort((first + examples).reshape(-1)) for examples in job.examples]
+  found: dict[str, list] = {name: [None] * len(rows) for name in ('kernel', 'bias', 'loss', 'grad_norm', 'converged')}
+  for length in {len(own) for own in rows}:  # few-shot problems are small ones
+    runs = [run for run, own in enumerate(rows) if len(own) == length]
+    penalties = np.asarray(job.weight_decays)[runs]
+    probe = solve(plan.phase.solver, data.inputs, data.targets, np.stack([rows[run] for run in runs]), np.ones((len(runs), length)),
+                  penalties, plan.task.head, between)
+    for i, run in enumerate(runs):
+      outputs = np.asarray(data.inputs[rows[run]], np.float32) @ probe.kernel[i] + probe.bias[i]
+      batch = Batch(None, data.targets[rows[run]], np.ones(length, np.float32))
+      total, weight = minimised(plan.task, outputs, batch)
+      solution = probe.kernel[i], probe.bias[i], total / weight, probe.grad_norm[i], probe.converged[i]
+      for name, value in zip(found, solution):
+        found[name][run] = value
+  stacked = {name: np.asarray(values, np.float32) for name, values in found.items()}
+  trainable = map_named(lambda name, _: spread.pad(stacked[name.rpartition('/')[2]]), state.trainable)
+  state = state._replace(step=spread.pad(np.ones(len(rows), np.int32)), trainable=trainable)
+  sums = {name: stacked[name] for name in ('loss', 'grad_norm')}
+  return spread.place(state), spread.place(spread.pad(sums)), stacked['converged'].astype(bool).tolist()
 
 
 def _check(solver: str, features: Array, targets: np.ndarray, rows: np.ndarray, mask: np.ndarray, penalties: np.ndarray,

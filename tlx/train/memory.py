@@ -9,7 +9,7 @@ KNOBS = ('Lower batch_size, raise accumulate (parts of a batch), set remat = Tru
          'or a smaller image_size.')
 
 
-def compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def executable(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
   """The executable.
 
   Raises:

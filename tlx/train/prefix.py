@@ -114,7 +114,7 @@ def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
 
 
 @functools.cache
-def program(points: tuple[Point, ...], part: int) -> Callable:
+def pass_program(points: tuple[Point, ...], part: int) -> Callable:
   """(variables, inputs [B, ...], the numbers of their views [B]) -> per point its activation; compiles once for the same points.
 
   On CPU a device takes `part` examples at a time.
@@ -168,7 +168,7 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
   params, stats = ({stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables)
   variables = Variables({stage: {} for stage in used} | params, stats)
   first_point = next(iter(points.values()))
-  run = program(tuple(points.values()), _part(first_point.network, first_point.form, variables))
+  run = pass_program(tuple(points.values()), _part(first_point.network, first_point.form, variables))
   variables = meshes.put(variables, meshes.spec(mesh))
   size, views, length = BATCH * mesh.size, max(1, first_point.phase.views), feed.length(inputs)
   drafts: dict[str, _Draft] = {}

@@ -63,7 +63,7 @@ def make_optimizer(trainable: PyTree, phase: Phase, hyper: Hyper) -> optax.Gradi
                          rate, hyper.weight_decay, phase.clip_norm)
 
 
-def start(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunState:
+def init_state(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunState:
   """The state before a phase's first step."""
   return RunState(jnp.zeros((), jnp.int32), trainable, stats, make_optimizer(trainable, phase, hyper).init(trainable))
 
