@@ -135,6 +135,36 @@ def test_accumulated_parts_and_remat_take_the_same_step():
       np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7, err_msg=f'{fields} {name}')
 
 
+def test_parts_of_a_batch_weigh_as_much_as_they_count():
+  """Of 32 examples 9 are real, one in the last of four parts: the gradient is that of the 9."""
+  values = params()
+  real = np.r_[np.arange(8), 24]
+  mask = np.zeros(32, np.float32)
+  mask[real] = 1.0
+
+  def loss_and_gradient(batch, **fields):
+    recipe = step.Recipe(NETWORK, FORM, TASK, phase_of(ALL, **fields))
+    nothing = jax.tree.map(lambda _: None, values)
+    (loss, _), grads = step.gradient(recipe, values, nothing, {}, batch, jax.random.key(0))
+    return loss, grads
+
+  alone = Batch(BATCH.inputs[real], BATCH.targets[real], np.ones(9, np.float32))
+  want, grads = loss_and_gradient(alone)
+  for parts in (1, 4):
+    got, others = loss_and_gradient(BATCH._replace(mask=mask), accumulate=parts)
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+    for (name, a), (_, b) in zip(named_leaves(others), named_leaves(grads)):
+      np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_mixtures_are_paid_for_in_their_shares():
+  outputs = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]]))
+  mixed = Mixed(jnp.array([0, 1]), jnp.array([1, 0]), jnp.array([0.75, 0.5]))
+  total, weight = step.minimised(TASK, outputs, Batch(None, mixed, jnp.array([1.0, 0.0])))
+  assert float(total) == pytest.approx(-0.75 * np.log(0.5) - 0.25 * np.log(0.25), rel=1e-6)
+  assert float(weight) == 1.0  # the second is padding
+
+
 def test_remat_and_accumulation_need_less_memory():
   """Of the compiled step of a transformer, whose activations outweigh its parameters."""
   from tlx.backbones import vit

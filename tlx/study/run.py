@@ -156,8 +156,8 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       for part in zeros:
         part.pop(network.stages[-1], None)
       pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
-      job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, study['methods'][name]['head_after'])
-      job = job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name), examples=[pair.examples(cell) for cell in cohort.cells])
+      arrays = {'train': pair.zeros('train', name), 'val': pair.zeros('val', name), 'examples': [pair.examples(cell) for cell in cohort.cells]}
+      job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, arrays, study['methods'][name]['head_after'])
       rows += [{'cohort': cohort.id, **row} for row in fit.compile_ahead(job)]
   return rows
 
@@ -222,9 +222,9 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
   depends = dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
   meshes.on_first(lambda: store.begin_cohort(lab.workdir, cohort, depends))
   with fit.booked(lab.spent, 'setup'):
-    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, lab.study['methods'][name]['head_after'])
-  job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
-                     examples=[pair.examples(cell) for cell in cohort.cells], val_rows=[pair.looked_at(cell) for cell in cohort.cells])
+    arrays = {'train': pair.arrays('train', source.variables, name), 'val': pair.arrays('val', source.variables, name),
+              'examples': [pair.examples(cell) for cell in cohort.cells], 'val_rows': [pair.looked_at(cell) for cell in cohort.cells]}
+    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, arrays, lab.study['methods'][name]['head_after'])
   say = functools.partial(lab.reporter.say, cohort.id)
   fitted = fit.fit(job, store.checkpoints(lab.workdir, cohort), lab.study['checkpoint_seconds'], say, lab.interrupted, lab.spent)
   return Trained(cohort, job, fitted, pair.cost.since(before))
@@ -321,8 +321,8 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   phases = phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
   task = phases[-1].task
   train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
-  job = _job(lab.study, (cell,), phases, config, Source(None, ''))
-  job = job._replace(train=train, val=val, examples=[np.arange(len(data.train.labels))])
+  arrays = {'train': train, 'val': val, 'examples': [np.arange(len(data.train.labels))]}
+  job = _job(lab.study, (cell,), phases, config, Source(None, ''), arrays)
   lab.reporter.line(f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.')
   fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
   outcome = record.outcome(job, fitted, 0)
@@ -342,22 +342,18 @@ def _examples(split: datasets.Split, task: Task) -> Callable[[Any], feed.Arrays]
   return lambda phase: arrays
 
 
-def _no_examples(phase: Any) -> feed.Arrays:
-  raise ValueError('The job was not given its examples.')
-
-
 def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
-         head_after: str = '') -> Job:
-  """A cohort with all that its runs begin with; what they are trained and evaluated on is to follow."""
+         arrays: Mapping[str, Any], head_after: str = '') -> Job:
+  """A cohort with all that its runs begin with; `arrays` are the fields of Job that say what they are trained and evaluated on."""
   network, form = network_of(source_config, phases[-1].task.head, head_after), configs.form_of(source_config)
   shapes = shapes_of(source_config, network)
   own, stats = _initial(network, form, source, [cell.seed for cell in cells])
   loaded = source.variables.params if source.variables else {}
   base = {stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}
   return Job(
-      network, form, phases, Variables(base, {}), own, stats, _no_examples, _no_examples, (),
-      [cell.seed for cell in cells], [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells],
-      Devices(**study['mesh']))
+      network, form, phases, base=Variables(base, {}), own=own, stats=stats, **arrays,
+      seeds=[cell.seed for cell in cells], learning_rates=[cell.learning_rate for cell in cells],
+      weight_decays=[cell.weight_decay for cell in cells], devices=Devices(**study['mesh']))
 
 
 def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
