@@ -47,9 +47,8 @@ def main() -> None:
   flags.add_argument('--seconds', type=float, default=60)
   flags.add_argument('--seed', type=int, default=0)
   flags.add_argument('--keep', type=pathlib.Path, default=pathlib.Path('fuzz_sources'))
-  flags.add_argument(
-    '--folder', type=pathlib.Path, help=argparse.SUPPRESS
-  )  # this is the process that reads
+  # this is the process that reads
+  flags.add_argument('--folder', type=pathlib.Path, help=argparse.SUPPRESS)
   args = flags.parse_args()
   if args.folder:
     read_mutants(args.case[0], args.folder, args.seconds, args.seed)
@@ -86,7 +85,9 @@ def fuzz(case: str, args: argparse.Namespace) -> int:
 
 
 def read_mutants(case: str, folder: pathlib.Path, seconds: float, seed: int) -> None:
-  """Mutates and reads until the time is over; prints a dot for each and dies of the first that breaks it."""
+  """Mutates and reads until the time is over; prints a dot for each and dies of the first that
+  breaks it.
+  """
   from tlx import sources
 
   dice, path = random.Random(seed), write(case, folder)
@@ -129,7 +130,7 @@ def write(case: str, folder: pathlib.Path) -> pathlib.Path:
 
 
 def mutated(data: bytes, dice: random.Random) -> bytes:
-  """Some bytes changed; of a zip archive half the time those of a member, its checksum made right."""
+  """Some bytes changed; of a zip archive half the time a member's, its checksum made right."""
   if data[:2] == b'PK' and dice.random() < 0.5:
     return mutated_member(data, dice)
   made = bytearray(data)

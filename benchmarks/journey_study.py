@@ -1,4 +1,7 @@
-"""The study of journey.py; its argument is the file of settings that journey.py writes for both sides."""
+"""The study of journey.py; its argument is the file of settings that journey.py writes for both
+sides.
+"""
+
 import json
 import pathlib
 

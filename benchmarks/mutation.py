@@ -10,8 +10,10 @@ copy of the checkout, where the tests of that file run until one fails; a run pa
 counts as noticed. The score is the share of faults noticed. Some that are not are no faults: a
 buffer's size, an order that nothing depends on. 40 faults take about an hour on 2 cores.
 """
+
 import argparse
 import ast
+import itertools
 import pathlib
 import random
 import shutil
@@ -25,7 +27,9 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
 ROOMS = ('tlx/train/*.py', 'tlx/study/*.py', 'tlx/report/*.py', 'tlx/checkpoint.py', 'tlx/tree.py')
-FILES = [str(path.relative_to(ROOT)) for room in ROOMS for path in sorted(ROOT.glob(room))]
+FILES: list[str] = []
+for _room in ROOMS:
+  FILES += [str(path.relative_to(ROOT)) for path in sorted(ROOT.glob(_room))]
 COPIED = ('tlx', 'tests', 'configs', 'experiments', 'third_party', 'pyproject.toml')
 
 # The tests of a file in tests/, quick ones first; those of another file are its whole room's.
@@ -37,7 +41,7 @@ TESTS = {
   'tlx/train/exact.py': 'train/test_exact',
   'tlx/train/feed.py': 'train/test_feed train/test_fit train/test_exact train/test_prefix',
   'tlx/train/fit.py': 'train/test_kills_state train/test_kills_randomness train/test_kills_frozen'
-                      ' train/test_fit train/test_exact study/test_plan study/test_weights',
+  ' train/test_fit train/test_exact study/test_plan study/test_weights',
   'tlx/train/mesh.py': 'train/test_fit train/test_exact train/test_devices',
   'tlx/train/optim.py': 'train/test_optim train/test_step',
   'tlx/train/prefix.py': 'train/test_prefix study/test_weights',
@@ -48,7 +52,7 @@ TESTS = {
   'tlx/study/phases.py': 'study/test_kills_study study/test_plan study/test_weights',
   'tlx/study/progress.py': 'study/test_progress study/test_run',
   'tlx/study/run.py': 'study/test_kills_study study/test_trust study/test_plan study/test_weights'
-                      ' study/test_run',
+  ' study/test_run',
   'tlx/study/store.py': 'study/test_kills_study sources/test_study study/test_trust study/test_run',
   'tlx/report/statistics.py': 'report/test_report_statistics report/test_report_tables',
 }
@@ -208,17 +212,14 @@ def replacements(node: ast.AST) -> list[str]:
     texts = _left_out(node)
   elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
     return ['pass']
-  elif isinstance(node, ast.Return) and not (
-    node.value is None or isinstance(node.value, ast.Constant)
-  ):
+  elif isinstance(node, ast.Return) and not isinstance(node.value, ast.Constant | None):
     return ['return None']
   return [f'({ast.unparse(text)})' for text in texts]
 
 
 def _is_text(node: ast.AST) -> bool:
-  return isinstance(node, ast.JoinedStr) or (
-    isinstance(node, ast.Constant) and isinstance(node.value, str)
-  )
+  is_string = isinstance(node, ast.Constant) and isinstance(node.value, str)
+  return is_string or isinstance(node, ast.JoinedStr)
 
 
 def _left_out(call: ast.Call) -> list[ast.AST]:
@@ -243,7 +244,7 @@ def copy(folder: pathlib.Path) -> pathlib.Path:
 
 def judge(found: list[Mutant], folder: pathlib.Path, timeout: float) -> list[Mutant]:
   """The faults that no test notices, one at a time."""
-  tests = tuple(dict.fromkeys(name for mutant in found for name in tests_of(mutant.path)))
+  tests = tuple(dict.fromkeys(itertools.chain.from_iterable(tests_of(m.path) for m in found)))
   if outcome(folder, tests, timeout=None) != 'survived':
     sys.exit(f'Without any fault these fail: {sys.executable} -m pytest -x {" ".join(tests)}')
   survivors = []

@@ -1,10 +1,13 @@
-"""The peer of journey.py: what one writes with timm and torch, cells one after another in one process.
+"""The peer of journey.py: what one writes with timm and torch, cells one after another in one
+process.
 
   python -m benchmarks.peer_journey SETTINGS.json OUT.jsonl [NUM_CELLS]
 
-Images are decoded once into memory, the frozen part runs without gradients and in eval mode, and a probe's features are computed at
-every step, as there is no cache in such a script. A line a cell goes to OUT: seconds and accuracies. NUM_CELLS=0 stops before the first.
+Images are decoded once into memory, the frozen part runs without gradients and in eval mode, and a
+probe's features are computed at every step, as there is no cache in such a script. A line a cell
+goes to OUT: seconds and accuracies. NUM_CELLS=0 stops before the first.
 """
+
 import itertools
 import json
 import math
@@ -25,7 +28,10 @@ class _Named(type):
 
 
 class _Nothing(types.ModuleType):
-  """torchvision in name only: timm imports it for things that are not used here, and its builds must match torch's."""
+  """torchvision in name only: timm imports it for things that are not used here, and its builds
+  must match torch's.
+  """
+
   __path__: list = []
 
   def __getattr__(self, name: str):
@@ -34,7 +40,17 @@ class _Nothing(types.ModuleType):
     return sys.modules.get(f'{self.__name__}.{name}') or _Named(name, (), {})
 
 
-for _name in ('', '.ops', '.ops.misc', '.models', '.models.feature_extraction', '.transforms', '.transforms.functional', '.datasets'):
+_NAMES = (
+  '',
+  '.ops',
+  '.ops.misc',
+  '.models',
+  '.models.feature_extraction',
+  '.transforms',
+  '.transforms.functional',
+  '.datasets',
+)
+for _name in _NAMES:
   sys.modules[f'torchvision{_name}'] = _Nothing(f'torchvision{_name}')
 
 import numpy as np  # noqa: E402
@@ -47,9 +63,18 @@ from torch import nn  # noqa: E402
 def load_images(folder: str, ids: list[str], peer: dict) -> torch.Tensor:
   """float32 [N, C, H, W], normalised."""
   size = (peer['image_size'],) * 2
-  arrays = np.stack([np.asarray(Image.open(f'{folder}/{name}').convert('RGB').resize(size, Image.Resampling.BICUBIC)) for name in ids])
+  arrays = np.stack(
+    [
+      np.asarray(
+        Image.open(f'{folder}/{name}').convert('RGB').resize(size, Image.Resampling.BICUBIC)
+      )
+      for name in ids
+    ]
+  )
   images = torch.from_numpy(arrays).permute(0, 3, 1, 2).float() / 255
-  images = (images - torch.tensor(peer['mean']).view(1, 3, 1, 1)) / torch.tensor(peer['std']).view(1, 3, 1, 1)
+  images = (images - torch.tensor(peer['mean']).view(1, 3, 1, 1)) / torch.tensor(peer['std']).view(
+    1, 3, 1, 1
+  )
   return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -57,17 +82,23 @@ def load_weights(path: str) -> dict[str, torch.Tensor]:
   """The arrays of a .safetensors or .pth file."""
   if path.endswith('.safetensors'):
     from safetensors.torch import load_file
+
     return load_file(path)
   return torch.load(path, map_location='cpu', weights_only=True)
 
 
-def make_model(peer: dict, weights: dict[str, torch.Tensor], num_classes: int, seed: int) -> nn.Module:
+def make_model(
+  peer: dict, weights: dict[str, torch.Tensor], num_classes: int, seed: int
+) -> nn.Module:
   """The pretrained network with a fresh head. Weights of other names come in timm's order."""
   torch.manual_seed(seed)
   model = timm.create_model(peer['timm'], num_classes=num_classes, **peer['options'])
   own, head = model.state_dict(), model.pretrained_cfg['classifier']
-  theirs = weights if own.keys() == weights.keys() else dict(zip(own, weights.values(), strict=True))
-  model.load_state_dict({name: own[name] if name.startswith(f'{head}.') else theirs[name] for name in own})
+  theirs = weights
+  if own.keys() != weights.keys():
+    theirs = dict(zip(own, weights.values(), strict=True))
+  kept = {name: array for name, array in own.items() if name.startswith(f'{head}.')}
+  model.load_state_dict({name: theirs[name] for name in own.keys() - kept.keys()} | kept)
   nn.init.trunc_normal_(model.get_classifier().weight, std=model.num_features**-0.5)  # as in tlx
   nn.init.zeros_(model.get_classifier().bias)
   for module in model.modules():
@@ -86,7 +117,9 @@ def blocks_of(model: nn.Module) -> list[nn.Module]:
 
 
 def freeze(model: nn.Module, tune: str | dict, num_blocks: int) -> None:
-  """Leaves gradients and training mode to the head, to the last blocks and what follows them, or to all."""
+  """Leaves gradients and training mode to the head, to the last blocks and what follows them, or to
+  all.
+  """
   names = [name for name, _ in model.named_parameters()]
   first = 0
   if tune == 'head':
@@ -107,19 +140,30 @@ def outputs(model: nn.Module, images: torch.Tensor, probe: bool) -> torch.Tensor
   return model.get_classifier()(features)
 
 
-def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, phase: dict, settings: dict, random: torch.Generator) -> None:
+def train(
+  model: nn.Module,
+  images: torch.Tensor,
+  labels: torch.Tensor,
+  phase: dict,
+  settings: dict,
+  random: torch.Generator,
+) -> None:
   """One phase: epochs of fresh permutations one after another in batches of one size."""
   freeze(model, phase['tune'], settings['num_blocks'])
   trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-  groups = [{'params': [p for p in trained if p.ndim > 1], 'weight_decay': settings['weight_decay']},
-            {'params': [p for p in trained if p.ndim <= 1], 'weight_decay': 0.0}]
+  groups = [
+    {'params': [p for p in trained if p.ndim > 1], 'weight_decay': settings['weight_decay']},
+    {'params': [p for p in trained if p.ndim <= 1], 'weight_decay': 0.0},
+  ]
   optimizer = torch.optim.AdamW(groups, lr=phase['learning_rate'], fused=True)
   schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, phase['steps'])
   wanted = phase['steps'] * settings['batch_size']
   epochs = math.ceil(wanted / len(labels))
   order = torch.cat([torch.randperm(len(labels), generator=random) for _ in range(epochs)])[:wanted]
   for rows in order.view(phase['steps'], -1):
-    loss = nn.functional.cross_entropy(outputs(model, images[rows], phase['tune'] == 'head'), labels[rows])
+    loss = nn.functional.cross_entropy(
+      outputs(model, images[rows], phase['tune'] == 'head'), labels[rows]
+    )
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -130,7 +174,10 @@ def train(model: nn.Module, images: torch.Tensor, labels: torch.Tensor, phase: d
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
   """The share of images that are classified rightly."""
   model.eval()
-  correct = sum(int((model(images[i:i + 256]).argmax(1) == labels[i:i + 256]).sum()) for i in range(0, len(labels), 256))
+  correct = sum(
+    int((model(images[i : i + 256]).argmax(1) == labels[i : i + 256]).sum())
+    for i in range(0, len(labels), 256)
+  )
   return correct / len(labels)
 
 
@@ -141,12 +188,14 @@ def main(settings_path: str, out: str, num_cells: str = '') -> None:
   peer, classes = settings['peer'], settings['classes']
   ids = settings['ids']
   images = {split: load_images(settings['data'], names, peer) for split, names in ids.items()}
-  labels = {split: torch.tensor([classes.index(name.split('/')[1]) for name in names]) for split, names in ids.items()}
+  labels = {}
+  for split, names in ids.items():
+    labels[split] = torch.tensor([classes.index(name.split('/')[1]) for name in names])
   row = {name: i for i, name in enumerate(ids['train'])}
   weights = load_weights(peer['weights'])
   make_model(peer, weights, len(classes), 0)
   cells = list(itertools.product(settings['methods'].items(), settings['shots'], settings['seeds']))
-  cells = cells[:int(num_cells)] if num_cells else cells
+  cells = cells[: int(num_cells)] if num_cells else cells
   with open(out, 'w') as file:
     print(json.dumps({'set_up': time.time() - BEGAN}), file=file)
     for (name, method), shots, seed in cells:
@@ -160,8 +209,21 @@ def main(settings_path: str, out: str, num_cells: str = '') -> None:
       test = accuracy(model, images['test'], labels['test'])
       freeze(model, method['phases'][-1]['tune'], settings['num_blocks'])
       trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-      print(json.dumps({'method': name, 'shots': shots, 'seed': seed, 'seconds': time.time() - began, 'val': val, 'test': test,
-                        'trainable': trained}), file=file, flush=True)
+      print(
+        json.dumps(
+          {
+            'method': name,
+            'shots': shots,
+            'seed': seed,
+            'seconds': time.time() - began,
+            'val': val,
+            'test': test,
+            'trainable': trained,
+          }
+        ),
+        file=file,
+        flush=True,
+      )
 
 
 if __name__ == '__main__':

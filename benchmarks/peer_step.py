@@ -1,8 +1,10 @@
-"""The peers of step.py: timm's and transformers' models in torch, and their steps as one writes them with care.
+"""The peers of step.py: timm's and transformers' models in torch, and their steps as one writes
+them with care.
 
-Frozen modules are in eval mode and ask for no gradients, a probe's trunk runs under no_grad, convolutional networks are channels_last,
-AdamW is the fused one.
+Frozen modules are in eval mode and ask for no gradients, a probe's trunk runs under no_grad,
+convolutional networks are channels_last, AdamW is the fused one.
 """
+
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +35,10 @@ class Hidden(nn.Module):
     self.model, self.pool = model, pool
 
   def forward(self, ids: torch.Tensor) -> torch.Tensor:
-    hidden = self.model(input_ids=ids, use_cache=False).last_hidden_state if self.pool != 'mean' else self.model(ids).last_hidden_state
-    return {'mean': lambda: hidden.mean(1), 'last': lambda: hidden[:, -1], 'none': lambda: hidden}[self.pool]()
+    if self.pool == 'mean':
+      return self.model(ids).last_hidden_state.mean(1)
+    hidden = self.model(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden[:, -1] if self.pool == 'last' else hidden
 
 
 def image_peer(name: str, image_size: int, num_classes: int) -> Peer:
@@ -50,23 +54,40 @@ def image_peer(name: str, image_size: int, num_classes: int) -> Peer:
 def bert_peer(options: dict[str, int], num_classes: int) -> Peer:
   """A BERT whose tokens are averaged."""
   config = transformers.BertConfig(
-      hidden_size=options['dim'], num_hidden_layers=options['depth'], num_attention_heads=options['heads'],
-      intermediate_size=options['mlp_dim'], hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    hidden_size=options['dim'],
+    num_hidden_layers=options['depth'],
+    num_attention_heads=options['heads'],
+    intermediate_size=options['mlp_dim'],
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+  )
   bert = transformers.BertModel(config, add_pooling_layer=False)
   return Peer(Hidden(bert, 'mean'), nn.Linear(options['dim'], num_classes), bert.encoder.layer[-1])
 
 
 def gpt2_peer(options: dict[str, int], num_classes: int | None) -> Peer:
-  """A GPT-2: a language model that ties its embeddings, or with classes read from the last token."""
-  config = transformers.GPT2Config(n_embd=options['dim'], n_layer=options['depth'], n_head=options['heads'],
-                                   resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+  """A GPT-2: a language model that ties its embeddings, or classes read from the last token."""
+  config = transformers.GPT2Config(
+    n_embd=options['dim'],
+    n_layer=options['depth'],
+    n_head=options['heads'],
+    resid_pdrop=0.0,
+    embd_pdrop=0.0,
+    attn_pdrop=0.0,
+  )
   model = transformers.GPT2LMHeadModel(config)
   head = nn.Linear(options['dim'], num_classes) if num_classes else model.lm_head
-  return Peer(Hidden(model.transformer, 'last' if num_classes else 'none'), head, model.transformer.h[-1])
+  return Peer(
+    Hidden(model.transformer, 'last' if num_classes else 'none'), head, model.transformer.h[-1]
+  )
 
 
-def stepper(peer: Peer, kind: str, inputs: np.ndarray, targets: np.ndarray, compiled: bool) -> Callable[[], Any]:
-  """What does one 'forward', 'probe', 'last' (the last block and all after it) or 'full' step; uint8 images are scaled in it."""
+def stepper(
+  peer: Peer, kind: str, inputs: np.ndarray, targets: np.ndarray, compiled: bool
+) -> Callable[[], Any]:
+  """What does one 'forward', 'probe', 'last' (the last block and all after it) or 'full' step;
+  uint8 images are scaled in it.
+  """
   x, y = torch.from_numpy(inputs), torch.from_numpy(targets).long()
   if x.dtype == torch.uint8:
     x = x.permute(0, 3, 1, 2)  # of [B, H, W, C] memory: channels_last
@@ -86,7 +107,9 @@ def stepper(peer: Peer, kind: str, inputs: np.ndarray, targets: np.ndarray, comp
     return forward
 
   freeze(peer, kind)
-  optimizer = torch.optim.AdamW([p for p in peer.parameters() if p.requires_grad], lr=1e-3, weight_decay=1e-2, fused=True)
+  optimizer = torch.optim.AdamW(
+    [p for p in peer.parameters() if p.requires_grad], lr=1e-3, weight_decay=1e-2, fused=True
+  )
   trunk, head, model = make(peer.trunk), peer.head, make(peer)
 
   def step() -> None:
@@ -105,7 +128,7 @@ def stepper(peer: Peer, kind: str, inputs: np.ndarray, targets: np.ndarray, comp
 
 
 def freeze(peer: Peer, kind: str) -> None:
-  """Leaves gradients and training mode to the head, to the last block and all after it, or to all."""
+  """Leaves gradients and training mode to the head, the last block and all after it, or all."""
   first = {'probe': peer.head, 'last': peer.last[0], 'full': peer}[kind]
   of_first, trained = {id(parameter) for parameter in first.parameters()}, False
   for parameter in peer.parameters():

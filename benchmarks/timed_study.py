@@ -1,7 +1,9 @@
-"""A study of journey_study.py run twice in this process, each time from an empty folder: the second time nothing is compiled or decoded.
+"""A study of journey_study.py run twice in this process, each time from an empty folder: the second
+time nothing is compiled or decoded.
 
-  python -m benchmarks.timed_study SETTINGS.json WORKDIR      # prints a line of JSON
+python -m benchmarks.timed_study SETTINGS.json WORKDIR      # prints a line of JSON
 """
+
 import json
 import os
 import pathlib
@@ -24,6 +26,7 @@ def main(settings: str, workdir: str) -> None:
   from tlx import report
   from tlx.study import run
   from tlx.train import mesh
+
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
   config, seconds = journey_study.get_config(settings), []
@@ -35,9 +38,20 @@ def main(settings: str, workdir: str) -> None:
     seconds.append(time.perf_counter() - began)
   runs = report.read(folder)
   cost = {name: float(runs[name].sum()) for name in ('train_seconds', 'feature_seconds')}
-  print(json.dumps({'first': seconds[0], 'second': seconds[1], 'peak_bytes': peak_bytes(), **cost,
-                    'trainable_params': int(runs['trainable_params'].max()), 'total_params': int(runs['total_params'].max()),
-                    'optimizer_bytes': int(runs['optimizer_bytes'].max()), 'accuracy': float(runs['test_accuracy'].mean())}))
+  print(
+    json.dumps(
+      {
+        'first': seconds[0],
+        'second': seconds[1],
+        'peak_bytes': peak_bytes(),
+        **cost,
+        'trainable_params': int(runs['trainable_params'].max()),
+        'total_params': int(runs['total_params'].max()),
+        'optimizer_bytes': int(runs['optimizer_bytes'].max()),
+        'accuracy': float(runs['test_accuracy'].mean()),
+      }
+    )
+  )
 
 
 if __name__ == '__main__':

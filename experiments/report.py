@@ -1,6 +1,8 @@
 """Prints the tables of a study and writes its report.html, tables/ and figures/.
 
-python -m experiments.report --workdir=results/mnist_to_digits [--test_sampling]
+    python -m experiments.report --workdir=results/mnist_to_digits [--test_sampling]
+
+Reads the folder alone, also while a study runs.
 """
 
 import sys

@@ -1,7 +1,11 @@
-"""Runs a study: python -m experiments.study --config=configs/mnist_to_digits.py --workdir=runs/mnist_to_digits
+"""Runs a study.
 
-The same command continues an interrupted study. --dry_run shows what would run. --config.a.b=x overrides a field.
+    python -m experiments.study --config=configs/mnist_to_digits.py --workdir=runs/mnist_to_digits
+
+The same command continues an interrupted study. --dry_run shows what would run. --config.a.b=x
+overrides a field.
 """
+
 import contextlib
 import os
 import re
@@ -16,7 +20,7 @@ from tlx.study.config import add_defaults, missing_field
 
 
 class Parser(flags.ArgumentParser):
-  """Reads a config file; what flags override and the file leaves out stands there too, at its default."""
+  """Reads a config file; what flags override and the file leaves out has its default there."""
 
   def __init__(self, file_parser: flags.ArgumentParser):
     self.file_parser = file_parser
@@ -34,25 +38,40 @@ def _overrides(argv: list[str]) -> list[str]:
   return [match[1] for match in found if match]
 
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'The study: a file of configs/, with :argument where it takes one.')
+CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'The study: a file of configs/, with :argument where it takes one.'
+)
 CONFIG_PARSER = flags.FLAGS['config'].parser = Parser(flags.FLAGS['config'].parser)
 WORKDIR = flags.DEFINE_string('workdir', None, 'The folder for all that the study finds.')
 DRY_RUN = flags.DEFINE_bool('dry_run', False, 'Print cells, programs, memory and FLOPs, and stop.')
-COMPILE = flags.DEFINE_bool('compile', False, 'With --dry_run: also load the data and compile all programs, into the compilation cache.')
-COORDINATOR = flags.DEFINE_string('coordinator', '', 'Of several processes, HOST:PORT of the first; auto on clusters that JAX knows (Slurm, TPU pods).')
+COMPILE = flags.DEFINE_bool(
+  'compile',
+  False,
+  'With --dry_run: also load the data and compile all programs, into the compilation cache.',
+)
+COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  '',
+  'Of several processes, HOST:PORT of the first; auto on clusters that JAX knows (Slurm, TPU '
+  'pods).',
+)
 NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are; not with auto.')
-PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which of them this is, from 0; not with auto.')
+PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Which of them this is, from 0; not with auto.'
+)
 
 
 def parse(argv: list[str]) -> list[str]:
-  """absl's parsing, with an unreadable config or a wrong --config.a.b=x as one line that says what there is instead."""
+  """absl's parsing; an unreadable config or a wrong --config.a.b=x is one line that says why."""
   try:
     return app.parse_flags_with_usage(argv)
   except Exception as error:  # a config file may raise anything
     reason = f'{type(error).__name__}: {error}'
     with contextlib.suppress(Exception):
-      config = CONFIG_PARSER.parse(next(a for a in argv if a.startswith('--config=')).partition('=')[2])
-      reason = next(filter(None, (missing_field(config, path) for path in _overrides(argv))), reason)
+      flag = next(argument for argument in argv if argument.startswith('--config='))
+      config = CONFIG_PARSER.parse(flag.partition('=')[2])
+      missing = (missing_field(config, path) for path in _overrides(argv))
+      reason = next(filter(None, missing), reason)
     sys.exit(f'Error: {reason}')
 
 
@@ -61,15 +80,21 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments {argv[1:]}; flags begin with --.')
   if CONFIG.value is None or not (WORKDIR.value or DRY_RUN.value):
-    raise app.UsageError('Say what to run and where to: --config=configs/FILE.py --workdir=DIR (or --dry_run).')
+    raise app.UsageError(
+      'Say what to run and where to: --config=configs/FILE.py --workdir=DIR (or --dry_run).'
+    )
   import jax  # after the flags are known to be right: it takes a second
 
   from tlx.study import dry_run, run
   from tlx.train import mesh
+
   logging.set_verbosity(logging.WARNING)  # JAX looks for accelerators aloud
   mesh.use_all_cores()
-  jax.config.update('jax_compilation_cache_dir', os.environ.get('JAX_COMPILATION_CACHE_DIR', os.path.expanduser('~/.cache/tlx/xla')))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)  # a study has many small programs
+  default = os.path.expanduser('~/.cache/tlx/xla')
+  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', default)
+  jax.config.update('jax_compilation_cache_dir', cache)
+  # a study has many small programs
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   try:
     if COORDINATOR.value:
       mesh.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -81,13 +106,17 @@ def main(argv: list[str]) -> None:
     workdir = run.run(CONFIG.value, str(WORKDIR.value))
     if mesh.is_first():
       from tlx import report
+
       report.speak_utf8()
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, ImportError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:
-    print(f'Interrupted; {WORKDIR.value} holds all that was done. The same command continues.', file=sys.stderr)
+    print(
+      f'Interrupted; {WORKDIR.value} holds all that was done. The same command continues.',
+      file=sys.stderr,
+    )
     sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
 
 

@@ -1,4 +1,5 @@
 """Every config of the project can be planned, and its docstring holds the command that runs it."""
+
 import importlib
 import pathlib
 
@@ -13,8 +14,11 @@ from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table
 
-CONFIGS = sorted(path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py'))
-ARGUMENTS = {'vit_to_vtab': 'eurosat', 'mnist_to_digits': '2'}  # the others take a folder of images, where they take anything
+CONFIGS = sorted(
+  path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py')
+)
+# the others take a folder of images, where they take anything
+ARGUMENTS = {'vit_to_vtab': 'eurosat', 'mnist_to_digits': '2'}
 FOR_GPUS = ('imagenet_to_birds', 'vit_to_vtab')  # their cost takes long to work out
 
 
@@ -25,14 +29,17 @@ def image_folder(tmp_path):
     for name in ('cat', 'dog'):
       (folder / split / name).mkdir(parents=True)
       for i in range(count):
-        Image.fromarray(random.integers(0, 255, (12, 10, 3), np.uint8)).save(folder / split / name / f'{i}.png')
+        Image.fromarray(random.integers(0, 255, (12, 10, 3), np.uint8)).save(
+          folder / split / name / f'{i}.png'
+        )
   return folder
 
 
 def _config(name, folder):
   module = importlib.import_module(f'configs.{name}')
   takes_argument = module.get_config.__code__.co_argcount
-  return module, module.get_config(ARGUMENTS.get(name, str(folder))) if takes_argument else module.get_config()
+  arguments = [ARGUMENTS.get(name, str(folder))] if takes_argument else []
+  return module, module.get_config(*arguments)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -47,12 +54,17 @@ def test_config_can_be_planned(name, image_folder):
     assert sum(row['runs'] for row in rows) == len(cells_of(study)) + len(trained)
     assert all(row['GFLOP'] >= 0 and 0 < row['share'] <= 1 for row in rows)
   assert f'--config=configs/{name}.py' in module.__doc__
-  assert all(source['weights'].startswith(('https:', 'torchhub:')) or source['sha256']
-             for source in study['sources'].values() if source['weights'])
+  assert all(
+    source['weights'].startswith(('https:', 'torchhub:')) or source['sha256']
+    for source in study['sources'].values()
+    if source['weights']
+  )
 
 
 def _stand_in(made, folder, methods):
-  """The study with tiny weights that have the official names, on a folder of images, two steps a phase."""
+  """The study with tiny weights that have the official names, on a folder of images, two steps a
+  phase.
+  """
   study = made.to_dict()
   for source in study['sources'].values():
     name = source['backbone']['name']
@@ -63,17 +75,34 @@ def _stand_in(made, folder, methods):
   study['targets'] = {'images': {'dataset': f'folder:{folder}'}}
   study['methods'] = {name: study['methods'][name] for name in methods}
   for method in study['methods'].values():
-    method['grid'] = {'learning_rate': (1e-3,), 'weight_decay': (0.1 if 'solver' in method['phases'][0] else 0.0,)}
+    method['grid'] = {
+      'learning_rate': (1e-3,),
+      'weight_decay': (0.1 if 'solver' in method['phases'][0] else 0.0,),
+    }
     for phase in method['phases']:
       phase['steps'] = 2
       if isinstance(phase['tune'], dict):
         phase['tune']['k'] = 2  # these have fewer stages
-  study['train'] |= {'batch_size': 4, 'evaluations': 1, 'augment': {name: min(value, 2) for name, value in study['train']['augment'].items()}}
-  return study | {'grid': {'learning_rate': (1e-3,)}, 'seeds': (0,), 'shots': (3,), 'baseline': methods[0]}
+  study['train'] |= {
+    'batch_size': 4,
+    'evaluations': 1,
+    'augment': {name: min(value, 2) for name, value in study['train']['augment'].items()},
+  }
+  return study | {
+    'grid': {'learning_rate': (1e-3,)},
+    'seeds': (0,),
+    'shots': (3,),
+    'baseline': methods[0],
+  }
 
 
-@pytest.mark.parametrize('name,methods', [('imagenet_to_birds', ('exact_probe', 'last_3_blocks')),
-                                          ('vit_to_vtab', ('linear_probe', 'bias'))])
+@pytest.mark.parametrize(
+  'name,methods',
+  [
+    ('imagenet_to_birds', ('exact_probe', 'last_3_blocks')),
+    ('vit_to_vtab', ('linear_probe', 'bias')),
+  ],
+)
 def test_studies_for_gpus_run_on_data_of_their_form(name, methods, image_folder, tmp_path):
   _, made = _config(name, image_folder)
   num_sources = len(made.sources)

@@ -1,4 +1,5 @@
 """What generation keeps to. Its official tokens are in tests/backbones/test_parity_cases.py."""
+
 import functools
 
 import jax
@@ -26,7 +27,11 @@ def load(name, **changes):
 def small():
   """(a network, its variables, prompts padded at the left)."""
   network, variables, stored = load('llama_untied')
-  return network, variables, {'ids': stored['ids'].astype('int32'), 'mask': stored['left_mask'].astype('int32')}
+  return (
+    network,
+    variables,
+    {'ids': stored['ids'].astype('int32'), 'mask': stored['left_mask'].astype('int32')},
+  )
 
 
 def test_logits_with_the_cache_equal_those_without():
@@ -37,17 +42,21 @@ def test_logits_with_the_cache_equal_those_without():
   cache = run({'ids': ids[:, :10], 'mask': mask[:, :10], 'cache': ()})['cache']
   cache = jax.tree.map(lambda array: jnp.pad(array, ((0, 0), (0, 0), (0, 3), (0, 0))), cache)
   for i in range(10, 13):
-    x = run({'ids': ids[:, i:i + 1], 'mask': mask, 'cache': cache, 'index': jnp.int32(i)})
+    x = run({'ids': ids[:, i : i + 1], 'mask': mask, 'cache': cache, 'index': jnp.int32(i)})
     real = mask[:, i] != 0
     assert real.any()
-    np.testing.assert_allclose(x['hidden'][real, 0], whole[real, i], atol=1e-5 * np.abs(whole).max())
+    np.testing.assert_allclose(
+      x['hidden'][real, 0], whole[real, i], atol=1e-5 * np.abs(whole).max()
+    )
     cache = x['cache']
 
 
 def test_bfloat16_keeps_its_cache_in_bfloat16():
   network, variables, stored = load('llama', dtype='bfloat16')
   inputs = {'ids': stored['ids'].astype('int32')}
-  x = jax.eval_shape(lambda: network.apply(variables, {**inputs, 'cache': ()}, train=False, stop=-1)[0])
+  x = jax.eval_shape(
+    lambda: network.apply(variables, {**inputs, 'cache': ()}, train=False, stop=-1)[0]
+  )
   assert {leaf.dtype for leaf in jax.tree.leaves(x['cache'])} == {jnp.bfloat16.dtype}
   assert jax.eval_shape(lambda: generate(network, variables, inputs, 2)).shape == (2, 2)
 
@@ -60,7 +69,9 @@ def test_padding_at_the_right_generates_what_padding_at_the_left_does(small):
     for name in turned:
       turned[name][i] = np.roll(inputs[name][i], num_real)
   assert turned['mask'][2, 0] == 1 and turned['mask'][2, -1] == 0
-  np.testing.assert_array_equal(generate(network, variables, turned, 14, eos=NEVER), stored['greedy'])
+  np.testing.assert_array_equal(
+    generate(network, variables, turned, 14, eos=NEVER), stored['greedy']
+  )
 
 
 def test_rows_that_have_ended_are_filled_with_the_first_end_token(small):
@@ -70,15 +81,17 @@ def test_rows_that_have_ended_are_filled_with_the_first_end_token(small):
   got = np.asarray(generate(network, variables, inputs, 14, eos=(first, last)))
   for row, tokens in zip(got, official):
     end = next((i for i, token in enumerate(tokens) if token in (first, last)), 14)
-    np.testing.assert_array_equal(row[:end + 1], tokens[:end + 1])
-    assert (row[end + 1:] == first).all()
+    np.testing.assert_array_equal(row[: end + 1], tokens[: end + 1])
+    assert (row[end + 1 :] == first).all()
   assert (got[:, -1] == first).any()
 
 
 def test_sampling_follows_its_key(small):
   network, variables, inputs = small
-  one, again, other = (np.asarray(generate(network, variables, inputs, 8, sampling=SAMPLING, key=jax.random.key(seed)))
-                       for seed in (0, 0, 1))
+  one, again, other = (
+    np.asarray(generate(network, variables, inputs, 8, sampling=SAMPLING, key=jax.random.key(seed)))
+    for seed in (0, 0, 1)
+  )
   np.testing.assert_array_equal(one, again)
   assert (one != other).any()
 
@@ -93,8 +106,14 @@ def test_every_step_draws_with_a_key_of_its_own(small):
 def test_sampling_of_the_single_best_token_is_greedy(small):
   network, variables, inputs = small
   greedy = np.load(PARITY / 'llama_untied.npz')['greedy'][:, :8]
-  for sampling in (SAMPLING._replace(top_k=1), SAMPLING._replace(top_p=1e-6), SAMPLING._replace(temperature=1e-6)):
-    np.testing.assert_array_equal(generate(network, variables, inputs, 8, sampling=sampling, key=jax.random.key(0)), greedy)
+  for sampling in (
+    SAMPLING._replace(top_k=1),
+    SAMPLING._replace(top_p=1e-6),
+    SAMPLING._replace(temperature=1e-6),
+  ):
+    np.testing.assert_array_equal(
+      generate(network, variables, inputs, 8, sampling=sampling, key=jax.random.key(0)), greedy
+    )
 
 
 def test_what_top_k_and_top_p_leave():
@@ -111,25 +130,31 @@ def test_what_top_k_and_top_p_leave():
   np.testing.assert_allclose(limit(logits, Sampling(temperature=0.5)), 2 * logits, rtol=1e-6)
 
 
-@pytest.mark.parametrize('options, message', [
+@pytest.mark.parametrize(
+  'options, message',
+  [
     ({'sampling': SAMPLING}, 'both `sampling` and `key`'),
     ({'key': jax.random.key(0)}, 'both `sampling` and `key`'),
     ({'sampling': Sampling(temperature=0.0), 'key': jax.random.key(0)}, 'wanted temperature > 0'),
     ({'sampling': Sampling(top_p=1.5), 'key': jax.random.key(0)}, '0 < top_p <= 1'),
     ({'sampling': Sampling(top_k=0), 'key': jax.random.key(0)}, 'top_k at least 1'),
     ({'num_tokens': 0}, 'num_tokens is 0'),
-])
+  ],
+)
 def test_impossible_requests(small, options, message):
   network, variables, inputs = small
   with pytest.raises(ValueError, match=message):
     generate(network, variables, inputs, **{'num_tokens': 2, **options})
 
 
-@pytest.mark.parametrize('module, changes, num_tokens, message', [
+@pytest.mark.parametrize(
+  'module, changes, num_tokens, message',
+  [
     (bert, {}, 2, 'keeps no cache'),
     (gpt2, {}, 2, 'build the network without num_classes'),
     (gpt2, {'num_classes': None}, 12, '17 tokens, but there are 16 positions'),
-])
+  ],
+)
 def test_networks_that_cannot_generate(module, changes, num_tokens, message):
   options, inputs = module.tiny()
   network = module.build(**{**options, **changes})

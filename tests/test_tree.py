@@ -1,23 +1,36 @@
 """Labels, partitions and digests on hand-built trees."""
+
 import numpy as np
 import pytest
 
 from tlx import tree
 
-PARAMS = {'stem': {'kernel': np.ones((2, 3)), 'bias': np.zeros(3)}, 'head': {'kernel': np.ones((3, 2)), 'bias': np.zeros(2)}}
+PARAMS = {
+  'stem': {'kernel': np.ones((2, 3)), 'bias': np.zeros(3)},
+  'head': {'kernel': np.ones((3, 2)), 'bias': np.zeros(2)},
+}
 
 
 def test_first_rule_wins():
   labels = tree.label(PARAMS, [('bias$', 'slow'), ('^head/', 'train'), ('.*', 'frozen')])
-  assert labels == {'stem': {'kernel': 'frozen', 'bias': 'slow'}, 'head': {'kernel': 'train', 'bias': 'slow'}}
+  assert labels == {
+    'stem': {'kernel': 'frozen', 'bias': 'slow'},
+    'head': {'kernel': 'train', 'bias': 'slow'},
+  }
 
 
-@pytest.mark.parametrize('rules, words', [
-    ([('^head/', 'train')], ("No freeze rule matches 'stem/bias'", "('.*', 'frozen')", 'stem/kernel')),
+@pytest.mark.parametrize(
+  'rules, words',
+  [
+    (
+      [('^head/', 'train')],
+      ("No freeze rule matches 'stem/bias'", "('.*', 'frozen')", 'stem/kernel'),
+    ),
     ([('^body/', 'train'), ('.*', 'frozen')], ("'^body/'", 'decides no parameter', 'head/bias')),
     ([('.*', 'train'), ('^head/', 'frozen')], ("'^head/'", 'earlier rules take all')),
     ([('.*', 'quick')], ("Unknown group 'quick'", 'frozen, train')),
-])
+  ],
+)
 def test_rules_that_do_not_fit(rules, words):
   with pytest.raises(ValueError) as error:
     tree.label(PARAMS, rules, ('frozen', 'train'))
@@ -25,7 +38,9 @@ def test_rules_that_do_not_fit(rules, words):
 
 
 def test_the_rest_may_be_nothing():
-  assert tree.label({'head': PARAMS['head']}, [('^head/', 'train'), ('.*', 'frozen')]) == {'head': {'kernel': 'train', 'bias': 'train'}}
+  assert tree.label({'head': PARAMS['head']}, [('^head/', 'train'), ('.*', 'frozen')]) == {
+    'head': {'kernel': 'train', 'bias': 'train'}
+  }
 
 
 def test_partition_and_merge_are_inverse():
@@ -40,7 +55,12 @@ def test_digest_sees_names_shapes_dtypes_and_single_bits():
   base = {'a': np.zeros(4, np.float32)}
   flipped = {'a': base['a'].copy()}
   flipped['a'].view(np.uint8)[5] ^= 1
-  others = [flipped, {'b': base['a']}, {'a': base['a'].reshape(2, 2)}, {'a': base['a'].view(np.int32)}]
+  others = [
+    flipped,
+    {'b': base['a']},
+    {'a': base['a'].reshape(2, 2)},
+    {'a': base['a'].view(np.int32)},
+  ]
   digests = [tree.sha256(t) for t in (base, *others)]
   assert len(set(digests)) == 5
   assert tree.sha256({'a': np.zeros(4, np.float32)}) == digests[0]

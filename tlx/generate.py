@@ -1,8 +1,9 @@
 """Text from a causal language model: `generate(network, variables, inputs, num_tokens)`.
 
-It speaks to a network only through its stages (the activation that backbones/_text.py describes), so a model wrapped by a peft
-method generates as well.
+It speaks to a network only through its stages (the activation that backbones/_text.py describes),
+so a model wrapped by a peft method generates as well.
 """
+
 import functools
 from typing import NamedTuple
 
@@ -13,11 +14,13 @@ from tlx.types import Array, Network, PyTree, Variables
 
 
 class Sampling(NamedTuple):
-  """How the next token is drawn: logits over temperature, then only the `top_k` largest, then only the nucleus of `top_p`.
+  """How the next token is drawn: by temperature, then `top_k`, then the nucleus of `top_p`.
 
   top_k: None for all
-  top_p: the most probable tokens that together reach this probability (arXiv:1904.09751); None for all
+  top_p: the most probable tokens that together reach this probability (arXiv:1904.09751); None for
+  all
   """
+
   temperature: float = 1.0
   top_k: int | None = None
   top_p: float | None = None
@@ -25,38 +28,64 @@ class Sampling(NamedTuple):
 
 class _Writing(NamedTuple):
   """What changes from token to token."""
-  step: Array    # [] tokens written so far
+
+  step: Array  # [] tokens written so far
   tokens: Array  # [B, num_tokens]
-  done: Array    # [B] rows that have ended
+  done: Array  # [B] rows that have ended
   cache: PyTree  # a (key, value) [B, heads, T + num_tokens, depth] a block
 
 
-def generate(network: Network, variables: Variables, inputs: PyTree, num_tokens: int, *, sampling: Sampling | None = None,
-             key: Array | None = None, eos: tuple[int, ...] = ()) -> Array:
-  """The tokens [B, num_tokens] that follow the prompts: the most probable ones, or with `sampling` and a key, drawn ones.
+def generate(
+  network: Network,
+  variables: Variables,
+  inputs: PyTree,
+  num_tokens: int,
+  *,
+  sampling: Sampling | None = None,
+  key: Array | None = None,
+  eos: tuple[int, ...] = (),
+) -> Array:
+  """The tokens [B, num_tokens] that follow the prompts: the most probable ones, or with `sampling`
+  and a key, drawn ones.
 
-  The prompts are `inputs['ids']` [B, T] with `inputs['mask']`, padded at the left or the right (or both). A row ends with the
-  first token that is in `eos`; what follows in it is filled with `eos[0]`. The loop stops when every row has ended.
-  Compiled once per network, prompt shape and `num_tokens`; other numbers in `sampling` and `eos` use the same program.
+  The prompts are `inputs['ids']` [B, T] with `inputs['mask']`, padded at the left or the right (or
+  both). A row ends with the first token that is in `eos`; what follows in it is filled with
+  `eos[0]`. The loop stops when every row has ended. Compiled once per network, prompt shape and
+  `num_tokens`; other numbers in `sampling` and `eos` use the same program.
 
   Raises:
-    ValueError: only one of `sampling` and `key`, an impossible sampling, no token asked for, or a network that is not a causal
-      language model.
+    ValueError: only one of `sampling` and `key`, an impossible sampling, no token asked for, or a
+      network that is not a causal language model.
   """
   if (sampling is None) != (key is None):
-    raise ValueError('Sampling needs both `sampling` and `key`; the most probable tokens need neither.')
+    raise ValueError(
+      'Sampling needs both `sampling` and `key`; the most probable tokens need neither.'
+    )
   if num_tokens < 1:
     raise ValueError(f'num_tokens is {num_tokens}, wanted at least 1.')
   if sampling is not None:
     temperature, top_k, top_p = sampling
-    if temperature <= 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
-      raise ValueError(f'{sampling}: wanted temperature > 0, top_k at least 1 or None, 0 < top_p <= 1 or None.')
+    if (
+      temperature <= 0
+      or (top_k is not None and top_k < 1)
+      or (top_p is not None and not 0 < top_p <= 1)
+    ):
+      raise ValueError(
+        f'{sampling}: wanted temperature > 0, top_k at least 1 or None, 0 < top_p <= 1 or None.'
+      )
   return _generate(network, variables, inputs, num_tokens, sampling, key, eos)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
-def _generate(network: Network, variables: Variables, inputs: PyTree, num_tokens: int, sampling: Sampling | None,
-              key: Array | None, eos: tuple[Array, ...]) -> Array:
+def _generate(
+  network: Network,
+  variables: Variables,
+  inputs: PyTree,
+  num_tokens: int,
+  sampling: Sampling | None,
+  key: Array | None,
+  eos: tuple[Array, ...],
+) -> Array:
   ids, mask = _pad_left(inputs['ids'], inputs.get('mask', jnp.ones(inputs['ids'].shape, jnp.int32)))
   num_rows, prompt_tokens = ids.shape
 
@@ -64,28 +93,50 @@ def _generate(network: Network, variables: Variables, inputs: PyTree, num_tokens
     """(logits [B, V] after the last token, the cache with the new tokens in it)."""
     x, _ = network.apply(variables, activation, train=False, stop=-1)
     if not isinstance(x, dict) or 'cache' not in x:
-      raise ValueError('This network keeps no cache of keys and values; generate with gpt2 or llama.')
-    logits, _ = network.apply(variables, {**x, 'hidden': x['hidden'][:, -1:]}, train=False, start=-1)
+      raise ValueError(
+        'This network keeps no cache of keys and values; generate with gpt2 or llama.'
+      )
+    logits, _ = network.apply(
+      variables, {**x, 'hidden': x['hidden'][:, -1:]}, train=False, start=-1
+    )
     if logits.ndim != 3:
-      raise ValueError(f'The head gives {logits.shape}, not logits over a vocabulary; build the network without num_classes.')
+      raise ValueError(
+        f'The head gives {logits.shape}, not logits over a vocabulary; build the network without '
+        'num_classes.'
+      )
     return logits[:, -1], x['cache']
 
   def write(writing: _Writing, logits: Array) -> _Writing:
     token = _choose(logits, sampling, key, writing.step)
     token = jnp.where(writing.done, eos[0], token) if eos else token
     done = writing.done | jnp.isin(token, jnp.array(eos, jnp.int32))
-    return writing._replace(step=writing.step + 1, tokens=writing.tokens.at[:, writing.step].set(token), done=done)
+    return writing._replace(
+      step=writing.step + 1, tokens=writing.tokens.at[:, writing.step].set(token), done=done
+    )
 
   def advance(writing: _Writing) -> _Writing:
     last = jax.lax.dynamic_slice_in_dim(writing.tokens, writing.step - 1, 1, axis=1)
-    logits, cache = step({'ids': last, 'mask': slots, 'cache': writing.cache, 'index': prompt_tokens + writing.step - 1})
+    logits, cache = step(
+      {
+        'ids': last,
+        'mask': slots,
+        'cache': writing.cache,
+        'index': prompt_tokens + writing.step - 1,
+      }
+    )
     return write(writing._replace(cache=cache), logits)
 
   slots = jnp.concatenate([mask, jnp.ones((num_rows, num_tokens), mask.dtype)], axis=1)
   logits, cache = step({'ids': ids, 'mask': mask, 'cache': ()})
-  cache = jax.tree.map(lambda array: jnp.pad(array, ((0, 0), (0, 0), (0, num_tokens), (0, 0))), cache)
-  empty = _Writing(jnp.int32(0), jnp.zeros((num_rows, num_tokens), jnp.int32), jnp.zeros(num_rows, bool), cache)
-  written = jax.lax.while_loop(lambda writing: (writing.step < num_tokens) & ~writing.done.all(), advance, write(empty, logits))
+  cache = jax.tree.map(
+    lambda array: jnp.pad(array, ((0, 0), (0, 0), (0, num_tokens), (0, 0))), cache
+  )
+  empty = _Writing(
+    jnp.int32(0), jnp.zeros((num_rows, num_tokens), jnp.int32), jnp.zeros(num_rows, bool), cache
+  )
+  written = jax.lax.while_loop(
+    lambda writing: (writing.step < num_tokens) & ~writing.done.all(), advance, write(empty, logits)
+  )
   # Rows that had all ended before the last step have no more tokens written.
   late = jnp.arange(num_tokens)[None, :] >= written.step
   return jnp.where(late, eos[0], written.tokens) if eos else written.tokens
@@ -103,11 +154,15 @@ def _choose(logits: Array, sampling: Sampling | None, key: Array | None, step: A
   """The next token of each row, [B]."""
   if sampling is None or key is None:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  return jax.random.categorical(jax.random.fold_in(key, step), limit(logits, sampling)).astype(jnp.int32)
+  return jax.random.categorical(jax.random.fold_in(key, step), limit(logits, sampling)).astype(
+    jnp.int32
+  )
 
 
 def limit(logits: Array, sampling: Sampling) -> Array:
-  """The logits [B, V] over temperature, with -inf where top_k or top_p leave a token out; tokens as good as the last stay."""
+  """The logits [B, V] over temperature, with -inf where top_k or top_p leave a token out; tokens as
+  good as the last stay.
+  """
   logits = logits / sampling.temperature
   descending = jnp.flip(jnp.sort(logits, axis=-1), axis=-1)
   if sampling.top_k is not None:
@@ -117,5 +172,7 @@ def limit(logits: Array, sampling: Sampling) -> Array:
     probability = jax.nn.softmax(descending, axis=-1)
     before = jnp.cumsum(probability, axis=-1) - probability  # what the larger ones already reach
     descending = jnp.where(before < sampling.top_p, descending, -jnp.inf)
-  smallest = jnp.min(jnp.where(jnp.isfinite(descending), descending, jnp.inf), axis=-1, keepdims=True)
+  smallest = jnp.min(
+    jnp.where(jnp.isfinite(descending), descending, jnp.inf), axis=-1, keepdims=True
+  )
   return jnp.where(logits < smallest, -jnp.inf, logits)

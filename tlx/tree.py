@@ -10,11 +10,18 @@ import numpy as np
 from tlx.types import PyTree
 
 Rules = Sequence[tuple[str, str]]  # (regex over 'a/b/c', group); the first match wins
+# In a stage's parameters, where leaves stand that are not the network's own (tlx/peft).
+ADDED = 'added'
 
 
 def path_name(path) -> str:
   """'block1/conv/kernel' for a key path of jax.tree_util."""
   return '/'.join(str(getattr(entry, 'key', getattr(entry, 'name', getattr(entry, 'idx', entry)))) for entry in path)
+
+
+def is_added(name: str) -> bool:
+  """Whether a leaf was added to a network: 'block0/added/lora/attention/query/a'."""
+  return name.split('/')[1:2] == [ADDED]
 
 
 def map_named(function: Callable, tree: PyTree, *rest: PyTree) -> PyTree:

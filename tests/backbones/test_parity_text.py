@@ -1,4 +1,7 @@
-"""Language backbones: the names that public weights go by, tying, padding, pooling. Their parity is in test_parity_cases.py."""
+"""Language backbones: the names that public weights go by, tying, padding, pooling. Their parity is
+in test_parity_cases.py.
+"""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,10 +25,14 @@ def load(name, arrays, inputs, **changes):
 
 
 def drawn(network, inputs):
-  """Random variables; a program of its own to initialise them takes longer to compile than the network."""
+  """Random variables; a program of its own to initialise them takes longer to compile than the
+  network.
+  """
   generator = np.random.default_rng(0)
   shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
-  return jax.tree.map(lambda leaf: generator.normal(scale=0.3, size=leaf.shape).astype(leaf.dtype), shapes)
+  return jax.tree.map(
+    lambda leaf: generator.normal(scale=0.3, size=leaf.shape).astype(leaf.dtype), shapes
+  )
 
 
 @pytest.mark.parametrize('case', ['bert', 'gpt2', 'llama'])
@@ -33,14 +40,21 @@ def test_bfloat16_is_for_activations_and_the_head_is_float32(case):
   arrays, inputs, _ = official(case)
   network, variables = load(case, arrays, inputs, dtype='bfloat16')
   assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {np.dtype('float32')}
-  hidden, out = (jax.eval_shape(lambda x, k=k: network.apply(variables, x, train=False, stop=k)[0], inputs) for k in (2, None))
+  hidden, out = (
+    jax.eval_shape(lambda x, k=k: network.apply(variables, x, train=False, stop=k)[0], inputs)
+    for k in (2, None)
+  )
   assert hidden['hidden'].dtype == jnp.bfloat16 and out.dtype == jnp.float32
 
 
-@pytest.mark.parametrize('case, prefix', [('bert', 'bert.'), ('gpt2', 'transformer.'), ('llama', 'model.')])
+@pytest.mark.parametrize(
+  'case, prefix', [('bert', 'bert.'), ('gpt2', 'transformer.'), ('llama', 'model.')]
+)
 def test_names_with_and_without_prefix(case, prefix):
   arrays, inputs, _ = official(case)
-  base = {name.removeprefix(prefix): array for name, array in arrays.items() if name != 'lm_head.weight'}
+  base = {
+    name.removeprefix(prefix): array for name, array in arrays.items() if name != 'lm_head.weight'
+  }
   full = {prefix + name: array for name, array in base.items()}
   assert same(load(case, base, inputs)[1], load(case, full, inputs)[1])
 
@@ -48,7 +62,11 @@ def test_names_with_and_without_prefix(case, prefix):
 def test_the_first_release_of_bert_has_other_names_for_norms():
   arrays, inputs, _ = official('bert')
   old = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
-  renamed = {'bert.' + next((name.replace(now, then) for now, then in old.items() if now in name), name): array for name, array in arrays.items()}
+  renamed = {}
+  for name, array in arrays.items():
+    for now, then in old.items():
+      name = name.replace(now, then)
+    renamed[f'bert.{name}'] = array
   assert 'bert.encoder.layer.0.output.LayerNorm.gamma' in renamed
   assert same(load('bert', renamed, inputs)[1], load('bert', arrays, inputs)[1])
 
@@ -59,23 +77,40 @@ def same(one, other):
 
 
 def gguf_arrays(arrays, heads, kv_heads, permute):
-  """The arrays as llama.cpp's converter writes them: its names; query and key rows of Llama models reordered."""
-  parts = {'input_layernorm': 'attn_norm', 'post_attention_layernorm': 'ffn_norm', 'self_attn.q_proj': 'attn_q',
-           'self_attn.k_proj': 'attn_k', 'self_attn.v_proj': 'attn_v', 'self_attn.o_proj': 'attn_output',
-           'mlp.gate_proj': 'ffn_gate', 'mlp.up_proj': 'ffn_up', 'mlp.down_proj': 'ffn_down', 'model.layers': 'blk',
-           'model.embed_tokens': 'token_embd', 'model.norm': 'output_norm', 'lm_head': 'output'}
+  """The arrays as llama.cpp's converter writes them: its names; query and key rows of Llama models
+  reordered.
+  """
+  parts = {
+    'input_layernorm': 'attn_norm',
+    'post_attention_layernorm': 'ffn_norm',
+    'self_attn.q_proj': 'attn_q',
+    'self_attn.k_proj': 'attn_k',
+    'self_attn.v_proj': 'attn_v',
+    'self_attn.o_proj': 'attn_output',
+    'mlp.gate_proj': 'ffn_gate',
+    'mlp.up_proj': 'ffn_up',
+    'mlp.down_proj': 'ffn_down',
+    'model.layers': 'blk',
+    'model.embed_tokens': 'token_embd',
+    'model.norm': 'output_norm',
+    'lm_head': 'output',
+  }
   found = {}
   for name, array in arrays.items():
     num = heads if 'q_proj' in name else kv_heads if 'k_proj' in name else None
     if num and permute:
-      array = array.reshape(num, 2, array.shape[0] // num // 2, -1).swapaxes(1, 2).reshape(array.shape)
+      array = (
+        array.reshape(num, 2, array.shape[0] // num // 2, -1).swapaxes(1, 2).reshape(array.shape)
+      )
     for theirs, ours in parts.items():
       name = name.replace(theirs, ours)
     found[name] = array
   return found
 
 
-@pytest.mark.parametrize('case, permute', [('llama', True), ('llama_untied', True), ('qwen2', False)])
+@pytest.mark.parametrize(
+  'case, permute', [('llama', True), ('llama_untied', True), ('qwen2', False)]
+)
 def test_gguf_names_and_rotary_pairs(case, permute):
   arrays, inputs, _ = official(case)
   options = cases.read(case).options
@@ -95,12 +130,15 @@ def test_a_tied_embedding_is_one_parameter_with_the_gradients_of_both_uses():
   def gradients(network, variables):
     def loss(params):
       return jnp.tanh(network.apply(variables._replace(params=params), inputs, train=True)[0]).sum()
+
     return jax.jit(jax.grad(loss))(variables.params)
 
   of_one, of_two = gradients(tied, variables), gradients(untied, copies)
   uses = of_two['embed']['tokens']['embedding'], of_two['head']['embedding']
   assert all(np.abs(use).max() > 1e-2 for use in uses)
-  np.testing.assert_allclose(of_one['embed']['tokens']['embedding'], sum(uses), rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(
+    of_one['embed']['tokens']['embedding'], sum(uses), rtol=1e-4, atol=1e-6
+  )
 
 
 @pytest.mark.parametrize('case', ['bert', 'gpt2', 'llama'])
@@ -108,7 +146,9 @@ def test_activations_between_stages_hold_examples_only(case):
   arrays, inputs, _ = official(case)
   network, variables = load(case, arrays, inputs)
   for k in range(1, len(network.stages)):
-    between = jax.eval_shape(lambda x, k=k: network.apply(variables, x, train=False, stop=k)[0], inputs)
+    between = jax.eval_shape(
+      lambda x, k=k: network.apply(variables, x, train=False, stop=k)[0], inputs
+    )
     assert {leaf.shape[0] for leaf in jax.tree.leaves(between)} == {len(inputs['ids'])}
 
 
@@ -117,8 +157,14 @@ def test_activations_between_stages_hold_examples_only(case):
 def test_padding_left_or_right_changes_nothing(case, num_classes):
   stored = cases.read(case)
   network = plug('backbones', stored.backbone).build(num_classes, **{**stored.options, 'depth': 1})
-  right = {'ids': np.array([[5, 3, 8, 1, 2]], np.int32), 'mask': np.array([[1, 1, 1, 0, 0]], np.int32)}
-  left = {'ids': np.array([[7, 4, 5, 3, 8]], np.int32), 'mask': np.array([[0, 0, 1, 1, 1]], np.int32)}
+  right = {
+    'ids': np.array([[5, 3, 8, 1, 2]], np.int32),
+    'mask': np.array([[1, 1, 1, 0, 0]], np.int32),
+  }
+  left = {
+    'ids': np.array([[7, 4, 5, 3, 8]], np.int32),
+    'mask': np.array([[0, 0, 1, 1, 1]], np.int32),
+  }
   variables = drawn(network, right)
   run = jax.jit(lambda x: network.apply(variables, x, train=False)[0])
   of_right, of_left = run(right), run(left)
@@ -133,9 +179,15 @@ def test_padding_left_or_right_changes_nothing(case, num_classes):
 def test_bert_pools(pool):
   arrays, inputs, outputs = official('bert')
   network, variables = load('bert', arrays, inputs, pool=pool)
-  got, _ = network.apply(variables, {'hidden': outputs['last'], 'mask': inputs['mask']}, train=False, start=-2)
+  got, _ = network.apply(
+    variables, {'hidden': outputs['last'], 'mask': inputs['mask']}, train=False, start=-2
+  )
   weight = inputs['mask'][..., None] / inputs['mask'].sum(1)[:, None, None]
-  want = {'pooler': outputs['pooled'], 'cls': outputs['last'][:, 0], 'mean': (outputs['last'] * weight).sum(1)}[pool]
+  want = {
+    'pooler': outputs['pooled'],
+    'cls': outputs['last'][:, 0],
+    'mean': (outputs['last'] * weight).sum(1),
+  }[pool]
   assert relative_error(got, want) < 1e-5
 
 
@@ -143,40 +195,60 @@ def test_bert_tells_two_texts_apart_by_type():
   arrays, inputs, _ = official('bert')
   network, variables = load('bert', arrays, inputs)
   embed = variables.params['embed']
-  swapped = variables._replace(params={'embed': {**embed, 'types': {'embedding': embed['types']['embedding'][::-1]}}})
+  swapped = variables._replace(
+    params={'embed': {**embed, 'types': {'embedding': embed['types']['embedding'][::-1]}}}
+  )
   run = jax.jit(lambda variables, x: network.apply(variables, x, train=False, stop=1)[0]['hidden'])
   ones = run(variables, {**inputs, 'types': np.ones_like(inputs['ids'])})
-  np.testing.assert_array_equal(ones, run(swapped, {**inputs, 'types': np.zeros_like(inputs['ids'])}))
+  np.testing.assert_array_equal(
+    ones, run(swapped, {**inputs, 'types': np.zeros_like(inputs['ids'])})
+  )
   assert relative_error(ones, np.asarray(run(variables, inputs))) > 1e-3
 
 
 def test_two_embeddings_that_differ_are_not_tied_silently():
   arrays, inputs, _ = official('gpt2')
   arrays['lm_head.weight'] = arrays['lm_head.weight'] + 1
-  with pytest.raises(ValueError, match=r'lm_head.weight differs from transformer.wte.weight .* build it with tied=False'):
+  with pytest.raises(
+    ValueError,
+    match=r'lm_head.weight differs from transformer.wte.weight .* build it with tied=False',
+  ):
     load('gpt2', arrays, inputs)
   load('gpt2', arrays, inputs, tied=False)
 
 
-@pytest.mark.parametrize('backbone, options, message', [
-    ('llama', {'variant': 'smollm2_13m'}, r"Unknown variant 'smollm2_13m'; have .* Did you mean 'smollm2_135m'\?"),
+@pytest.mark.parametrize(
+  'backbone, options, message',
+  [
+    (
+      'llama',
+      {'variant': 'smollm2_13m'},
+      r"Unknown variant 'smollm2_13m'; have .* Did you mean 'smollm2_135m'\?",
+    ),
     ('gpt2', {'dept': 2}, r"Unknown option 'dept'; have .* Did you mean 'depth'\?"),
     ('bert', {'dtype': 'float16'}, "dtype is 'float16'"),
     ('bert', {'pool': 'max'}, "pool is 'max'"),
     ('gpt2', {'dim': 10, 'heads': 3}, 'dim is 10, which 3 heads do not divide'),
     ('llama', {'heads': 9, 'kv_heads': 2}, 'heads is 9, which 2 kv_heads do not divide'),
-])
+  ],
+)
 def test_wrong_options(backbone, options, message):
   with pytest.raises(ValueError, match=message):
     plug('backbones', backbone).build(**options)
 
 
-@pytest.mark.parametrize('inputs, message', [
+@pytest.mark.parametrize(
+  'inputs, message',
+  [
     (np.zeros((1, 3), np.int32), r"Text inputs are a dict of 'ids'.*got an array \(1, 3\)"),
     ({'tokens': np.zeros((1, 3), np.int32)}, r"got a dict of \['tokens'\]"),
-    ({'ids': np.zeros((1, 3), np.int32), 'mask': np.ones((1, 2), np.int32)}, r'mask covers \(1, 2\), the ids are \(1, 3\)'),
+    (
+      {'ids': np.zeros((1, 3), np.int32), 'mask': np.ones((1, 2), np.int32)},
+      r'mask covers \(1, 2\), the ids are \(1, 3\)',
+    ),
     ({'ids': np.zeros((1, 33), np.int32)}, '33 tokens, but there are 32 positions'),
-])
+  ],
+)
 @pytest.mark.parametrize('case', ['bert', 'gpt2'])
 def test_wrong_inputs(case, inputs, message):
   stored = cases.read(case)
@@ -187,22 +259,39 @@ def test_wrong_inputs(case, inputs, message):
 
 def test_roberta_counts_the_positions_of_real_tokens_from_behind_its_padding():
   options = {'vocab_size': 9, 'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'max_positions': 8}
-  roberta, plain = plug('backbones', 'bert').build(**options, pad_id=1), plug('backbones', 'bert').build(**options)
+  roberta, plain = (
+    plug('backbones', 'bert').build(**options, pad_id=1),
+    plug('backbones', 'bert').build(**options),
+  )
   ids = np.array([[5, 6, 7, 1, 1]], np.int32)
   variables = drawn(roberta, {'ids': ids})
   embed = variables.params['embed']
   table = np.asarray(embed['positions']['embedding'])
   moved = {**embed, 'positions': {'embedding': table[[2, 3, 4, 1, 1, 0, 0, 0]]}}
   found, _ = roberta.apply(variables, {'ids': ids}, train=False, stop=1)
-  want, _ = plain.apply(variables._replace(params={'embed': moved}), {'ids': ids}, train=False, stop=1)
+  want, _ = plain.apply(
+    variables._replace(params={'embed': moved}), {'ids': ids}, train=False, stop=1
+  )
   np.testing.assert_allclose(found['hidden'], want['hidden'], atol=1e-6)
   with pytest.raises(ValueError, match='7 tokens, but there are 6 positions'):
     roberta.apply(variables, {'ids': np.zeros((1, 7), np.int32)}, train=False, stop=1)
 
 
 def test_generation_with_a_cache_sees_the_window_and_the_positions_of_the_whole_text():
-  options = {'vocab_size': 31, 'dim': 16, 'depth': 2, 'heads': 4, 'kv_heads': 2, 'mlp_dim': 16, 'window': 3, 'no_rope': (1,),
-             'rope_factors': (1.0, 4.0), 'qk_norm': True, 'mlp_bias': True, 'out_bias': True}
+  options = {
+    'vocab_size': 31,
+    'dim': 16,
+    'depth': 2,
+    'heads': 4,
+    'kv_heads': 2,
+    'mlp_dim': 16,
+    'window': 3,
+    'no_rope': (1,),
+    'rope_factors': (1.0, 4.0),
+    'qk_norm': True,
+    'mlp_bias': True,
+    'out_bias': True,
+  }
   network = plug('backbones', 'llama').build(**options)
   ids = np.array([[5, 3, 8, 1], [2, 7, 9, 4]], np.int32)
   variables = drawn(network, {'ids': ids})
@@ -213,8 +302,14 @@ def test_generation_with_a_cache_sees_the_window_and_the_positions_of_the_whole_
   np.testing.assert_array_equal(generate(network, variables, {'ids': ids}, 4), whole[:, 4:])
 
 
-@pytest.mark.parametrize('options, words', [({'rope_factors': (1.0,)}, 'give 32 numbers above 0'), ({'window': 0}, 'window is 0'),
-                                            ({'rope_factors': (0.0,) * 32}, 'give 32 numbers above 0')])
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    ({'rope_factors': (1.0,)}, 'give 32 numbers above 0'),
+    ({'window': 0}, 'window is 0'),
+    ({'rope_factors': (0.0,) * 32}, 'give 32 numbers above 0'),
+  ],
+)
 def test_options_of_llama_that_cannot_be(options, words):
   with pytest.raises(ValueError, match=words):
     plug('backbones', 'llama').build(**options)
@@ -222,5 +317,9 @@ def test_options_of_llama_that_cannot_be(options, words):
 
 @pytest.mark.parametrize('backbone', ['bert', 'gpt2'])
 def test_an_activation_that_is_none(backbone):
-  with pytest.raises(ValueError, match="Option activation is 'gelu_new'; choose one of 'gelu', 'gelu_tanh', 'quick_gelu', 'relu', 'silu'"):
+  with pytest.raises(
+    ValueError,
+    match="Option activation is 'gelu_new'; choose one of 'gelu', 'gelu_tanh', 'quick_gelu', "
+    "'relu', 'silu'",
+  ):
     plug('backbones', backbone).build(activation='gelu_new')

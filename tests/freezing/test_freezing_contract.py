@@ -1,26 +1,46 @@
-"""What every freezing policy satisfies, on a network with batch statistics; and how depth is counted."""
+"""What every freezing policy satisfies, on a network with batch statistics; and how depth is
+counted.
+"""
+
+import itertools
+
 import jax
 import numpy as np
 import pytest
 
-from tlx import freezing
+from tlx import freezing, peft
 from tlx.backbones import cnn
 from tlx.inputs import image
+from tlx.peft import lora
 from tlx.plug import available, plug
 from tlx.tasks import classification
 from tlx.train import step
 from tlx.tree import label, merge, named_leaves, sha256
 from tlx.types import Batch, Variables
 
-NETWORK = cnn.build(3, channels=(4, 8), hidden=6, norm='batch')
+NETWORK = peft.wrap(
+  cnn.build(3, channels=(4, 8), hidden=6, norm='batch'), lora.added(at='fc/', rank=2)
+)
 TASK = classification.task(3)
 GROUPS = (('block1',), ('block2',), ('fc',), ('head',))
-OPTIONS = {'first': {'k': 1}, 'last': {'k': 2}, 'after': {'k': 1}, 'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))}}
-# The stages in which each policy, with the options above, trains anything; and the leaves it trains there.
+OPTIONS = {
+  'first': {'k': 1},
+  'last': {'k': 2},
+  'after': {'k': 1},
+  'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))},
+}
+# The stages in which each policy, with the options above, trains anything; and the leaves it trains
+# there.
 TRAINED = {
-    'all': {'block1', 'block2', 'fc', 'head'}, 'head': {'head'}, 'first': {'block1', 'head'}, 'last': {'fc', 'head'},
-    'after': {'block2', 'fc', 'head'}, 'regex': {'block2', 'fc', 'head'}, 'bias': {'block1', 'block2', 'fc', 'head'},
-    'norm': {'block1', 'block2', 'head'},
+  'all': {'block1', 'block2', 'fc', 'head'},
+  'head': {'head'},
+  'first': {'block1', 'head'},
+  'last': {'fc', 'head'},
+  'after': {'block2', 'fc', 'head'},
+  'regex': {'block2', 'fc', 'head'},
+  'bias': {'block1', 'block2', 'fc', 'head'},
+  'norm': {'block1', 'block2', 'head'},
+  'added': {'fc', 'head'},
 }
 
 
@@ -36,15 +56,29 @@ def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
   """(variables before, after) with weight decay, momentum and clipping on."""
   before = variables()
   phase = step.Phase(
-      tuple(named_leaves(label(before.params, rules))), (('train', 1.0),), freezing.frozen_norms(before.params, before.stats, rules, norm),
-      'sgd', (('momentum', 0.9),), clip_norm=0.5)
+    tuple(named_leaves(label(before.params, rules))),
+    (('train', 1.0),),
+    freezing.frozen_norms(before.params, before.stats, rules, norm),
+    'sgd',
+    (('momentum', 0.9),),
+    clip_norm=0.5,
+  )
   recipe = step.Recipe(NETWORK, image.form(6, 1), TASK, phase)
   hyper = step.Hyper(np.float32(0.1), np.float32(0.1), np.float32(5))
   trainable, frozen = step.split(before.params, phase)
   state = step.init_state(trainable, before.stats, phase, hyper)
   random = np.random.default_rng(0)
-  batch = Batch(random.integers(0, 255, (8, 6, 6, 1)).astype(np.uint8), random.integers(0, 3, 8), np.ones(8, np.float32))
-  advance = jax.jit(lambda state: step.train_step(recipe, state, frozen, batch, jax.random.key(1), hyper)[0])
+  batch = Batch(
+    random.integers(0, 255, (8, 6, 6, 1)).astype(np.uint8),
+    random.integers(0, 3, 8),
+    np.ones(8, np.float32),
+  )
+
+  @jax.jit
+  def advance(state):
+    key = jax.random.key(1)
+    return step.train_step(recipe, state, frozen, batch, key, hyper)[0]
+
   for _ in range(5):
     state = advance(state)
   assert int(state.step) == 5
@@ -55,16 +89,24 @@ def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
 def test_frozen_stay_bit_identical_and_the_others_move(policy):
   rules = rules_of(policy)
   groups = dict(named_leaves(label(variables().params, rules, ('frozen', 'train'))))
-  assert {name.split('/')[0] for name, group in groups.items() if group == 'train'} == TRAINED[policy]
+  trained = {name.split('/')[0] for name, group in groups.items() if group == 'train'}
+  assert trained == TRAINED[policy]
   before, after = five_steps(rules)
-  moved = {name for (name, a), (_, b) in zip(named_leaves(before.params), named_leaves(after.params)) if sha256(a) != sha256(b)}
+  moved = {
+    name
+    for (name, a), (_, b) in zip(named_leaves(before.params), named_leaves(after.params))
+    if sha256(a) != sha256(b)
+  }
   assert moved == {name for name, group in groups.items() if group == 'train'}
 
 
-@pytest.mark.parametrize('policy, live', [('head', set()), ('after', {'block2'}), ('norm', {'block1', 'block2'})])
+@pytest.mark.parametrize(
+  'policy, live', [('head', set()), ('after', {'block2'}), ('norm', {'block1', 'block2'})]
+)
 def test_statistics_follow_their_layer(policy, live):
   before, after = five_steps(rules_of(policy))
-  assert {stage for stage in before.stats if sha256(before.stats[stage]) != sha256(after.stats[stage])} == live
+  old, new = before.stats, after.stats
+  assert {stage for stage in old if sha256(old[stage]) != sha256(new[stage])} == live
 
 
 def test_live_statistics_move_under_frozen_weights():
@@ -72,31 +114,59 @@ def test_live_statistics_move_under_frozen_weights():
   assert all(sha256(before.stats[stage]) != sha256(after.stats[stage]) for stage in before.stats)
 
 
-def test_leaves_of_bias_and_norm():
-  for policy, ends in (('bias', ('/bias',)), ('norm', ('norm/scale', 'norm/bias'))):
+def test_leaves_of_bias_and_norm_and_what_was_added():
+  for policy, ends in (
+    ('bias', ('/bias',)),
+    ('norm', ('norm/scale', 'norm/bias')),
+    ('added', ('/lora/linear/a', '/lora/linear/b')),
+  ):
     groups = dict(named_leaves(label(variables().params, rules_of(policy))))
-    trained = {name for name, group in groups.items() if group == 'train' and not name.startswith('head/')}
-    assert trained == {name for name in groups if name.endswith(ends) and not name.startswith('head/')}
+    trained = {
+      name for name, group in groups.items() if group == 'train' and not name.startswith('head/')
+    }
+    assert trained == {
+      name for name in groups if name.endswith(ends) and not name.startswith('head/')
+    }
 
 
-@pytest.mark.parametrize('policy, options, words', [
-    ('after', {'k': 4}, 'k=4.*takes 0 to 3'), ('first', {'k': -1}, 'k=-1.*takes 0 to 3'), ('last', {'k': 0}, 'would train nothing'),
-    ('last', {'k': 9}, 'k=9.*takes 1 to 4'), ('last', {'k': -1}, 'k=-1.*takes 1 to 4'), ('after', {'k': 1.5}, 'k=1.5'),
-    ('first', {'k': True}, 'k=True'), ('regex', {'rules': ('.*',)}, 'pair'), ('regex', {'rules': 3}, 'pairs'),
-    ('regex', {'rules': (('(block', 'train'), ('.*', 'frozen'))}, r"'\(block'.*no regular expression")])
+@pytest.mark.parametrize(
+  'policy, options, words',
+  [
+    ('after', {'k': 4}, 'k=4.*takes 0 to 3'),
+    ('first', {'k': -1}, 'k=-1.*takes 0 to 3'),
+    ('last', {'k': 0}, 'would train nothing'),
+    ('last', {'k': 9}, 'k=9.*takes 1 to 4'),
+    ('last', {'k': -1}, 'k=-1.*takes 1 to 4'),
+    ('after', {'k': 1.5}, 'k=1.5'),
+    ('first', {'k': True}, 'k=True'),
+    ('regex', {'rules': ('.*',)}, 'pair'),
+    ('regex', {'rules': 3}, 'pairs'),
+    (
+      'regex',
+      {'rules': (('(block', 'train'), ('.*', 'frozen'))},
+      r"'\(block'.*no regular expression",
+    ),
+  ],
+)
 def test_bad_options(policy, options, words):
   with pytest.raises(ValueError, match=words):
     plug('freezing', policy).rules(GROUPS, **options)
 
 
-# Per backbone, the groups at the end of its tiny network: what is deeper than the head, counted as `last` counts.
+# Per backbone, the groups at the end of its tiny network: what is deeper than the head, counted as
+# `last` counts.
 ENDS = {
-    'bert': (('block1',), ('pool',), ('head',)), 'bit': (('layer1_1',), ('layer2_0',), ('norm', 'pool', 'head')),
-    'cnn': (('block2',), ('fc',), ('head',)), 'convnext': (('layer2_0',), ('layer2_1',), ('pool', 'head')),
-    'efficientnet_lite': (('block6',), ('top',), ('pool', 'head')),
-    'face_resnet': (('conv6_down_out',), ('pool', 'descriptor'), ('head',)), 'gpt2': (('block0',), ('block1',), ('norm', 'head')),
-    'llama': (('block0',), ('block1',), ('norm', 'head')), 'mlp': (('dense1',), ('dense2',), ('head',)),
-    'resnet': (('layer1_1',), ('layer2_0',), ('pool', 'head')), 'vit': (('block0',), ('block1',), ('norm', 'pool', 'head')),
+  'bert': (('block1',), ('pool',), ('head',)),
+  'bit': (('layer1_1',), ('layer2_0',), ('norm', 'pool', 'head')),
+  'cnn': (('block2',), ('fc',), ('head',)),
+  'convnext': (('layer2_0',), ('layer2_1',), ('pool', 'head')),
+  'efficientnet_lite': (('block6',), ('top',), ('pool', 'head')),
+  'face_resnet': (('conv6_down_out',), ('pool', 'descriptor'), ('head',)),
+  'gpt2': (('block0',), ('block1',), ('norm', 'head')),
+  'llama': (('block0',), ('block1',), ('norm', 'head')),
+  'mlp': (('dense1',), ('dense2',), ('head',)),
+  'resnet': (('layer1_1',), ('layer2_0',), ('pool', 'head')),
+  'vit': (('block0',), ('block1',), ('norm', 'pool', 'head')),
 }
 
 
@@ -111,24 +181,29 @@ def tiny_groups(backbone):
 @pytest.mark.parametrize('backbone', available('backbones'))
 def test_depth_counts_what_holds_parameters(backbone):
   network, params, groups = tiny_groups(backbone)
-  assert tuple(stage for group in groups for stage in group) == network.stages
+  assert tuple(itertools.chain.from_iterable(groups)) == network.stages
   assert groups[-3:] == ENDS[backbone]
-  assert all(any(jax.tree.leaves(params.get(stage, {})) for stage in group) for group in groups)
+  for group in groups:
+    assert any(jax.tree.leaves(params.get(stage, {})) for stage in group)
 
 
 @pytest.mark.parametrize('backbone', available('backbones'))
 def test_every_depth_trains_other_leaves(backbone):
   _, params, groups = tiny_groups(backbone)
-  for policy, depths in (('last', range(1, len(groups) + 1)), ('after', range(len(groups))), ('first', range(len(groups)))):
+  n = len(groups)
+  for policy, depths in {'last': range(1, n + 1), 'after': range(n), 'first': range(n)}.items():
     labels = [str(label(params, plug('freezing', policy).rules(groups, k=k))) for k in depths]
     assert len(set(labels)) == len(labels)
 
 
 def test_leading_groups():
   groups = (('stem',), ('pool', 'fc'), ('norm', 'head'))
-  assert [freezing.leading(groups, stages) for stages in ({'stem'}, {'pool', 'head'}, {'fc'}, {'head'}, set())] == [0, 1, 1, 2, 3]
+  stages = ({'stem'}, {'pool', 'head'}, {'fc'}, {'head'}, set())
+  assert [freezing.leading(groups, some) for some in stages] == [0, 1, 1, 2, 3]
 
 
 def test_unknown_policy_lists_what_there_is():
-  with pytest.raises(ValueError, match=r"Unknown freezing 'haed'; have after, all.*Did you mean 'head'"):
+  with pytest.raises(
+    ValueError, match=r"Unknown freezing 'haed'; have added, after, all.*Did you mean 'head'"
+  ):
     plug('freezing', 'haed')

@@ -29,7 +29,9 @@ class Checker(html.parser.HTMLParser):
     if tag not in VOID:
       self.stack.append(tag)
     for name, value in attributes:
-      if name in ('src', 'href', 'xlink:href', 'data', 'action', 'srcset') and not value.startswith('#'):
+      if name in ('src', 'href', 'xlink:href', 'data', 'action', 'srcset') and not value.startswith(
+        '#'
+      ):
         self.loads.append(value)
       if name == 'id':
         self.ids.append(value)
@@ -68,15 +70,13 @@ def test_the_page_of_a_large_partial_study(written):
   _, text, tags = check(written)
   assert '480 of 500 runs done (partial' in text and 'are not shown either way' in text
   assert tags.count('svg') == 7 and '95% Student-t interval' in text and 'ab' * 32 in text
-  # freeze2, linear, lora and bitfit train less than everything: 4 x 2 sizes x 5 seeds x 3 rates x 2 targets
+  # freeze2, linear, lora and bitfit train less than everything: 4 x 2 sizes x 5 seeds x 3 rates x 2
+  # targets
   assert 'unchanged (same SHA-256 before and after every phase) in 240 of 240 runs' in text
   assert '3 settings of learning rate and weight decay in every cell' in text
   names = {path.name for path in (written.parent / 'figures').iterdir()}
-  assert names == {
-    f'{name}.{kind}'
-    for name in ('accuracy', 'targets', 'freezing', 'parameters', 'seconds', 'time', 'learning')
-    for kind in ('svg', 'png')
-  }
+  drawn = ('accuracy', 'targets', 'freezing', 'parameters', 'seconds', 'time', 'learning')
+  assert names == {f'{name}.svg' for name in drawn} | {f'{name}.png' for name in drawn}
   kinds = {path.suffix for path in (written.parent / 'tables').iterdir()}
   assert kinds == {'.md', '.csv', '.tex'}
 
@@ -88,7 +88,16 @@ def test_the_same_study_gives_the_same_page(tmp_path, make_study):
 
 
 def test_what_comes_from_files_is_escaped(tmp_path, make_study):
-  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1,), seeds=(0, 1), rates=(0.01,), claim=HOSTILE, diverged=False)
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    claim=HOSTILE,
+    diverged=False,
+  )
   evil = '<img src="http://evil.example/x">$\\frac$'
   study = json.loads((tmp_path / 'study.json').read_text())
   study |= {'name': HOSTILE, 'devices': [evil], 'versions': {evil: evil}}
@@ -103,21 +112,68 @@ def test_what_comes_from_files_is_escaped(tmp_path, make_study):
   assert HOSTILE in text and evil in text and 'img' not in tags and '<script' not in page
 
 
-@pytest.mark.parametrize('options', [
-    dict(targets=('digits',), methods=('full',), shots=(5,), seeds=(0,), rates=(0.01,), baseline=''),
+@pytest.mark.parametrize(
+  'options',
+  [
+    dict(
+      targets=('digits',), methods=('full',), shots=(5,), seeds=(0,), rates=(0.01,), baseline=''
+    ),
     dict(targets=('digits',), methods=('scratch', 'full'), shots=(5,), seeds=(0,), rates=(0.01,)),
-    dict(sources=('a', 'b'), targets=('x', 'y'), methods=('scratch', 'full', 'linear'), shots=(1,), seeds=(0, 1), rates=(0.01,)),
-    dict(targets=('x',), methods=('full', 'linear'), shots=(1, 2, 3, 4, 5, 6), seeds=(0, 1), rates=(0.01,), baseline='full'),
+    dict(
+      sources=('a', 'b'),
+      targets=('x', 'y'),
+      methods=('scratch', 'full', 'linear'),
+      shots=(1,),
+      seeds=(0, 1),
+      rates=(0.01,),
+    ),
+    dict(
+      targets=('x',),
+      methods=('full', 'linear'),
+      shots=(1, 2, 3, 4, 5, 6),
+      seeds=(0, 1),
+      rates=(0.01,),
+      baseline='full',
+    ),
     dict(targets=('x',), methods=('full',), shots=(1,), seeds=(0, 1), baseline='not_run'),
-    dict(targets=('x',), methods=('scratch', 'linear', 'probe'), shots=(0,), seeds=(0, 1), rates=(0.01,)),
-    dict(targets=('x', 'y'), methods=('scratch', 'probe_a', 'probe_b'), shots=(20, 0, 1, 100), seeds=(0, 1), rates=(0.01,)),
-    dict(targets=('x',), methods=('probe_a', 'probe_b', 'probe'), shots=(5, 0), seeds=(0, 1), rates=(0.01,), baseline='probe')])
+    dict(
+      targets=('x',),
+      methods=('scratch', 'linear', 'probe'),
+      shots=(0,),
+      seeds=(0, 1),
+      rates=(0.01,),
+    ),
+    dict(
+      targets=('x', 'y'),
+      methods=('scratch', 'probe_a', 'probe_b'),
+      shots=(20, 0, 1, 100),
+      seeds=(0, 1),
+      rates=(0.01,),
+    ),
+    dict(
+      targets=('x',),
+      methods=('probe_a', 'probe_b', 'probe'),
+      shots=(5, 0),
+      seeds=(0, 1),
+      rates=(0.01,),
+      baseline='probe',
+    ),
+  ],
+)
 def test_small_and_odd_studies_have_a_page_too(tmp_path, options, make_study):
   check(report.write(make_study(tmp_path, **{'diverged': False, **options})))
 
 
 def test_a_study_without_a_tested_run(tmp_path, make_study):
-  make_study(tmp_path, targets=('x',), methods=('full',), shots=(1,), seeds=(0,), rates=(0.001, 0.01), diverged=False)
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('full',),
+    shots=(1,),
+    seeds=(0,),
+    rates=(0.001, 0.01),
+    diverged=False,
+  )
   for path in tmp_path.glob('runs/*/result.json'):
     path.write_text(json.dumps(json.loads(path.read_text()) | {'chosen': False, 'test': None}))
   _, text, _ = check(report.write(tmp_path))
@@ -125,27 +181,69 @@ def test_a_study_without_a_tested_run(tmp_path, make_study):
 
 
 def test_a_changed_digest_and_a_test_peek_are_not_hidden(tmp_path, make_study):
-  make_study(tmp_path, targets=('x',), methods=('linear',), shots=(1,), seeds=(0, 1), diverged=False, baseline='')
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('linear',),
+    shots=(1,),
+    seeds=(0, 1),
+    diverged=False,
+    baseline='',
+  )
   for path in tmp_path.glob('runs/*seed0*/result.json'):
     result = json.loads(path.read_text())
     result['phases'][0]['frozen_sha256_after'] = 'changed'
     result['test'] = {'accuracy': 0.5, 'loss': 1.0, 'count': 9}
     path.write_text(json.dumps(result))
   _, text, _ = check(report.write(tmp_path))
-  assert 'in 3 of 6 runs' in text and 'CHANGED in: mnist-x-linear-1shot-seed0-lr0.001' in text and 'Beware: 2 runs' in text
+  assert 'in 3 of 6 runs' in text
+  assert 'CHANGED in: mnist-x-linear-1shot-seed0-lr0.001' in text
+  assert 'Beware: 2 runs' in text
 
 
 def test_provenance_says_where_weights_come_from(tmp_path, make_study):
-  make_study(tmp_path, sources=('a', 'b', 'c'), targets=('x',), methods=('full',), shots=(1,), seeds=(0,), rates=(0.01,), diverged=False, baseline='')
-  origin = {'uri': f'https://host/{HOSTILE}', 'sha256': '12' * 32, 'licence': 'Apache-2.0', 'format': 'pth', 'num_tensors': 9, 'left_out': ['optimizer']}
-  loaded = {'provenance': origin, 'names': {'stem/kernel': 'conv.weight'}, 'fresh': ['head/bias', 'head/kernel'],
-            'ignored': ['fc.weight', *(f'layer{i}.num_batches_tracked' for i in range(5))]}
-  for name, result in {'a': loaded, 'b': {'config': {'dataset': 'mnist5k'}, 'test': {'accuracy': 0.987}}}.items():
+  make_study(
+    tmp_path,
+    sources=('a', 'b', 'c'),
+    targets=('x',),
+    methods=('full',),
+    shots=(1,),
+    seeds=(0,),
+    rates=(0.01,),
+    diverged=False,
+    baseline='',
+  )
+  origin = {
+    'uri': f'https://host/{HOSTILE}',
+    'sha256': '12' * 32,
+    'licence': 'Apache-2.0',
+    'format': 'pth',
+    'num_tensors': 9,
+    'left_out': ['optimizer'],
+  }
+  loaded = {
+    'provenance': origin,
+    'names': {'stem/kernel': 'conv.weight'},
+    'fresh': ['head/bias', 'head/kernel'],
+    'ignored': ['fc.weight', *(f'layer{i}.num_batches_tracked' for i in range(5))],
+  }
+  for name, result in {
+    'a': loaded,
+    'b': {'config': {'dataset': 'mnist5k'}, 'test': {'accuracy': 0.987}},
+  }.items():
     (tmp_path / 'sources' / name).mkdir(parents=True)
     (tmp_path / 'sources' / name / 'result.json').write_text(json.dumps(result))
   _, text, _ = check(report.write(tmp_path))
-  for words in (origin['uri'], '12' * 32, 'Apache-2.0', 'pth', '9 in the file, 1 taken over', 'head/bias, head/kernel',
-                '5 × num_batches_tracked, fc.weight, optimizer', 'mnist5k, test accuracy 98.7%'):
+  for words in (
+    origin['uri'],
+    '12' * 32,
+    'Apache-2.0',
+    'pth',
+    '9 in the file, 1 taken over',
+    'head/bias, head/kernel',
+    '5 × num_batches_tracked, fc.weight, optimizer',
+    'mnist5k, test accuracy 98.7%',
+  ):
     assert words in text
   assert 'Source c' not in text
 
@@ -165,9 +263,8 @@ def test_all_examples_are_drawn_at_their_number(tmp_path, make_study, monkeypatc
   names = [drawing.name for drawing in figures.make(results)]
   assert names == ['accuracy', 'stages', 'parameters', 'seconds', 'time', 'learning']
   ax = kept[0].axes[0]
-  assert ax.get_xticks().tolist() == [5, 100, 156] and [
-    label.get_text().strip() for label in ax.get_xticklabels()
-  ] == ['5', '100', 'all (156)']
+  assert ax.get_xticks().tolist() == [5, 100, 156]
+  assert [label.get_text().strip() for label in ax.get_xticklabels()] == ['5', '100', 'all (156)']
   ax = kept[1].axes[0]
   assert [label.get_text() for label in ax.get_xticklabels()] == ['a (mean)', 'b (mean)']
   assert ax.get_legend_handles_labels()[1] == [
@@ -178,10 +275,8 @@ def test_all_examples_are_drawn_at_their_number(tmp_path, make_study, monkeypatc
   ]
   figures.make(results._replace(all_shots={}))
   ax = next(figure for figure in kept[len(names) :]).axes[0]
-  assert (
-    ax.get_xticks().tolist() == [5, 100, 400]
-    and ax.get_xticklabels()[-1].get_text().strip() == 'all'
-  )
+  assert ax.get_xticks().tolist() == [5, 100, 400]
+  assert ax.get_xticklabels()[-1].get_text().strip() == 'all'
 
 
 def test_no_figure_without_what_it_shows(tmp_path, make_study):
@@ -238,12 +333,10 @@ def test_percentages_stay_within_0_and_100_and_guessing_is_drawn(
   for name in ('accuracy', 'freezing', 'parameters', 'seconds', 'learning'):
     for ax in drawn[names.index(name)].axes:
       assert 0 <= ax.get_ylim()[0] < ax.get_ylim()[1] <= 100
-      bars = [
-        y
-        for collection in ax.collections
-        for path in collection.get_paths()
-        for y in path.vertices[:, 1]
-      ]
+      bars = []
+      for collection in ax.collections:
+        for path in collection.get_paths():
+          bars += path.vertices[:, 1].tolist()
       assert bars and min(bars) >= 0 and max(bars) <= 100
       assert any(np.array_equal(np.unique(line.get_ydata()), [10.0]) for line in ax.lines)
 
@@ -351,13 +444,31 @@ def test_cells_carry_the_names_of_their_columns(written):
 
 
 def test_the_command(tmp_path, make_study):
-  make_study(tmp_path, targets=('x',), methods=('scratch', 'full'), shots=(1,), seeds=(0, 1), rates=(0.01,), diverged=False)
-  run = functools.partial(subprocess.run, cwd=pathlib.Path(__file__).parents[2], capture_output=True, text=True, encoding='utf-8')
+  make_study(
+    tmp_path,
+    targets=('x',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
+  run = functools.partial(
+    subprocess.run,
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    encoding='utf-8',
+  )
   command = [sys.executable, '-W', 'error', '-m', 'experiments.report']
   done = run([*command, f'--workdir={tmp_path}'])
-  assert done.returncode == 0 and 'Test accuracy in %' in done.stdout and done.stdout.endswith('report.html\n')
+  assert done.returncode == 0
+  assert 'Test accuracy in %' in done.stdout
+  assert done.stdout.endswith('report.html\n')
   missing = run([*command, f'--workdir={tmp_path / "nowhere"}'])
-  assert missing.returncode == 2 and missing.stderr.count('\n') == 1 and 'no such folder' in missing.stderr
+  assert missing.returncode == 2
+  assert missing.stderr.count('\n') == 1
+  assert 'no such folder' in missing.stderr
   for misuse in ([], [f'--workdir={tmp_path}', 'stray']):
     bad = run([*command, *misuse])
     assert bad.returncode == 1 and 'Traceback' not in bad.stderr and 'workdir' in bad.stderr

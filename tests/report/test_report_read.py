@@ -17,10 +17,16 @@ def test_read_has_a_row_a_run_and_the_fields_of_the_contract(study):
   runs = report.read(study)
   assert len(runs) == 480 and tuple(runs.columns) == folder.COLUMNS
   row = runs[runs['id'] == 'mnist-digits-lp_ft-5shot-seed1-lr0.003'].iloc[0]
-  assert (row['source'], row['target'], row['method'], row['shots'], row['seed'], row['learning_rate']) == ('mnist', 'digits', 'lp_ft', 5, 1, 0.003)
-  assert row['chosen'] and row['status'] == 'ok' and row['init'] == 'source' and row['num_phases'] == 2
-  assert row['val_accuracy'] == pytest.approx(row['test_accuracy'] + 0.01) and row['trainable_params'] == 23456
-  assert row['frozen_unchanged'] and row['frozen_sha256_before'] == row['frozen_sha256_after'] == '1a'
+  cell = row[['source', 'target', 'method', 'shots', 'seed', 'learning_rate']]
+  assert cell.tolist() == ['mnist', 'digits', 'lp_ft', 5, 1, 0.003]
+  assert row['chosen']
+  assert row['status'] == 'ok'
+  assert row['init'] == 'source'
+  assert row['num_phases'] == 2
+  assert row['val_accuracy'] == pytest.approx(row['test_accuracy'] + 0.01)
+  assert row['trainable_params'] == 23456
+  assert row['frozen_unchanged']
+  assert row['frozen_sha256_before'] == row['frozen_sha256_after'] == '1a'
   assert runs.loc[~runs['chosen'], 'test_accuracy'].isna().all()
   assert (runs['status'] == 'diverged at step 7').sum() == 1
 
@@ -29,23 +35,61 @@ def test_read_puts_all_examples_last_and_tells_of_reuse(tmp_path, write_run):
   for size in (0, 20, 5):
     write_run(tmp_path, ('mnist', 'digits', 'lp_ft', size, 0, 0.1), 0.9)
   runs = report.read(tmp_path)
-  assert runs['shots'].tolist() == [5, 20, 0] and runs['num_train'].tolist() == [50, 200, 1560] and runs['num_classes'].tolist() == [10] * 3
-  assert runs['reused_stages'].tolist() == [0] * 3 and runs['reused_steps'].tolist() == [150, 525, 25]  # the first of two phases
-  assert runs['feature_seconds'].tolist() == [0] * 3 and runs['compiled_programs'].tolist() == [2] * 3
+  assert runs['shots'].tolist() == [5, 20, 0]
+  assert runs['num_train'].tolist() == [50, 200, 1560]
+  assert runs['num_classes'].tolist() == [10] * 3
+  # the first of two phases
+  assert runs['reused_stages'].tolist() == [0] * 3
+  assert runs['reused_steps'].tolist() == [
+    150,
+    525,
+    25,
+  ]
+  assert runs['feature_seconds'].tolist() == [0] * 3
+  assert runs['compiled_programs'].tolist() == [2] * 3
 
 
 def test_a_folder_of_an_earlier_version(tmp_path, make_study):
-  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full', 'linear'), shots=(1, 5, 0), seeds=(0, 1), rates=(0.01,), diverged=False)
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full', 'linear'),
+    shots=(1, 5, 0),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
   for path in tmp_path.glob('runs/*/result.json'):
     result = json.loads(path.read_text())
-    for place, name in [(result, 'num_train'), (result, 'num_classes'), (result['cost'], 'feature_seconds'),
-                        (result['cost'], 'compiled_programs'), (result['phases'][0], 'reused_stages')]:
+    new = [
+      (result, 'num_train'),
+      (result, 'num_classes'),
+      (result['cost'], 'feature_seconds'),
+      (result['cost'], 'compiled_programs'),
+      (result['phases'][0], 'reused_stages'),
+    ]
+    for place, name in new:
       del place[name]
     path.write_text(json.dumps(result))
   runs = report.read(tmp_path)
-  assert runs[['num_train', 'num_classes', 'feature_seconds', 'compiled_programs', 'reused_stages', 'reused_steps']].isna().all(axis=None)
+  assert (
+    runs[
+      [
+        'num_train',
+        'num_classes',
+        'feature_seconds',
+        'compiled_programs',
+        'reused_stages',
+        'reused_steps',
+      ]
+    ]
+    .isna()
+    .all(axis=None)
+  )
   results = folder.load(tmp_path)
-  assert not results.all_shots and not len(numbers.reuse(results)) and 'all examples: of 3 methods' in report.write(tmp_path).read_text()
+  assert not results.all_shots
+  assert not len(numbers.reuse(results))
+  assert 'all examples: of 3 methods' in report.write(tmp_path).read_text()
 
 
 def test_read_sees_frozen_parameters_that_changed_in_an_early_phase(tmp_path, write_run):
@@ -76,26 +120,55 @@ def test_nulls_and_nan_of_a_diverged_run(tmp_path, write_run):
 
 
 def test_a_diverged_run_that_was_chosen_is_counted_and_said(tmp_path, make_study):
-  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1,), seeds=(0, 1), rates=(0.01,), diverged=False)
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(0, 1),
+    rates=(0.01,),
+    diverged=False,
+  )
   run = tmp_path / 'runs' / 'mnist-digits-scratch-1shot-seed0-lr0.01'
-  result = json.loads((run / 'result.json').read_text()) | {'status': 'diverged at step 7', 'val': {'accuracy': None, 'loss': None, 'count': 300}}
+  result = json.loads((run / 'result.json').read_text()) | {
+    'status': 'diverged at step 7',
+    'val': {'accuracy': None, 'loss': None, 'count': 300},
+  }
   (run / 'result.json').write_text(json.dumps(result))
-  (run / 'metrics.jsonl').write_text('{"step": 20, "phase": 0, "loss": null, "grad_norm": null, "val_accuracy": null, "val_loss": null}\n')
+  (run / 'metrics.jsonl').write_text(
+    '{"step": 20, "phase": 0, "loss": null, "grad_norm": null, "val_accuracy": null, "val_loss": '
+    'null}\n'
+  )
   results = folder.load(tmp_path)
   speed = numbers.speeds(results, 'scratch').set_index('method')
-  assert numbers.means(results)['n'].tolist() == [2, 2] and speed.loc['scratch', 'reached'] == 1 and speed.loc['full', 'reached'] == 2
+  assert numbers.means(results)['n'].tolist() == [2, 2]
+  assert speed.loc['scratch', 'reached'] == 1
+  assert speed.loc['full', 'reached'] == 2
   assert '1 chosen run diverged' in report.write(tmp_path).read_text()
 
 
 def test_read_of_a_1000_runs(tmp_path, make_study):
-  make_study(tmp_path, targets=('digits',), seeds=tuple(range(25)), methods=('scratch', 'full'), shots=(1, 2, 5, 10), rates=(1, 2, 3, 4, 5))
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    seeds=tuple(range(25)),
+    methods=('scratch', 'full'),
+    shots=(1, 2, 5, 10),
+    rates=(1, 2, 3, 4, 5),
+  )
   assert len(report.read(tmp_path)) == 1000
 
 
-@pytest.mark.parametrize('break_it, message', [
-    (lambda path: path.write_text('{'), 'Cannot read .*result.json'), (lambda path: path.write_text('{}'), "no field 'cell'"),
-    (lambda path: path.write_text('[]'), 'Cannot read'), (lambda path: path.write_bytes(b'\xff\xfe'), 'Cannot read'),
-    (lambda path: path.unlink(), 'No finished run')])
+@pytest.mark.parametrize(
+  'break_it, message',
+  [
+    (lambda path: path.write_text('{'), 'Cannot read .*result.json'),
+    (lambda path: path.write_text('{}'), "no field 'cell'"),
+    (lambda path: path.write_text('[]'), 'Cannot read'),
+    (lambda path: path.write_bytes(b'\xff\xfe'), 'Cannot read'),
+    (lambda path: path.unlink(), 'No finished run'),
+  ],
+)
 def test_what_cannot_be_read_is_named(tmp_path, break_it, message, write_run):
   write_run(tmp_path, ('mnist', 'digits', 'full', 5, 0, 0.1), 0.9)
   break_it(next(tmp_path.glob('runs/*/result.json')))
@@ -112,7 +185,11 @@ def test_no_folder_and_an_empty_one(tmp_path):
 
 def test_load_wants_study_json_and_keeps_the_order_of_the_config(study, tmp_path, write_run):
   results = folder.load(study)
-  assert results.methods[:3] == ['scratch', 'full', 'freeze2'] and results.pairs == [('mnist', 'digits'), ('mnist', 'textures')]
+  assert results.methods[:3] == ['scratch', 'full', 'freeze2']
+  assert results.pairs == [
+    ('mnist', 'digits'),
+    ('mnist', 'textures'),
+  ]
   write_run(tmp_path, ('mnist', 'digits', 'full', 5, 0, 0.1), 0.9)
   with pytest.raises(ValueError, match=r'No .*study\.json'):
     folder.load(tmp_path)
@@ -124,7 +201,16 @@ def test_load_wants_study_json_and_keeps_the_order_of_the_config(study, tmp_path
 
 
 def test_load_knows_the_sources_and_what_all_is(tmp_path, make_study):
-  make_study(tmp_path, sources=('a', 'b'), targets=('x',), methods=('scratch', 'probe_a'), shots=(5, 0), seeds=(0,), rates=(0.1,), diverged=False)
+  make_study(
+    tmp_path,
+    sources=('a', 'b'),
+    targets=('x',),
+    methods=('scratch', 'probe_a'),
+    shots=(5, 0),
+    seeds=(0,),
+    rates=(0.1,),
+    diverged=False,
+  )
   (tmp_path / 'sources' / 'a').mkdir(parents=True)
   path = tmp_path / 'sources' / 'a' / 'result.json'
   path.write_text('{"provenance": {"uri": "u"}}')
@@ -275,29 +361,18 @@ def test_a_directory_in_the_place_of_a_file_is_named(tmp_path, write_run):
 
 def test_accuracies_are_those_of_the_counts(tmp_path, write_run, change_runs):
   write_run(tmp_path, FULL, float(np.float32(541 / 599)))
-  change_runs(
-    tmp_path,
-    lambda result: result.update(
-      test={'accuracy': float(np.float32(541 / 599)), 'loss': 0.3, 'count': 599}
-    ),
-  )
+  test = {'accuracy': float(np.float32(541 / 599)), 'loss': 0.3, 'count': 599}
+  change_runs(tmp_path, lambda result: result.update(test=test))
   row = report.read(tmp_path).iloc[0]
   assert row['test_correct'] == 541 and row['test_accuracy'] == 541 / 599
-  change_runs(
-    tmp_path,
-    lambda result: result.update(
-      test={'accuracy': 0.903, 'loss': 0.3, 'count': 599, 'correct': 540, 'balanced_accuracy': 0.8}
-    ),
-  )
+  told = {'accuracy': 0.903, 'correct': 540, 'balanced_accuracy': 0.8}
+  change_runs(tmp_path, lambda result: result.update(test=test | told))
   row = report.read(tmp_path).iloc[0]
-  assert (
-    row['test_correct'] == 540
-    and row['test_accuracy'] == 540 / 599
-    and row['test_balanced_accuracy'] == 0.8
-  )
-  change_runs(
-    tmp_path, lambda result: result.update(test={'accuracy': 0.5, 'loss': 0.3, 'count': 599})
-  )  # no share of 599
+  assert row['test_correct'] == 540
+  assert row['test_accuracy'] == 540 / 599
+  assert row['test_balanced_accuracy'] == 0.8
+  # no share of 599
+  change_runs(tmp_path, lambda result: result.update(test=test | {'accuracy': 0.5}))
   assert math.isnan(report.read(tmp_path)['test_correct'].iloc[0])
 
 
@@ -350,13 +425,16 @@ def test_whatever_the_locale(tmp_path, make_study):
 
 def test_metrics(study):
   lines = folder.read_metrics(study, ['mnist-digits-full-1shot-seed0-lr0.003', 'not-there'])
-  assert lines['step'].tolist() == [20, 40, 60, 80, 100] and lines['val_accuracy'].is_monotonic_increasing
+  assert lines['step'].tolist() == [20, 40, 60, 80, 100]
+  assert lines['val_accuracy'].is_monotonic_increasing
 
 
 def test_report_imports_no_jax(study):
-  code = (f'import sys; from tlx import report; report.read({str(study)!r}); '
-          'assert "matplotlib" not in sys.modules and "scipy" not in sys.modules, "read must stay fast"; '
-          f'print(len(report.summary({str(study)!r}))); from tlx.report import page; '
-          'assert not {"jax", "flax", "optax", "tensorflow"} & set(sys.modules)')
+  code = (
+    f'import sys; from tlx import report; report.read({str(study)!r}); assert "matplotlib" not in '
+    'sys.modules and "scipy" not in sys.modules, "read must stay fast"; '
+    f'print(len(report.summary({str(study)!r}))); from tlx.report import page; assert not {{"jax", '
+    f'"flax", "optax", "tensorflow"}} & set(sys.modules)'
+  )
   root = pathlib.Path(__file__).parents[2]
   subprocess.run([sys.executable, '-c', code], check=True, cwd=root, stdout=subprocess.DEVNULL)

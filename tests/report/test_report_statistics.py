@@ -18,15 +18,16 @@ def test_mean_interval_by_hand():
 def test_mean_interval_is_scipys():
   values = np.random.default_rng(0).normal(size=7)
   low, high = stats.t.interval(0.9, 6, values.mean(), stats.sem(values))
-  np.testing.assert_allclose(statistics.mean_interval(values, level=0.9)[:3], (values.mean(), low, high), rtol=1e-12)
+  np.testing.assert_allclose(
+    statistics.mean_interval(values, level=0.9)[:3], (values.mean(), low, high), rtol=1e-12
+  )
 
 
 def test_one_value_has_no_interval_and_equal_values_have_none():
   one = statistics.mean_interval([0.7])
   assert one.mean == 0.7 and one.n == 1 and math.isnan(one.low) and math.isnan(one.high)
-  assert statistics.bootstrap_interval([0.7])[:1] == (0.7,) and math.isnan(
-    statistics.bootstrap_interval([0.7]).low
-  )
+  assert statistics.bootstrap_interval([0.7])[:1] == (0.7,)
+  assert math.isnan(statistics.bootstrap_interval([0.7]).low)
   for interval in (statistics.mean_interval, statistics.bootstrap_interval):
     equal = interval([0.1, 0.1, 0.1])  # whose float mean is not 0.1
     assert equal.n == 3 and math.isnan(equal.low) and math.isnan(equal.high)
@@ -40,7 +41,13 @@ def test_not_finite_is_an_error():
 
 def test_bootstrap_is_scipys():
   values = np.random.default_rng(1).normal(size=12)
-  wanted = stats.bootstrap((values,), np.mean, method='percentile', n_resamples=20000, random_state=np.random.default_rng(5))
+  wanted = stats.bootstrap(
+    (values,),
+    np.mean,
+    method='percentile',
+    n_resamples=20000,
+    random_state=np.random.default_rng(5),
+  )
   interval = statistics.bootstrap_interval(values, num_resamples=20000)
   np.testing.assert_allclose((interval.low, interval.high), wanted.confidence_interval, atol=0.02)
   assert interval == statistics.bootstrap_interval(values, num_resamples=20000)
@@ -122,7 +129,9 @@ def test_six_wins_reach_wilcoxons_smallest_p():
 
 def test_holm_by_hand():
   # .005*4, max with .01*3, .03*2, .04*1; the untested one does not count
-  np.testing.assert_allclose(statistics.holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02])
+  np.testing.assert_allclose(
+    statistics.holm([0.01, 0.04, math.nan, 0.03, 0.005]), [0.03, 0.06, math.nan, 0.06, 0.02]
+  )
   assert statistics.holm([0.9, 0.8]).tolist() == [1.0, 1.0] and len(statistics.holm([])) == 0
 
 
@@ -143,11 +152,14 @@ def test_a_curve_that_does_not_rise_is_worth_no_data():
 
 
 def test_effective_data_recovers_hernandez_2021():
-  # Their fit for text to python, D_T = 1.9e4 D_F^.18 N^.38 at D_F = 1e6 and N = 1e8; a curve straight in log data, so exact.
+  # Their fit for text to python, D_T = 1.9e4 D_F^.18 N^.38 at D_F = 1e6 and N = 1e8; a curve
+  # straight in log data, so exact.
   transferred = 1.9e4 * 1e6**0.18 * 1e8**0.38
   assert transferred == pytest.approx(250468780.32571733)
   sizes = [1e5, 1e7, 1e9]
-  effective, bound = statistics.effective_data(math.log(1e6 + transferred), sizes, [math.log(size) for size in sizes])
+  effective, bound = statistics.effective_data(
+    math.log(1e6 + transferred), sizes, [math.log(size) for size in sizes]
+  )
   assert bound == '' and effective - 1e6 == pytest.approx(transferred)
 
 
@@ -208,17 +220,16 @@ def test_rliables_numbers():
   assert statistics.interquartile_mean(a) == pytest.approx(stats.trim_mean(a, 0.25, axis=None))
   assert statistics.probability_of_improvement(b, a) == pytest.approx(0.48)
   interval = statistics.iqm_interval(a)
-  assert interval.low < interval.mean < interval.high and interval.mean == statistics.interquartile_mean(a)
+  assert interval.low < interval.mean < interval.high
+  assert interval.mean == statistics.interquartile_mean(a)
 
 
 def test_iqm_interval_resamples_runs_within_tasks():
-  apart = np.array(
-    [[0.10, 0.9], [0.11, 0.9], [0.12, 0.9]]
-  )  # the tasks differ far more than the runs
+  # the tasks differ far more than the runs
+  apart = np.array([[0.10, 0.9], [0.11, 0.9], [0.12, 0.9]])
   interval = statistics.iqm_interval(apart)
   assert 0.45 < interval.low < interval.high < 0.55
   alike = np.array([[0.1, 0.9], [0.1, 0.9], [0.1, 0.9]])
-  assert (
-    math.isnan(statistics.iqm_interval(alike).low) and statistics.iqm_interval(alike).mean == 0.5
-  )
+  assert math.isnan(statistics.iqm_interval(alike).low)
+  assert statistics.iqm_interval(alike).mean == 0.5
   assert math.isnan(statistics.iqm_interval(apart[:1]).low)

@@ -30,12 +30,30 @@ def results(study):
 
 @pytest.fixture
 def small(tmp_path, make_study, write_run):
-  """Two methods, two sizes, by hand: scratch .5 .6 / .7 .8 over seeds 0 1; full .6 .7 / .9 with seed 0 only at the larger."""
-  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1,), seeds=(9,), rates=(0.01,), diverged=False)
+  """Two methods, two sizes, by hand: scratch .5 .6 / .7 .8 over seeds 0 1; full .6 .7 / .9 with
+  seed 0 only at the larger.
+  """
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    seeds=(9,),
+    rates=(0.01,),
+    diverged=False,
+  )
   for run in (tmp_path / 'runs').iterdir():
     (run / 'result.json').unlink()
-  for method, shots, seed, score in [('scratch', 2, 0, 0.5), ('scratch', 2, 1, 0.6), ('scratch', 8, 0, 0.7), ('scratch', 8, 1, 0.8),
-                                     ('full', 2, 0, 0.6), ('full', 2, 1, 0.7), ('full', 8, 0, 0.9)]:
+  runs = [
+    ('scratch', 2, 0, 0.5),
+    ('scratch', 2, 1, 0.6),
+    ('scratch', 8, 0, 0.7),
+    ('scratch', 8, 1, 0.8),
+    ('full', 2, 0, 0.6),
+    ('full', 2, 1, 0.7),
+    ('full', 8, 0, 0.9),
+  ]
+  for method, shots, seed, score in runs:
     write_run(tmp_path, ('mnist', 'digits', method, shots, seed, 0.003), score)
   return folder.load(tmp_path)
 
@@ -47,7 +65,10 @@ def one(made, name):
 def test_accuracy_by_hand(small):
   # two seeds: t(.975, 1) = 12.7062, s / sqrt(2) = .05, half-width 63.5 points
   shown = one(tables.make(small), 'accuracy-mnist-digits').shown
-  assert shown.to_numpy().tolist() == [['scratch', '55.0 ± 63.5', '75.0 ± 63.5'], ['full', '65.0 ± 63.5', '90.0 (n=1)']]
+  assert shown.to_numpy().tolist() == [
+    ['scratch', '55.0 ± 63.5', '75.0 ± 63.5'],
+    ['full', '65.0 ± 63.5', '90.0 (n=1)'],
+  ]
   assert list(shown.columns) == ['Method', '2', '8']
 
 
@@ -62,19 +83,24 @@ def test_one_seed_is_printed_as_such(tmp_path, make_study):
     diverged=False,
   )
   made = one(tables.make(folder.load(tmp_path)), 'accuracy-mnist-digits')
-  assert (
-    made.shown['1'].str.fullmatch(r'\d\d\.\d \(n=1\)').all()
-    and made.note == 'One seed: no interval. Guessing has 10.0%.'
-  )
+  assert made.shown['1'].str.fullmatch(r'\d\d\.\d \(n=1\)').all()
+  assert made.note == 'One seed: no interval. Guessing has 10.0%.'
 
 
 def test_accuracy_is_that_of_the_chosen_runs(results):
   frame = numbers.means(results).set_index(['target', 'method', 'shots'])
   runs = results.runs
-  wanted = runs[(runs['target'] == 'digits') & (runs['method'] == 'lora') & (runs['shots'] == 5) & (runs['learning_rate'] == 0.003)]['test_accuracy']
+  wanted = runs[
+    (runs['target'] == 'digits')
+    & (runs['method'] == 'lora')
+    & (runs['shots'] == 5)
+    & (runs['learning_rate'] == 0.003)
+  ]['test_accuracy']
   row = frame.loc['digits', 'lora', 5]
   assert row['n'] == 5 and row['mean'] == pytest.approx(wanted.mean())
-  assert (row['high'] - row['low']) / 2 == pytest.approx(stats.t.ppf(0.975, 4) * wanted.std() / math.sqrt(5))
+  assert (row['high'] - row['low']) / 2 == pytest.approx(
+    stats.t.ppf(0.975, 4) * wanted.std() / math.sqrt(5)
+  )
   assert row['bootstrap_low'] > row['low'] and row['bootstrap_high'] < row['high']
 
 
@@ -92,18 +118,40 @@ def test_differences_pair_by_seed_and_say_what_is_missing(small, results):
 
 def test_multipliers_by_hand(small):
   frame = numbers.multipliers(small, 'scratch').set_index('shots')
-  assert frame.loc[2, 'effective_shots'] == pytest.approx(4.0) and frame.loc[2, 'multiplier'] == pytest.approx(2.0)
+  assert frame.loc[2, 'effective_shots'] == pytest.approx(4.0)
+  assert frame.loc[2, 'multiplier'] == pytest.approx(2.0)
   assert frame.loc[8, 'bound'] == '>=' and frame.loc[8, 'multiplier'] == 1.0
-  assert one(tables.make(small), 'data-mnist-digits').shown.iloc[0].tolist() == ['full', '2.00', '≥ 1.00']
+  assert one(tables.make(small), 'data-mnist-digits').shown.iloc[0].tolist() == [
+    'full',
+    '2.00',
+    '≥ 1.00',
+  ]
 
 
 @pytest.fixture
 def everything(tmp_path, make_study, write_run):
-  """`small` with all examples, 8 a class, in place of the larger size, and exact probes at both sizes."""
-  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full', 'probe'), shots=(1,), seeds=(9,), rates=(0.01,), diverged=False)
+  """`small` with all examples, 8 a class, in place of the larger size, and exact probes at both
+  sizes.
+  """
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full', 'probe'),
+    shots=(1,),
+    seeds=(9,),
+    rates=(0.01,),
+    diverged=False,
+  )
   for run in (tmp_path / 'runs').iterdir():
     (run / 'result.json').unlink()
-  for method, shots, score in [('scratch', 2, 0.55), ('scratch', 0, 0.75), ('full', 2, 0.65), ('full', 0, 0.9), ('probe', 2, 0.6), ('probe', 0, 0.7)]:
+  for method, shots, score in [
+    ('scratch', 2, 0.55),
+    ('scratch', 0, 0.75),
+    ('full', 2, 0.65),
+    ('full', 0, 0.9),
+    ('probe', 2, 0.6),
+    ('probe', 0, 0.7),
+  ]:
     write_run(tmp_path, ('mnist', 'digits', method, shots, 0, 0.003), score, all_shots=8)
   return folder.load(tmp_path)
 
@@ -111,21 +159,34 @@ def everything(tmp_path, make_study, write_run):
 def test_all_examples_come_last_under_their_number(everything):
   made = tables.make(everything)
   assert list(one(made, 'accuracy-mnist-digits').shown.columns) == ['Method', '2', 'all (8)']
-  assert one(made, 'differences-mnist-digits').shown['Shots'].tolist() == ['2', '2', 'all (8)', 'all (8)']
+  assert one(made, 'differences-mnist-digits').shown['Shots'].tolist() == [
+    '2',
+    '2',
+    'all (8)',
+    'all (8)',
+  ]
   assert one(made, 'cost-mnist-digits').title == 'Cost at all (8) per class, mnist → digits'
-  assert numbers.per_class(everything, 0) == 8 and math.isnan(numbers.per_class(everything, 0, 'elsewhere'))
+  assert numbers.per_class(everything, 0) == 8
+  assert math.isnan(numbers.per_class(everything, 0, 'elsewhere'))
   unlike = everything._replace(all_shots={'digits': 8.0, 'textures': 4.0})
-  assert [tables.per_class(unlike, 5, 0), tables.per_class(unlike, 0), tables.per_class(unlike, 0, target='textures')] == [
-      '5, all per class', 'all examples', 'all (4) per class']
-  assert findings.sentences(everything)['mnist → digits'][1].startswith('all (8) per class: of 3 methods full is best')
+  assert tables.per_class(unlike, 5, 0) == '5, all per class'
+  assert tables.per_class(unlike, 0) == 'all examples'
+  assert tables.per_class(unlike, 0, target='textures') == 'all (4) per class'
+  assert findings.sentences(everything)['mnist → digits'][1].startswith(
+    'all (8) per class: of 3 methods full is best'
+  )
 
 
 def test_effective_data_takes_all_examples_at_their_number(everything):
   frame = numbers.multipliers(everything, 'scratch').set_index(['method', 'shots'])
-  assert frame.loc[('full', 2), 'effective_shots'] == pytest.approx(4.0) and frame.loc[('full', 0), 'multiplier'] == 1.0
-  assert frame.loc[('probe', 0), 'effective_shots'] == pytest.approx(2 * 4**0.75) and frame.loc[('probe', 0), 'multiplier'] == pytest.approx(4**0.75 / 4)
-  assert not len(numbers.multipliers(everything._replace(all_shots={}), 'scratch'))  # one known size is no curve
-  assert not len(numbers.multipliers(everything._replace(all_shots={'digits': 2.0}), 'scratch'))  # nor are two equal ones
+  assert frame.loc[('full', 2), 'effective_shots'] == pytest.approx(4.0)
+  assert frame.loc[('full', 0), 'multiplier'] == 1.0
+  assert frame.loc[('probe', 0), 'effective_shots'] == pytest.approx(2 * 4**0.75)
+  assert frame.loc[('probe', 0), 'multiplier'] == pytest.approx(4**0.75 / 4)
+  # one known size is no curve
+  assert not len(numbers.multipliers(everything._replace(all_shots={}), 'scratch'))
+  # nor are two equal ones
+  assert not len(numbers.multipliers(everything._replace(all_shots={'digits': 2.0}), 'scratch'))
 
 
 def test_what_is_solved_has_penalties_and_no_steps(everything):
@@ -135,24 +196,45 @@ def test_what_is_solved_has_penalties_and_no_steps(everything):
   assert rates.shown['2'].tolist() == ['0.003', '0.003', 'penalty 0.003']
   assert one(made, 'speed-mnist-digits').shown['Method'].tolist() == ['scratch', 'full']
   cost = one(made, 'cost-mnist-digits')
-  assert cost.shown.iloc[2][['Train FLOPs', 'Steps', 'Reused stages', 'Features s', 'Programs']].tolist() == ['–', 'exact', '4 of 5', '0.25', '2']
+  assert cost.shown.iloc[2][
+    ['Train FLOPs', 'Steps', 'Reused stages', 'Features s', 'Programs']
+  ].tolist() == ['–', 'exact', '4 of 5', '0.25', '2']
   assert set(numbers.curves(everything)['method']) == {'scratch', 'full'}
 
 
 def test_reuse_counts_examples_of_steps_and_of_solutions(everything, write_run):
   write_run(everything.workdir, ('mnist', 'digits', 'lp_ft', 2, 0, 0.003), 0.6)
-  config = {'methods': {**everything.config['methods'], 'lp_ft': {'phases': [{'batch_size': 32}, {'batch_size': 16}]}}}
+  config = {
+    'methods': {
+      **everything.config['methods'],
+      'lp_ft': {'phases': [{'batch_size': 32}, {'batch_size': 16}]},
+    }
+  }
   results = folder.load(everything.workdir)._replace(config=config)
   row = numbers.reuse(results).iloc[0]
   # solutions of 20 and 80 examples; of lp_ft 75 steps of at least 16
-  assert row['num_runs'] == 3 and row['passes'] == 20 + 80 + 75 * 16 and row['feature_seconds'] == 0.5
-  assert '3 runs of all sizes and settings read kept activations 1.3k times' in one(tables.make(results), 'cost-mnist-digits').note
+  assert row['num_runs'] == 3
+  assert row['passes'] == 20 + 80 + 75 * 16
+  assert row['feature_seconds'] == 0.5
+  assert (
+    '3 runs of all sizes and settings read kept activations 1.3k times'
+    in one(tables.make(results), 'cost-mnist-digits').note
+  )
 
 
 @pytest.fixture
 def probes(tmp_path, make_study):
-  return folder.load(make_study(tmp_path, targets=('digits',), methods=('probe_b', 'full', 'probe_a', 'probe'), shots=(5, 0), seeds=(0, 1),
-                                rates=(0.001, 0.003), diverged=False))
+  return folder.load(
+    make_study(
+      tmp_path,
+      targets=('digits',),
+      methods=('probe_b', 'full', 'probe_a', 'probe'),
+      shots=(5, 0),
+      seeds=(0, 1),
+      rates=(0.001, 0.003),
+      diverged=False,
+    )
+  )
 
 
 def test_stages_stand_in_the_order_of_the_network(probes):
@@ -169,11 +251,11 @@ def test_stages_stand_in_the_order_of_the_network(probes):
     ['b (mean)', '3'],
     ['last', '4'],
   ]
-  assert list(shown.columns[2:]) == ['5', 'all (156)'] and shown['5'].str.endswith(
-    ' *'
-  ).tolist() == [False, True, False]
+  assert list(shown.columns[2:]) == ['5', 'all (156)']
+  assert shown['5'].str.endswith(' *').tolist() == [False, True, False]
   assert findings.sentences(probes)['mnist → digits'][-1] == (
-    'The stage to put the head after, by validation accuracy of probe over 3 places: b (mean) at 5, all (156) per class.'
+    'The stage to put the head after, by validation accuracy of probe over 3 places: b (mean) at '
+    '5, all (156) per class.'
   )
 
 
@@ -190,9 +272,8 @@ def alike(result):
   return True
 
 
-@pytest.mark.parametrize(
-  'told', [True, False]
-)  # folders of earlier versions do not tell; there it follows from the solver
+# folders of earlier versions do not tell; there it follows from the solver
+@pytest.mark.parametrize('told', [True, False])
 def test_results_that_depend_on_no_seed_count_once(tmp_path, make_study, change_runs, told):
   make_study(
     tmp_path,
@@ -210,30 +291,23 @@ def test_results_that_depend_on_no_seed_count_once(tmp_path, make_study, change_
   )
   results = folder.load(tmp_path)
   means = numbers.means(results).set_index(['method', 'shots'])
-  assert (
-    means.loc[('probe', 0), 'n'] == 1
-    and means.loc[('probe', 5), 'n'] == 5
-    and means.loc[('full', 0), 'n'] == 5
-  )
+  assert means.loc[('probe', 0), 'n'] == 1
+  assert means.loc[('probe', 5), 'n'] == 5
+  assert means.loc[('full', 0), 'n'] == 5
   assert means.loc[[('probe', 0)], ['low', 'high', 'bootstrap_low']].isna().all(axis=None)
   pairs = numbers.differences(results, 'probe_b').set_index(['method', 'shots'])
   both, mixed = pairs.loc[('probe_a', 0)], pairs.loc[('full', 0)]
-  assert (
-    both['n'] == 1
-    and both['wins'] + both['ties'] + both['losses'] == 1
-    and np.isnan(both['t_p'])
-    and np.isnan(both['holm_p'])
-  )
+  assert both['n'] == 1
+  assert both['wins'] + both['ties'] + both['losses'] == 1
+  assert np.isnan(both['t_p'])
+  assert np.isnan(both['holm_p'])
   assert mixed['n'] == 5 and mixed['t_p'] < 1 and mixed['num_missing'] == 0
   made = tables.make(results)
   accuracy = one(made, 'accuracy-mnist-digits')
-  assert (
-    ONCE in accuracy.note
-    and accuracy.shown.set_index('Method').loc['probe', 'all (156)'] == '85.0 (n=1)'
-  )
-  assert (
-    'Holm over the 4 comparisons' in one(made, 'differences-mnist-digits').note
-  )  # full at both sizes, probes at 5
+  assert ONCE in accuracy.note
+  assert accuracy.shown.set_index('Method').loc['probe', 'all (156)'] == '85.0 (n=1)'
+  # full at both sizes, probes at 5
+  assert 'Holm over the 4 comparisons' in one(made, 'differences-mnist-digits').note
 
 
 def test_one_run_that_depends_on_no_seed_stands_beside_all_seeds(tmp_path, make_study, change_runs):
@@ -256,7 +330,9 @@ def test_one_run_that_depends_on_no_seed_stands_beside_all_seeds(tmp_path, make_
 
 
 def test_copies_show_nothing(tmp_path, make_study, change_runs):
-  """Every run of a method came out alike, as exact solutions did: no interval of width 0, no p, no gain, no win to speak of."""
+  """Every run of a method came out alike, as exact solutions did: no interval of width 0, no p, no
+  gain, no win to speak of.
+  """
   make_study(
     tmp_path,
     targets=('digits',),
@@ -282,27 +358,21 @@ def test_copies_show_nothing(tmp_path, make_study, change_runs):
       path.write_text(first.read_text())
   results = folder.load(tmp_path)
   frame = numbers.differences(results, 'scratch')
-  assert (
-    frame[['low', 'high', 't_p', 'wilcoxon_p', 'holm_p']].isna().all(axis=None)
-    and (frame['n'] == 5).all()
-    and set(frame['verdict']) == {''}
-  )
+  assert frame[['low', 'high', 't_p', 'wilcoxon_p', 'holm_p']].isna().all(axis=None)
+  assert (frame['n'] == 5).all()
+  assert set(frame['verdict']) == {''}
   said = findings.sentences(results)['mnist → digits']
   assert (
-    'in each of 5 pairs: where differences do not vary there is neither an interval nor a test, so no difference is shown'
-    in said[0]
+    'in each of 5 pairs: where differences do not vary there is neither an interval nor a test, so '
+    'no difference is shown' in said[0]
   )
   assert 'neither gain nor negative transfer can be told from chance' in said[2]
   made = tables.make(results)
   accuracy = one(made, 'accuracy-mnist-digits')
-  assert (
-    accuracy.shown['1'].tolist() == ['70.0 alike', '75.0 alike', '60.0 alike']
-    and '“alike”' in accuracy.note
-  )
-  assert one(made, 'data-mnist-digits').shown['1'].tolist() == [
-    '–',
-    '–',
-  ]  # the baseline has 70% at both sizes
+  assert accuracy.shown['1'].tolist() == ['70.0 alike', '75.0 alike', '60.0 alike']
+  assert '“alike”' in accuracy.note
+  # the baseline has 70% at both sizes
+  assert one(made, 'data-mnist-digits').shown['1'].tolist() == ['–', '–']
   assert numbers.curves(results).query('shots == 5')[['low', 'high']].isna().all(axis=None)
   text = report.summary(tmp_path)
   assert '± 0.0' not in text and 'p <0.001' not in text
@@ -349,9 +419,8 @@ def test_gains_are_counted_after_the_correction(results):
   assert 0 < shown < alone and (digits.loc[digits['verdict'] == 'higher', 'holm_p'] < 0.05).all()
   assert f'of 14 comparisons {shown} gain' in findings.sentences(results)['mnist → digits'][2]
   table = one(tables.make(results), 'differences-mnist-digits').shown
-  assert (table['Shown'] == 'higher').sum() == shown and (
-    table['Shown'] == 'no'
-  ).sum() == 14 - shown
+  assert (table['Shown'] == 'higher').sum() == shown
+  assert (table['Shown'] == 'no').sum() == 14 - shown
 
 
 def test_pairs_are_of_one_seed_whatever_the_order(tmp_path, make_study, write_run):
@@ -371,11 +440,9 @@ def test_pairs_are_of_one_seed_whatever_the_order(tmp_path, make_study, write_ru
     for seed, score in scores.items():
       write_run(tmp_path, ('mnist', 'digits', method, 5, seed, 0.003), score)
   row = numbers.differences(folder.load(tmp_path), 'scratch').iloc[0]
-  assert (
-    row['n'] == 3
-    and row['num_missing'] == 2
-    and row['difference'] == pytest.approx((0.1 + 0.05 + 0.05) / 3)
-  )
+  assert row['n'] == 3
+  assert row['num_missing'] == 2
+  assert row['difference'] == pytest.approx((0.1 + 0.05 + 0.05) / 3)
 
 
 def test_depths_leave_out_networks_that_were_cut(probes):
@@ -384,7 +451,8 @@ def test_depths_leave_out_networks_that_were_cut(probes):
 
 def test_a_last_stage_that_has_a_name_goes_by_it(probes):
   runs = probes.runs.copy()
-  runs.loc[runs['method'] == 'probe_b', 'num_stages'] = 6  # b is the last stage; the mean over places and the head follow
+  # b is the last stage; the mean over places and the head follow
+  runs.loc[runs['method'] == 'probe_b', 'num_stages'] = 6
   frame = layers.stages(probes._replace(runs=runs))
   assert frame[frame['shots'] == 5]['method'].tolist() == ['probe_a', 'probe_b']
 
@@ -435,25 +503,29 @@ def test_stages_say_their_grid_and_pixels_come_first(tmp_path, make_study, chang
 
 def test_a_study_where_everything_diverged(probes):
   runs = probes.runs.assign(val_accuracy=math.nan, val_loss=math.nan, status='diverged at step 1')
-  assert len(tables.make(probes._replace(runs=runs))) > 3 and findings.sentences(probes._replace(runs=runs))
+  assert len(tables.make(probes._replace(runs=runs))) > 3
+  assert findings.sentences(probes._replace(runs=runs))
 
 
 def test_speed_by_hand(small, change_runs):
-  # Evaluations at 30, 60, ... of 150 steps; curves have .813 of their end at 60 and .926 at 90. Scratch ends at .56 on average; full at
-  # .61, which passes that between 60 (.496) and 90 (.565), and at .71, which does between 30 (.398) and 60 (.577).
+  # Evaluations at 30, 60, ... of 150 steps; curves have .813 of their end at 60 and .926 at 90.
+  # Scratch ends at .56 on average; full at .61, which passes that between 60 (.496) and 90 (.565),
+  # and at .71, which does between 30 (.398) and 60 (.577).
   frame = numbers.speeds(small, 'scratch').set_index(['method', 'shots'])
-  shape = lambda step: (1 - math.exp(-4 * step / 150)) / (1 - math.exp(-4))
-  crossing = lambda end, step: (
-    step + 30 * (0.56 - end * shape(step)) / (end * (shape(step + 30) - shape(step)))
-  )
+
+  def shape(step):
+    return (1 - math.exp(-4 * step / 150)) / (1 - math.exp(-4))
+
+  def crossing(end, step):
+    rise = end * (shape(step + 30) - shape(step))
+    return step + 30 * (0.56 - end * shape(step)) / rise
+
   assert frame.loc[('full', 2), 'threshold'] == pytest.approx(0.56)
   assert frame.loc[('full', 2), 'median_steps'] == pytest.approx(
     (crossing(0.61, 60) + crossing(0.71, 30)) / 2
   )
-  assert (
-    frame.loc[('scratch', 2), 'median_steps'] == math.inf
-    and frame.loc[('scratch', 2), 'reached'] == 1
-  )
+  assert frame.loc[('scratch', 2), 'median_steps'] == math.inf
+  assert frame.loc[('scratch', 2), 'reached'] == 1
   # An earlier folder does not tell what the steps of a phase cost
   assert frame['median_seconds'].isna().all()
 
@@ -498,7 +570,9 @@ def test_the_threshold_is_the_last_value_of_the_baseline_not_its_best(small):
 
 
 def test_looking_more_often_does_not_bring_the_match_forward(small):
-  """One method is evaluated at 3 steps, the other at 15 with a lucky peak between: on common steps both match at once."""
+  """One method is evaluated at 3 steps, the other at 15 with a lucky peak between: on common steps
+  both match at once.
+  """
   coarse = [(50, 0.4), (100, 0.5), (150, 0.6)]
   fine = [
     (step, float(np.interp(step, [0, 50, 100, 150], [0.1, 0.4, 0.5, 0.6])))
@@ -522,7 +596,13 @@ def test_looking_more_often_does_not_bring_the_match_forward(small):
 
 
 def test_a_random_reference_of_one_source_serves_all(tmp_path, make_study):
-  make_study(tmp_path, sources=('a', 'b'), targets=('digits',), methods=('scratch', 'full', 'linear'), shots=(1, 5))
+  make_study(
+    tmp_path,
+    sources=('a', 'b'),
+    targets=('digits',),
+    methods=('scratch', 'full', 'linear'),
+    shots=(1, 5),
+  )
   for run in (tmp_path / 'runs').iterdir():
     if run.name.startswith(('b-digits-scratch', 'b-digits-full')):
       (run / 'result.json').unlink()
@@ -534,9 +614,17 @@ def test_a_random_reference_of_one_source_serves_all(tmp_path, make_study):
 
 def test_rates_say_when_the_choice_is_at_the_edge(tmp_path, results, make_study):
   assert set(numbers.rates(results)['edge']) == {''}
-  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full'), shots=(1,), rates=(0.0001, 0.001, 0.003), diverged=False)
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'full'),
+    shots=(1,),
+    rates=(0.0001, 0.001, 0.003),
+    diverged=False,
+  )
   made = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits')
-  assert made.shown.iloc[0].tolist() == ['scratch', '3', '0.003 ↑'] and made.note.startswith('2 of 2 choices')
+  assert made.shown.iloc[0].tolist() == ['scratch', '3', '0.003 ↑']
+  assert made.note.startswith('2 of 2 choices')
 
 
 def in_config(results, **phases):
@@ -567,10 +655,8 @@ def test_a_rate_that_the_phases_fix_was_not_chosen(tmp_path, make_study):
     ['full', '1', '0.05 then 0.02'],
     ['lp_ft', '3', '0.003'],
   ]
-  assert (
-    'full has its rates fixed by its phases: 0.05, 0.02.' in made.note
-    and 'Rates of the phases of lp_ft: 0.01, the chosen one.' in made.note
-  )
+  assert 'full has its rates fixed by its phases: 0.05, 0.02.' in made.note
+  assert 'Rates of the phases of lp_ft: 0.01, the chosen one.' in made.note
   assert numbers.rates(results).set_index('method').loc[
     'full', ['learning_rate', 'settings', 'edge']
   ].tolist() == [0.05, 1, 'only one tried']
@@ -600,10 +686,8 @@ def test_a_weight_decay_at_the_edge_is_said_with_the_way_to_extend(
   results = decays(change_runs, study, {0.001: 0.0, 0.01: 0.01, 0.003: 0.1})
   made = one(tables.make(results), 'rates-mnist-digits')
   assert made.shown.iloc[0].tolist() == ['scratch', '3', '0.001 (wd 0.1 ↑)']
-  assert (
-    made.note.startswith('2 of 2 choices')
-    and 'Extend the grid: weight decays above 0.1 for scratch (at 1), full (at 1).' in made.note
-  )
+  assert made.note.startswith('2 of 2 choices')
+  assert 'Extend the grid: weight decays above 0.1 for scratch (at 1), full (at 1).' in made.note
 
 
 def test_no_weight_decay_is_not_an_edge(tmp_path, make_study, change_runs):
@@ -631,10 +715,8 @@ def test_penalties_have_edges_too(probes, tmp_path_factory, make_study):
     diverged=False,
   )
   table = one(tables.make(folder.load(made)), 'rates-mnist-digits')
-  assert (
-    table.shown['5'].tolist() == ['penalty 0.003 ↑'] * 2
-    and 'Extend the grid: penalties above 0.003 for probe (at 5), probe_a (at 5).' in table.note
-  )
+  assert table.shown['5'].tolist() == ['penalty 0.003 ↑'] * 2
+  assert 'Extend the grid: penalties above 0.003 for probe (at 5), probe_a (at 5).' in table.note
 
 
 def test_a_grid_of_two_is_too_short_to_tell(tmp_path, make_study):
@@ -665,20 +747,22 @@ def test_validation_says_how_many_images_chose_for_how_many(tmp_path, make_study
   )
   note = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits').note
   assert (
-    '300 validation images chose the settings and name the best methods, for training sets of 10 to 1,560 images'
-    in note
+    '300 validation images chose the settings and name the best methods, for training sets of 10 '
+    'to 1,560 images' in note
   )
   assert 'more than the 10, 50 images trained on' in note
   change_runs(tmp_path, lambda result: result['val'].update(count=min(300, result['num_train'])))
   note = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits').note
-  assert (
-    'by training images: 10 for 10, 50 for 50, 300 for 1,560.' in note and 'more than' not in note
-  )
+  assert 'by training images: 10 for 10, 50 for 50, 300 for 1,560.' in note
+  assert 'more than' not in note
 
 
 def test_costs(results):
-  row = numbers.costs(results).query('method == "linear" and shots == 5 and target == "digits"').iloc[0]
-  assert row['share'] == pytest.approx(650 / 23456) and row['train_seconds'] == pytest.approx(9650 * 300e-7)
+  row = (
+    numbers.costs(results).query('method == "linear" and shots == 5 and target == "digits"').iloc[0]
+  )
+  assert row['share'] == pytest.approx(650 / 23456)
+  assert row['train_seconds'] == pytest.approx(9650 * 300e-7)
   assert row['search_seconds'] == pytest.approx(15 * 9650 * 300e-7)
   shown = one(tables.make(results), 'cost-mnist-digits').shown
   assert shown[shown['Method'] == 'linear'].iloc[0].tolist()[1:4] == ['650', '2.8%', '5.2k']
@@ -709,9 +793,8 @@ def test_costs_are_those_of_the_chosen_runs(tmp_path, make_study, change_runs):
   change_runs(tmp_path, change)
   results = folder.load(tmp_path)
   row = numbers.costs(results).iloc[0]
-  assert (
-    row[['train_seconds', 'feature_seconds', 'compile_seconds', 'eval_seconds']] == 2.5
-  ).all() and row['optimizer_bytes'] == 10
+  assert (row[['train_seconds', 'feature_seconds', 'compile_seconds', 'eval_seconds']] == 2.5).all()
+  assert row['optimizer_bytes'] == 10
   assert row['search_seconds'] == 2 + 3 + 4 * 50
   made = one(tables.make(results), 'cost-mnist-digits')
   assert made.shown.iloc[0][['Train s', 'Eval s', 'Features s', 'Compile s']].tolist() == [
@@ -752,15 +835,18 @@ def test_where_the_time_went(tmp_path, make_study):
   ]
   (tmp_path / 'time.json').write_text(json.dumps(starts))
   made = one(tables.make(folder.load(tmp_path)), 'time')
-  assert (
-    made.shown.to_numpy().tolist() == [['1', '10', '60', '28', '100'], ['2', '10', '0', '0', '10']]
-    and 'make 98% of the time' in made.note
-  )
+  assert made.shown.to_numpy().tolist() == [
+    ['1', '10', '60', '28', '100'],
+    ['2', '10', '0', '0', '10'],
+  ]
+  assert 'make 98% of the time' in made.note
 
 
 @pytest.fixture
 def guessed(tmp_path, make_study, change_runs):
-  """Scratch learns its examples and guesses on the rest; full is sound; linear says one class of a test set where that is 40%."""
+  """Scratch learns its examples and guesses on the rest; full is sound; linear says one class of a
+  test set where that is 40%.
+  """
   make_study(
     tmp_path,
     targets=('digits',),
@@ -801,16 +887,13 @@ def test_what_cannot_be_used_is_flagged(guessed):
     True,
     False,
     True,
-  ] and 'linear at 5: at chance' in accuracy.note
-  assert (
-    len(one(made, 'chance').shown) == 4
-    and '10.0%' in one(made, 'chance').shown['Guessing'].tolist()
-  )
+  ]
+  assert 'linear at 5: at chance' in accuracy.note
+  assert len(one(made, 'chance').shown) == 4
+  assert '10.0%' in one(made, 'chance').shown['Guessing'].tolist()
   said = findings.sentences(results)['mnist → digits']
-  assert (
-    said[0].startswith('5 per class: the baseline scratch cannot be used: at chance')
-    and 'Differences to it' in said[0]
-  )
+  assert said[0].startswith('5 per class: the baseline scratch cannot be used: at chance')
+  assert 'Differences to it' in said[0]
 
 
 def test_a_loss_beyond_guessing_is_flagged_where_training_went_well(guessed, change_runs):
@@ -830,9 +913,8 @@ def test_a_loss_beyond_guessing_is_flagged_where_training_went_well(guessed, cha
     'worse than guessing by its loss (validation loss 2.6, training loss 0.2; guessing has 2.3)'
   )
   assert 'full' not in reasons.index
-  for path in guessed.glob(
-    'runs/*scratch*/metrics.jsonl'
-  ):  # it has learned nothing yet: its loss is what it is
+  # it has learned nothing yet: its loss is what it is
+  for path in guessed.glob('runs/*scratch*/metrics.jsonl'):
     path.write_text(path.read_text().replace('"loss": 0.2', '"loss": 2.2'))
   assert 'scratch' not in set(cautions.unusable(folder.load(guessed))['method'])
 
@@ -850,9 +932,8 @@ def test_a_diverged_run_spoils_its_cell(guessed, change_runs):
 
 
 def test_sound_runs_are_not_flagged(results):
-  assert not len(cautions.unusable(results)) and not [
-    table for table in tables.make(results) if table.name == 'chance'
-  ]
+  assert not len(cautions.unusable(results))
+  assert not [table for table in tables.make(results) if table.name == 'chance']
 
 
 def test_classes_go_by_their_names(guessed):
@@ -897,18 +978,12 @@ def test_of_many_classes_those_found_least_are_shown(tmp_path, make_study, chang
     diverged=False,
     baseline='',
   )
-  change_runs(
-    tmp_path,
-    lambda result: result['test'].update(
-      recall=[i / 100 for i in range(100)], balanced_accuracy=0.495
-    ),
-  )
+  recalls = {'recall': [i / 100 for i in range(100)], 'balanced_accuracy': 0.495}
+  change_runs(tmp_path, lambda result: result['test'].update(recalls))
   made = one(tables.make(folder.load(tmp_path)), 'recall-mnist-digits')
-  assert (
-    made.shown['Class'].tolist() == [str(i) for i in range(30)]
-    and 'The 30 of 100 classes' in made.note
-    and len(made.numbers) == 100
-  )
+  assert made.shown['Class'].tolist() == [str(i) for i in range(30)]
+  assert 'The 30 of 100 classes' in made.note
+  assert len(made.numbers) == 100
 
 
 def test_words_beside_the_intervals(tmp_path, make_study):
@@ -921,11 +996,8 @@ def test_words_beside_the_intervals(tmp_path, make_study):
     rates=(0.01,),
     diverged=False,
   )
-  subsets = {
-    0: ['a', 'b', 'c', 'd'],
-    1: ['a', 'b', 'c', 'e'],
-    2: ['a', 'b', 'e', 'f'],
-  }  # shared: 3, 2 and 3 of 4
+  # shared: 3, 2 and 3 of 4
+  subsets = {0: list('abcd'), 1: list('abce'), 2: list('abef')}
   (tmp_path / 'subsets').mkdir()
   (tmp_path / 'subsets' / 'digits.json').write_text(
     json.dumps({seed: {'2': ids, '0': list('abcdefgh')} for seed, ids in subsets.items()})
@@ -933,16 +1005,14 @@ def test_words_beside_the_intervals(tmp_path, make_study):
   results = folder.load(tmp_path)
   assert cautions.overlap(results, 'digits') == {2: pytest.approx(2 / 3), 0: 1.0}
   note = one(tables.make(results), 'accuracy-mnist-digits').note
-  assert (
-    'Intervals are over seeds only.' in note
-    and 'share 67% at 2 per class, 100% at all of their examples' in note
-  )
+  assert 'Intervals are over seeds only.' in note
+  assert 'share 67% at 2 per class, 100% at all of their examples' in note
   assert 'There is one source network' in note and 'one test set of 597 images' in note
   best = numbers.means(results)['mean'].max()
   low, high = statistics.wilson_interval(best, 597)
   assert (
-    f'at {formats.percent(best)}%, drawing another one alone would give {formats.percent(low)} to {formats.percent(high)}'
-    in note
+    f'at {formats.percent(best)}%, drawing another one alone would give {formats.percent(low)} to '
+    f'{formats.percent(high)}' in note
   )
 
 
@@ -957,35 +1027,31 @@ def test_intervals_with_test_sampling(tmp_path, make_study, predict):
     diverged=False,
   )
   random = np.random.default_rng(0)
-  predict(
-    tmp_path,
-    lambda result: (
-      np.arange(200) < 100 if result['cell']['method'] == 'probe' else random.random(200) < 0.8
-    ),
-  )
+
+  def right(result):
+    probe = result['cell']['method'] == 'probe'
+    return np.arange(200) < 100 if probe else random.random(200) < 0.8
+
+  predict(tmp_path, right)
   results = folder.load(tmp_path)
   assert not [table for table in tables.make(results) if table.name.startswith('sampled')]
   frame = sampling.intervals(results, 'scratch').set_index('method')
   means = numbers.means(results).set_index('method')
   assert frame.loc['full', 'mean'] == pytest.approx(means.loc['full', 'mean'])
-  assert (
-    frame.loc['full', 'low'] < means.loc['full', 'low']
-    and frame.loc['full', 'high'] > means.loc['full', 'high']
-  )
+  assert frame.loc['full', 'low'] < means.loc['full', 'low']
+  assert frame.loc['full', 'high'] > means.loc['full', 'high']
   # One result of all seeds: of the examples alone, 0.5 +- 1.96 sqrt(0.25 / 200)
   assert frame.loc['probe', ['low', 'high']].tolist() == pytest.approx(
     [0.5 - 0.0693, 0.5 + 0.0693], abs=0.01
   )
   pairs = numbers.differences(results, 'scratch').set_index('method')
-  assert frame.loc['full', 'difference'] == pytest.approx(
-    pairs.loc['full', 'difference']
-  ) and np.isnan(frame.loc['scratch', 'difference'])
-  assert (
-    frame.loc['full', 'difference_low'] < pairs.loc['full', 'low']
-    and frame.loc['full', 'difference_high'] > pairs.loc['full', 'high']
-  )
+  assert frame.loc['full', 'difference'] == pytest.approx(pairs.loc['full', 'difference'])
+  assert np.isnan(frame.loc['scratch', 'difference'])
+  assert frame.loc['full', 'difference_low'] < pairs.loc['full', 'low']
+  assert frame.loc['full', 'difference_high'] > pairs.loc['full', 'high']
   made = one(tables.make(results, test_sampling=True), 'sampled-mnist-digits')
-  assert 'Minus scratch' in made.shown and made.shown['Method'].tolist() == [
+  assert 'Minus scratch' in made.shown
+  assert made.shown['Method'].tolist() == [
     'scratch',
     'full',
     'probe',
@@ -1002,20 +1068,17 @@ def test_differences_with_test_sampling_pair_seeds_and_examples(tmp_path, make_s
     rates=(0.01,),
     diverged=False,
   )
+
   # Per seed other examples are right, the same for both methods but 2 of 300 that full has beyond
-  predict(
-    tmp_path,
-    lambda result: (
-      (np.arange(300) * 7 + 50 * result['cell']['seed']) % 300
-      < 150 + 2 * (result['cell']['method'] == 'full')
-    ),
-  )
+  def right(result):
+    number = 150 + 2 * (result['cell']['method'] == 'full')
+    return (np.arange(300) * 7 + 50 * result['cell']['seed']) % 300 < number
+
+  predict(tmp_path, right)
   row = sampling.intervals(folder.load(tmp_path), 'scratch').set_index('method').loc['full']
-  assert (
-    row['difference'] == pytest.approx(2 / 300)
-    and row['difference_high'] - row['difference_low'] < 0.03
-    and row['high'] - row['low'] > 0.05
-  )
+  assert row['difference'] == pytest.approx(2 / 300)
+  assert row['difference_high'] - row['difference_low'] < 0.03
+  assert row['high'] - row['low'] > 0.05
 
 
 def test_test_sampling_wants_one_test_set(tmp_path, make_study, predict):
@@ -1043,12 +1106,12 @@ def test_other_versions_and_notes_are_said(tmp_path, make_study, change_runs):
     rates=(0.01,),
     diverged=False,
   )
-  change_runs(
-    tmp_path,
-    lambda result: result.update(
-      versions={'jax': '0.12' if result['cell']['seed'] else '0.10.2', 'tlx': '0.1.0', 'new': '1'}
-    ),
-  )
+
+  def made_by(result):
+    jax = '0.12' if result['cell']['seed'] else '0.10.2'
+    result['versions'] = {'jax': jax, 'tlx': '0.1.0', 'new': '1'}
+
+  change_runs(tmp_path, made_by)
   study = json.loads((tmp_path / 'study.json').read_text())
   (tmp_path / 'study.json').write_text(
     json.dumps(study | {'data': {'mnist/digits': {'notes': ['3 images are copies of another.']}}})
@@ -1062,13 +1125,11 @@ def test_other_versions_and_notes_are_said(tmp_path, make_study, change_runs):
     'mnist → digits: 3 images are copies of another.',
     'Source mnist: assumed: GELU, which the file does not say.',
   ]
-  assert (
-    said[2].startswith(
-      '2 of 4 runs were made by other versions than the last start of the study: jax 0.12 '
-      'instead of 0.10.2.'
-    )
-    and len(said) == 3
+  assert said[2].startswith(
+    '2 of 4 runs were made by other versions than the last start of the study: jax 0.12 instead '
+    'of 0.10.2.'
   )
+  assert len(said) == 3
   assert 'mnist-digits-full-1shot-seed1-lr0.01' in said[2] and 'seed0' not in said[2]
   text = report.summary(tmp_path)
   assert all(line in text for line in said) and text.count('other versions') == 1
@@ -1076,30 +1137,35 @@ def test_other_versions_and_notes_are_said(tmp_path, make_study, change_runs):
 
 def test_diverged_runs_are_listed(results):
   assert one(tables.make(results), 'diverged').shown.to_numpy().tolist() == [
-      ['mnist-digits-full-1shot-seed4-lr0.01', 'diverged at step 7', '0.01', 'no']]
+    ['mnist-digits-full-1shot-seed4-lr0.01', 'diverged at step 7', '0.01', 'no']
+  ]
 
 
 def test_depths_take_the_method_that_trains_most(results):
   frame = layers.depths(results).query('target == "digits" and shots == 1')
-  assert frame['method'].tolist() == ['full', 'freeze2', 'linear'] and frame['frozen_stages'].tolist() == [0, 2, 4]
+  assert frame['method'].tolist() == ['full', 'freeze2', 'linear']
+  assert frame['frozen_stages'].tolist() == [0, 2, 4]
   assert frame['best'].tolist() == [False, True, False]
 
 
 def test_across_targets(results):
   frame = numbers.across_targets(results, 'scratch').set_index(['method', 'shots'])
-  runs = results.runs[results.runs['chosen'] & (results.runs['method'] == 'full') & (results.runs['shots'] == 1)]
-  assert frame.loc[('full', 1), 'iqm'] == pytest.approx(stats.trim_mean(runs['test_accuracy'], 0.25))
-  assert frame.loc[('full', 1), 'num_targets'] == 2 and 0.3 < frame.loc[('full', 1), 'probability_of_improvement'] < 0.7
+  runs = results.runs[
+    results.runs['chosen'] & (results.runs['method'] == 'full') & (results.runs['shots'] == 1)
+  ]
+  assert frame.loc[('full', 1), 'iqm'] == pytest.approx(
+    stats.trim_mean(runs['test_accuracy'], 0.25)
+  )
+  assert frame.loc[('full', 1), 'num_targets'] == 2
+  assert 0.3 < frame.loc[('full', 1), 'probability_of_improvement'] < 0.7
   assert np.isnan(frame.loc[('scratch', 1), 'probability_of_improvement'])
 
 
 def test_findings_are_honest(results, small):
   near, far = findings.sentences(results).values()
-  assert (
-    'lp_ft is best on validation' in near[0]
-    and '5 of 5 pairs won' in near[0]
-    and near[-2].endswith('no negative transfer is shown.')
-  )
+  assert 'lp_ft is best on validation' in near[0]
+  assert '5 of 5 pairs won' in near[0]
+  assert near[-2].endswith('no negative transfer is shown.')
   assert 'scratch is best on validation' in far[0] and 'Negative transfer: ' in far[-2]
   assert (
     near[-1]
@@ -1120,7 +1186,10 @@ def test_findings_say_when_the_interval_includes_zero(small):
 def test_findings_name_the_best_by_validation_not_by_test(small):
   runs = small.runs.copy()
   runs.loc[(runs['method'] == 'full') & (runs['shots'] == 2), 'val_accuracy'] = 0.1
-  assert 'scratch is best on validation' in findings.sentences(small._replace(runs=runs))['mnist → digits'][0]
+  assert (
+    'scratch is best on validation'
+    in findings.sentences(small._replace(runs=runs))['mnist → digits'][0]
+  )
 
 
 def test_two_chosen_runs_of_one_seed_are_an_error(small):
@@ -1129,23 +1198,46 @@ def test_two_chosen_runs_of_one_seed_are_an_error(small):
     numbers.differences(small._replace(runs=runs), 'scratch')
 
 
-TABLE = formats.Table('t', 'A_b | c', pd.DataFrame({'Method': ['lp_ft|x', '<b>'], '5': ['1.0 ± 0.5', '−2.0%']}), pd.DataFrame({'x': [0.125]}), 'Note & all.')
+TABLE = formats.Table(
+  't',
+  'A_b | c',
+  pd.DataFrame({'Method': ['lp_ft|x', '<b>'], '5': ['1.0 ± 0.5', '−2.0%']}),
+  pd.DataFrame({'x': [0.125]}),
+  'Note & all.',
+)
 
 
 def test_markdown():
   assert formats.markdown(TABLE).splitlines() == [
-      '**A_b | c**', '', '| Method | 5 |', '| :-- | --: |', '| lp_ft\\|x | 1.0 ± 0.5 |', '| &lt;b> | −2.0% |', '', 'Note & all.']
+    '**A_b | c**',
+    '',
+    '| Method | 5 |',
+    '| :-- | --: |',
+    '| lp_ft\\|x | 1.0 ± 0.5 |',
+    '| &lt;b> | −2.0% |',
+    '',
+    'Note & all.',
+  ]
 
 
 def test_latex():
   made = formats.latex(TABLE)
-  assert r'lp\_ft|x & 1.0 $\pm$ 0.5 \\' in made and r'\textless{}b\textgreater{} & $-$2.0\% \\' in made
-  assert r'\caption{A\_b | c}' in made and r'\begin{tabular}{lr}' in made and made.count(r'\midrule') == 1 and r'Note \& all.' in made
+  assert r'lp\_ft|x & 1.0 $\pm$ 0.5 \\' in made
+  assert r'\textless{}b\textgreater{} & $-$2.0\% \\' in made
+  assert r'\caption{A\_b | c}' in made
+  assert r'\begin{tabular}{lr}' in made
+  assert made.count(r'\midrule') == 1
+  assert r'Note \& all.' in made
 
 
 def test_text_lines_up():
   lines = formats.text(TABLE).splitlines()
-  assert lines[1:5] == ['Method           5', '-------  ---------', 'lp_ft|x  1.0 ± 0.5', '<b>          −2.0%']
+  assert lines[1:5] == [
+    'Method           5',
+    '-------  ---------',
+    'lp_ft|x  1.0 ± 0.5',
+    '<b>          −2.0%',
+  ]
 
 
 def test_saved_numbers_are_the_numbers(results, tmp_path):
@@ -1160,15 +1252,24 @@ def test_saved_numbers_are_the_numbers(results, tmp_path):
 
 
 def test_numbers_for_people():
-  assert [formats.quantity(x) for x in (999.7, 999700, 1e6, 0.00012, math.inf)] == ['1k', '1M', '1M', '0.00012', '∞']
-  assert [formats.probability(x) for x in (0.0004, 0.0213, 1.0, math.nan)] == ['<0.001', '0.021', '1', '–']
+  assert [formats.quantity(x) for x in (999.7, 999700, 1e6, 0.00012, math.inf)] == [
+    '1k',
+    '1M',
+    '1M',
+    '0.00012',
+    '∞',
+  ]
+  assert [formats.probability(x) for x in (0.0004, 0.0213, 1.0, math.nan)] == [
+    '<0.001',
+    '0.021',
+    '1',
+    '–',
+  ]
   assert formats.percent(-0.00049, signed=True) == '0.0' and formats.percent(0.9996) == '100.0'
 
 
 def test_summary_is_for_a_terminal(study):
   made = report.summary(study)
-  assert (
-    'Test accuracy in %, mnist → digits' in made
-    and 'Runs that diverged or are not finite: 1 of 480' in made
-    and '<' not in made.replace('<0.001', '')
-  )
+  assert 'Test accuracy in %, mnist → digits' in made
+  assert 'Runs that diverged or are not finite: 1 of 480' in made
+  assert '<' not in made.replace('<0.001', '')

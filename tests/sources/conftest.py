@@ -1,4 +1,7 @@
-"""A cache of its own for every test of this folder, and a canary that shows whether a file ran code."""
+"""A cache of its own for every test of this folder, and a canary that shows whether a file ran
+code.
+"""
+
 import pytest
 
 

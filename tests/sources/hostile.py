@@ -1,4 +1,5 @@
-"""Small files that ask for any amount of time or memory, and a process that reads them within bounds.
+"""Small files that ask for any amount of time or memory, and a process that reads them within
+bounds.
 
 `python -m tests.sources.hostile FILE...` prints 'FILE<tab>ERROR<tab>MESSAGE' for each.
 """
@@ -29,7 +30,7 @@ SECONDS, MEMORY, PEAK = 30, 1 << 31, 3 << 27
 
 
 def doubled(times=60):
-  """Opcodes of a tuple that holds twice the one before it, and so on: 2 ** 60 items in 300 bytes."""
+  """Opcodes of a tuple that holds twice the one before it, and so on: 2 ** 60 in 300 bytes."""
   out = b')'
   for place in range(times):
     out += b'q' + bytes([place]) + b'h' + bytes([place]) + b'\x86'
@@ -270,31 +271,21 @@ CASES = {
   'orbax chunk': lambda d: orbax(d, chunks=[1 << 25, 1 << 25]),
   'orbax with a pipe': orbax_pipe,
   'orbax in a loop of links': orbax_loop,
-  **{
-    f'pipe {name}': lambda d, name=name: pipe(d, name)
-    for name in (
-      'model.pth',
-      'model.npz',
-      'model.h5',
-      'model.gguf',
-      'model.msgpack',
-      'model.safetensors',
-      'model.json',
-      'model.bin.index.json',
-    )
-  },
+  'pipe model.pth': lambda d: pipe(d, 'model.pth'),
+  'pipe model.npz': lambda d: pipe(d, 'model.npz'),
+  'pipe model.h5': lambda d: pipe(d, 'model.h5'),
+  'pipe model.gguf': lambda d: pipe(d, 'model.gguf'),
+  'pipe model.msgpack': lambda d: pipe(d, 'model.msgpack'),
+  'pipe model.safetensors': lambda d: pipe(d, 'model.safetensors'),
+  'pipe model.json': lambda d: pipe(d, 'model.json'),
+  'pipe model.bin.index.json': lambda d: pipe(d, 'model.bin.index.json'),
   'pipe as a shard': pipe_as_shard,
-  **{
-    f'endless {name}': lambda d, name=name: endless(d, name)
-    for name in (
-      'model.pth',
-      'model.npz',
-      'model.msgpack',
-      'model.json',
-      'model.bin.index.json',
-      'model',
-    )
-  },
+  'endless model.pth': lambda d: endless(d, 'model.pth'),
+  'endless model.npz': lambda d: endless(d, 'model.npz'),
+  'endless model.msgpack': lambda d: endless(d, 'model.msgpack'),
+  'endless model.json': lambda d: endless(d, 'model.json'),
+  'endless model.bin.index.json': lambda d: endless(d, 'model.bin.index.json'),
+  'endless model': lambda d: endless(d, 'model'),
   'pipe beside the weights': pipe_beside,
   'a hole of 8 TiB': hole,
   'study with a shape': study_claims,
@@ -346,7 +337,11 @@ def main(paths):
       print('none', end='\t')
     except Exception as error:
       taken = status('VmHWM') - before
-      kind = type(error).__name__ if taken < PEAK else f'{taken} bytes taken for a {type(error).__name__}'
+      kind = (
+        type(error).__name__
+        if taken < PEAK
+        else f'{taken} bytes taken for a {type(error).__name__}'
+      )
       print(kind, str(error).replace('\n', ' ')[:2000], sep='\t', end='')
     print(flush=True)
 

@@ -1,4 +1,6 @@
-"""Small files that would hang, kill or eat memory, in a process of bounded memory: a ValueError each."""
+"""Small files that would hang, kill or eat memory, in a process of bounded memory: a ValueError
+each.
+"""
 
 import subprocess
 import sys

@@ -1,4 +1,7 @@
-"""What every format must satisfy: round trip, checksum, truncation, a missing name, and no code ever run."""
+"""What every format must satisfy: round trip, checksum, truncation, a missing name, and no code
+ever run.
+"""
+
 import os
 import pickle
 import re
@@ -13,23 +16,25 @@ from tlx.plug import available
 from tlx.sources import _budget
 
 ARRAYS = {
-    'count': np.array([2], np.int32),
-    'bias': np.array([-1.5, 0, 3e-8], np.float32),
-    'kernel': np.arange(96, dtype=np.float32).reshape(2, 3, 16) / 7,  # last, and whole blocks: no padding ends the file
+  'count': np.array([2], np.int32),
+  'bias': np.array([-1.5, 0, 3e-8], np.float32),
+  # last, and whole blocks: no padding ends the file
+  'kernel': np.arange(96, dtype=np.float32).reshape(2, 3, 16) / 7,
 }
-# case: (writer, the files, by pattern in the folder of the source, of which any truncation must be seen)
+# case: (writer, the files, by pattern in the folder of the source, of which any truncation must be
+# seen)
 CASES = {
-    'pth': (writers.write_pth, 'model.pth'),
-    'pth-legacy': (writers.write_legacy, 'legacy.pth'),
-    'safetensors': (writers.write_safetensors, 'model.safetensors'),
-    'safetensors-sharded': (writers.write_sharded, 'model*'),
-    'npz': (writers.write_npz, 'model.npz'),
-    'msgpack': (writers.write_msgpack, 'model.msgpack'),
-    'gguf': (writers.write_gguf, 'model.gguf'),
-    'h5': (writers.write_h5, 'model.h5'),
-    'tfjs': (writers.write_tfjs, '*'),
-    'orbax': (writers.write_orbax, 'checkpoint/_METADATA'),
-    'savedmodel': (writers.write_savedmodel, 'saved/variables/variables.index'),
+  'pth': (writers.write_pth, 'model.pth'),
+  'pth-legacy': (writers.write_legacy, 'legacy.pth'),
+  'safetensors': (writers.write_safetensors, 'model.safetensors'),
+  'safetensors-sharded': (writers.write_sharded, 'model*'),
+  'npz': (writers.write_npz, 'model.npz'),
+  'msgpack': (writers.write_msgpack, 'model.msgpack'),
+  'gguf': (writers.write_gguf, 'model.gguf'),
+  'h5': (writers.write_h5, 'model.h5'),
+  'tfjs': (writers.write_tfjs, '*'),
+  'orbax': (writers.write_orbax, 'checkpoint/_METADATA'),
+  'savedmodel': (writers.write_savedmodel, 'saved/variables/variables.index'),
 }
 
 
@@ -47,8 +52,11 @@ def case(request, tmp_path):
 
 
 def test_every_format_has_a_case():
-  formats = {name.removeprefix('format_') for name in available('sources') if name.startswith('format_')}
-  assert formats == {name.split('-')[0] for name in CASES} | {'study'}  # test_study.py: its digest is not that of files
+  formats = {
+    name.removeprefix('format_') for name in available('sources') if name.startswith('format_')
+  }
+  # test_study.py: its digest is not that of files
+  assert formats == {name.split('-')[0] for name in CASES} | {'study'}
 
 
 def test_round_trip(case):
@@ -89,7 +97,8 @@ def test_truncated(case):
   assert files
   for file in files:
     data = file.read_bytes()
-    for size in sorted({0, 1, 7, len(data) // 3, len(data) // 2, len(data) - 9, len(data) - 1} & set(range(len(data)))):
+    sizes = {0, 1, 7, len(data) // 3, len(data) // 2, len(data) - 9, len(data) - 1}
+    for size in sorted(sizes & set(range(len(data)))):
       file.write_bytes(data[:size])
       with pytest.raises(ValueError, match=re.escape(str(path))):
         sources.load(str(path))
@@ -147,7 +156,9 @@ def test_unknown_format(tmp_path):
     sources.load(str(tmp_path))
 
 
-@pytest.mark.parametrize('writer', [writers.write_pth, writers.write_safetensors, writers.write_msgpack, writers.write_npz])
+@pytest.mark.parametrize(
+  'writer', [writers.write_pth, writers.write_safetensors, writers.write_msgpack, writers.write_npz]
+)
 def test_bfloat16(writer, tmp_path):
   array = np.array([1, -2.5, 3e38], ml_dtypes.bfloat16)
   found = sources.load(str(writer(tmp_path, {'kernel': array}))).arrays['kernel']

@@ -1,4 +1,7 @@
-"""Writers of every format, and of PyTorch files by hand: pickle opcodes, honest and poisoned, without torch."""
+"""Writers of every format, and of PyTorch files by hand: pickle opcodes, honest and poisoned,
+without torch.
+"""
+
 import io
 import json
 import pickle
@@ -70,7 +73,13 @@ def pickled(tree):
   return out.getvalue() + b'.'
 
 
-_STORAGES = {'float32': 'Float', 'int64': 'Long', 'float16': 'Half', 'bfloat16': 'BFloat16', 'bool': 'Bool'}
+_STORAGES = {
+  'float32': 'Float',
+  'int64': 'Long',
+  'float16': 'Half',
+  'bfloat16': 'BFloat16',
+  'bool': 'Bool',
+}
 
 
 def storage(array, key, fields=5):
@@ -80,8 +89,17 @@ def storage(array, key, fields=5):
 
 def tensor(array, key, fields=5):
   strides = tuple(n // array.itemsize for n in array.strides)
-  return Call(Global('torch._utils._rebuild_tensor_v2'),
-              (storage(array, key, fields), 0, array.shape, strides, False, Call(Global('collections.OrderedDict'), ())))
+  return Call(
+    Global('torch._utils._rebuild_tensor_v2'),
+    (
+      storage(array, key, fields),
+      0,
+      array.shape,
+      strides,
+      False,
+      Call(Global('collections.OrderedDict'), ()),
+    ),
+  )
 
 
 def write_zip(path, tree, buffers, compression=zipfile.ZIP_STORED):
@@ -96,31 +114,46 @@ def write_zip(path, tree, buffers, compression=zipfile.ZIP_STORED):
 
 
 def write_pth(folder, arrays):
-  return write_zip(folder / 'model.pth', {name: tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())},
-                   {str(i): array.tobytes() for i, array in enumerate(arrays.values())})
+  return write_zip(
+    folder / 'model.pth',
+    {name: tensor(array, str(i)) for i, (name, array) in enumerate(arrays.items())},
+    {str(i): array.tobytes() for i, array in enumerate(arrays.values())},
+  )
 
 
 def write_legacy(folder, arrays):
   tree = {name: tensor(array, str(i), fields=6) for i, (name, array) in enumerate(arrays.items())}
-  data = pickled(0x1950A86A20F9469CFC6C) + pickled(1001) + pickled({'little_endian': True}) + pickled(tree)
+  data = (
+    pickled(0x1950A86A20F9469CFC6C)
+    + pickled(1001)
+    + pickled({'little_endian': True})
+    + pickled(tree)
+  )
   data += pickled([str(i) for i in range(len(arrays))])
   path = folder / 'legacy.pth'
-  path.write_bytes(data + b''.join(struct.pack('<q', array.size) + array.tobytes() for array in arrays.values()))
+  path.write_bytes(
+    data + b''.join(struct.pack('<q', array.size) + array.tobytes() for array in arrays.values())
+  )
   return path
 
 
 def write_safetensors(folder, arrays):
   from safetensors.numpy import save_file
+
   save_file(arrays, folder / 'model.safetensors')
   return folder / 'model.safetensors'
 
 
 def write_sharded(folder, arrays):
   from safetensors.numpy import save_file
+
   weight_map = {}
   for i, (name, array) in enumerate(arrays.items()):
     weight_map[name] = f'model-{i % 2}.safetensors'
-    save_file({name: array for j, (name, array) in enumerate(arrays.items()) if j % 2 == i % 2}, folder / weight_map[name])
+    save_file(
+      {name: array for j, (name, array) in enumerate(arrays.items()) if j % 2 == i % 2},
+      folder / weight_map[name],
+    )
   path = folder / 'model.safetensors.index.json'
   path.write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
   return path
@@ -133,12 +166,15 @@ def write_npz(folder, arrays):
 
 def write_msgpack(folder, arrays):
   from flax import serialization
+
   (folder / 'model.msgpack').write_bytes(serialization.to_bytes(arrays))
   return folder / 'model.msgpack'
 
 
 def write_gguf(folder, arrays):
-  gguf = pytest.importorskip('gguf', reason='the package gguf (extra gguf) is not installed: pip install gguf')
+  gguf = pytest.importorskip(
+    'gguf', reason='the package gguf (extra gguf) is not installed: pip install gguf'
+  )
   writer = gguf.GGUFWriter(folder / 'model.gguf', 'llama')
   writer.add_block_count(3)
   writer.add_token_list(['a', 'b', '\u0120c'])
@@ -152,7 +188,9 @@ def write_gguf(folder, arrays):
 
 
 def write_h5(folder, arrays):
-  h5py = pytest.importorskip('h5py', reason='the package h5py (extra h5) is not installed: pip install h5py')
+  h5py = pytest.importorskip(
+    'h5py', reason='the package h5py (extra h5) is not installed: pip install h5py'
+  )
   with h5py.File(folder / 'model.h5', 'w') as file:
     for name, array in arrays.items():
       file.create_dataset(name, data=array, compression='gzip' if array.size > 4 else None)
@@ -160,7 +198,10 @@ def write_h5(folder, arrays):
 
 
 def write_tfjs(folder, arrays):
-  entries = [{'name': name, 'shape': list(array.shape), 'dtype': array.dtype.name} for name, array in arrays.items()]
+  entries = [
+    {'name': name, 'shape': list(array.shape), 'dtype': array.dtype.name}
+    for name, array in arrays.items()
+  ]
   data = b''.join(array.tobytes() for array in arrays.values())
   (folder / 'shard1').write_bytes(data[:40])
   (folder / 'shard2').write_bytes(data[40:])
@@ -171,13 +212,16 @@ def write_tfjs(folder, arrays):
 
 def write_orbax(folder, arrays):
   import orbax.checkpoint as ocp
+
   with ocp.PyTreeCheckpointer() as checkpointer:
     checkpointer.save(folder / 'checkpoint', arrays)
   return folder / 'checkpoint'
 
 
 def write_savedmodel(folder, arrays):
-  tf = pytest.importorskip('tensorflow', reason='tensorflow (extra tensorflow) is not installed: pip install tensorflow')
+  tf = pytest.importorskip(
+    'tensorflow', reason='tensorflow (extra tensorflow) is not installed: pip install tensorflow'
+  )
   module = tf.Module()
   for name, array in arrays.items():
     setattr(module, name, tf.Variable(array))

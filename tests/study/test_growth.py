@@ -157,3 +157,102 @@ def test_a_deleted_cohort_of_a_grown_study_is_made_again(config, tmp_path):
   for name, (_, *rest) in numbers(workdir).items():
     assert rest == list(before[name][1:])
     store.params(workdir, name)
+
+
+def folder_study(config, tmp_path):
+  """The study on two folders of images, and what adds images to one."""
+  import numpy as np
+  from PIL import Image
+
+  def add(name, numbers):
+    random = np.random.default_rng(len(numbers))
+    for kind in ('cat', 'dog'):
+      (tmp_path / name / kind).mkdir(parents=True, exist_ok=True)
+      for i in numbers:
+        image = Image.fromarray(random.integers(0, 255, (8, 8), np.uint8))
+        image.save(tmp_path / name / kind / f'{i}.png')
+
+  for name in ('a', 'b'):
+    add(name, range(20))
+  config.targets = {name: {'dataset': f'folder:{tmp_path / name}'} for name in ('a', 'b')}
+  config.methods = {'probe': {'phases': ({'tune': 'head'},)}}
+  config.shots, config.seeds, config.grid.learning_rate = (2,), (0, 1), (1e-2,)
+  return add
+
+
+def test_data_that_changed_while_a_target_was_out_of_the_config_are_refused(config, tmp_path):
+  add = folder_study(config, tmp_path)
+  run.run(config, tmp_path / 'study')
+  both = config.targets.to_dict()
+  config.targets = {'a': both['a']}
+  run.run(config, tmp_path / 'study')
+  add('b', range(20, 30))
+  config.targets = both
+  with pytest.raises(ValueError, match='The data changed'):
+    run.run(config, tmp_path / 'study')
+
+
+@pytest.mark.parametrize('deleted', [['study.json'], ['study.json', 'cohorts']])
+def test_data_that_changed_are_refused_whatever_of_the_folder_is_left(config, tmp_path, deleted):
+  add = folder_study(config, tmp_path)
+  workdir = tmp_path / 'study'
+  run.run(config, workdir)
+  for name in deleted:
+    shutil.rmtree(workdir / name) if (workdir / name).is_dir() else (workdir / name).unlink()
+  add('b', range(20, 30))
+  with pytest.raises(ValueError, match='The data changed'):
+    run.run(config, workdir)
+
+
+def test_a_cohort_that_nobody_says_the_runs_of_is_trained_again(config, tmp_path):
+  """Its parameters would else be taken for those of other runs."""
+  run.run(config, tmp_path)
+  names = [name for name, (result, *_) in numbers(tmp_path).items() if 'probe' in name]
+  before = {name: store.params(tmp_path, name)[0]['head']['kernel'] for name in names}
+  (tmp_path / 'cohorts' / 'turned-digits-probe' / 'cells.json').unlink()
+  config.seeds = (1, 0, 2)
+  run.run(config, tmp_path)
+  for name in names:
+    assert (store.params(tmp_path, name)[0]['head']['kernel'] == before[name]).all(), name
+
+
+@pytest.mark.parametrize('name', ['predictions.npz', 'metrics.jsonl', 'config.json', 'labels.txt'])
+def test_a_file_that_a_run_lost_is_written_again(config, tmp_path, name):
+  run.run(config, tmp_path)
+  before = numbers(tmp_path)
+  lost = next(path for path in (tmp_path / 'runs').glob(f'*/{name}'))
+  lost.unlink()
+  run.run(config, tmp_path)
+  assert lost.exists() and numbers(tmp_path) == before
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '3', '{}'])
+@pytest.mark.parametrize('file', ['study.json', 'time.json', 'sources/turned/result.json', 'runs/*/result.json', 'cohorts/*/cells.json'])
+def test_small_files_that_are_damaged_are_named_with_what_to_do(config, tmp_path, file, content):
+  config.methods, config.seeds, config.shots = {'probe': config.methods.probe.to_dict()}, (0,), (1,)
+  config.grid.learning_rate = (1e-2,)
+  run.run(config, tmp_path)
+  before = numbers(tmp_path)
+  path = next(tmp_path.glob(file))
+  path.write_text(content)
+  if (file, content) == ('time.json', '[]'):
+    return  # that is what a time.json of no start would be
+  with pytest.raises(ValueError, match=r'(?i)delete .* run the same command') as caught:
+    run.run(config, tmp_path)
+  assert str(path) in str(caught.value)
+  whole = path if file in ('study.json', 'time.json') else path.parent
+  shutil.rmtree(whole) if whole.is_dir() else whole.unlink()
+  run.run(config, tmp_path)
+  assert numbers(tmp_path) == before
+
+
+def test_a_run_as_a_source_may_not_have_seen_what_is_held_out(config, tmp_path):
+  run.run(config, tmp_path / 'first')
+  name = next(name for name in numbers(tmp_path / 'first') if 'scratch' in name and '4shot' in name)
+  config.sources = {'before': {'backbone': {'name': 'mlp', 'widths': (16, 12)}, 'weights': f'study:{tmp_path / "first"}/{name}'}}
+  run.run(config, tmp_path / 'same')  # the same parts: nothing of it is held out
+  noted = json.loads((tmp_path / 'same' / 'study.json').read_text())['data']['before/digits']['notes']
+  assert any('40 of the' in note for note in noted), noted
+  config.targets.digits.val_fraction = 0.6
+  with pytest.raises(ValueError, match=r'sources\.before on digits.*trained on \d+ of the'):
+    run.run(config, tmp_path / 'other')

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tlx import freezing
+from tlx import freezing, peft
 from tlx.backbones import cnn, head_after
 from tlx.inputs import image
+from tlx.peft import lora
 from tlx.plug import available, plug
 from tlx.tasks import classification
 from tlx.train import prefix, step
@@ -96,12 +97,13 @@ def test_reuse_changes_nothing_on_any_backbone(backbone):
 
 
 def test_reuse_changes_nothing_under_any_policy():
-  variables = NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
-  phases = [phase_of(NETWORK, variables, policy, options={'rules': (('block1/', 'frozen'), ('.*', 'train'))} if policy == 'regex' else
+  network = peft.wrap(NETWORK, lora.added(at='fc/', rank=2))
+  variables = network.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
+  phases = [phase_of(network, variables, policy, options={'rules': (('block1/', 'frozen'), ('.*', 'train'))} if policy == 'regex' else
                      {'k': 2} if policy in ('first', 'last', 'after') else {}) for policy in available('freezing')]
   phases = [phase for phase in phases if phase.start]
-  assert [phase.start for phase in phases] == [2, 3, 2, 1]  # after, head, last, regex; the others train in the first stage
-  same_with_and_without(NETWORK, variables, phases, IMAGES[:8], np.arange(8) % 3)
+  assert [phase.start for phase in phases] == [2, 2, 3, 2, 1]  # added, after, head, last, regex; the others train in the first stage
+  same_with_and_without(network, variables, phases, IMAGES[:8], np.arange(8) % 3)
 
 
 def test_the_boundary_is_where_something_moves():

@@ -1,10 +1,11 @@
 """Backbones: one architecture a file, `build(num_classes, **options) -> Network`."""
+
 import contextlib
 import functools
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,18 +13,32 @@ import numpy as np
 
 from tlx.backbones import _config, _layers
 from tlx.plug import closest
-from tlx.tree import map_named, named_leaves
+from tlx.tree import ADDED, is_added, map_named, named_leaves
 from tlx.types import Array, Network, PyTree, Variables
+
+
+class Edit(NamedTuple):
+  """How added leaves change the calls inside a stage; hashable: equal edits share programs.
+
+  name: the leaves stand under '<stage>/added/<name>' in `params`.
+  intercept: the leaves of a stage, as given to its compiled function -> an interceptor of flax's
+    `nn.intercept_methods`, for which modules have paths that begin within the stage.
+  """
+
+  name: str
+  intercept: Callable[[PyTree], Callable]
 
 
 def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
   """The network that runs linen modules `module(x, train)` one after another.
 
-  Each stage's variables stand under its name in `params` and, where the stage has batch statistics, in `stats`.
-  A stage that needs randomness (dropout, stochastic depth) asks for the 'dropout' stream.
+  Each stage's variables stand under its name in `params` and, where the stage has batch statistics,
+  in `stats`. A stage that needs randomness (dropout, stochastic depth) asks for the
+  stream 'dropout'. `apply` takes `edits` too, for leaves that were added to `params` (tlx/peft); of
+  two that change one call, the second sees what the first makes of it.
 
   Raises:
-    ValueError: two stages of one name, or a slice outside the stages.
+    ValueError: two stages of one name; in `apply`, added leaves of which no edit is given.
   """
   names = tuple(name for name, _ in stages)
   modules = dict(stages)
@@ -36,24 +51,40 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
       try:
         x, variables = _initialise(modules[name])({'params': jax.random.fold_in(key, i)}, x)
       except _layers.TooSmallError as error:
-        raise ValueError(f'Images of {" x ".join(map(str, inputs.shape[1:3]))} are too small for this network: at the stage '
-                         f'{name!r} they are {error}. Take a larger image_size.') from None
+        raise ValueError(
+          f'Images of {" x ".join(map(str, inputs.shape[1:3]))} are too small for this network: '
+          f'at the stage {name!r} they are {error}. Take a larger image_size.'
+        ) from None
       params[name] = variables.get('params', {})
       if 'batch_stats' in variables:
         stats[name] = variables['batch_stats']
     return Variables(params, stats)
 
-  def apply(variables: Variables, x: PyTree, *, train: bool, key: Array | None = None, start: int | None = None,
-            stop: int | None = None, frozen_norms: frozenset[str] = frozenset()) -> tuple[PyTree, PyTree]:
+  def apply(
+    variables: Variables,
+    x: PyTree,
+    *,
+    train: bool,
+    key: Array | None = None,
+    start: int | None = None,
+    stop: int | None = None,
+    frozen_norms: frozenset[str] = frozenset(),
+    edits: tuple[Edit, ...] = (),
+  ) -> tuple[PyTree, PyTree]:
     stats = dict(variables.stats)
     for i in range(*slice(start, stop).indices(len(names))):
       name = names[i]
-      collections = {'params': variables.params.get(name, {})}  # checkpoints drop stages without parameters
+      collections = {
+        'params': variables.params.get(name, {})
+      }  # checkpoints drop stages without parameters
       if name in stats:
         collections['batch_stats'] = stats[name]
       rngs = {'dropout': jax.random.fold_in(key, i)} if train and key is not None else None
-      frozen = frozenset(norm.removeprefix(f'{name}/') for norm in frozen_norms if norm.startswith(f'{name}/'))
-      x, updates = _run(modules[name], train, frozen)(collections, x, rngs)
+      frozen = frozenset(
+        norm.removeprefix(f'{name}/') for norm in frozen_norms if norm.startswith(f'{name}/')
+      )
+      own = _own(edits, name, collections['params'])
+      x, updates = _run(modules[name], train, frozen, own)(collections, x, rngs)
       if name in stats and train:
         stats[name] = updates['batch_stats']
     return x, stats
@@ -63,15 +94,41 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
 
 @functools.cache
 def _initialise(module: nn.Module) -> Callable:
-  """A stage as a function (rngs, x) -> (x, variables); equal modules are one function, which is traced once."""
+  """A stage as a function (rngs, x) -> (x, variables); equal modules are one, traced once."""
   return jax.jit(lambda rngs, x: module.init_with_output(rngs, x, False))
 
 
+def _own(edits: tuple[Edit, ...], stage: str, params: PyTree) -> tuple[Edit, ...]:
+  """The edits for which a stage has leaves; a stage without them is the same program as ever.
+
+  Raises:
+    ValueError: the stage has added leaves of another name.
+  """
+  added = params.get(ADDED, {})
+  if unknown := sorted(added.keys() - {edit.name for edit in edits}):
+    raise ValueError(
+      f'The stage {stage!r} has added leaves {", ".join(unknown)}, and this network has no edit '
+      'for them: it would leave them out. Wrap the network (peft.wrap) or merge the leaves.'
+    )
+  return tuple(edit for edit in edits if edit.name in added)
+
+
 @functools.cache
-def _run(module: nn.Module, train: bool, frozen: frozenset[str]) -> Callable:
-  """A stage as a function (collections, x, rngs) -> (x, updates); equal modules are one function, which is traced once."""
+def _run(
+  module: nn.Module, train: bool, frozen: frozenset[str], edits: tuple[Edit, ...]
+) -> Callable:
+  """A stage as a function (collections, x, rngs) -> (x, updates); equal ones are traced once.
+
+  Added leaves come in with the other parameters: calls are changed inside of the compiled function,
+  by its own arguments. A change from outside would be left out where the stage was compiled before.
+  """
+
   def stage(collections: PyTree, x: PyTree, rngs: PyTree) -> tuple[PyTree, PyTree]:
-    with nn.intercept_methods(_freeze_norms(frozen)):
+    added = collections['params'].get(ADDED, {})
+    with contextlib.ExitStack() as changed:
+      changed.enter_context(nn.intercept_methods(_freeze_norms(frozen)))
+      for edit in reversed(edits):  # the last one entered is the first around a call
+        changed.enter_context(nn.intercept_methods(edit.intercept(added[edit.name])))
       return module.apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
 
   return jax.jit(stage)
@@ -80,49 +137,74 @@ def _run(module: nn.Module, train: bool, frozen: frozenset[str]) -> Callable:
 def head_after(network: Network, stage: str, num_classes: int, grid: int = 1) -> Network:
   """The network up to and with `stage`, then stages 'average' and 'head' (a linear map to classes).
 
-  'average' is over places or tokens, [B, D]; with `grid` = 4 it is 'average4x4', over the 4 x 4 cells of an image, [B, 16 D]. The stage 'input'
-  stands for what goes into the network: its numbers as they are, in the stage 'flatten', and then the head.
+  'average' is over places or tokens, [B, D]; with `grid` = 4 it is 'average4x4', over the 4 x 4
+  cells of an image, [B, 16 D]. The stage 'input' stands for what goes into the network: its numbers
+  as they are, in the stage 'flatten', and then the head.
 
   Raises:
-    ValueError: no such stage before the head, or a grid that is no whole number from 1 on or that 'input' has no use for.
+    ValueError: no such stage before the head, or a grid that is no whole number from 1 on or that
+      'input' has no use for.
   """
   if not isinstance(grid, int) or isinstance(grid, bool) or grid < 1:
-    raise ValueError(f'head_after wants a grid of n x n cells with a whole number n from 1 on, got {grid!r}.')
+    raise ValueError(
+      f'head_after wants a grid of n x n cells with a whole number n from 1 on, got {grid!r}.'
+    )
   if stage == 'input':
     if grid > 1:
       raise ValueError(f"head_after='input' takes every pixel and no grid, got grid={grid}.")
     return chain([('flatten', _layers.Flatten()), ('head', _layers.Head(num_classes))])
   if stage not in network.stages[:-1]:
-    raise ValueError(f'head_after={stage!r} is no stage before the head; have input, {", ".join(network.stages[:-1])}.'
-                     f'{closest(stage, network.stages[:-1])}')
+    raise ValueError(
+      f'head_after={stage!r} is no stage before the head; '
+      f'have input, {", ".join(network.stages[:-1])}.'
+      f'{closest(stage, network.stages[:-1])}'
+    )
   length = network.stages.index(stage) + 1
-  average = 'average' if grid == 1 else f'average{grid}x{grid}'  # kept activations go by the names of stages
+  # Kept activations go by the names of stages.
+  average = 'average' if grid == 1 else f'average{grid}x{grid}'
   end = chain([(average, _layers.Average(grid)), ('head', _layers.Head(num_classes))])
 
   def init(key: Array, inputs: PyTree) -> Variables:
     trunk = network.init(key, inputs)
     x, _ = network.apply(trunk, inputs, train=False, stop=length)
     head = end.init(jax.random.fold_in(key, length), x)
-    kept = [{name: tree[name] for name in network.stages[:length] if name in tree} for tree in trunk]
+    kept = [
+      {name: tree[name] for name in network.stages[:length] if name in tree} for tree in trunk
+    ]
     return Variables(kept[0] | head.params, kept[1])
 
-  def apply(variables: Variables, x: PyTree, *, start: int | None = None, stop: int | None = None, **options: Any) -> tuple[PyTree, PyTree]:
+  def apply(
+    variables: Variables,
+    x: PyTree,
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+    **options: Any,
+  ) -> tuple[PyTree, PyTree]:
     first, last, _ = slice(start, stop).indices(length + 2)
     stats = variables.stats
     if first < length:
       x, stats = network.apply(variables, x, start=first, stop=min(last, length), **options)
-    return end.apply(variables._replace(stats={}), x, start=max(first - length, 0), stop=max(last - length, 0), train=False)[0], stats
+    return end.apply(
+      variables._replace(stats={}),
+      x,
+      start=max(first - length, 0),
+      stop=max(last - length, 0),
+      train=False,
+    )[0], stats
 
   return Network((*network.stages[:length], *end.stages), init, apply)
 
 
 def _freeze_norms(frozen: frozenset[str]) -> Callable:
-  """An interceptor that sends the norm layers of these names in a stage to their stored statistics."""
+  """An interceptor that sends the norm layers of these names to their stored statistics."""
+
   def intercept(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
     module = context.module
     if isinstance(module, nn.BatchNorm) and '/'.join(module.path) in frozen:
       kwargs = dict(kwargs, use_running_average=True)
     return call(*args, **kwargs)
+
   return intercept
 
 
@@ -132,33 +214,50 @@ def _cast(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return array.astype(dtype)
 
 
-# Our name ('block1/conv/kernel', for statistics 'block1/norm/mean') -> (the name in the file, what turns that array into ours).
+# Our name ('block1/conv/kernel', for statistics 'block1/norm/mean') ->
+# (the name in the file, what turns that array into ours).
 NameMap = Mapping[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
 
 def own_names(shapes: Variables) -> NameMap:
   """The name map of a file that has our own names."""
-  return {name: (name, np.asarray) for name, _ in named_leaves(shapes.params) + named_leaves(shapes.stats)}
+  return {
+    name: (name, np.asarray) for name, _ in named_leaves(shapes.params) + named_leaves(shapes.stats)
+  }
 
 
-def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
-         fresh: Sequence[str] = (), ignore: Sequence[str] = ()) -> tuple[Variables, dict[str, Any]]:
+def fill(
+  shapes: Variables,
+  arrays: Mapping[str, np.ndarray],
+  names: NameMap,
+  fresh: Sequence[str] = (),
+  ignore: Sequence[str] = (),
+) -> tuple[Variables, dict[str, Any]]:
   """(the variables of `shapes` filled from the arrays of a file, a record of what came from where).
 
-  Leaves of the stages in `fresh` are left None, to be initialised anew; tensors of the file matching a regex of `ignore`
-  may stay unused. The record has `names` (ours -> theirs), `fresh` and `ignored`.
+  Leaves of the stages in `fresh` and added leaves (tlx/peft) that the file does not have are left
+  None, to be initialised anew; tensors of the file that match a regex of `ignore` may stay unused.
+  The record has `names` (ours -> theirs), `fresh` and
+  `ignored`.
 
   Raises:
-    ValueError: tensors missing from the file, in the file but unused, of another shape, or with values that are not finite: all of
-      them, as a +/- list.
+    ValueError: tensors missing from the file, in the file but unused, of another shape, or with
+      values that are not finite: all of them, as a +/- list.
   """
   wanted = dict(named_leaves(shapes.params) + named_leaves(shapes.stats))
-  kept = {name: leaf for name, leaf in wanted.items() if name.split('/')[0] not in fresh}
+  brought = {name for name, (theirs, _) in names.items() if theirs in arrays}
+  kept = {
+    name: leaf
+    for name, leaf in wanted.items()
+    if name.split('/')[0] not in fresh and (name in brought or not is_added(name))
+  }
   unmapped = sorted(kept.keys() - names.keys())
   used = {names[name][0] for name in kept if name in names}
   missing = sorted(used - arrays.keys())
   dropped = {theirs for name, (theirs, _) in names.items() if name not in kept} - used
-  unexpected = sorted(name for name in arrays.keys() - used - dropped if not any(re.search(i, name) for i in ignore))
+  unexpected = sorted(
+    name for name in arrays.keys() - used - dropped if not any(re.search(i, name) for i in ignore)
+  )
   filled, wrong = {}, []
   for name, leaf in kept.items():
     if name in names and names[name][0] in arrays:
@@ -167,7 +266,8 @@ def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
       try:
         array = np.asarray(transform(source))
         problem = f'gives {array.shape}' if array.shape != leaf.shape else ''
-        if not jax.numpy.issubdtype(source.dtype, np.floating):  # packed by a quantiser, say; their values are not the weights
+        # Integers are packed by a quantiser, say; their values are not the weights.
+        if not jax.numpy.issubdtype(source.dtype, np.floating):
           problem = f'has {source.dtype} instead of floating-point numbers'
         array = _cast(array, leaf.dtype)
         if not problem and (bad := array.size - np.count_nonzero(np.isfinite(array))):
@@ -179,21 +279,33 @@ def fill(shapes: Variables, arrays: Mapping[str, np.ndarray], names: NameMap,
       else:
         filled[name] = array
   if unmapped or missing or unexpected or wrong:
-    raise ValueError('\n'.join([
-        'The weights do not fit the network (- wanted and not in the file, + in the file and not used, ! another shape or no numbers):',
-        *(f'  - {name} (no name known for it)' for name in unmapped), *(f'  - {name}' for name in missing),
-        *(f'  + {name}' for name in unexpected), *wrong,
-        'Check the backbone and its options against the file.']))
+    raise ValueError(
+      '\n'.join(
+        [
+          'The weights do not fit the network (- wanted and not in the file, + in the file and not '
+          'used, ! another shape or no numbers):',
+          *(f'  - {name} (no name known for it)' for name in unmapped),
+          *(f'  - {name}' for name in missing),
+          *(f'  + {name}' for name in unexpected),
+          *wrong,
+          'Check the backbone and its options against the file.',
+        ]
+      )
+    )
   take = functools.partial(map_named, lambda name, _: filled.get(name))
   ignored = sorted(arrays.keys() - used)
-  record = {'names': {name: names[name][0] for name in kept}, 'fresh': sorted(wanted.keys() - kept.keys()), 'ignored': ignored}
+  record = {
+    'names': {name: names[name][0] for name in kept},
+    'fresh': sorted(wanted.keys() - kept.keys()),
+    'ignored': ignored,
+  }
   return Variables(take(shapes.params), take(shapes.stats)), record
 
 
 def options_of(module: types.ModuleType, weights: Any) -> dict[str, Any]:
-  """The options of a backbone that stand beside its weights: config.json, GGUF's metadata, a timm name; {} where none does.
+  """The options of a backbone that stand beside its weights; {} where nothing does.
 
-  `weights` is what `sources.load` gives.
+  They stand in config.json, GGUF's metadata or a timm name. `weights` is what `sources.load` gives.
 
   Raises:
     ValueError: a field that the backbone does not compute, by its name.
@@ -201,43 +313,57 @@ def options_of(module: types.ModuleType, weights: Any) -> dict[str, Any]:
   return {option: value for option, (_, value) in _told(module, weights)[0].items()}
 
 
-def from_weights(module: types.ModuleType, options: Mapping[str, Any], weights: Any, shapes: Variables,
-                 fresh: Sequence[str] = ()) -> tuple[Variables, dict[str, Any]]:
-  """`fill` for the network that a backbone builds of these options, after all that stands beside the weights agrees with them.
+def from_weights(
+  module: types.ModuleType,
+  options: Mapping[str, Any],
+  weights: Any,
+  shapes: Variables,
+  fresh: Sequence[str] = (),
+) -> tuple[Variables, dict[str, Any]]:
+  """`fill` for the network that a backbone builds of these options, once the weights agree to them.
 
-  The record has `assumed` too: a sentence for each thing that the weights leave open and that their tensors cannot tell.
+  What stands beside the weights has to agree. The record has `assumed` too: a sentence for each
+  thing that the weights leave open and that their tensors cannot tell.
 
   Args:
     weights: what `sources.load` gives.
     shapes: of the network's variables.
 
   Raises:
-    ValueError: as `fill`, or a field beside the weights that asks for other options or for what is not computed, by its name.
+    ValueError: as `fill`, or a field beside the weights that asks for other options or for what is
+      not computed, by its name.
   """
   if weights.provenance.get('format') == 'study':
     variables, record = fill(shapes, weights.arrays, own_names(shapes), fresh)
     return variables, {**record, 'assumed': []}
   assumed = _agree(module, options, weights, fresh)
   ignore = (*module.IGNORE, *(getattr(module, 'IGNORE_WITH_HEAD', ()) if 'head' in fresh else ()))
-  variables, record = fill(shapes, weights.arrays, module.names(weights.arrays, **options), fresh, ignore)
+  variables, record = fill(
+    shapes, weights.arrays, module.names(weights.arrays, **options), fresh, ignore
+  )
   return variables, {**record, 'assumed': assumed}
 
 
 def _told(module: types.ModuleType, weights: Any) -> tuple[_config.Told, Mapping[str, Any], str]:
-  """(what stands beside the weights, as options of the backbone; the config it comes from; what that is called)."""
+  """(the options that stand beside the weights; the config they come from; what that is called)."""
   config, where = weights.config, 'config.json'
   if 'general.architecture' in weights.metadata:
     if not hasattr(module, 'told_by_gguf'):
       return {}, {}, ''
     with _prefixed('The GGUF file says'):
-      return module.told_by_gguf(weights.metadata, weights.arrays), {'model_type': weights.metadata['general.architecture']}, 'The GGUF file'
+      return (
+        module.told_by_gguf(weights.metadata, weights.arrays),
+        {'model_type': weights.metadata['general.architecture']},
+        'The GGUF file',
+      )
   name = _config.timm_name(weights.provenance, getattr(module, 'TIMM', ()))
   if name and not {'model_type', 'architecture'} & config.keys():
     config, where = {**config, 'architecture': name}, 'The name of the weights'
   if not config or not hasattr(module, 'told'):
     return {}, config, where
   with _prefixed(f'{where} says'):
-    _config.only(config, {'auto_map': (None,), 'quantization_config': (None,)}, 'this backbone')  # code or packed weights of their own
+    # Code or packed weights of their own.
+    _config.only(config, {'auto_map': (None,), 'quantization_config': (None,)}, 'this backbone')
     return module.told(config), config, where
 
 
@@ -250,7 +376,9 @@ def _prefixed(words: str) -> Iterator[None]:
     raise ValueError(f'{words} {error}') from None
 
 
-def _agree(module: types.ModuleType, options: Mapping[str, Any], weights: Any, fresh: Sequence[str]) -> list[str]:
+def _agree(
+  module: types.ModuleType, options: Mapping[str, Any], weights: Any, fresh: Sequence[str]
+) -> list[str]:
   """Sentences on what the weights leave open.
 
   Raises:
@@ -258,22 +386,47 @@ def _agree(module: types.ModuleType, options: Mapping[str, Any], weights: Any, f
   """
   told, config, where = _told(module, weights)
   if not hasattr(module, 'OPEN'):
-    return [f'{where} says {field} = {config[field]!r}, which this backbone does not read.' for field in ('model_type', 'architecture')
-            if field in config]
+    return [
+      f'{where} says {field} = {config[field]!r}, which this backbone does not read.'
+      for field in ('model_type', 'architecture')
+      if field in config
+    ]
   head = next(iter(config.get('architectures') or ()), '')
   if 'head' not in fresh and head and not re.fullmatch(module.HEADS, head):
-    raise ValueError(f"{where} says architectures = {head!r}, whose head is another than ours. Load it with a head of your own, fresh=('head',).")
+    raise ValueError(
+      f'{where} says architectures = {head!r}, whose head is another than ours. '
+      "Load it with a head of your own, fresh=('head',)."
+    )
   rest = {name: value for name, value in options.items() if name != 'variant'}
   o = module._resolve(options.get('variant'), rest)
   free = {'image_size', 'layer_scale', 'tied', *(('pool',) if 'head' in fresh else ())}
-  other = [f'  {field} asks for {option}={value!r}, the network has {option}={getattr(o, option)!r}'
-           for option, (field, value) in told.items() if option not in free and not _config.same(getattr(o, option), value)]
+  other = [
+    f'  {field} asks for {option}={value!r}, the network has {option}={getattr(o, option)!r}'
+    for option, (field, value) in told.items()
+    if option not in free and not _config.same(getattr(o, option), value)
+  ]
   if other:
-    raise ValueError('\n'.join([f'{where} says that the weights are of another network:', *other,
-                                'Build it with these options; backbones.options_of gives all of them.']))
-  open_ = [f'{option} = {getattr(o, option)!r} is taken from the config: the weights do not say it.' for option in module.OPEN
-           if option not in told and option not in free]
+    raise ValueError(
+      '\n'.join(
+        [
+          f'{where} says that the weights are of another network:',
+          *other,
+          'Build it with these options; backbones.options_of gives all of them.',
+        ]
+      )
+    )
+  open_ = [
+    f'{option} = {getattr(o, option)!r} is taken from the config: the weights do not say it.'
+    for option in module.OPEN
+    if option not in told and option not in free
+  ]
   known = {'model_type', 'architecture'} & config.keys()
   unread = _config.unread(config, module.READ) if known else []
-  return [*open_, *(() if known else module.ASSUMED),
-          *(f'{where} says {field} = {config[field]!r}, which is taken to change nothing.' for field in unread)]
+  return [
+    *open_,
+    *(() if known else module.ASSUMED),
+    *(
+      f'{where} says {field} = {config[field]!r}, which is taken to change nothing.'
+      for field in unread
+    ),
+  ]

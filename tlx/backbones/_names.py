@@ -1,12 +1,20 @@
-"""Entries of name maps: our parameters of one layer -> (the name in a PyTorch file, what turns that array into ours)."""
+"""Entries of name maps: our parameter -> (its name in PyTorch's file, what makes it ours)."""
+
 from collections.abc import Iterable
 
 import numpy as np
 
 from tlx.backbones import NameMap
 
-IMAGENET_INPUT = {'image_size': 224, 'channels': 3, 'mean': (0.485, 0.456, 0.406), 'std': (0.229, 0.224, 0.225),
-                  'interpolation': 'bilinear', 'fit': 'crop', 'crop': 0.875}
+IMAGENET_INPUT = {
+  'image_size': 224,
+  'channels': 3,
+  'mean': (0.485, 0.456, 0.406),
+  'std': (0.229, 0.224, 0.225),
+  'interpolation': 'bilinear',
+  'fit': 'crop',
+  'crop': 0.875,
+}
 
 
 def same(array: np.ndarray) -> np.ndarray:
@@ -15,7 +23,7 @@ def same(array: np.ndarray) -> np.ndarray:
 
 
 def dense(ours: str, theirs: str, bias: bool = True) -> dict:
-  """A linear layer: weight [out, in] -> kernel [in, out]; a 1x1 convolution's [out, in, 1, 1] is taken too."""
+  """A linear layer: weight [out, in] -> kernel [in, out]; [out, in, 1, 1] is taken too."""
   return _with_bias(ours, theirs, lambda w: w.reshape(w.shape[0], -1).T, bias)
 
 
@@ -31,8 +39,11 @@ def norm(ours: str, theirs: str) -> dict:
 
 def batch_norm(ours: str, theirs: str) -> dict:
   """A batch norm with its running statistics."""
-  return {**norm(ours, theirs), f'{ours}/mean': (f'{theirs}.running_mean', same),
-          f'{ours}/var': (f'{theirs}.running_var', same)}
+  return {
+    **norm(ours, theirs),
+    f'{ours}/mean': (f'{theirs}.running_mean', same),
+    f'{ours}/var': (f'{theirs}.running_var', same),
+  }
 
 
 def prefixed(prefix: str, names: dict) -> NameMap:

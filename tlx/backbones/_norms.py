@@ -1,7 +1,9 @@
-"""Batch and layer norms with gradients written by hand: derived automatically they keep and go over several times as much.
+"""Batch and layer norms with gradients written by hand: derived ones keep several times as much.
 
-The backward pass writes the normalised input in other terms than the forward pass, or XLA would take it for the same and keep it.
+The backward pass writes the normalised input in other terms than the forward pass, or XLA would
+take it for the same and keep it.
 """
+
 import functools
 from typing import Any
 
@@ -15,16 +17,26 @@ Bounds = tuple[float, float] | None
 RELU, RELU6 = (0.0, float('inf')), (0.0, 6.0)
 
 
-def batch_norm(x: Array, train: bool, name: str, epsilon: float = 1e-5, momentum: float = 0.9, bounds: Bounds = None) -> Array:
+def batch_norm(
+  x: Array,
+  train: bool,
+  name: str,
+  epsilon: float = 1e-5,
+  momentum: float = 0.9,
+  bounds: Bounds = None,
+) -> Array:
   """x through a BatchNorm, then clipped to `bounds`; PyTorch's momentum m is 1 - m here.
 
   The running variance takes the batch's biased variance in, where PyTorch takes the unbiased one.
   """
-  return BatchNorm(momentum=momentum, epsilon=epsilon, dtype=x.dtype, bounds=bounds, name=name)(x, use_running_average=not train)
+  return BatchNorm(momentum=momentum, epsilon=epsilon, dtype=x.dtype, bounds=bounds, name=name)(
+    x, use_running_average=not train
+  )
 
 
 class BatchNorm(nn.BatchNorm):
-  """flax's over all dimensions but the last, with statistics in float32, followed by a clip to `bounds`."""
+  """flax's over all dimensions but the last, statistics in float32, then a clip to `bounds`."""
+
   bounds: Bounds = None
 
   @nn.compact
@@ -49,12 +61,16 @@ def _clip(x: Array, bounds: Bounds) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _batch_norm(x: Array, scale: Array, bias: Array, epsilon: float, bounds: Bounds) -> tuple[Array, Array, Array]:
-  """(the normalised x, the batch's mean and variance [C]); no gradient flows through the latter two."""
+def _batch_norm(
+  x: Array, scale: Array, bias: Array, epsilon: float, bounds: Bounds
+) -> tuple[Array, Array, Array]:
+  """(the normalised x, the batch's mean and variance [C]); no gradient flows through those."""
   return _batch_norm_forward(x, scale, bias, epsilon, bounds)[0]
 
 
-def _batch_norm_forward(x: Array, scale: Array, bias: Array, epsilon: float, bounds: Bounds) -> tuple[Any, ...]:
+def _batch_norm_forward(
+  x: Array, scale: Array, bias: Array, epsilon: float, bounds: Bounds
+) -> tuple[Any, ...]:
   axes = tuple(range(x.ndim - 1))
   mean = x.mean(axes, dtype=jnp.float32)
   var = jnp.square(x.astype(jnp.float32) - mean).mean(axes)
@@ -63,7 +79,9 @@ def _batch_norm_forward(x: Array, scale: Array, bias: Array, epsilon: float, bou
   return (y, mean, var), (x, mean, rate, scale, bias)
 
 
-def _batch_norm_backward(epsilon: float, bounds: Bounds, saved: tuple[Array, ...], outputs: tuple[Array, ...]) -> tuple[Array, ...]:
+def _batch_norm_backward(
+  epsilon: float, bounds: Bounds, saved: tuple[Array, ...], outputs: tuple[Array, ...]
+) -> tuple[Array, ...]:
   x, mean, rate, scale, bias = saved
   axes, output = tuple(range(x.ndim - 1)), outputs[0].astype(jnp.float32)
   normal = x * rate - mean * rate
@@ -79,7 +97,8 @@ _batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
 class LayerNorm(nn.Module):
-  """A layer norm (arXiv:1607.06450) with parameters `scale` and `bias` [D]; its statistics are float32."""
+  """A layer norm (arXiv:1607.06450) with parameters `scale`, `bias` [D] and float32 statistics."""
+
   epsilon: float
   dtype: Any
 
@@ -95,17 +114,23 @@ def _layer_norm(x: Array, scale: Array, bias: Array, epsilon: float) -> Array:
   return _layer_norm_forward(x, scale, bias, epsilon)[0]
 
 
-def _layer_norm_forward(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, tuple[Array, ...]]:
+def _layer_norm_forward(
+  x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[Array, tuple[Array, ...]]:
   mean = x.mean(-1, keepdims=True, dtype=jnp.float32)
   rate = jax.lax.rsqrt(jnp.square(x.astype(jnp.float32) - mean).mean(-1, keepdims=True) + epsilon)
   return (x - mean) * rate * scale + bias, (x, mean, rate, scale)
 
 
-def _layer_norm_backward(epsilon: float, saved: tuple[Array, ...], output: Array) -> tuple[Array, Array, Array]:
+def _layer_norm_backward(
+  epsilon: float, saved: tuple[Array, ...], output: Array
+) -> tuple[Array, Array, Array]:
   x, mean, rate, scale = saved
   normal = x * rate - mean * rate
   scaled = output * scale
-  gradient = rate * (scaled - scaled.mean(-1, keepdims=True) - normal * (scaled * normal).mean(-1, keepdims=True))
+  gradient = rate * (
+    scaled - scaled.mean(-1, keepdims=True) - normal * (scaled * normal).mean(-1, keepdims=True)
+  )
   rows = tuple(range(x.ndim - 1))
   return gradient.astype(x.dtype), (output * normal).sum(rows), output.sum(rows)
 

@@ -1,12 +1,15 @@
-"""What the language backbones share: attention with a mask and a key-value cache, positions, the output layer, tying.
+"""What the language backbones share: attention, masks, key-value cache, positions, head, tying.
 
 Between stages an activation is a dict:
   hidden [B, T, D]
-  mask   [B, S]     0 on padding, at the left or the right; S is T, or the length of the cache while tokens are generated
-  cache             only in generation (tlx/generate.py): one (key, value) [B, heads, S, depth] a block. Each block takes the
-                    first pair and puts its own at the end, so after all blocks they are in order again
+  mask   [B, S]     0 on padding, at the left or the right; S is T, or the length of the cache while
+         tokens are generated
+  cache             only in generation (tlx/generate.py): one (key, value) [B, heads, S, depth] a
+                    block. Each block takes the first pair and puts its own at the end, so after all
+                    blocks they are in order again
   index  []         only in generation after the prompt: the cache slot of the first of the T tokens
 """
+
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +25,12 @@ from tlx.types import Array, Network, PyTree, Variables
 INIT = nn.initializers.normal(0.02)
 
 
-def resolve(defaults: Any, variants: Mapping[str, Mapping[str, Any]], variant: str | None, changes: Mapping[str, Any]) -> Any:
+def resolve(
+  defaults: Any,
+  variants: Mapping[str, Mapping[str, Any]],
+  variant: str | None,
+  changes: Mapping[str, Any],
+) -> Any:
   """The options of a language backbone, with heads that divide.
 
   Raises:
@@ -30,44 +38,66 @@ def resolve(defaults: Any, variants: Mapping[str, Mapping[str, Any]], variant: s
   """
   options = _layers.resolve(defaults, variants, variant, changes)
   if getattr(options, 'head_dim', None) is None and options.dim % options.heads:
-    raise ValueError(f'Option dim is {options.dim}, which {options.heads} heads do not divide; choose other dim or heads.')
+    raise ValueError(
+      f'Option dim is {options.dim}, which {options.heads} heads do not divide; choose other dim '
+      'or heads.'
+    )
   if options.heads % getattr(options, 'kv_heads', 1):
-    raise ValueError(f'Option heads is {options.heads}, which {options.kv_heads} kv_heads do not divide; choose other heads.')
+    raise ValueError(
+      f'Option heads is {options.heads}, which {options.kv_heads} kv_heads do not divide; choose '
+      'other heads.'
+    )
   return options
 
 
 def begin(inputs: PyTree, max_positions: int | None = None) -> tuple[Array, dict[str, Any]]:
-  """(token ids [B, T], the rest of the activation that begins at these inputs); without a mask no token is padding.
+  """(token ids [B, T], the rest of the activation that begins at these inputs); without a mask no
+  token is padding.
 
   Raises:
-    ValueError: the inputs are not a dict with 'ids', the mask does not cover them, or they are longer than `max_positions`.
+    ValueError: the inputs are not a dict with 'ids', the mask does not cover them, or they are
+      longer than `max_positions`.
   """
   if not isinstance(inputs, Mapping) or 'ids' not in inputs:
-    got = f'a dict of {sorted(inputs)}' if isinstance(inputs, Mapping) else f'an array {jnp.shape(inputs)}'
+    got = (
+      f'a dict of {sorted(inputs)}'
+      if isinstance(inputs, Mapping)
+      else f'an array {jnp.shape(inputs)}'
+    )
     raise ValueError(f"Text inputs are a dict of 'ids' [B, T] and 'mask' [B, T], got {got}.")
   ids = inputs['ids']
   x = {name: inputs[name] for name in ('mask', 'cache', 'index') if name in inputs}
   x.setdefault('mask', jnp.ones(ids.shape, jnp.int32))
   if 'index' not in x and x['mask'].shape != ids.shape:
-    raise ValueError(f'The mask covers {x["mask"].shape}, the ids are {ids.shape}; both are [B, T].')
+    raise ValueError(
+      f'The mask covers {x["mask"].shape}, the ids are {ids.shape}; both are [B, T].'
+    )
   length = x['mask'].shape[1]
   if max_positions is not None and length > max_positions:
-    raise ValueError(f'{length} tokens, but there are {max_positions} positions; cut the text or ask for fewer new tokens.')
+    raise ValueError(
+      f'{length} tokens, but there are {max_positions} positions; cut the text or ask for fewer '
+      'new tokens.'
+    )
   return ids, x
 
 
 def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
   """The positions [B, T] of the activation's tokens, counted from the first real token of each row.
 
-  So padding at the left shifts nothing, as in the official `generate`; the official `forward` counts from the padding.
+  So padding at the left shifts nothing, as in the official `generate`; the official `forward`
+  counts from the padding.
   """
   first = jnp.argmax(x['mask'] != 0, axis=1)
   steps = x.get('index', 0) + jnp.arange(num_tokens)
   return jnp.maximum(steps[None, :] - first[:, None], 0)
 
 
-def visible(x: Mapping[str, Any], num_tokens: int, causal: bool, window: int | None = None) -> Array:
-  """Which of the S keys each of the T queries may attend to, [B, T or 1, S]; with a window itself and the window - 1 before it."""
+def visible(
+  x: Mapping[str, Any], num_tokens: int, causal: bool, window: int | None = None
+) -> Array:
+  """Which of the S keys each of the T queries may attend to, [B, T or 1, S]; with a window itself
+  and the window - 1 before it.
+  """
   allowed = (x['mask'] != 0)[:, None, :]
   if not causal:
     return allowed
@@ -79,24 +109,33 @@ def visible(x: Mapping[str, Any], num_tokens: int, causal: bool, window: int | N
   return allowed & near[None]
 
 
-def rotate(x: Array, position: Array, theta: float, factors: Sequence[float] | None = None) -> Array:
-  """Rotary embedding (arXiv:2104.09864) of x [B, H, T, d] at positions [B, T]: entry i turns with entry i + d/2.
+def rotate(
+  x: Array, position: Array, theta: float, factors: Sequence[float] | None = None
+) -> Array:
+  """Rotary embedding (arXiv:2104.09864) of x [B, H, T, d] at positions [B, T]: entry i turns with
+  entry i + d/2.
 
   The d/2 angles a position are theta^(-2i/d), each divided by its factor where there are `factors`.
-  The angles are float32 whatever the type of x. GGUF files pair neighbours instead; llama.py undoes that in its name map.
+  The angles are float32 whatever the type of x. GGUF files pair neighbours instead; llama.py undoes
+  that in its name map.
   """
   depth = x.shape[-1]
-  rates = np.float32(1) / np.float32(theta) ** (np.arange(0, depth, 2, dtype=np.float32) / np.float32(depth))
+  rates = np.float32(1) / np.float32(theta) ** (
+    np.arange(0, depth, 2, dtype=np.float32) / np.float32(depth)
+  )
   if factors is not None:
     rates /= np.asarray(factors, np.float32)
-  angles = position[:, None, :, None].astype(jnp.float32) * rates[None, None, None]  # [B, 1, T, d/2]
+  # [B, 1, T, d/2]
+  angles = position[:, None, :, None].astype(jnp.float32) * rates[None, None, None]
   cos, sin = jnp.cos(angles), jnp.sin(angles)
   a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
 
 
 def remember(x: Mapping[str, Any], key: Array, value: Array) -> tuple[Array, Array, dict[str, Any]]:
-  """(keys, values to attend to, what changes in the activation): with a cache, the new tokens join those in it."""
+  """(keys, values to attend to, what changes in the activation): with a cache, the new tokens join
+  those in it.
+  """
   if 'cache' not in x:
     return key, value, {}
   if 'index' not in x:  # the prompt: nothing to join, its keys and values begin the cache
@@ -108,10 +147,12 @@ def remember(x: Mapping[str, Any], key: Array, value: Array) -> tuple[Array, Arr
 
 
 class Attention(nn.Module):
-  """Multi-head attention (arXiv:1706.03762); `heads // kv_heads` queries share a key and a value (arXiv:2305.13245).
+  """Multi-head attention (arXiv:1706.03762); `heads // kv_heads` queries share a key and a value
+  (arXiv:2305.13245).
 
   Heads come before time, which is the faster layout on CPU; the softmax is float32.
   """
+
   heads: int
   kv_heads: int
   head_dim: int
@@ -126,40 +167,65 @@ class Attention(nn.Module):
   scale: float = 1.0  # of the scores, beyond 1 / sqrt(head_dim)
 
   @nn.compact
-  def __call__(self, rows: Array, x: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[Array, dict[str, Any]]:
-    """(the mixed tokens as rows [B T, D], what changes in the activation x) of rows that are tokens of `shape` [B, T, D]."""
+  def __call__(
+    self, rows: Array, x: Mapping[str, Any], shape: tuple[int, ...]
+  ) -> tuple[Array, dict[str, Any]]:
+    """(the mixed tokens as rows [B T, D], what changes in the activation x) of rows that are tokens
+    of `shape` [B, T, D].
+    """
     batch, num_tokens, dim = shape
 
     def project(name: str, heads: int) -> Array:
-      dense = nn.Dense(heads * self.head_dim, self.qkv_bias, self.dtype, kernel_init=INIT, name=name)
-      return dense(rows).reshape(batch, num_tokens, heads, self.head_dim).transpose(0, 2, 1, 3)  # [B, H, T, d]
+      dense = nn.Dense(
+        heads * self.head_dim, self.qkv_bias, self.dtype, kernel_init=INIT, name=name
+      )
+      # [B, H, T, d]
+      return dense(rows).reshape(batch, num_tokens, heads, self.head_dim).transpose(0, 2, 1, 3)
 
-    query, key, value = project('query', self.heads), project('key', self.kv_heads), project('value', self.kv_heads)
+    query, key, value = (
+      project('query', self.heads),
+      project('key', self.kv_heads),
+      project('value', self.kv_heads),
+    )
     if self.norm_eps is not None:
-      query, key = (nn.RMSNorm(self.norm_eps, self.dtype, name=f'{name}_norm')(array) for name, array in (('query', query), ('key', key)))
+      query, key = (
+        nn.RMSNorm(self.norm_eps, self.dtype, name=f'{name}_norm')(array)
+        for name, array in (('query', query), ('key', key))
+      )
     if self.rope_theta is not None:
       position = positions(x, num_tokens)
-      query, key = (rotate(array, position, self.rope_theta, self.rope_factors) for array in (query, key))
+      query, key = (
+        rotate(array, position, self.rope_theta, self.rope_factors) for array in (query, key)
+      )
     query = query if self.scale == 1.0 else query * self.scale
     key, value, changes = remember(x, key, value)
 
     groups = self.heads // self.kv_heads
     query = query.reshape(batch, self.kv_heads, groups * num_tokens, self.head_dim)
     allowed = visible(x, num_tokens, self.causal, self.window)[:, None]  # [B, 1, T or 1, S]
-    mixed = attend(query, key, value, jnp.tile(allowed, (1, 1, groups, 1)) if self.causal else allowed)
-    mixed = mixed.reshape(batch, self.heads, num_tokens, self.head_dim).transpose(0, 2, 1, 3).reshape(len(rows), -1)
+    mixed = attend(
+      query, key, value, jnp.tile(allowed, (1, 1, groups, 1)) if self.causal else allowed
+    )
+    mixed = (
+      mixed.reshape(batch, self.heads, num_tokens, self.head_dim)
+      .transpose(0, 2, 1, 3)
+      .reshape(len(rows), -1)
+    )
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
 
 
 class Vocabulary(nn.Module):
   """A score in float32 for every token of the vocabulary, [B, T, V]."""
+
   vocab_size: int
   dtype: str
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> Array:
     embedding = self.param('embedding', INIT, (self.vocab_size, x['hidden'].shape[-1]))
-    return jnp.einsum('btd,vd->btv', x['hidden'], embedding.astype(self.dtype), preferred_element_type=jnp.float32)
+    return jnp.einsum(
+      'btd,vd->btv', x['hidden'], embedding.astype(self.dtype), preferred_element_type=jnp.float32
+    )
 
 
 class LastTokenHead(_layers.Head):
@@ -168,7 +234,9 @@ class LastTokenHead(_layers.Head):
   def __call__(self, x: PyTree, train: bool) -> Array:
     mask = x['mask'] != 0
     last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    return super().__call__(jnp.take_along_axis(x['hidden'], last[:, None, None], axis=1)[:, 0], train)
+    return super().__call__(
+      jnp.take_along_axis(x['hidden'], last[:, None, None], axis=1)[:, 0], train
+    )
 
 
 def head(num_classes: int | None, vocab_size: int, dtype: str) -> nn.Module:
@@ -179,17 +247,21 @@ def head(num_classes: int | None, vocab_size: int, dtype: str) -> nn.Module:
 def tie(network: Network) -> Network:
   """The network whose head multiplies by the embedding of its first stage.
 
-  That matrix is one parameter, 'embed/tokens/embedding': it is counted, frozen, saved and trained once, with the gradients of
-  both uses. The head has no parameter of its own and borrows it from `variables`, so slices of stages work as in any network,
-  and activations hold nothing but examples, which is what caching them per example asks for.
+  That matrix is one parameter, 'embed/tokens/embedding': it is counted, frozen, saved and trained
+  once, with the gradients of both uses. The head has no parameter of its own and borrows it from
+  `variables`, so slices of stages work as in any network, and activations hold nothing but
+  examples, which is what caching them per example asks for.
   """
+
   def init(key: Array, inputs: PyTree) -> Variables:
     variables = network.init(key, inputs)
     return variables._replace(params={**variables.params, 'head': {}})
 
   def apply(variables: Variables, x: PyTree, **options: Any) -> tuple[PyTree, PyTree]:
     borrowed = {'embedding': variables.params['embed']['tokens']['embedding']}
-    return network.apply(variables._replace(params={**variables.params, 'head': borrowed}), x, **options)
+    return network.apply(
+      variables._replace(params={**variables.params, 'head': borrowed}), x, **options
+    )
 
   return Network(network.stages, init, apply)
 
@@ -200,5 +272,13 @@ def check_tied(arrays: Mapping[str, np.ndarray], tied: bool, embedding: str, out
   Raises:
     ValueError: the network ties them and the file holds two that differ.
   """
-  if tied and output in arrays and embedding in arrays and not np.array_equal(arrays[output], arrays[embedding]):
-    raise ValueError(f'{output} differs from {embedding} in the file, but the network ties them; build it with tied=False.')
+  if (
+    tied
+    and output in arrays
+    and embedding in arrays
+    and not np.array_equal(arrays[output], arrays[embedding])
+  ):
+    raise ValueError(
+      f'{output} differs from {embedding} in the file, but the network ties them; build it with '
+      'tied=False.'
+    )

@@ -1,7 +1,10 @@
-"""BERT (arXiv:1810.04805), RoBERTa (arXiv:1907.11692) and the MiniLM sentence encoders, which are small BERTs (arXiv:2002.10957).
+"""BERT (arXiv:1810.04805), RoBERTa (arXiv:1907.11692) and the MiniLM sentence encoders, which are
+small BERTs (arXiv:2002.10957).
 
-Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding) and 'types' [B, T] (which of two texts).
+Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding) and 'types' [B, T]
+(which of two texts).
 """
+
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,10 +24,13 @@ class Options(NamedTuple):
   """The sizes of BERT-base; `pool` says how tokens become one vector for the head.
 
   activation: of the MLP, one of `ACTIVATIONS` in _attention.py
-  pad_id: RoBERTa's id of padding, from which on it counts the positions of the other tokens; None counts all tokens from 0
-  pool: 'pooler' (the trained tanh layer over the first token), 'cls' (the first token) or 'mean' (over the tokens that are not
+  pad_id: RoBERTa's id of padding, from which on it counts the positions of the other tokens; None
+  counts all tokens from 0
+  pool: 'pooler' (the trained tanh layer over the first token), 'cls' (the first token) or 'mean'
+  (over the tokens that are not
     padding; sentence encoders, which then divide by the L2 norm)
   """
+
   vocab_size: int = 30522
   dim: int = 768
   depth: int = 12
@@ -40,18 +46,19 @@ class Options(NamedTuple):
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    'bert_base': {},
-    'bert_large': {'dim': 1024, 'depth': 24, 'heads': 16, 'mlp_dim': 4096},
-    'minilm_l6': {'dim': 384, 'depth': 6, 'mlp_dim': 1536, 'pool': 'mean'},
-    'minilm_l12': {'dim': 384, 'depth': 12, 'mlp_dim': 1536, 'pool': 'mean'},
+  'bert_base': {},
+  'bert_large': {'dim': 1024, 'depth': 24, 'heads': 16, 'mlp_dim': 4096},
+  'minilm_l6': {'dim': 384, 'depth': 6, 'mlp_dim': 1536, 'pool': 'mean'},
+  'minilm_l12': {'dim': 384, 'depth': 12, 'mlp_dim': 1536, 'pool': 'mean'},
 }
 
-# Tensors of public files that a network does not use: a counted range, and the heads of the pretraining tasks.
+# Tensors of public files that a network does not use: a counted range, and the heads of the
+# pretraining tasks.
 IGNORE = (r'position_ids$', r'^cls\.')
 
 
 def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
-  """BERT with stages embed, block0.., pool, head; without `num_classes` the head passes on the pooled vector [B, D].
+  """BERT with stages embed, block0.., pool, head; without `num_classes` the head passes on [B, D].
 
   Departs from the official code in having no dropout.
 
@@ -59,8 +66,14 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
     ValueError: an unknown variant or option, or inputs longer than `max_positions`.
   """
   o = _resolve(variant, options)
-  return chain([('embed', Embed(o)), *((f'block{i}', Block(o)) for i in range(o.depth)), ('pool', Pool(o)),
-                ('head', Pooled() if num_classes is None else Head(num_classes))])
+  return chain(
+    [
+      ('embed', Embed(o)),
+      *((f'block{i}', Block(o)) for i in range(o.depth)),
+      ('pool', Pool(o)),
+      ('head', Pooled() if num_classes is None else Head(num_classes)),
+    ]
+  )
 
 
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
@@ -73,13 +86,25 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
 
 def tiny() -> tuple[dict[str, Any], PyTree]:
   """(options of a small network, inputs for it)."""
-  options = {'num_classes': 3, 'vocab_size': 17, 'dim': 8, 'depth': 2, 'heads': 2, 'mlp_dim': 12, 'max_positions': 8}
+  options = {
+    'num_classes': 3,
+    'vocab_size': 17,
+    'dim': 8,
+    'depth': 2,
+    'heads': 2,
+    'mlp_dim': 12,
+    'max_positions': 8,
+  }
   ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
-  return options, {'ids': ids, 'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]], jnp.int32)}
+  return options, {
+    'ids': ids,
+    'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]], jnp.int32),
+  }
 
 
 class Embed(nn.Module):
   """The sum of token, position and type embeddings, normalised."""
+
   o: Options
 
   @nn.compact
@@ -99,14 +124,17 @@ class Embed(nn.Module):
 
 
 class Block(nn.Module):
-  """Attention to every token that is not padding, then the MLP; each is followed by the norm of its residual sum."""
+  """Attention to all tokens but padding, then the MLP, each followed by the norm of its sum."""
+
   o: Options
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
     o, shape = self.o, x['hidden'].shape
     rows = x['hidden'].reshape(-1, shape[-1])  # see _attention.py
-    attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, False, True, True, None, o.dtype, name='attention')
+    attention = _text.Attention(
+      o.heads, o.heads, o.dim // o.heads, False, True, True, None, o.dtype, name='attention'
+    )
     rows = layer_norm(o, 'norm1')(rows + attention(rows, x, shape)[0])
     rows = layer_norm(o, 'norm2')(rows + MLP(o, name='mlp')(rows))
     return {**x, 'hidden': rows.reshape(shape)}
@@ -114,16 +142,20 @@ class Block(nn.Module):
 
 class MLP(nn.Module):
   """Two layers with an activation between."""
+
   o: Options
 
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
     up = nn.Dense(self.o.mlp_dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
-    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(ACTIVATIONS[self.o.activation](up))
+    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(
+      ACTIVATIONS[self.o.activation](up)
+    )
 
 
 class Pool(nn.Module):
   """One float32 vector a text, [B, D]."""
+
   o: Options
 
   @nn.compact
@@ -133,7 +165,11 @@ class Pool(nn.Module):
       weight = (x['mask'] != 0).astype(jnp.float32)[..., None]
       return (hidden * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
     first = hidden[:, 0]
-    return jnp.tanh(nn.Dense(self.o.dim, kernel_init=_text.INIT, name='dense')(first)) if self.o.pool == 'pooler' else first
+    return (
+      jnp.tanh(nn.Dense(self.o.dim, kernel_init=_text.INIT, name='dense')(first))
+      if self.o.pool == 'pooler'
+      else first
+    )
 
 
 class Pooled(nn.Module):
@@ -149,12 +185,17 @@ def layer_norm(o: Options, name: str) -> nn.Module:
   return LayerNorm(o.norm_eps, o.dtype, name=name)
 
 
-def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_classes: int | None = None,
-          **options: Any) -> NameMap:
+def names(
+  arrays: Mapping[str, np.ndarray],
+  variant: str | None = None,
+  *,
+  num_classes: int | None = None,
+  **options: Any,
+) -> NameMap:
   """The names of the transformers library for the network that `build` makes of these options.
 
-  `arrays` are those of the file; their names may have something before them, as 'bert.', and norms the names of the first
-  release, LayerNorm.gamma and beta, as in bert-base-uncased.
+  `arrays` are those of the file; their names may have something before them, as 'bert.', and norms
+  the names of the first release, LayerNorm.gamma and beta, as in bert-base-uncased.
   """
   o = _resolve(variant, options)
   bert = _names.prefix_of(arrays, 'embeddings.word_embeddings.weight')
@@ -173,16 +214,32 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
     found |= _names.norm(f'{ours}/norm2', f'{theirs}.output.LayerNorm')
   if f'{bert}embeddings.LayerNorm.gamma' in arrays:
     old = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
-    found = {ours: (re.sub(r'LayerNorm\.\w+$', lambda name: old[name[0]], theirs), change) for ours, (theirs, change) in found.items()}
-  return found | _names.dense('pool/dense', f'{bert}pooler.dense') | _names.dense('head', 'classifier')
+    found = {
+      ours: (re.sub(r'LayerNorm\.\w+$', lambda name: old[name[0]], theirs), change)
+      for ours, (theirs, change) in found.items()
+    }
+  return (
+    found | _names.dense('pool/dense', f'{bert}pooler.dense') | _names.dense('head', 'classifier')
+  )
 
 
 # What the tensors do not tell, and what is taken for granted where nothing stands beside them.
 OPEN = ('heads', 'norm_eps', 'activation', 'pad_id')
 ASSUMED = ()
 HEADS = r'(Bert|Roberta|XLMRoberta|Camembert)Model|BertForSequenceClassification'
-READ = ('vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads', 'intermediate_size', 'hidden_act', 'type_vocab_size',
-        'layer_norm_eps', 'position_embedding_type', 'is_decoder', 'add_cross_attention')
+READ = (
+  'vocab_size',
+  'hidden_size',
+  'num_hidden_layers',
+  'num_attention_heads',
+  'intermediate_size',
+  'hidden_act',
+  'type_vocab_size',
+  'layer_norm_eps',
+  'position_embedding_type',
+  'is_decoder',
+  'add_cross_attention',
+)
 
 
 def told(config: Mapping[str, Any]) -> _config.Told:
@@ -191,10 +248,32 @@ def told(config: Mapping[str, Any]) -> _config.Told:
   Raises:
     ValueError: a field that is not computed, by its name.
   """
-  _config.only(config, {'model_type': ('bert', 'roberta', 'xlm-roberta', 'camembert'), 'hidden_act': tuple(OF_TRANSFORMERS),
-                        'position_embedding_type': ('absolute',), 'is_decoder': (False,), 'add_cross_attention': (False,)}, 'bert')
-  found = _config.given(config, {'vocab_size': 'vocab_size', 'dim': 'hidden_size', 'depth': 'num_hidden_layers',
-                                 'heads': 'num_attention_heads', 'mlp_dim': 'intermediate_size', 'norm_eps': 'layer_norm_eps',
-                                 'max_positions': 'max_position_embeddings', 'num_types': 'type_vocab_size'})
+  _config.only(
+    config,
+    {
+      'model_type': ('bert', 'roberta', 'xlm-roberta', 'camembert'),
+      'hidden_act': tuple(OF_TRANSFORMERS),
+      'position_embedding_type': ('absolute',),
+      'is_decoder': (False,),
+      'add_cross_attention': (False,),
+    },
+    'bert',
+  )
+  found = _config.given(
+    config,
+    {
+      'vocab_size': 'vocab_size',
+      'dim': 'hidden_size',
+      'depth': 'num_hidden_layers',
+      'heads': 'num_attention_heads',
+      'mlp_dim': 'intermediate_size',
+      'norm_eps': 'layer_norm_eps',
+      'max_positions': 'max_position_embeddings',
+      'num_types': 'type_vocab_size',
+    },
+  )
   pad_id = None if config.get('model_type', 'bert') == 'bert' else config.get('pad_token_id', 1)
-  return found | {'activation': ('hidden_act', OF_TRANSFORMERS[config.get('hidden_act', 'gelu')]), 'pad_id': ('pad_token_id', pad_id)}
+  return found | {
+    'activation': ('hidden_act', OF_TRANSFORMERS[config.get('hidden_act', 'gelu')]),
+    'pad_id': ('pad_token_id', pad_id),
+  }

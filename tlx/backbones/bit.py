@@ -1,4 +1,7 @@
-"""Big Transfer (arXiv:1912.11370): pre-activation ResNets with group norm and weight standardisation, as in timm's ResNetV2."""
+"""Big Transfer (arXiv:1912.11370): pre-activation ResNets with group norm and weight
+standardisation, as in timm's ResNetV2.
+"""
+
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,11 +18,14 @@ from tlx.types import Array, Network
 class Options(NamedTuple):
   """The sizes of BiT-R50x1.
 
-  layers: residual blocks in each of the groups layer1, layer2, ...; every group but the first halves the image
-  channels: the output width of each group; within a block it is a quarter of that, in multiples of 8
+  layers: residual blocks in each of the groups layer1, layer2, ...; every group but the first
+  halves the image
+  channels: the output width of each group; within a block it is a quarter of that, in multiples of
+  8
   groups: groups of every group norm
   weight_eps: what is added to the variance of a kernel when it is standardised
   """
+
   layers: tuple[int, ...] = (3, 4, 6, 3)
   channels: tuple[int, ...] = (256, 512, 1024, 2048)
   stem_channels: int = 64
@@ -29,24 +35,37 @@ class Options(NamedTuple):
   dtype: str = 'float32'
 
 
+def _variant(layers: tuple[int, ...], wide: int) -> dict[str, Any]:
+  channels = (256 * wide, 512 * wide, 1024 * wide, 2048 * wide)
+  return {'layers': layers, 'stem_channels': 64 * wide, 'channels': channels}
+
+
 VARIANTS: dict[str, dict[str, Any]] = {
-    f'bit_{name}x{wide}': {'layers': layers, 'stem_channels': 64 * wide,
-                           'channels': tuple(wide * channels for channels in (256, 512, 1024, 2048))}
-    for name, layers, wides in (('r50', (3, 4, 6, 3), (1, 3)), ('r101', (3, 4, 23, 3), (1, 3)), ('r152', (3, 8, 36, 3), (2, 4)))
-    for wide in wides}
+  'bit_r50x1': _variant((3, 4, 6, 3), 1),
+  'bit_r50x3': _variant((3, 4, 6, 3), 3),
+  'bit_r101x1': _variant((3, 4, 23, 3), 1),
+  'bit_r101x3': _variant((3, 4, 23, 3), 3),
+  'bit_r152x2': _variant((3, 8, 36, 3), 2),
+  'bit_r152x4': _variant((3, 8, 36, 3), 4),
+}
 IGNORE = ()
 
 
 def build(num_classes: int, variant: str | None = None, **options: Any) -> Network:
-  """The network with stages stem, layer1_0, layer1_1, ..., layer4_2 (one a residual block), norm, pool and head.
+  """The network with stages stem, layer1_0, ..., layer4_2 (one a residual block), norm, pool, head.
 
   Raises:
     ValueError: a bad option.
   """
   o = _resolve(variant, options)
-  blocks = [(f'layer{group}_{i}', Block(o, o.channels[group - 1], 2 if i == 0 and group > 1 else 1, i == 0))
-            for group, number in enumerate(o.layers, 1) for i in range(number)]
-  return chain([('stem', Stem(o)), *blocks, ('norm', Norm(o)), ('pool', Pool()), ('head', Head(num_classes))])
+  blocks = []
+  for group, number in enumerate(o.layers, 1):
+    for i in range(number):
+      stride = 2 if i == 0 and group > 1 else 1
+      blocks.append((f'layer{group}_{i}', Block(o, o.channels[group - 1], stride, i == 0)))
+  return chain(
+    [('stem', Stem(o)), *blocks, ('norm', Norm(o)), ('pool', Pool()), ('head', Head(num_classes))]
+  )
 
 
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
@@ -57,18 +76,24 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   sizes('stem_channels, groups', (o.stem_channels, o.groups), 2)
   widths = [o.stem_channels, *o.channels, *(inner(channels) for channels in o.channels)]
   if any(width % o.groups for width in widths):
-    raise ValueError(f'Option groups is {o.groups}, which does not divide all of the widths {widths}; choose other groups.')
+    raise ValueError(
+      f'Option groups is {o.groups}, which does not divide all of the widths {widths}; choose '
+      'other groups.'
+    )
   return o
 
 
 def inner(channels: int) -> int:
-  """The width within a block: a quarter of its output, rounded to a multiple of 8 but never by more than a tenth down."""
+  """The width within a block: a quarter of its output, rounded to a multiple of 8 but never by more
+  than a tenth down.
+  """
   rounded = max(8, (channels // 4 + 4) // 8 * 8)
   return rounded + 8 if rounded < 0.9 * channels / 4 else rounded
 
 
 class StandardConv(Conv):
-  """A convolution whose kernel has mean 0 and variance 1 over the inputs of each output (arXiv:1903.10520)."""
+  """A convolution whose kernel has mean 0 and variance 1 for each output (arXiv:1903.10520)."""
+
   epsilon: float = 1e-8
 
   def used(self, kernel: Array) -> Array:
@@ -77,7 +102,10 @@ class StandardConv(Conv):
 
 
 class Stem(nn.Module):
-  """A 7x7 convolution and a 3x3 maximum over zero padding, each of stride 2: [B, H, W, C] to [B, H/4, W/4, stem_channels]."""
+  """A 7x7 convolution and a 3x3 maximum over zero padding, each of stride 2: [B, H, W, C] to [B,
+  H/4, W/4, stem_channels].
+  """
+
   o: Options
 
   @nn.compact
@@ -86,7 +114,8 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-  """skip(x) + convolutions(relu(norm(x))); a group's first block projects its skip from relu(norm(x))."""
+  """skip(x) + convolutions(relu(norm(x))); a group's first skip projects relu(norm(x))."""
+
   o: Options
   channels: int
   stride: int
@@ -105,6 +134,7 @@ class Block(nn.Module):
 
 class Norm(nn.Module):
   """relu(norm(x)) of the last block's output."""
+
   o: Options
 
   @nn.compact
@@ -113,24 +143,40 @@ class Norm(nn.Module):
 
 
 def _conv(o: Options, channels: int, name: str, width: int, stride: int = 1) -> nn.Module:
-  return StandardConv(channels, width, stride, width // 2, dtype=compute_dtype(o.dtype), epsilon=o.weight_eps, name=name)
+  return StandardConv(
+    channels,
+    width,
+    stride,
+    width // 2,
+    dtype=compute_dtype(o.dtype),
+    epsilon=o.weight_eps,
+    name=name,
+  )
 
 
 def _norm(o: Options, name: str) -> nn.Module:
-  return nn.GroupNorm(o.groups, epsilon=o.norm_eps, dtype=compute_dtype(o.dtype), use_fast_variance=False, name=name)
+  return nn.GroupNorm(
+    o.groups, epsilon=o.norm_eps, dtype=compute_dtype(o.dtype), use_fast_variance=False, name=name
+  )
 
 
 def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **options: Any) -> NameMap:
-  """The names in `arrays`, timm's or those of the official .npz files, for a network of these options."""
+  """The names in `arrays`, timm's or the official .npz files', for a network of these options."""
   o = _resolve(variant, options)
   if any('standardized_conv2d' in name for name in arrays):
     return _official(o, _names.prefix_of(arrays, 'root_block/standardized_conv2d/kernel'))
-  found = {**_names.conv('stem/conv', 'stem.conv'), **_names.norm('norm/norm', 'norm'), **_names.dense('head', 'head.fc')}
+  found = {
+    **_names.conv('stem/conv', 'stem.conv'),
+    **_names.norm('norm/norm', 'norm'),
+    **_names.dense('head', 'head.fc'),
+  }
   for group, number in enumerate(o.layers, 1):
     for i in range(number):
       ours, theirs = f'layer{group}_{i}/', f'stages.{group - 1}.blocks.{i}.'
       for k in (1, 2, 3):
-        found |= _names.norm(f'{ours}norm{k}', f'{theirs}norm{k}') | _names.conv(f'{ours}conv{k}', f'{theirs}conv{k}')
+        found |= _names.norm(f'{ours}norm{k}', f'{theirs}norm{k}') | _names.conv(
+          f'{ours}conv{k}', f'{theirs}conv{k}'
+        )
       if i == 0:
         found |= _names.conv(f'{ours}conv_skip', f'{theirs}downsample.conv')
   return _names.prefixed(_names.prefix_of(arrays, 'stem.conv.weight'), found)
@@ -139,8 +185,11 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **option
 def _official(o: Options, prefix: str) -> NameMap:
   """The names of the .npz files of the paper, whose kernels are laid out as ours."""
   conv = 'standardized_conv2d/kernel'
-  found = {'stem/conv/kernel': (f'root_block/{conv}', _names.same), 'head/bias': ('head/conv2d/bias', np.ravel),
-           'head/kernel': ('head/conv2d/kernel', lambda kernel: kernel[0, 0])}
+  found = {
+    'stem/conv/kernel': (f'root_block/{conv}', _names.same),
+    'head/bias': ('head/conv2d/bias', np.ravel),
+    'head/kernel': ('head/conv2d/kernel', lambda kernel: kernel[0, 0]),
+  }
 
   def norm(ours: str, theirs: str) -> None:
     found[f'{ours}/scale'] = (f'{theirs}group_norm/gamma', np.ravel)
@@ -177,7 +226,11 @@ def told(config: Mapping[str, Any]) -> _config.Told:
     return {}
   name = re.fullmatch(r'resnetv2_(\d+x\d)_bit\w*', config['architecture'])
   if not name or (variant := f'bit_r{name[1]}') not in VARIANTS:
-    raise _config.refused('architecture', config['architecture'], 'bit computes of timm resnetv2_50x1_bit and its larger ones only')
+    raise _config.refused(
+      'architecture',
+      config['architecture'],
+      'bit computes of timm resnetv2_50x1_bit and its larger ones only',
+    )
   _config.timm_args(config)
   _config.only(config, {'global_pool': ('avg', '')}, 'bit')
   o = _resolve(variant, {})
@@ -185,16 +238,28 @@ def told(config: Mapping[str, Any]) -> _config.Told:
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
-  """The preprocessing that belongs to the public weights; mean and std are for values in 0..1 (uint8 / 255).
+  """The preprocessing of the public weights; mean and std are for values in 0..1 (uint8 / 255).
 
-  The official code squeezes images to a square. The size is that of pre-training; BiT-HyperRule takes 128 for images of less
-  than 96 x 96 and 480 for larger ones.
+  The official code squeezes images to a square. The size is that of pre-training; BiT-HyperRule
+  takes 128 for images of less than 96 x 96 and 480 for larger ones.
   """
   _resolve(variant, options)
-  return {**_names.IMAGENET_INPUT, 'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5), 'fit': 'squeeze', 'crop': 1.0}
+  return {
+    **_names.IMAGENET_INPUT,
+    'mean': (0.5, 0.5, 0.5),
+    'std': (0.5, 0.5, 0.5),
+    'fit': 'squeeze',
+    'crop': 1.0,
+  }
 
 
 def tiny() -> tuple[dict[str, Any], np.ndarray]:
   """Build options and example inputs of a tiny network, for tests."""
   inputs = np.random.default_rng(0).normal(size=(4, 18, 16, 3)).astype('float32')
-  return {'num_classes': 3, 'layers': (2, 1), 'channels': (8, 16), 'stem_channels': 8, 'groups': 4}, inputs
+  return {
+    'num_classes': 3,
+    'layers': (2, 1),
+    'channels': (8, 16),
+    'stem_channels': 8,
+    'groups': 4,
+  }, inputs

@@ -1,4 +1,5 @@
-"""A small convolutional network for small images, which trains in milliseconds a step on a laptop."""
+"""A small convolutional network for small images: milliseconds a training step on a laptop."""
+
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,9 +16,11 @@ class Options(NamedTuple):
   """Sizes that suit images of 16 to 32 px.
 
   channels: the width of each block; every block halves the image
-  hidden: the width of the dense stage, which flattens, so that its parameters fit images of the size `init` saw
+  hidden: the width of the dense stage, which flattens, so that its parameters fit images of the
+  size `init` saw
   norm: 'none', 'batch' or 'group' (groups of 8 channels, or one group where 8 does not divide them)
   """
+
   channels: tuple[int, ...] = (16, 32, 64)
   hidden: int = 64
   norm: str = 'none'
@@ -34,22 +37,33 @@ def build(num_classes: int, **options: Any) -> Network:
   choose('norm', o.norm, ('none', 'batch', 'group'))
   sizes('hidden', (o.hidden,))
   dtype = compute_dtype(o.dtype)
-  blocks = [(f'block{i}', Block(channels, o.norm, dtype)) for i, channels in enumerate(sizes('channels', o.channels), 1)]
+  blocks = [
+    (f'block{i}', Block(channels, o.norm, dtype))
+    for i, channels in enumerate(sizes('channels', o.channels), 1)
+  ]
   return chain([*blocks, ('fc', Dense(o.hidden, dtype)), ('head', Head(num_classes))])
 
 
 class Block(nn.Module):
-  """A 3x3 convolution of stride 2, a norm and ReLU: [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), K].
+  """A 3x3 convolution of stride 2, norm, ReLU: [B, H, W, C] to [B, ceil(H / 2), ceil(W / 2), K].
 
   Striding costs a third of what convolving every place and max-pooling does.
   """
+
   channels: int
   norm: str
   dtype: jnp.dtype
 
   @nn.compact
   def __call__(self, x: Array, train: bool) -> Array:
-    x = Conv(self.channels, stride=2, padding=1, use_bias=self.norm == 'none', dtype=self.dtype, name='conv')(x)
+    x = Conv(
+      self.channels,
+      stride=2,
+      padding=1,
+      use_bias=self.norm == 'none',
+      dtype=self.dtype,
+      name='conv',
+    )(x)
     if self.norm == 'batch':
       x = batch_norm(x, train, 'norm')
     if self.norm == 'group':
@@ -60,6 +74,7 @@ class Block(nn.Module):
 
 class Dense(nn.Module):
   """relu(x W + b) of flattened activations: [B, ...] to [B, D]."""
+
   width: int
   dtype: jnp.dtype
 

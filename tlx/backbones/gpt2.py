@@ -1,7 +1,9 @@
 """GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
 
-Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding, at the left or the right).
+Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding, at the left or the
+right).
 """
+
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,6 +25,7 @@ class Options(NamedTuple):
   scale_by_block: the scores of block i, from 1, are divided by i too
   tied: the output layer is the token embedding
   """
+
   vocab_size: int = 50257
   dim: int = 768
   depth: int = 12
@@ -36,11 +39,11 @@ class Options(NamedTuple):
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    'gpt2': {},
-    'distilgpt2': {'depth': 6},
-    'gpt2_medium': {'dim': 1024, 'depth': 24, 'heads': 16},
-    'gpt2_large': {'dim': 1280, 'depth': 36, 'heads': 20},
-    'gpt2_xl': {'dim': 1600, 'depth': 48, 'heads': 25},
+  'gpt2': {},
+  'distilgpt2': {'depth': 6},
+  'gpt2_medium': {'dim': 1024, 'depth': 24, 'heads': 16},
+  'gpt2_large': {'dim': 1280, 'depth': 36, 'heads': 20},
+  'gpt2_xl': {'dim': 1600, 'depth': 48, 'heads': 25},
 }
 
 # Tensors of public files that a network does not use: causal masks kept as buffers.
@@ -50,15 +53,19 @@ IGNORE = (r'attn\.bias$', r'attn\.masked_bias$')
 def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
   """GPT-2 with stages embed, block0.., norm, head.
 
-  The head gives the next token's logits [B, T, V]; with `num_classes`, class scores [B, K] from the last token that is not
-  padding. Departs from the official code in having no dropout, and counts positions from the first real token.
+  The head gives the next token's logits [B, T, V]; with `num_classes`, class scores [B, K] from the
+  last token that is not padding. Departs from the official code in having no dropout, and counts
+  positions from the first real token.
 
   Raises:
     ValueError: an unknown variant or option, or inputs longer than `max_positions`.
   """
   o = _resolve(variant, options)
-  network = chain([('embed', Embed(o)), *((f'block{i}', Block(o, 1 / (i + 1) if o.scale_by_block else 1.0)) for i in range(o.depth)), ('norm', Norm(o)),
-                   ('head', _text.head(num_classes, o.vocab_size, o.dtype))])
+  blocks = []
+  for i in range(o.depth):
+    blocks.append((f'block{i}', Block(o, 1 / (i + 1) if o.scale_by_block else 1.0)))
+  head = _text.head(num_classes, o.vocab_size, o.dtype)
+  network = chain([('embed', Embed(o)), *blocks, ('norm', Norm(o)), ('head', head)])
   return _text.tie(network) if o.tied and num_classes is None else network
 
 
@@ -71,13 +78,24 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
 
 def tiny() -> tuple[dict[str, Any], PyTree]:
   """(options of a small network, inputs for it)."""
-  options = {'num_classes': 3, 'vocab_size': 17, 'dim': 8, 'depth': 2, 'heads': 2, 'max_positions': 16}
+  options = {
+    'num_classes': 3,
+    'vocab_size': 17,
+    'dim': 8,
+    'depth': 2,
+    'heads': 2,
+    'max_positions': 16,
+  }
   ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
-  return options, {'ids': ids, 'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 1, 1]], jnp.int32)}
+  return options, {
+    'ids': ids,
+    'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 1, 1]], jnp.int32),
+  }
 
 
 class Embed(nn.Module):
   """The sum of token and position embeddings."""
+
   o: Options
 
   @nn.compact
@@ -90,7 +108,8 @@ class Embed(nn.Module):
 
 
 class Block(nn.Module):
-  """Attention to the tokens so far, then the MLP; a norm goes before each, and a residual sum around."""
+  """Attention to the tokens so far, then the MLP; a norm before and a residual sum around each."""
+
   o: Options
   scale: float
 
@@ -98,7 +117,18 @@ class Block(nn.Module):
   def __call__(self, x: Mapping[str, Any], train: bool) -> dict[str, Any]:
     o, shape = self.o, x['hidden'].shape
     rows = x['hidden'].reshape(-1, shape[-1])  # see _attention.py
-    attention = _text.Attention(o.heads, o.heads, o.dim // o.heads, True, True, True, None, o.dtype, scale=self.scale, name='attention')
+    attention = _text.Attention(
+      o.heads,
+      o.heads,
+      o.dim // o.heads,
+      True,
+      True,
+      True,
+      None,
+      o.dtype,
+      scale=self.scale,
+      name='attention',
+    )
     mixed, changes = attention(layer_norm(o, 'norm1')(rows), x, shape)
     rows = rows + mixed
     rows = rows + MLP(o, name='mlp')(layer_norm(o, 'norm2')(rows))
@@ -107,16 +137,20 @@ class Block(nn.Module):
 
 class MLP(nn.Module):
   """Two layers, four times as wide between."""
+
   o: Options
 
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
     up = nn.Dense(4 * self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
-    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(ACTIVATIONS[self.o.activation](up))
+    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(
+      ACTIVATIONS[self.o.activation](up)
+    )
 
 
 class Norm(nn.Module):
   """The norm after the last block."""
+
   o: Options
 
   @nn.compact
@@ -129,12 +163,17 @@ def layer_norm(o: Options, name: str) -> nn.Module:
   return LayerNorm(o.norm_eps, o.dtype, name=name)
 
 
-def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_classes: int | None = None,
-          **options: Any) -> NameMap:
+def names(
+  arrays: Mapping[str, np.ndarray],
+  variant: str | None = None,
+  *,
+  num_classes: int | None = None,
+  **options: Any,
+) -> NameMap:
   """The names of the transformers library for the network that `build` makes of these options.
 
-  `arrays` are those of the file; their names may have something before them, as 'transformer.'. Official kernels are
-  [in, out] like ours, and hold query, key and value side by side.
+  `arrays` are those of the file; their names may have something before them, as 'transformer.'.
+  Official kernels are [in, out] like ours, and hold query, key and value side by side.
 
   Raises:
     ValueError: the network ties input and output embeddings, and the file holds two that differ.
@@ -142,31 +181,56 @@ def names(arrays: Mapping[str, np.ndarray], variant: str | None = None, *, num_c
   o = _resolve(variant, options)
   gpt2 = _names.prefix_of(arrays, 'wte.weight')
   _text.check_tied(arrays, o.tied and num_classes is None, f'{gpt2}wte.weight', 'lm_head.weight')
-  found: dict[str, Any] = {'embed/tokens/embedding': (f'{gpt2}wte.weight', _names.same),
-                           'embed/positions/embedding': (f'{gpt2}wpe.weight', _names.same),
-                           'head/embedding': ('lm_head.weight', _names.same),
-                           'head/kernel': ('score.weight', np.transpose)}
+  found: dict[str, Any] = {
+    'embed/tokens/embedding': (f'{gpt2}wte.weight', _names.same),
+    'embed/positions/embedding': (f'{gpt2}wpe.weight', _names.same),
+    'head/embedding': ('lm_head.weight', _names.same),
+    'head/kernel': ('score.weight', np.transpose),
+  }
 
   def layer(ours: str, theirs: str, take: Any = _names.same) -> None:
-    found[f'{ours}/kernel'], found[f'{ours}/bias'] = (f'{theirs}.weight', take), (f'{theirs}.bias', take)
+    found[f'{ours}/kernel'], found[f'{ours}/bias'] = (
+      (f'{theirs}.weight', take),
+      (f'{theirs}.bias', take),
+    )
 
   for i in range(o.depth):
     ours, theirs = f'block{i}', f'{gpt2}h.{i}'
     for part, name in enumerate(('query', 'key', 'value')):
-      layer(f'{ours}/attention/{name}', f'{theirs}.attn.c_attn', lambda array, part=part: np.split(array, 3, axis=-1)[part])
+      layer(
+        f'{ours}/attention/{name}',
+        f'{theirs}.attn.c_attn',
+        lambda array, part=part: np.split(array, 3, axis=-1)[part],
+      )
     layer(f'{ours}/attention/out', f'{theirs}.attn.c_proj')
     layer(f'{ours}/mlp/up', f'{theirs}.mlp.c_fc')
     layer(f'{ours}/mlp/down', f'{theirs}.mlp.c_proj')
-    found |= _names.norm(f'{ours}/norm1', f'{theirs}.ln_1') | _names.norm(f'{ours}/norm2', f'{theirs}.ln_2')
+    found |= _names.norm(f'{ours}/norm1', f'{theirs}.ln_1') | _names.norm(
+      f'{ours}/norm2', f'{theirs}.ln_2'
+    )
   return found | _names.norm('norm/norm', f'{gpt2}ln_f')
 
 
 # What the tensors do not tell, and what is taken for granted where nothing stands beside them.
 OPEN = ('heads', 'norm_eps', 'activation', 'scale_by_block')
 ASSUMED = ()
-HEADS = r'GPT2(LMHead)?Model'  # a classifier of transformers reads the last token that is not pad_token_id, ours the last of the mask
-READ = ('vocab_size', 'n_embd', 'n_layer', 'n_head', 'n_positions', 'n_inner', 'layer_norm_epsilon', 'activation_function',
-        'scale_attn_weights', 'scale_attn_by_inverse_layer_idx', 'reorder_and_upcast_attn', 'add_cross_attention')
+# a classifier of transformers reads the last token that is not pad_token_id, ours the last of the
+# mask
+HEADS = r'GPT2(LMHead)?Model'
+READ = (
+  'vocab_size',
+  'n_embd',
+  'n_layer',
+  'n_head',
+  'n_positions',
+  'n_inner',
+  'layer_norm_epsilon',
+  'activation_function',
+  'scale_attn_weights',
+  'scale_attn_by_inverse_layer_idx',
+  'reorder_and_upcast_attn',
+  'add_cross_attention',
+)
 
 
 def told(config: Mapping[str, Any]) -> _config.Told:
@@ -175,10 +239,32 @@ def told(config: Mapping[str, Any]) -> _config.Told:
   Raises:
     ValueError: a field that is not computed, by its name.
   """
-  _config.only(config, {'model_type': ('gpt2',), 'activation_function': tuple(OF_TRANSFORMERS), 'scale_attn_weights': (True,),
-                        'add_cross_attention': (False,), 'n_inner': (None, 4 * config.get('n_embd', 768))}, 'gpt2')
-  found = _config.given(config, {'vocab_size': 'vocab_size', 'dim': 'n_embd', 'depth': 'n_layer', 'heads': 'n_head',
-                                 'max_positions': 'n_positions', 'norm_eps': 'layer_norm_epsilon', 'tied': 'tie_word_embeddings'})
+  _config.only(
+    config,
+    {
+      'model_type': ('gpt2',),
+      'activation_function': tuple(OF_TRANSFORMERS),
+      'scale_attn_weights': (True,),
+      'add_cross_attention': (False,),
+      'n_inner': (None, 4 * config.get('n_embd', 768)),
+    },
+    'gpt2',
+  )
+  found = _config.given(
+    config,
+    {
+      'vocab_size': 'vocab_size',
+      'dim': 'n_embd',
+      'depth': 'n_layer',
+      'heads': 'n_head',
+      'max_positions': 'n_positions',
+      'norm_eps': 'layer_norm_epsilon',
+      'tied': 'tie_word_embeddings',
+    },
+  )
   activation = OF_TRANSFORMERS[config.get('activation_function', 'gelu_new')]
   scaled = bool(config.get('scale_attn_by_inverse_layer_idx'))
-  return found | {'activation': ('activation_function', activation), 'scale_by_block': ('scale_attn_by_inverse_layer_idx', scaled)}
+  return found | {
+    'activation': ('activation_function', activation),
+    'scale_by_block': ('scale_attn_by_inverse_layer_idx', scaled),
+  }

@@ -1,4 +1,5 @@
 """A multilayer perceptron: flattened inputs through dense layers with ReLU."""
+
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ from tlx.types import Array, Network
 
 class Options(NamedTuple):
   """The width of each dense layer."""
+
   widths: tuple[int, ...] = (128, 128, 128, 64)
   dtype: str = 'float32'
 
@@ -23,12 +25,16 @@ def build(num_classes: int, **options: Any) -> Network:
     ValueError: a bad option.
   """
   o = resolve(Options(), {}, None, options)
-  layers = [(f'dense{i}', Layer(width, compute_dtype(o.dtype))) for i, width in enumerate(sizes('widths', o.widths), 1)]
+  layers = [
+    (f'dense{i}', Layer(width, compute_dtype(o.dtype)))
+    for i, width in enumerate(sizes('widths', o.widths), 1)
+  ]
   return chain([*layers, ('head', Head(num_classes))])
 
 
 class Layer(nn.Module):
   """relu(x W + b) of flattened inputs: [B, ...] to [B, D]."""
+
   width: int
   dtype: jnp.dtype
 
@@ -40,4 +46,5 @@ class Layer(nn.Module):
 
 def tiny() -> tuple[dict[str, Any], np.ndarray]:
   """Build options and example inputs of a tiny network, for tests."""
-  return {'num_classes': 3, 'widths': (6, 5)}, np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype('float32')
+  x = np.random.default_rng(0).normal(size=(4, 3, 3, 2)).astype('float32')
+  return {'num_classes': 3, 'widths': (6, 5)}, x

@@ -1,10 +1,12 @@
 """What to tune and what to freeze: one policy a file, `rules(groups, **options) -> Rules`.
 
-`groups` are the network's stages in order, each group a tuple of names (see `groups`); the last name of the last group is the head.
-Rules are (regex, group) pairs over parameter names such as 'block1/conv/kernel'; the group 'frozen' is frozen, any other is
-trained. A new task's head is trained by every policy.
+`groups` are the network's stages in order, each group a tuple of names (see `groups`); the last
+name of the last group is the head. Rules are (regex, group) pairs over parameter names such as
+'block1/conv/kernel'; the group 'frozen' is frozen, any other is trained. A new task's head is
+trained by every policy.
 """
 
+import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -16,13 +18,16 @@ NORM = r'norm[^/]*/(scale|bias)$'  # the parameters of normalisation layers
 
 
 def groups(stages: Sequence[str], params: PyTree) -> tuple[tuple[str, ...], ...]:
-  """The stages as depth is counted: every group holds parameters, and the last begins with what only prepares the head's input.
+  """The stages as depth is counted: every group holds parameters, and the last begins with what
+  only prepares the head's input.
 
-  That are stages before the head that hold nothing (pooling), or norms alone, as in the layer-wise rates of MAE and timm, where the
-  final norm belongs with the head. Elsewhere a stage without parameters goes with the next that has some.
+  That are stages before the head that hold nothing (pooling), or norms alone, as in the layer-wise
+  rates of MAE and timm, where the final norm belongs with the head. Elsewhere a stage without
+  parameters goes with the next that has some.
 
+  >>> linear, norm = {'kernel': 0}, {'norm': {'scale': 0}}
   >>> groups(['stem', 'pool', 'fc', 'norm', 'average', 'head'],
-  ...        {'stem': {'kernel': 0}, 'fc': {'kernel': 0}, 'norm': {'norm': {'scale': 0}}, 'head': {'kernel': 0}})
+  ...        {'stem': linear, 'fc': linear, 'norm': norm, 'head': linear})
   (('stem',), ('pool', 'fc'), ('norm', 'average', 'head'))
   """
   first = len(stages) - 1  # of the last group
@@ -46,7 +51,8 @@ def _beyond_norms(params: PyTree) -> bool:
 def leading(groups: Groups, stages: Collection[str]) -> int:
   """How many groups come before the first that holds one of `stages`: all of them where none does.
 
-  Of the stages with a trained parameter it gives the depth of freezing; of those that run in every step, the groups that are reused.
+  Of the stages with a trained parameter it gives the depth of freezing; of those that run in every
+  step, the groups that are reused.
   """
   touched = [i for i, group in enumerate(groups) if not set(group).isdisjoint(stages)]
   return touched[0] if touched else len(groups)
@@ -54,25 +60,27 @@ def leading(groups: Groups, stages: Collection[str]) -> int:
 
 def tune_groups(groups: Groups, tuned: Iterable[tuple[str, ...]]) -> Rules:
   """Rules that train the stages of the groups in `tuned` and freeze the others."""
-  stages = [stage for group in tuned for stage in group]
+  stages = list(itertools.chain.from_iterable(tuned))
   if len(stages) == sum(map(len, groups)):
     return (('.*', 'train'),)
   return (f'^({"|".join(map(re.escape, stages))})/', 'train'), ('.*', 'frozen')
 
 
 def check_depth(k: int, groups: Groups, least: int = 0) -> None:
-  """Raises ValueError unless k is a whole number from `least` to `least` + the number of groups - 1."""
+  """Raises ValueError unless k is a whole number from `least` to `least` + len(groups) - 1."""
   most = least + len(groups) - 1
   if not isinstance(k, int) or isinstance(k, bool) or not least <= k <= most:
     raise ValueError(
-      f'k={k!r} stages asked for; this network takes {least} to {most}: {", ".join(map("+".join, groups))}.'
+      f'k={k!r} stages asked for; this network takes {least} to {most}: '
+      f'{", ".join(map("+".join, groups))}.'
     )
 
 
 def frozen_norms(params: PyTree, stats: PyTree, rules: Rules, norm: str) -> frozenset[str]:
   """The norm layers ('block1/norm') that keep to their stored statistics in training.
 
-  norm='frozen': those whose own parameters are frozen; norm='live': none, statistics follow the new data everywhere.
+  norm='frozen': those whose own parameters are frozen; norm='live': none, statistics follow the new
+  data everywhere.
   """
   if norm not in ('frozen', 'live'):
     raise ValueError(f"norm is 'frozen' or 'live', got {norm!r}.")

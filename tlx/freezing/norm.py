@@ -5,5 +5,5 @@ from tlx.tree import Rules
 
 
 def rules(groups: Groups) -> Rules:
-  """The leaves of modules whose name holds 'norm' and the whole head are trained, the rest is frozen."""
+  """The leaves of modules whose name holds 'norm' and the whole head are trained, others frozen."""
   return (f'^{groups[-1][-1]}/', 'train'), (NORM, 'train'), ('.*', 'frozen')

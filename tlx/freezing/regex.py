@@ -11,14 +11,12 @@ def rules(groups: Groups, rules: Rules) -> Rules:  # the option's name in a conf
   del groups
   if not isinstance(rules, (tuple, list)):
     raise ValueError(
-      f"Freeze rules are pairs (regex, group) such as (('^head/', 'train'), ('.*', 'frozen')), got {rules!r}."
+      "Freeze rules are pairs (regex, group) such as (('^head/', 'train'), ('.*', 'frozen')), got "
+      f'{rules!r}.'
     )
   for rule in rules:
-    if (
-      not isinstance(rule, (tuple, list))
-      or len(rule) != 2
-      or not all(isinstance(part, str) for part in rule)
-    ):
+    is_pair = isinstance(rule, (tuple, list)) and len(rule) == 2
+    if not is_pair or not all(isinstance(part, str) for part in rule):
       raise ValueError(
         f"A freeze rule is a pair (regex, group) such as ('^head/', 'train'), got {rule!r}."
       )

@@ -1,6 +1,4 @@
-"""Reading a study's folder and writing what it found. Imports no jax: opens on any laptop, and
-fast.
-"""
+"""Reading a study's folder and writing what it found. Imports no jax: opens fast, on any laptop."""
 
 import io
 import sys
@@ -18,8 +16,7 @@ def speak_utf8() -> None:
 
 
 def write(workdir, test_sampling: bool = False):
-  """The path of report.html, having written it and the files in tables/ and figures/ into the
-  folder of the study.
+  """The path of report.html, having written it, tables/ and figures/ into the study's folder.
 
   Args:
     test_sampling: also gives intervals that take the test examples as drawn, from the predictions
@@ -28,9 +25,8 @@ def write(workdir, test_sampling: bool = False):
   Raises:
     ValueError: the folder cannot be read; see `read`.
   """
-  from tlx.report import (
-    page,
-  )  # here: matplotlib and scipy take two seconds that `read` does not need
+  # here: matplotlib and scipy take two seconds that `read` does not need
+  from tlx.report import page
 
   return page.write(workdir, test_sampling)
 

@@ -15,9 +15,7 @@ from tlx.report.formats import percent, quantity
 
 
 def intervals(results: Results, source: str, target: str) -> str:
-  """What the intervals over seeds do not hold: shared examples, the one source network, the one
-  test set.
-  """
+  """What intervals over seeds do not hold: shared examples, the one source, the one test set."""
   runs = numbers.tested(results)
   runs = runs[(runs['source'] == source) & (runs['target'] == target)]
   if runs['seed'].nunique() < 2:
@@ -25,10 +23,9 @@ def intervals(results: Results, source: str, target: str) -> str:
   says = ['Intervals are over seeds only.']
   shared = overlap(results, target)
   if shared:
-    parts = [
-      f'{100 * share:.0f}% at {"all" if not shots else f"{shots} per class"}'
-      for shots, share in shared.items()
-    ]
+    parts = []
+    for shots, share in shared.items():
+      parts.append(f'{100 * share:.0f}% at {f"{shots} per class" if shots else "all"}')
     says.append(
       f'The training sets of two seeds share {", ".join(parts)} of their examples, so seeds differ '
       'by less than new samples would.'
@@ -41,17 +38,14 @@ def intervals(results: Results, source: str, target: str) -> str:
     low, high = statistics.wilson_interval(best, int(count))
     says.append(
       f'There is one test set of {count:,.0f} images: at {percent(best)}%, drawing another one '
-      'alone would give '
-      f'{percent(low)} to {percent(high)} (95%). The option test_sampling adds that to the '
-      'intervals.'
+      f'alone would give {percent(low)} to {percent(high)} (95%). The option test_sampling adds '
+      'that to the intervals.'
     )
   return ' '.join(says)
 
 
 def overlap(results: Results, target: str) -> dict[int, float]:
-  """{shots: the mean share of a training set that another seed's has too}, of sizes with two seeds
-  or more.
-  """
+  """{shots: the mean share of a training set that another seed's has too}, of two seeds or more."""
   wanted = set(results.runs.loc[results.runs['target'] == target, 'shots'])
   subsets = read_subsets(results.workdir, target)
   shares = {}
@@ -91,8 +85,8 @@ def validation(results: Results, source: str, target: str) -> str:
   if len(beyond):
     text += (
       f' That is more than the {", ".join(f"{size:,}" for size in beyond["num_train"])} images '
-      'trained on: who has only so '
-      'few to train on has no such validation part, and would choose worse.'
+      'trained on: who has only so few to train on has no such validation part, and would choose '
+      'worse.'
     )
   return text
 
@@ -111,7 +105,9 @@ def unusable(results: Results) -> pd.DataFrame:
   lines = read_metrics(results.workdir, runs['id'])
   last = lines[np.isfinite(lines['loss'])].groupby('id')['loss'].last()
   runs = runs.assign(train_loss=runs['id'].map(last), guessing=numbers.at_chance(results, runs))
-  best = runs.groupby(numbers.CELL)['test_accuracy'].mean().groupby(['source', 'target', 'shots']).max()
+  best = (
+    runs.groupby(numbers.CELL)['test_accuracy'].mean().groupby(['source', 'target', 'shots']).max()
+  )
   rows = []
   for (source, target, method, shots), group in numbers.groups(runs, results):
     guess = math.log(group['num_classes'].max())  # NaN where it is not known: no comparison holds
@@ -121,43 +117,33 @@ def unusable(results: Results) -> pd.DataFrame:
       f'validation loss {quantity(val)}, training loss {quantity(train)}; guessing has '
       f'{quantity(guess)}'
     )
+    poor = 2 * group['test_accuracy'].mean() < best[source, target, shots] + math.exp(-guess)
     if (group['status'] != 'ok').any():
       count = int((group['status'] != 'ok').sum())
       reason = f'{count} of {len(group)} runs diverged or are not finite'
       rows.append((source, target, method, shots, reason))
     elif group['guessing'].mean() > 0.5:
-      reason = f'at chance ({percent(group["test_accuracy"].mean())}%' + (
-        f', though its training loss is {quantity(train)})' if fits else ')'
-      )
+      though = f', though its training loss is {quantity(train)}' if fits else ''
+      reason = f'at chance ({percent(group["test_accuracy"].mean())}%{though})'
       rows.append((source, target, method, shots, reason))
-    elif (val > 2 * guess or (val > guess and fits)) and (
-      2 * group['test_accuracy'].mean() < best[source, target, shots] + math.exp(-guess)
-    ):
+    elif (val > 2 * guess or (val > guess and fits)) and poor:
       rows.append((source, target, method, shots, f'worse than guessing by its loss ({words})'))
   return pd.DataFrame(rows, columns=[*numbers.CELL, 'reason'])
 
 
 def notes(results: Results) -> list[str]:
-  """What was said of the data when the study began, what the weights' files left open, and runs
-  made by other versions.
-  """
-  found = [
-    f'{pair.replace("/", " → ")}: {note}'
-    for pair, data in results.data.items()
-    for note in data.get('notes') or ()
-  ]
-  found += [
-    f'Source {name}: assumed: {sentence}'
-    for name, source in results.sources.items()
-    for sentence in source.get('assumed') or ()
-  ]
+  """What was said of the data, what the weights' files left open, runs made by other versions."""
+  found = []
+  for pair, data in results.data.items():
+    place = pair.replace('/', ' → ')
+    found += [f'{place}: {note}' for note in data.get('notes') or ()]
+  for name, source in results.sources.items():
+    found += [f'Source {name}: assumed: {sentence}' for sentence in source.get('assumed') or ()]
   return [*found, *versions(results)]
 
 
 def versions(results: Results) -> list[str]:
-  """A sentence for every set of versions other than the last start's: what differed and which runs
-  it made.
-  """
+  """A sentence for every set of versions but the last start's: what differed, and in which runs."""
   made: dict[tuple, list[str]] = {}
   for name in results.runs['id']:
     theirs = results.found[name].get('versions') or {}
@@ -168,13 +154,14 @@ def versions(results: Results) -> list[str]:
     )
     if other:
       made.setdefault(other, []).append(name)
-  return [
-    f'{len(ids)} of {len(results.runs)} runs were made by other versions than the last start of the '
-    'study: '
-    + ', '.join(f'{what} {now} instead of {was}' for what, was, now in other)
-    + f'. Their numbers may differ for that alone: {some(ids)}.'
-    for other, ids in made.items()
-  ]
+  said = []
+  for other, ids in made.items():
+    differs = ', '.join(f'{what} {now} instead of {was}' for what, was, now in other)
+    said.append(
+      f'{len(ids)} of {len(results.runs)} runs were made by other versions than the last start of '
+      f'the study: {differs}. Their numbers may differ for that alone: {some(ids)}.'
+    )
+  return said
 
 
 def some(names: Iterable[str], most: int = 5) -> str:

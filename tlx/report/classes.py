@@ -22,11 +22,10 @@ def recalls(results: Results) -> pd.DataFrame:
   rows = []
   for run in _each(results):
     names = class_names(results, run['source'], run['target'])
-    rows += [
-      (*(run[key] for key in numbers.CELL), i, names[i] if i < len(names) else str(i), value)
-      for i, value in enumerate(_recall(results, run['id']))
-      if math.isfinite(value)
-    ]
+    cell = [run[key] for key in numbers.CELL]
+    for i, value in enumerate(_recall(results, run['id'])):
+      if math.isfinite(value):
+        rows.append((*cell, i, names[i] if i < len(names) else str(i), value))
   frame = pd.DataFrame(rows, columns=[*numbers.CELL, 'index', 'class', 'recall'])
   return (
     frame.groupby([*numbers.CELL, 'index', 'class'], sort=False)['recall']
@@ -37,18 +36,14 @@ def recalls(results: Results) -> pd.DataFrame:
 
 
 def balanced(results: Results) -> pd.DataFrame:
-  """Per source, target, method and shots: balanced accuracy, the mean recall over classes, with its
-  interval over seeds.
-  """
+  """Per source, target, method, shots: balanced accuracy (mean recall), its interval over seeds."""
   rows = []
   for run in _each(results):
-    found = run['test_balanced_accuracy']
-    recall = (
-      [value for value in _recall(results, run['id']) if math.isfinite(value)]
-      if math.isnan(found)
-      else []
-    )
-    rows.append((*(run[key] for key in numbers.CELL), float(np.mean(recall)) if recall else found))
+    value = run['test_balanced_accuracy']
+    if math.isnan(value):
+      recall = [found for found in _recall(results, run['id']) if math.isfinite(found)]
+      value = float(np.mean(recall)) if recall else value
+    rows.append((*(run[key] for key in numbers.CELL), value))
   frame = pd.DataFrame(rows, columns=[*numbers.CELL, 'value']).dropna(subset=['value'])
   cells = [
     (*cell, *statistics.mean_interval(values))
@@ -58,16 +53,16 @@ def balanced(results: Results) -> pd.DataFrame:
 
 
 def class_names(results: Results, source: str, target: str) -> list[str]:
-  """The names of a target's classes in the order of their numbers; empty where the folder does not
-  say.
-  """
+  """The names of a target's classes in the order of their numbers; empty where not told."""
   return [str(name) for name in results.data.get(f'{source}/{target}', {}).get('class_names') or ()]
 
 
 def _each(results: Results) -> list[Mapping[str, Any]]:
   """The chosen runs, those of a cell that depend on no seed once."""
-  cells = numbers.tested(results).groupby(numbers.CELL, sort=False)
-  return [run for _, group in cells for run in numbers.once(group).to_dict('records')]
+  runs: list[Mapping[str, Any]] = []
+  for _, group in numbers.tested(results).groupby(numbers.CELL, sort=False):
+    runs += numbers.once(group).to_dict('records')
+  return runs
 
 
 def _recall(results: Results, name: str) -> list[float]:
@@ -78,11 +73,10 @@ def _recall(results: Results, name: str) -> list[float]:
   predictions = read_predictions(results.workdir, name)
   if predictions is None:
     return []
-  labels, right = (
-    predictions['labels'],
-    predictions['logits'].argmax(axis=1) == predictions['labels'],
-  )
-  return [
-    float(right[labels == k].mean()) if (labels == k).any() else math.nan
-    for k in range(predictions['logits'].shape[1])
-  ]
+  labels, logits = predictions['labels'], predictions['logits']
+  right = logits.argmax(axis=1) == labels
+  recalls = []
+  for k in range(logits.shape[1]):
+    of_class = labels == k
+    recalls.append(float(right[of_class].mean()) if of_class.any() else math.nan)
+  return recalls

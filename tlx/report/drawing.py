@@ -1,6 +1,4 @@
-"""How figures look: colours that colour-blind readers can tell, a marker each, and the baseline in
-ink.
-"""
+"""How figures look: colours for colour-blind readers, a marker each, and the baseline in ink."""
 
 import io
 import math
@@ -118,9 +116,7 @@ def percent_axis(ax, share: float, always: bool = True) -> None:
 
 
 def method_style(results: Results) -> Callable[[str], dict]:
-  """The look of a method: ink and dashes for the baseline, colours in the order of the config for
-  the rest.
-  """
+  """The look of a method: ink and dashes for the baseline, else colours in the config's order."""
   others = [method for method in results.methods if method != results.baseline]
 
   def style(method: str) -> dict:
@@ -170,7 +166,10 @@ def label_rows(axes, label: str) -> None:
 
 def legend(figure: Figure, axes) -> None:
   """One legend for all panels, below them, in as many columns as its longest name lets fit."""
-  entries = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels())}
+  entries: dict[str, Any] = {}
+  for ax in axes:
+    handles, labels = ax.get_legend_handles_labels()
+    entries.update(zip(labels, handles))
   widest = 0.55 + 0.075 * max(map(len, entries))
   columns = max(1, min(len(entries), int(figure.get_figwidth() / widest)))
   figure.legend(list(entries.values()), list(entries), loc='outside lower center', ncols=columns)

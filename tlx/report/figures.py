@@ -63,15 +63,12 @@ def _accuracy(results: Results):
   legend(figure, axes)
   return figure, (
     'Test accuracy against training examples per class: mean over seeds and 95% Student-t interval '
-    '(none where all seeds are alike). '
-    'Points are moved apart sideways.'
+    '(none where all seeds are alike). Points are moved apart sideways.'
   )
 
 
 def _targets(results: Results):
-  """For several targets: the best depth to freeze, and the gain over a random start of every
-  method.
-  """
+  """For several targets: the best depth to freeze, and every method's gain over a random start."""
   reference = numbers.scratch(results) or results.baseline
   gains = numbers.gains(results, reference)
   if len({target for _, target in results.pairs}) < 2 or not len(gains):
@@ -90,9 +87,8 @@ def _targets(results: Results):
   for ax, shots in zip(axes[first:], sizes):
     for i, method in enumerate(methods):
       part = gains[(gains['method'] == method) & (gains['shots'] == shots)]
-      places = np.array(
-        [pairs.index(pair) for pair in zip(part['source'], part['target'])]
-      ) + 0.7 * ((i + 0.5) / len(methods) - 0.5)
+      places = np.array([pairs.index(pair) for pair in zip(part['source'], part['target'])])
+      places = places + 0.7 * ((i + 0.5) / len(methods) - 0.5)
       error = 100 * np.nan_to_num(part['difference'] - part['low'])
       ax.errorbar(
         100 * part['difference'],
@@ -122,8 +118,7 @@ def _targets(results: Results):
   )
   return figure, (
     f'{left}Points: paired difference in test accuracy to {reference} of the methods that start '
-    'from the source, with 95% '
-    'Student-t interval; '
+    'from the source, with 95% Student-t interval; '
     + (
       'left of the line is worse; the table of differences says which of them are shown.'
       if numbers.scratch(results)
@@ -186,16 +181,13 @@ def _freezing(results: Results):
   )
   return figure, (
     'Test accuracy against the number of leading stages frozen, methods of one phase that start '
-    'from the source: mean over seeds and '
-    '95% Student-t interval. Where several freeze alike, the one that trains most parameters is '
-    f'shown. Depths: {named}.'
+    'from the source: mean over seeds and 95% Student-t interval. Where several freeze alike, the '
+    f'one that trains most parameters is shown. Depths: {named}.'
   )
 
 
 def _stages(results: Results):
-  """Test accuracy against the stage that the head follows, a line per size and a panel per family
-  of methods.
-  """
+  """Test accuracy against the stage that the head follows, a line per size, a panel per family."""
   frame = layers.stages(results)
   if not len(frame):
     return None
@@ -224,10 +216,9 @@ def _stages(results: Results):
   legend(figure, axes)
   return figure, (
     'Test accuracy against the stage that the head follows, from the first stages of the network '
-    'to its last: mean over seeds and 95% '
-    'Student-t interval. Each panel shows methods that differ in this stage only. In brackets: the '
-    'mean over all places, or over n×n fields; '
-    'input: the pixels.'
+    'to its last: mean over seeds and 95% Student-t interval. Each panel shows methods that differ '
+    'in this stage only. In brackets: the mean over all places, or over n×n fields; input: the '
+    'pixels.'
   )
 
 
@@ -239,10 +230,11 @@ def _parameters(results: Results):
     'the number of trained parameters',
     dodge=0.12,
   )
-  return made and (
-    made[0],
-    made[1] + ' Points are moved apart sideways, since several methods train the same number.',
-  )
+  if not made:
+    return made
+  figure, caption = made
+  moved = ' Points are moved apart sideways, since several methods train the same number.'
+  return figure, caption + moved
 
 
 def _seconds(results: Results):
@@ -261,7 +253,7 @@ def _seconds(results: Results):
     'figure of time and the table of costs.'
     if apart
     else ' Validation during training is among them; what frozen stages compute, and compiling, '
-         'are not.'
+    'are not.'
   )
 
 
@@ -307,8 +299,8 @@ def _time(results: Results):
   )
   return figure, (
     "Seconds of a chosen run at the largest size, mean over seeds, as its share of its cohort's "
-    "time. Compiling and features are paid by the cohort "
-    'that comes first: a warm cache has neither.' + mixed
+    'time. Compiling and features are paid by the cohort that comes first: a warm cache has '
+    'neither.' + mixed
   )
 
 
@@ -349,9 +341,8 @@ def _learning(results: Results):
   style = method_style(results)
 
   def draw(ax, part):
-    step = (
-      part['step'].max() / 120
-    )  # curves that are alike lie beside each other, not on each other
+    # curves that are alike lie beside each other, not on each other
+    step = part['step'].max() / 120
     present = [method for method in results.methods if method in set(part['method'])]
     for i, method in enumerate(present):
       line = part[part['method'] == method].sort_values('step')
@@ -372,8 +363,7 @@ def _learning(results: Results):
   same = _same_curves(frame, results.methods)
   return figure, (
     'Validation accuracy of the chosen runs during training: mean over seeds, band: 95% Student-t '
-    'interval, cut at 0 and 100. Curves are moved '
-    'apart sideways.'
+    'interval, cut at 0 and 100. Curves are moved apart sideways.'
     + (f' The same everywhere: {"; ".join(same)}.' if same else '')
     + (f' Solved exactly and without a curve: {", ".join(solved)}.' if solved else '')
   )
@@ -385,12 +375,9 @@ def _same_curves(frame: pd.DataFrame, methods: list[str]) -> list[str]:
   for method in methods:
     part = frame[frame['method'] == method].sort_values(['source', 'target', 'shots', 'step'])
     if len(part):
-      alike.setdefault(
-        tuple(
-          part[['source', 'target', 'shots', 'step', 'mean']].itertuples(index=False, name=None)
-        ),
-        [],
-      ).append(method)
+      points = part[['source', 'target', 'shots', 'step', 'mean']]
+      curve = tuple(points.itertuples(index=False, name=None))
+      alike.setdefault(curve, []).append(method)
   return [' and '.join(same) for same in alike.values() if len(same) > 1]
 
 
@@ -402,16 +389,12 @@ def _by_size(
   draw: Callable,
   chance: bool = True,
 ) -> Figure:
-  """Small multiples: a panel per source, target and size (the spread of four sizes where there are
-  more).
-  """
+  """Small multiples: a panel per source, target and size (four sizes, spread, of more)."""
   sizes = _spread(frame['shots'])
   pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
-  names = [
-    (arrow(*pair), per_class(results, shots, target=pair[1])) for pair in pairs for shots in sizes
-  ]
-  comma = ',\n' if max(len(pair + shots) for pair, shots in names) > 34 else ', '
   places = list(itertools.product(pairs, sizes))
+  names = [(arrow(*pair), per_class(results, shots, target=pair[1])) for pair, shots in places]
+  comma = ',\n' if max(len(pair + shots) for pair, shots in names) > 34 else ', '
   figure, axes = panels(len(places), 2, width=3.1, height=2.3)
   for ax, name, (pair, shots) in zip(axes, names, places):
     part = _of(frame, *pair)
@@ -443,16 +426,14 @@ def _shots_axis(ax, results: Results, target: str, sizes: list[int]) -> dict[int
   """{size: its place} on a log axis: all examples at their number a class, or two octaves after the
   rest where it is not known.
   """
-  places = {shots: numbers.per_class(results, shots, target) for shots in sizes}
-  places = {
-    shots: 4 * max(sizes) or 1 if math.isnan(place) else place for shots, place in places.items()
-  }
-  names = [size(results, shots, target) for shots in sizes]
+  places, names = {}, []
+  for shots in sizes:
+    place = numbers.per_class(results, shots, target)
+    places[shots] = (4 * max(sizes) or 1) if math.isnan(place) else place
+    name = size(results, shots, target)
+    names.append(f'\n{name}' if not shots and len(sizes) > 1 else name)
   ax.set_xscale('log', base=2)
-  ax.set_xticks(
-    list(places.values()),
-    [f'\n{name}' if not shots and len(sizes) > 1 else name for shots, name in zip(sizes, names)],
-  )
+  ax.set_xticks(list(places.values()), names)
   ax.minorticks_off()
   ax.set_xlim(places[sizes[0]] / 1.35, places[sizes[-1]] * 1.35)
   return places

@@ -21,8 +21,8 @@ def progress(results: Results) -> str:
   )
   partial = ' (partial: numbers will change)' if planned and len(runs) < planned else ''
   return (
-    f'{done}{partial}; {count(chosen, "chosen run")} tested{_looked_at(results)}; '
-    f'{failed} diverged or not finite.'
+    f'{done}{partial}; {count(chosen, "chosen run")} tested{_looked_at(results)}; {failed} '
+    'diverged or not finite.'
   )
 
 
@@ -84,16 +84,14 @@ def _useless(results: Results, row: dict) -> str:
   if row['method'] == results.baseline:
     return (
       f'{place}: the baseline {row["method"]} cannot be used: {row["reason"]}. Differences to it '
-      'and steps to match it say nothing; give it more '
-      'steps, another rate or another normalisation.'
+      'and steps to match it say nothing; give it more steps, another rate or another '
+      'normalisation.'
     )
   return f'{place}: {row["method"]} cannot be used: {row["reason"]}.'
 
 
 def _best(part: pd.DataFrame) -> list[dict]:
-  """For each size the row with the best mean validation accuracy: the test set must not choose, not
-  even here.
-  """
+  """For each size the row with the best mean validation accuracy: the test set must not choose."""
   ranked = part.sort_values(
     ['shots', 'val_mean'], ascending=[True, False], kind='stable', key=by_size
   )
@@ -124,8 +122,7 @@ def _compared(pair: pd.Series, baseline: str) -> str:
     )
   change += (
     f' [{percent(pair["low"], True)}, {percent(pair["high"], True)}], {pair["wins"]} of '
-    f'{pair["n"]} pairs won, '
-    f'Holm p {probability(pair["holm_p"])}'
+    f'{pair["n"]} pairs won, Holm p {probability(pair["holm_p"])}'
   )
   if pair['low'] <= 0 <= pair['high']:
     return f'{change}: the interval includes 0, so no difference is shown.'
@@ -138,8 +135,7 @@ def _compared(pair: pd.Series, baseline: str) -> str:
 
 
 def _transfer(results: Results, gains: pd.DataFrame, reference: str) -> str:
-  """How often the source helped and hurt against a random start, of what can be told from chance.
-  """
+  """How often the source helped and hurt against a random start, where chance does not explain."""
   sure = gains[gains['verdict'] != '']
   place = f'Starting from the source against {reference} (random start)'
   if not len(sure):
@@ -150,28 +146,26 @@ def _transfer(results: Results, gains: pd.DataFrame, reference: str) -> str:
   above, below = sure[sure['verdict'] == 'higher'], sure[sure['verdict'] == 'lower']
   text = (
     f'{place}: of {count(len(sure), "comparison")} {len(above)} gain (95% interval above 0 and '
-    'Holm p below 0.05), '
-    f'{len(sure) - len(above) - len(below)} are not shown either way, {len(below)} lose'
+    f'Holm p below 0.05), {len(sure) - len(above) - len(below)} are not shown either way, '
+    f'{len(below)} lose'
   )
   if len(gains) > len(sure):
     text += f'; {len(gains) - len(sure)} more cannot be tested'
   if not len(below):
     return f'{text}; no negative transfer is shown.'
-  cases = [
-    f'{method} at {_sizes(results, rows)} '
-    f'({", ".join(percent(d, True) for d in rows["difference"])} points)'
-    for method, rows in below.groupby('method', sort=False)
-  ]
+  cases = []
+  for method, rows in below.groupby('method', sort=False):
+    points = ', '.join(percent(difference, True) for difference in rows['difference'])
+    cases.append(f'{method} at {_sizes(results, rows)} ({points} points)')
   return f'{text}. Negative transfer: {"; ".join(cases)}.'
 
 
 def _freezing(results: Results, part: pd.DataFrame) -> str:
   best = part[part['best']].drop_duplicates('shots', keep='last')
+  groups = best.groupby(['frozen_stages', 'num_stages', 'method'], sort=False)
   cases = [
     f'{frozen} of {stages} ({method}) at {_sizes(results, rows)}'
-    for (frozen, stages, method), rows in best.groupby(
-      ['frozen_stages', 'num_stages', 'method'], sort=False
-    )
+    for (frozen, stages, method), rows in groups
   ]
   return f'Leading stages to freeze, by validation accuracy: {"; ".join(cases)}.'
 
@@ -187,8 +181,7 @@ def _stages(results: Results, part: pd.DataFrame) -> str:
   ]
   return (
     f'The stage to put the head after, by validation accuracy of {part["family"].iloc[0]} over '
-    f'{part["label"].nunique()} places: '
-    f'{"; ".join(cases)}.'
+    f'{part["label"].nunique()} places: {"; ".join(cases)}.'
   )
 
 

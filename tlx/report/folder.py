@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import pathlib
@@ -14,10 +15,15 @@ import numpy as np
 import pandas as pd
 
 _CELL = ('source', 'target', 'method', 'shots', 'seed', 'learning_rate', 'weight_decay')
-_SCORES = tuple(
-  f'{split}_{name}'
-  for split in ('val', 'test')
-  for name in ('accuracy', 'loss', 'count', 'correct')
+_SCORES = (
+  'val_accuracy',
+  'val_loss',
+  'val_count',
+  'val_correct',
+  'test_accuracy',
+  'test_loss',
+  'test_count',
+  'test_correct',
 )
 _COST = (
   'trainable_params',
@@ -32,11 +38,8 @@ _COST = (
   'compiled_programs',
   'peak_memory_bytes',
 )
-_NEW = (
-  'eval_seconds',
-  'feature_seconds',
-  'compiled_programs',
-)  # of the costs: folders of earlier versions lack them
+# of the costs: folders of earlier versions lack them
+_NEW = ('eval_seconds', 'feature_seconds', 'compiled_programs')
 COLUMNS = (
   'id',
   *_CELL,
@@ -80,8 +83,7 @@ _REMEDY = 'Delete that run folder and run the study again.'
 
 
 class Results(NamedTuple):
-  """A study as the report needs it; `methods` and `pairs` (source, target) stand in the order of
-  the config.
+  """A study as the report needs it; `methods` and `pairs` (source, target) in the config's order.
 
   sources: {name: its result.json}, of those that have one.
   solved: the methods that are solved exactly in every phase: they have a penalty and no learning
@@ -120,8 +122,8 @@ def as_path(path):
 
 
 def read(workdir) -> pd.DataFrame:
-  """One row a finished run of the study's last config, sorted by source, target, method, shots (0, which is all, last), seed
-  and rates.
+  """One row a finished run of the study's last config, sorted by source, target, method, shots (0,
+  which is all, last), seed and rates.
 
   Accuracies are fractions in [0, 1], NaN where the run has none; they are `correct` / `count` where
   these are known. Costs keep the names and units of docs/results.md. What a folder of an earlier
@@ -230,9 +232,7 @@ def _json(path, remedy: str) -> Any:
 
 
 def by_size(column: pd.Series) -> pd.Series:
-  """The key of `sort_values` that puts shots from few to many: 0 is all, and last. Other columns
-  stay.
-  """
+  """The key of `sort_values` that puts shots from few to many, 0 (all) last. Other columns stay."""
   return column.astype(float).replace(0.0, math.inf) if column.name == 'shots' else column
 
 
@@ -252,12 +252,17 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     **{name: cell[name] for name in _CELL},
     'source': cell['source']
     or '',  # a random start may have none; '' sorts and groups where None would vanish
-    **{
-      name: result[name]
-      for name in ('status', 'chosen', 'init', 'frozen_stages', 'num_stages', 'cohort')
-    },
-    **{name: result[name] for name in ('source_sha256', 'data_sha256')},
-    **{name: result.get(name) for name in ('deterministic', 'num_train', 'num_classes')},
+    'status': result['status'],
+    'chosen': result['chosen'],
+    'init': result['init'],
+    'frozen_stages': result['frozen_stages'],
+    'num_stages': result['num_stages'],
+    'cohort': result['cohort'],
+    'source_sha256': result['source_sha256'],
+    'data_sha256': result['data_sha256'],
+    'deterministic': result.get('deterministic'),
+    'num_train': result.get('num_train'),
+    'num_classes': result.get('num_classes'),
     'num_phases': len(phases),
     **_scores('val', result['val'] or {}),
     **_scores('test', test),
@@ -308,24 +313,18 @@ def load(workdir) -> Results:
   config = study['config']
   methods = _ordered(runs['method'], config.get('methods'))
   seen = set(zip(runs['source'], runs['target']))
-  pairs = [
-    (source, target)
-    for source in _ordered(runs['source'], config.get('sources'))
-    for target in _ordered(runs['target'], config.get('targets'))
-    if (source, target) in seen
-  ]
+  every_pair = itertools.product(
+    _ordered(runs['source'], config.get('sources')), _ordered(runs['target'], config.get('targets'))
+  )
+  pairs = [pair for pair in every_pair if pair in seen]
   remedy = 'Delete that source folder and run the study again.'
   sources = {
     name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name, _ in pairs
   }
   every = runs[runs['shots'] == 0]
-  all_shots = (
-    (every['num_train'] / every['num_classes']).groupby(every['target']).max().dropna().to_dict()
-  )
-  solvers = {
-    name: {phase.get('solver', 'sgd') for phase in phases_of(config, name)} for name in methods
-  }
-  solved = frozenset(name for name, used in solvers.items() if used and 'sgd' not in used)
+  per_class = every['num_train'] / every['num_classes']
+  all_shots = per_class.groupby(every['target']).max().dropna().to_dict()
+  solved = frozenset(name for name in methods if _is_solved(phases_of(config, name)))
   return Results(
     folder,
     study.get('name') or folder.name,
@@ -348,9 +347,7 @@ def load(workdir) -> Results:
 
 
 def _once(runs: pd.DataFrame, solved: frozenset[str]) -> pd.DataFrame:
-  """The runs with `deterministic` set for folders that do not say: exact solutions of all examples
-  that came out alike.
-  """
+  """The runs with `deterministic` set where not told: alike exact solutions of all examples."""
   whole = runs['method'].isin(solved) & (runs['shots'] == 0)
   alike = (
     runs.groupby([*_CELL[:4], *_CELL[5:]], dropna=False)['val_accuracy'].transform('nunique') == 1
@@ -373,7 +370,7 @@ def _study(path) -> dict[str, Any]:
   if 'config' not in study:
     raise ValueError(
       f"Cannot read {path}: no field 'config'. Delete it and run the study again, it writes it "
-      "first."
+      'first.'
     )
   study = {**study, **{name: study.get(name) or {} for name in ('plan', 'versions', 'data')}}
   for name in ('config', 'plan', 'versions', 'data'):
@@ -389,7 +386,10 @@ def _times(path) -> list[Mapping[str, float]]:
   """time.json: a dict of seconds for every start of the study; empty where there is none."""
   try:
     starts = json.loads(path.read_text(encoding='utf-8'))
-    return [{name: float(seconds) for name, seconds in start.items()} for start in starts]
+    times: list[Mapping[str, float]] = []
+    for start in starts:
+      times.append({name: float(seconds) for name, seconds in start.items()})
+    return times
   except FileNotFoundError:
     return []
   except (ValueError, TypeError, AttributeError, OSError) as error:
@@ -409,11 +409,18 @@ def phases_of(config: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any
   return method_of(config, name).get('phases', ())
 
 
+def _is_solved(phases: Sequence[Mapping[str, Any]]) -> bool:
+  """Whether every phase, of one at least, is an exact solution."""
+  return bool(phases) and all(phase.get('solver', 'sgd') != 'sgd' for phase in phases)
+
+
 def _ordered(found: Iterable[str], declared) -> list[str]:
   """The names found in the runs, those the config declares (a dict, or a list of names or of
   {'name'}) first and in its order.
   """
-  names = [entry.get('name') if isinstance(entry, Mapping) else entry for entry in declared or ()]
+  names = []
+  for entry in declared or ():
+    names.append(entry.get('name') if isinstance(entry, Mapping) else entry)
   found = set(found)
   return [name for name in dict.fromkeys(names) if name in found] + sorted(found - set(names))
 
@@ -433,10 +440,10 @@ def read_metrics(workdir, ids: Iterable[str]) -> pd.DataFrame:
     if content is None:
       continue  # a folder slimmed for sending still has its tables
     try:
-      lines = [json.loads(line) for line in content.decode().splitlines() if line.strip()]
-      rows += [
-        {'id': name, **{key: _typed(key, line.get(key)) for key in columns}} for line in lines
-      ]
+      for text in content.decode().splitlines():
+        if text.strip():
+          line = json.loads(text)
+          rows.append({'id': name, **{key: _typed(key, line.get(key)) for key in columns}})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
       raise ValueError(f'Cannot read {path}: {error}. {_REMEDY}') from error
   return pd.DataFrame(rows, columns=['id', *columns]).astype(dict.fromkeys(columns, float))

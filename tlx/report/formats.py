@@ -59,39 +59,30 @@ def probability(value: float) -> str:
 
 def markdown(table: Table) -> str:
   """The shown table as Markdown, its first column to the left and the rest to the right."""
-  cells = [
-    [_one_line(cell).replace('\\', '\\\\').replace('|', '\\|').replace('<', '&lt;') for cell in row]
-    for row in _rows(table)
-  ]
-  rule = [':--'] + ['--:'] * (len(cells[0]) - 1)
-  lines = ['| ' + ' | '.join(row) + ' |' for row in [cells[0], rule, *cells[1:]]]
-  return (
-    '\n'.join(
-      [f'**{_one_line(table.title)}**', '', *lines, *(['', table.note] if table.note else [])]
-    )
-    + '\n'
-  )
+  head, *body = [list(map(_markdown_cell, row)) for row in _rows(table)]
+  rule = [':--'] + ['--:'] * (len(head) - 1)
+  lines = [f'**{_one_line(table.title)}**', '']
+  lines += ['| ' + ' | '.join(row) + ' |' for row in (head, rule, *body)]
+  if table.note:
+    lines += ['', table.note]
+  return '\n'.join(lines) + '\n'
+
+
+def _markdown_cell(cell: str) -> str:
+  return _one_line(cell).replace('\\', '\\\\').replace('|', '\\|').replace('<', '&lt;')
 
 
 def text(table: Table) -> str:
   """The shown table in aligned columns for a terminal."""
-  rows = [[_one_line(cell) for cell in row] for row in _rows(table)]
+  rows = [list(map(_one_line, row)) for row in _rows(table)]
   widths = [max(map(_width, column)) for column in zip(*rows)]
-  lines = [
-    '  '.join(
-      _pad(cell, width, left=i == 0) for i, (cell, width) in enumerate(zip(row, widths))
-    ).rstrip()
-    for row in rows
-  ]
-  return '\n'.join(
-    [
-      _one_line(table.title),
-      *lines[:1],
-      '  '.join('-' * width for width in widths),
-      *lines[1:],
-      *([table.note] if table.note else []),
-    ]
-  )
+  rows.insert(1, ['-' * width for width in widths])
+  lines = [_one_line(table.title)]
+  for first, *others in rows:
+    cells = [_pad(first, widths[0], left=True)]
+    cells += [_pad(cell, width, left=False) for cell, width in zip(others, widths[1:])]
+    lines.append('  '.join(cells).rstrip())
+  return '\n'.join([*lines, table.note] if table.note else lines)
 
 
 _LATEX = {
@@ -158,7 +149,7 @@ def as_html(table: Table) -> str:
   """The shown table as HTML, everything escaped; on narrow screens the rows of a table of many
   columns become paragraphs.
   """
-  head, *body = [[html.escape(str(cell)) for cell in row] for row in _rows(table)]
+  head, *body = [list(map(_escape, row)) for row in _rows(table)]
   top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
   rows = ''
   for name, *cells in body:
@@ -168,16 +159,14 @@ def as_html(table: Table) -> str:
     rows += f'<tr><th scope="row">{name}</th>{found}</tr>\n'
   note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ''
   return (
-    '<div '
-    f'class="table{" many" * (len(head) > 5)}"><table>\n<caption>{html.escape(table.title)}</caption>\n'
+    f'<div class="table{" many" * (len(head) > 5)}"><table>\n'
+    f'<caption>{html.escape(table.title)}</caption>\n'
     f'<thead><tr>{top}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>{note}\n'
   )
 
 
 def save(tables: Sequence[Table], folder) -> None:
-  """Writes <name>.md, <name>.tex (both as shown) and <name>.csv (the numbers) of every table into
-  `folder`.
-  """
+  """Writes <name>.md, <name>.tex (as shown) and <name>.csv (the numbers) of every table."""
   folder.mkdir(parents=True, exist_ok=True)
   for table in tables:
     (folder / f'{table.name}.md').write_text(markdown(table), encoding='utf-8')
@@ -196,6 +185,10 @@ def _rows(table: Table) -> list[list[str]]:
 
 def _one_line(value) -> str:
   return ' '.join(str(value).split())
+
+
+def _escape(value) -> str:
+  return html.escape(str(value))
 
 
 def _width(cell: str) -> int:

@@ -10,8 +10,7 @@ from tlx.report.folder import Results, by_size, method_of
 
 
 def depths(results: Results) -> pd.DataFrame:
-  """Per source, target, shots and number of frozen stages: test accuracy of the source-initialised
-  method of one phase.
+  """Per source, target, shots, frozen stages: test accuracy of one-phase methods from the source.
 
   Where several methods train from the same stage on, the one that trains the most parameters stands
   for the depth (so low-rank or bias-only methods do not), ties going to the first in the config.
@@ -56,20 +55,17 @@ def stages(results: Results) -> pd.DataFrame:
   frame['stage'] = [_head_after(results, name) for name in frame['method']]
   frame['grid'] = [_grid(results, name) for name in frame['method']]
   frame['label'] = [_label(stage, grid) for stage, grid in zip(frame['stage'], frame['grid'])]
-  frame['depth'] = (
-    frame.pop('num_stages') - 1 - (frame['stage'] != '')
-  )  # without the head and the mean over places before it
+  # without the head and the mean over places before it
+  frame['depth'] = frame.pop('num_stages') - 1 - (frame['stage'] != '')
   frame.loc[frame['stage'] == 'input', 'depth'] = 0
   frame = frame.sort_values(
     ['depth', 'stage', 'grid'], ascending=[True, False, True], kind='stable'
   )
   frame = frame.drop_duplicates(['source', 'target', 'family', 'shots', 'depth', 'grid'])
-  frame = frame[
-    frame.groupby(['source', 'target', 'family'])['label'].transform('nunique') > 1
-  ].reset_index(drop=True)
-  frame['best'] = frame['val_mean'] == frame.groupby(['source', 'target', 'family', 'shots'])[
-    'val_mean'
-  ].transform('max')
+  labels = frame.groupby(['source', 'target', 'family'])['label'].transform('nunique')
+  frame = frame[labels > 1].reset_index(drop=True)
+  sizes = frame.groupby(['source', 'target', 'family', 'shots'])
+  frame['best'] = frame['val_mean'] == sizes['val_mean'].transform('max')
   return frame
 
 
@@ -100,9 +96,7 @@ def _head_after(results: Results, name: str) -> str:
 
 
 def _grid(results: Results, name: str) -> int:
-  """n where the stage's output is averaged over n x n fields; 1 where over all places, or not at
-  all.
-  """
+  """n where the stage's output is averaged over n x n fields; 1 where over all places or none."""
   found = method_of(results.config, name).get('head_after')
   return int(found.get('grid') or 1) if isinstance(found, Mapping) else 1
 

@@ -1,6 +1,4 @@
-"""The study as tidy frames of numbers: what the tables, the figures and the sentences are all made
-from.
-"""
+"""The study as tidy frames of numbers, which tables, figures and sentences are made from."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -72,8 +70,7 @@ def chance(results: Results, target: str) -> float:
 
 
 def at_chance(results: Results, runs: pd.DataFrame) -> pd.Series:
-  """Which runs are no better on the test set than guessing, beyond what drawing its examples
-  explains.
+  """Which runs are no better on the test set than guessing, given how its examples were drawn.
 
   Balanced accuracy says so where it is known (one class predicted everywhere is guessing, however
   common the class), else accuracy; the limit is 1/K + 1.96 sqrt((1/K)(1 - 1/K) / N) for K classes
@@ -97,9 +94,8 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
   for source, target in results.pairs:
-    for (_, _, method, shots), group in groups(
-      runs[(runs['source'] == source) & (runs['target'] == target)], results
-    ):
+    part = runs[(runs['source'] == source) & (runs['target'] == target)]
+    for (_, _, method, shots), group in groups(part, results):
       if method != reference:
         pair = _paired(group, reference_runs(source, target, shots))
         if pair.n:
@@ -151,8 +147,7 @@ def references(runs: pd.DataFrame, reference: str) -> Callable[[str, str, int], 
 
 
 def multipliers(results: Results, reference: str) -> pd.DataFrame:
-  """Per method and shots: how many times the examples `reference` would need for the same mean test
-  accuracy (D_E / D_F).
+  """Per method and shots: how many times the examples `reference` needs for as much (D_E / D_F).
 
   `bound` is '>=' or '<=' where the reference's curve does not reach; empty without two sizes of the
   reference.
@@ -162,28 +157,22 @@ def multipliers(results: Results, reference: str) -> pd.DataFrame:
   for source, target in results.pairs:
     curve: list[tuple[float, float]] = []
     for size in in_order(runs.loc[runs['target'] == target, 'shots']):
-      point = (
-        per_class(results, size, target),
-        reference_runs(source, target, size)['test_accuracy'].mean(),
-      )
-      if np.isfinite(point).all() and (
-        not curve or point[0] > curve[-1][0]
-      ):  # all may be as many as the largest size
-        curve.append(point)
-    for (_, _, method, shots), group in groups(
-      runs[(runs['source'] == source) & (runs['target'] == target)], results
-    ):
+      number = per_class(results, size, target)
+      score = reference_runs(source, target, size)['test_accuracy'].mean()
+      grows = not curve or number > curve[-1][0]  # all may be as many as the largest size
+      if np.isfinite([number, score]).all() and grows:
+        curve.append((number, score))
+    part = runs[(runs['source'] == source) & (runs['target'] == target)]
+    for (_, _, method, shots), group in groups(part, results):
       if method != reference and len(curve) > 1:
         data, bound = statistics.effective_data(group['test_accuracy'].mean(), *zip(*curve))
-        rows.append(
-          (source, target, method, shots, data, data / per_class(results, shots, target), bound)
-        )
+        times = data / per_class(results, shots, target)
+        rows.append((source, target, method, shots, data, times, bound))
   return pd.DataFrame(rows, columns=[*CELL, 'effective_shots', 'multiplier', 'bound'])
 
 
 def speeds(results: Results, reference: str) -> pd.DataFrame:
-  """Per method and shots: median steps and seconds until validation accuracy reaches the last mean
-  value of `reference`.
+  """Per method and shots: median steps and seconds to `reference`'s last validation accuracy.
 
   Methods are evaluated at steps of their own, and who is looked at more often passes a threshold
   sooner by luck alone. So all curves of a source, target and size are read at the same steps, those
@@ -267,8 +256,7 @@ def _steps_to(threshold: float, line: np.ndarray, common: np.ndarray, begin: flo
 
 
 def rates(results: Results) -> pd.DataFrame:
-  """Per method and shots: the chosen learning rate and weight decay, the settings tried, and which
-  of them lie at an edge.
+  """Per method and shots: chosen learning rate and weight decay, settings tried, those at an edge.
 
   A method whose phases all fix their learning rate has the first of these as `learning_rate` and
   all of them in `fixed`; its runs at several rates of the grid are one setting. Methods that are
@@ -404,13 +392,12 @@ def reuse(results: Results) -> pd.DataFrame:
   Where a method's phases differ in batch size the smallest counts, so there are at least so many.
   """
   runs = results.runs[results.runs['reused_steps'] > 0]
-  batch = {
-    name: min((phase.get('batch_size', 0) for phase in phases_of(results.config, name)), default=0)
-    for name in results.methods
-  }
-  passes = (runs['reused_steps'] * runs['method'].map(batch).astype(float)).mask(
-    runs['method'].isin(results.solved), runs['num_train']
-  )
+  batch = {}
+  for name in results.methods:
+    sizes = [phase.get('batch_size', 0) for phase in phases_of(results.config, name)]
+    batch[name] = min(sizes, default=0)
+  passes = runs['reused_steps'] * runs['method'].map(batch).astype(float)
+  passes = passes.mask(runs['method'].isin(results.solved), runs['num_train'])
   frame = runs.assign(passes=passes).groupby(['source', 'target'], sort=False)
   return frame.agg(
     num_runs=('id', 'size'), passes=('passes', 'sum'), feature_seconds=('feature_seconds', 'sum')
@@ -464,8 +451,7 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
 
 
 def curves(results: Results) -> pd.DataFrame:
-  """Per source, target, method, shots and step: mean validation accuracy of the chosen runs with
-  its Student-t interval.
+  """Per source, target, method, shots, step: mean validation accuracy with its Student-t interval.
 
   Methods that are solved exactly have no curve.
   """
@@ -501,9 +487,9 @@ def _by_seed(runs: pd.DataFrame) -> dict[int, statistics.Score]:
       f'Two chosen runs with one seed: {", ".join(runs["id"])}. A cell has one; remove the folder '
       'of the wrong one.'
     )
-  return {
-    row['seed']: row['test_accuracy']
-    if math.isnan(row['test_correct'])
-    else Fraction(int(row['test_correct']), int(row['test_count']))
-    for row in runs.to_dict('records')
-  }
+  scores: dict[int, statistics.Score] = {}
+  for row in runs.to_dict('records'):
+    scores[row['seed']] = row['test_accuracy']
+    if not math.isnan(row['test_correct']):
+      scores[row['seed']] = Fraction(int(row['test_correct']), int(row['test_count']))
+  return scores

@@ -17,8 +17,7 @@ from tlx.report.formats import Table
 
 
 def write(workdir, test_sampling: bool = False):
-  """The path of report.html, having written tables/, figures/ and report.html into the folder of
-  the study.
+  """The path of report.html, having written it, tables/ and figures/ into the study's folder.
 
   Raises:
     ValueError: the folder cannot be read.
@@ -51,10 +50,11 @@ def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
   if notes := cautions.notes(results):
     body.append(_section('Data, weights and versions', _list(notes)))
   for heading, names, kinds in _SECTIONS:
-    parts = [_figure(drawing) for name in names for drawing in drawn if drawing.name == name]
-    parts += [
-      formats.as_html(table) for kind in kinds for table in made if table.name.split('-')[0] == kind
-    ]
+    parts = []
+    for name in names:
+      parts += [_figure(drawing) for drawing in drawn if drawing.name == name]
+    for kind in kinds:
+      parts += [formats.as_html(table) for table in made if table.name.split('-')[0] == kind]
     if parts:
       body.append(_section(heading, ''.join(parts)))
   body += [
@@ -88,9 +88,7 @@ def _found(results: Results) -> str:
 
 
 def _definitions(results: Results) -> list[str]:
-  """What a reader must know to believe the numbers; said as they are in this study, not as they
-  should be.
-  """
+  """What a reader must know to believe the numbers, said as it is in this study."""
   runs, rates = results.runs, numbers.rates(results)
   budgets = sorted(rates['settings'].unique())
   seeds, test_seen = (
@@ -106,8 +104,8 @@ def _definitions(results: Results) -> list[str]:
     )
   else:
     budget = (
-      f'The budget differs: between {budgets[0]} and {budgets[-1]} settings were tried; see '
-      'the table of chosen rates.'
+      f'The budget differs: between {budgets[0]} and {budgets[-1]} settings were tried; '
+      'see the table of chosen rates.'
     )
   lines = [
     'Accuracies are in percent of test examples. ± is the half-width of the 95% Student-t '
@@ -116,8 +114,7 @@ def _definitions(results: Results) -> list[str]:
     'Seeds vary the training subset, the initial '
     'values and the order of examples; what they leave out stands under each table of accuracy.',
     'Learning rate and weight decay were chosen for each method, target and size by mean '
-    'validation accuracy over the seeds. '
-    + budget,
+    'validation accuracy over the seeds. ' + budget,
     *dict.fromkeys(filter(None, (_validation(results, *pair) for pair in results.pairs))),
     (
       'The test set chose nothing: only chosen runs were tested, once.'
@@ -125,7 +122,7 @@ def _definitions(results: Results) -> list[str]:
       else f'Beware: {test_seen} runs that were not chosen have test results too.'
     )
     + ' Sentences that name a best method, and the best depth to freeze, go by validation '
-      'accuracy.',
+    'accuracy.',
   ]
   if 0 in set(runs['shots']):
     lines.append(
@@ -168,33 +165,28 @@ def _provenance(results: Results) -> str:
   frozen = runs[
     (runs['trainable_params'] < runs['total_params']) & runs['frozen_sha256_before'].notna()
   ]
-  proof = (
-    'Frozen parameters proven unchanged (same SHA-256 before and after every phase) in '
-    f'{int(frozen["frozen_unchanged"].sum())} '
-    f'of {len(frozen)} runs that freeze any.'
-    if len(frozen)
-    else 'No run freezes parameters.'
-  )
+  proof = 'No run freezes parameters.'
+  if len(frozen):
+    proof = (
+      'Frozen parameters proven unchanged (same SHA-256 before and after every phase) in '
+      f'{int(frozen["frozen_unchanged"].sum())} of {len(frozen)} runs that freeze any.'
+    )
   failed = frozen.loc[~frozen['frozen_unchanged'], 'id'].tolist()
   if failed:
     proof += f' CHANGED in: {", ".join(failed)}.'
   rows = [('Devices', ', '.join(map(str, results.devices)) or 'not recorded')]
   rows += [(f'Version of {name}', str(version)) for name, version in results.versions.items()]
-  rows += [
-    (f'SHA-256 of the {kind} {name}', _digests(group))
-    for kind, key in (('source', 'source_sha256'), ('target', 'data_sha256'))
-    for name, group in runs.groupby(kind)[key]
-  ]
-  rows += [row for pair in results.pairs for row in _images(results, *pair)]
-  rows += [
-    (f'Source {name}: {what}', value)
-    for name, source in results.sources.items()
-    for what, value in _origin(source)
-  ]
+  for kind, key in (('source', 'source_sha256'), ('target', 'data_sha256')):
+    for name, group in runs.groupby(kind)[key]:
+      rows.append((f'SHA-256 of the {kind} {name}', _digests(group)))
+  for pair in results.pairs:
+    rows += _images(results, *pair)
+  for name, source in results.sources.items():
+    rows += [(f'Source {name}: {what}', value) for what, value in _origin(source)]
   shown = pd.DataFrame(rows, columns=['What', 'Value'])
-  return f'<p>{_escape(proof)}</p>' + formats.as_html(
-    Table('provenance', 'Where it came from', shown, shown)
-  ).replace('<div class="table">', '<div class="table words">')
+  table = formats.as_html(Table('provenance', 'Where it came from', shown, shown))
+  table = table.replace('<div class="table">', '<div class="table words">')
+  return f'<p>{_escape(proof)}</p>{table}'
 
 
 def _images(results: Results, source: str, target: str) -> list[tuple[str, str]]:
@@ -248,9 +240,7 @@ def _origin(source: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _names(names: Sequence[str]) -> str:
-  """The names, those that many layers have in common as one: '49 × num_batches_tracked,
-  _fc.weight'.
-  """
+  """The names, those that many layers share as one: '49 × num_batches_tracked, _fc.weight'."""
   last = collections.Counter(re.split('[./]', name)[-1] for name in names)
   many = {name: count for name, count in last.items() if count > 3}
   single = [name for name in names if re.split('[./]', name)[-1] not in many]
@@ -258,16 +248,13 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _digests(values: pd.Series) -> str:
-  found = sorted(
-    value for value in values.dropna().unique() if value
-  )  # a random start has an empty one
+  # a random start has an empty one
+  found = sorted(value for value in values.dropna().unique() if value)
   return cautions.some(found, 3) or 'none'
 
 
 def _figure(drawing: Drawing) -> str:
-  """The SVG in the page: ids made its own, ink in the colour of the text, as wide as the page at
-  most.
-  """
+  """The SVG in the page: ids made its own, ink in the text's colour, no wider than the page."""
   svg = drawing.svg[drawing.svg.index('<svg') :].replace(INK, 'currentColor')
   own = functools.partial(re.sub, string=svg)
   svg = own(r'(\bid="|url\(#|href="#)', lambda match: f'{match[1]}{drawing.name}-')
@@ -292,43 +279,59 @@ def _escape(value: str) -> str:
 
 
 _CSS = """
-:root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --soft: #59636e; --line: #d5dbe1; --tint: #f5f7f9; --mark: #0072b2 }
+:root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --soft: #59636e; --line: #d5dbe1;
+  --tint: #f5f7f9; --mark: #0072b2 }
 @media (prefers-color-scheme: dark) {
-  :root { --text: #e4e8ec; --back: #14181d; --soft: #9aa5b1; --line: #363e48; --tint: #1c2229; --mark: #56b4e9 } }
+  :root { --text: #e4e8ec; --back: #14181d; --soft: #9aa5b1; --line: #363e48; --tint: #1c2229;
+    --mark: #56b4e9 } }
 * { box-sizing: border-box }
-body { margin: 0; background: var(--back); color: var(--text); font: 16px/1.5 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif }
+body { margin: 0; background: var(--back); color: var(--text);
+  font: 16px/1.5 system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif }
 main { max-width: 62rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; overflow-wrap: anywhere }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .5rem }
-h2 { font-size: 1.2rem; margin: 2.4rem 0 .7rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line) }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .7rem; padding-bottom: .25rem;
+  border-bottom: 1px solid var(--line) }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem }
-.claim { font-size: 1.1rem; margin: .3rem 0; padding-left: .8rem; border-left: 3px solid var(--mark) }
+.claim { font-size: 1.1rem; margin: .3rem 0; padding-left: .8rem;
+  border-left: 3px solid var(--mark) }
 .progress, .note, figcaption { color: var(--soft); font-size: .875rem }
 ul { padding-left: 1.2rem; margin: 0 } li { margin: .35rem 0 }
 figure { margin: 1rem 0 1.8rem } figcaption { margin-top: .3rem }
 .drawing svg { display: block; max-width: 100%; height: auto; margin: 0 auto }
-.table { overflow-x: auto; margin: 1.2rem 0 .3rem; width: max-content; min-width: 100%; max-width: calc(50vw + min(31rem, 50vw) - 2.5rem) }
+.table { overflow-x: auto; margin: 1.2rem 0 .3rem; width: max-content; min-width: 100%;
+  max-width: calc(50vw + min(31rem, 50vw) - 2.5rem) }
 .words { width: auto } .note { margin: .2rem 0 1.6rem }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums;
+  overflow-wrap: normal }
 caption { text-align: left; font-weight: 600; padding-bottom: .4rem }
 th, td { padding: .28rem .6rem; text-align: right }
 thead th { vertical-align: bottom }
 th:first-child { text-align: left } tbody th { font-weight: 500 }
-thead th { border-bottom: 1.5px solid var(--text); color: var(--soft) } tbody tr + tr > * { border-top: 1px solid var(--line) }
+thead th { border-bottom: 1.5px solid var(--text); color: var(--soft) }
+tbody tr + tr > * { border-top: 1px solid var(--line) }
 tbody tr:hover { background: var(--tint) }
 .words th { text-align: left } .words td { text-align: left; overflow-wrap: anywhere }
 details { margin-top: 2rem } summary { cursor: pointer; font-weight: 600 }
-pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem; white-space: pre-wrap }
-@media (max-width: 72rem) {  /* a row of many columns becomes a paragraph in which every cell carries its column's name */
-  .many { width: auto; max-width: 100% } .many table, .many tbody, .many caption { display: block } .many thead { display: none }
+pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem;
+  white-space: pre-wrap }
+@media (max-width: 72rem) {
+  /* a row of many columns becomes a paragraph in which every cell carries its column's name */
+  .many { width: auto; max-width: 100% } .many table, .many tbody, .many caption { display: block }
+  .many thead { display: none }
   .many tr { display: block; padding: .3rem 0 } .many tbody th { display: block; padding: 0 }
   .many td { display: inline-block; padding: 0 .9rem 0 0; text-align: left }
-  .many tbody tr + tr > * { border-top: 0 } .many tbody tr + tr { border-top: 1px solid var(--line) }
-  .many td::before { content: attr(data-column) ': '; color: var(--soft) } .many td:empty { display: none } }
+  .many tbody tr + tr > * { border-top: 0 }
+  .many tbody tr + tr { border-top: 1px solid var(--line) }
+  .many td::before { content: attr(data-column) ': '; color: var(--soft) }
+  .many td:empty { display: none } }
 @media (max-width: 44rem) {
-  main { padding: 1.2rem .9rem } .table { width: auto; max-width: 100% } th, td { padding: .25rem .3rem; overflow-wrap: anywhere } }
+  main { padding: 1.2rem .9rem } .table { width: auto; max-width: 100% }
+  th, td { padding: .25rem .3rem; overflow-wrap: anywhere } }
 @media print {
   :root { --text: #000; --back: #fff; --soft: #444; --line: #bbb; --tint: #fff }
   body { font-size: 10pt } main { max-width: none; padding: 0 } th, td { padding: .15rem .4rem }
-  figure, tr, .table { break-inside: avoid } h2, h3 { break-after: avoid } .table, .drawing { overflow: visible }
-  table, .note, figcaption { font-size: 8pt } .drawing svg { width: auto; min-width: 0; max-width: 100% } }
+  figure, tr, .table { break-inside: avoid } h2, h3 { break-after: avoid }
+  .table, .drawing { overflow: visible }
+  table, .note, figcaption { font-size: 8pt }
+  .drawing svg { width: auto; min-width: 0; max-width: 100% } }
 """

@@ -28,9 +28,8 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
     if not right:
       continue
     draws = dict(zip(right, statistics.resample_examples(np.stack(list(right.values()))).T))
-    for (source, _, method, shots), group in numbers.groups(
-      runs[(runs['target'] == target) & runs['id'].isin(right.keys())], results
-    ):
+    part = runs[(runs['target'] == target) & runs['id'].isin(right.keys())]
+    for (source, _, method, shots), group in numbers.groups(part, results):
       other = reference_runs(source, target, shots)
       other = other[other['id'].isin(right.keys())]
       difference = (math.nan, math.nan, math.nan)
@@ -57,9 +56,7 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
 def _difference(
   runs: pd.DataFrame, other: pd.DataFrame, draws, right
 ) -> tuple[float, float, float]:
-  """(mean, low, high) of `runs` minus `other`, by seed; what depends on no seed stands beside every
-  seed of the other.
-  """
+  """(mean, low, high) of `runs` minus `other`, by seed; what has no seed stands beside all."""
   ours, theirs = dict(zip(runs['seed'], runs['id'])), dict(zip(other['seed'], other['id']))
   if runs['deterministic'].all():
     ours = dict.fromkeys(theirs, runs['id'].iloc[0])
@@ -83,9 +80,7 @@ def _interval(runs: pd.DataFrame, draws: np.ndarray) -> tuple[float, float]:
 
 
 def _right(results: Results, names) -> dict[str, np.ndarray]:
-  """{run: 1.0 where it is right on a test example [N], else 0.0}, of runs that kept their
-  predictions.
-  """
+  """{run: 1.0 where it is right on a test example [N], else 0.0}, of runs with predictions."""
   found, ids = {}, None
   for name in names:
     predictions = read_predictions(results.workdir, name)

@@ -1,6 +1,4 @@
-"""Intervals, paired tests and corrections, exact about the small numbers of seeds that studies
-have.
-"""
+"""Intervals, paired tests and corrections, exact about small numbers of seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,9 +23,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-  """A method minus a baseline over the seeds both have; `num_missing` seeds have only one of the
-  two.
-  """
+  """A method minus a baseline over the seeds both have; `num_missing` seeds have only one."""
 
   difference: float
   low: float
@@ -42,11 +38,10 @@ class Paired(NamedTuple):
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-  """The mean and its Student-t interval, mean ± t_{(1+level)/2, n-1} s / sqrt(n); none where all
-  values are equal.
+  """The mean and its Student-t interval, mean ± t_{(1+level)/2, n-1} s / sqrt(n).
 
   Copies of one result are equal, and so are a few coarse ones by chance: neither makes the mean
-  certain.
+  certain, so there is no interval where all values are equal.
 
   >>> [round(x, 3) for x in mean_interval([1., 2., 3.])]
   [2.0, -0.484, 4.484, 3]
@@ -70,10 +65,9 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 def bootstrap_interval(
   values: Sequence[float], level: float = 0.95, num_resamples: int = 10_000, seed: int = 0
 ) -> Interval:
-  """The mean and its percentile bootstrap interval (Efron and Tibshirani 1993, ch. 13); too narrow
-  for few values.
+  """The mean and its percentile bootstrap interval (Efron, Tibshirani 1993); too narrow for few.
 
-  None where all values are equal, as for `mean_interval`.
+  Efron and Tibshirani 1993, ch. 13. None where all values are equal, as for `mean_interval`.
 
   Raises:
     ValueError: a value is not finite.
@@ -89,8 +83,7 @@ def bootstrap_interval(
 def paired(
   scores: Mapping[int, Score], baseline: Mapping[int, Score], level: float = 0.95
 ) -> Paired:
-  """The mean of scores - baseline over their common keys (seeds), with a Student-t interval and
-  two-sided p-values.
+  """The mean of scores - baseline over their common seeds, with t-interval and two-sided p-values.
 
   Accuracies given as fractions of counts tie exactly where the counts do; of floats, differences
   are rounded to 12 digits. Where the differences do not vary there is neither an interval nor a
@@ -123,8 +116,7 @@ def paired(
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-  """Wilcoxon's (1945) two-sided p-value, exact with ties: over every choice of signs of the ranks
-  that were found.
+  """Wilcoxon's (1945) two-sided p-value, exact with ties: over every choice of the ranks' signs.
 
   Differences of 0 are left out and tied ones share their mean rank; NaN where all are 0. Twice the
   ranks are whole numbers, so the choices are counted by their sum instead of one by one.
@@ -136,12 +128,10 @@ def signed_rank(differences: Sequence[float]) -> float:
   if not len(moved):
     return math.nan
   size = np.abs(moved)
-  doubled = np.asarray(
-    [(size < value).sum() + (size <= value).sum() + 1 for value in size]
-  )  # twice the mean rank
-  share = np.zeros(
-    int(doubled.sum()) + 1
-  )  # of the choices of signs, by the sum of the doubled ranks that are positive
+  # twice the mean rank
+  doubled = np.asarray([(size < value).sum() + (size <= value).sum() + 1 for value in size])
+  # of the choices of signs, by the sum of the doubled ranks that are positive
+  share = np.zeros(int(doubled.sum()) + 1)
   share[0] = 1.0
   for rank in doubled:
     share[rank:], share[:rank] = (share[rank:] + share[:-rank]) / 2, share[:rank] / 2
@@ -151,8 +141,7 @@ def signed_rank(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-  """Holm's (1979) step-down adjusted p-values; NaN (no test was possible) stays NaN and does not
-  count.
+  """Holm's (1979) step-down adjusted p-values; NaN (no test) stays NaN and does not count.
 
   >>> holm([0.01, 0.04, 0.03]).round(6).tolist()
   [0.03, 0.06, 0.06]
@@ -170,8 +159,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def effective_data(
   score: float, sizes: Sequence[float], scores: Sequence[float]
 ) -> tuple[float, str]:
-  """(the data size at which the curve `scores` over `sizes` first reaches `score`, its bound: '',
-  '>=' or '<=').
+  """(the size at which the curve `scores` over `sizes` first reaches `score`, '' or '>=' or '<=').
 
   D_E of Hernandez et al. 2021, by interpolation linear in log size and never outside the curve:
   '>=' the last size where no point of the curve reaches the score, '<=' the first size where the
@@ -217,8 +205,7 @@ def first_reaching(threshold: float, steps: Sequence[float], scores: Sequence[fl
 
 
 def wilson_interval(share: float, count: int, level: float = 0.95) -> tuple[float, float]:
-  """(low, high) of a share found in `count` independent draws (Wilson 1927): of width above 0 at
-  shares of 0 and 1 too.
+  """(low, high) of a share found in `count` independent draws (Wilson 1927): never of width 0.
 
   >>> [round(end, 3) for end in wilson_interval(0.9, 100)]
   [0.826, 0.945]
@@ -232,8 +219,7 @@ def wilson_interval(share: float, count: int, level: float = 0.95) -> tuple[floa
 
 
 def resample_examples(values: np.ndarray, num_resamples: int = 2000, seed: int = 0) -> np.ndarray:
-  """Means [B, R] of values [R, N] over B draws of N examples with replacement, the same draw for
-  all R rows.
+  """Means [B, R] of values [R, N] over B draws of N examples with replacement, the same for all R.
 
   The rows are runs tested on one set of examples, so what they have in common stays together and
   differences can be taken.
@@ -271,8 +257,9 @@ def two_level_interval(
 
 
 def interquartile_mean(scores: np.ndarray) -> float:
-  """The mean of the middle half of all scores [R, T] (runs x tasks), floor(n/4) cut at each end
-  (Agarwal et al. 2021).
+  """The mean of the middle half of all scores [R, T] (runs x tasks), floor(n/4) cut at each end.
+
+  Agarwal et al. 2021.
   """
   flat = np.sort(_finite(scores), axis=None)
   cut = len(flat) // 4
@@ -310,9 +297,7 @@ def probability_of_improvement(scores: np.ndarray, baseline: np.ndarray) -> floa
 
 
 def _varies(values: np.ndarray) -> bool:
-  """Whether two of the values differ; asked of the values, since rounding of their mean leaves a
-  deviation of 1e-17.
-  """
+  """Whether two of the values differ; not by their deviation, which rounding leaves at 1e-17."""
   return len(values) > 1 and bool((values != values[0]).any())
 
 

@@ -54,20 +54,14 @@ def accuracy(results: Results) -> list[Table]:
   frame = numbers.means(results)
   most = frame['n'].max() if len(frame) else 0
   useless = cautions.unusable(results)
-  reasons = {
-    tuple(row[key] for key in numbers.CELL): row['reason'] for row in useless.to_dict('records')
-  }
+  reasons = {_cell(row): row['reason'] for row in useless.to_dict('records')}
   made = []
   for source, target, part in _by_pair(frame, results):
 
     def show(row: Mapping, most=most) -> str:
-      return _mean(row, most) + ' †' * (tuple(row[key] for key in numbers.CELL) in reasons)
+      return _mean(row, most) + ' †' * (_cell(row) in reasons)
 
-    part = part.assign(
-      unusable=[
-        reasons.get(tuple(row[key] for key in numbers.CELL), '') for row in part.to_dict('records')
-      ]
-    )
+    part = part.assign(unusable=[reasons.get(_cell(row), '') for row in part.to_dict('records')])
     shown = _wide(part, results, show)
     note = (
       f'Mean ± half-width of the 95% Student-t interval over {most} seeds; n where fewer.'
@@ -91,14 +85,16 @@ def _unvaried(part: pd.DataFrame, results: Results) -> str:
   if ((part['n'] > 1) & part['low'].isna()).any():
     note += ' “alike”: equal in all seeds, which makes nothing certain, so there is no interval.'
   copies = numbers.tested(results).groupby(numbers.CELL)['deterministic'].all()
-  if any(
-    copies.get(tuple(row[key] for key in numbers.CELL), False) for row in part.to_dict('records')
-  ):
+  if any(copies.get(_cell(row), False) for row in part.to_dict('records')):
     note += (
       ' An exact solution of all examples depends on no seed: it is one result, whatever the '
       'number of seeds.'
     )
   return note
+
+
+def _cell(row: Mapping) -> tuple:
+  return tuple(row[key] for key in numbers.CELL)
 
 
 def _reasons(part: pd.DataFrame, results: Results, target: str) -> str:
@@ -109,9 +105,7 @@ def _reasons(part: pd.DataFrame, results: Results, target: str) -> str:
 
 
 def sampled(results: Results) -> list[Table]:
-  """Accuracies and differences with intervals over seeds and test examples, one table a source and
-  target.
-  """
+  """Accuracies and differences with intervals over seeds and test examples, a table a pair."""
   made = []
   for source, target, part in _by_pair(sampling.intervals(results, results.baseline), results):
     part = part.sort_values('shots', kind='stable', key=by_size)
@@ -135,9 +129,8 @@ def sampled(results: Results) -> list[Table]:
       ]
     note = (
       '95% intervals that take seeds and test examples as drawn: 2,000 draws of the test set with '
-      'replacement, the same for all methods; '
-      'in each the mean over seeds from its Student-t distribution. Of one seed (–) there is none, '
-      'but of a result that depends on no seed. '
+      'replacement, the same for all methods; in each the mean over seeds from its Student-t '
+      'distribution. Of one seed (–) there is none, but of a result that depends on no seed. '
       'Differences are paired by seed and by example.'
     )
     made.append(
@@ -157,27 +150,12 @@ def across(results: Results) -> list[Table]:
   frame = numbers.across_targets(results, results.baseline)
   made = []
   for source, part in frame.groupby('source', sort=False):
-    shown = _wide(
-      part,
-      results,
-      lambda row: (
-        f'{percent(row["iqm"])} {_interval(row["low"], row["high"])}'
-        + (
-          f' P={row["probability_of_improvement"]:.2f}'
-          if not math.isnan(row['probability_of_improvement'])
-          else ''
-        )
-      ),
-    )
-    note = (
-      'Interquartile mean over targets and seeds with the stratified bootstrap 95% interval'
-      + (
-        f'; P: the chance that a run beats a run of {results.baseline}, ties half, mean over '
-        'targets.'
-        if results.baseline
-        else '.'
-      )
-    )
+    shown = _wide(part, results, _interquartile)
+    note = 'Interquartile mean over targets and seeds with the stratified bootstrap 95% interval'
+    if results.baseline:
+      note += f'; P: the chance that a run beats a run of {results.baseline}, ties half, mean over '
+      note += 'targets'
+    note += '.'
     title = f'Test accuracy in % over {part["num_targets"].iloc[0]} targets' + (
       f', source {source}' if source else ''
     )
@@ -196,12 +174,10 @@ def differences(results: Results) -> list[Table]:
         'Shots': [size(results, shots, target) for shots in part['shots']],
         'Difference': [percent(d, signed=True) for d in part['difference']],
         '95% interval': [_range(row) for row in part.to_dict('records')],
-        'Pairs': [
-          f'{n} ({missing} unpaired)' if missing else str(n)
-          for n, missing in zip(part['n'], part['num_missing'])
-        ],
+        'Pairs': [_pairs(row) for row in part.to_dict('records')],
         'Won/tied/lost': [
-          f'{w}/{t}/{x}' for w, t, x in zip(part['wins'], part['ties'], part['losses'])
+          f'{won}/{tied}/{lost}'
+          for won, tied, lost in zip(part['wins'], part['ties'], part['losses'])
         ],
         't-test p': part['t_p'].map(probability),
         'Holm p': part['holm_p'].map(probability),
@@ -212,10 +188,10 @@ def differences(results: Results) -> list[Table]:
     shown['Shown'] = part['verdict'].replace({'': '–', 'not shown': 'no'})
     note = (
       'Points of test accuracy, same seed and subset; Holm over the '
-      f'{int(part["t_p"].notna().sum())} comparisons of this table that can be '
-      'tested. –: one pair, or pairs that do not vary, say nothing about chance. Shown: higher or '
-      'lower where the interval excludes 0 and '
-      'Holm p is below 0.05; no: not to be read as a finding, its sign included.'
+      f'{int(part["t_p"].notna().sum())} comparisons of this table that can be tested. –: one '
+      'pair, or pairs that do not vary, say nothing about chance. Shown: higher or lower where the '
+      'interval excludes 0 and Holm p is below 0.05; no: not to be read as a finding, its sign '
+      'included.'
     )
     if not set(part['verdict']) & {'higher', 'lower'}:
       note += ' No difference of this table is shown.'
@@ -231,8 +207,8 @@ def multipliers(results: Results) -> list[Table]:
     shown = _wide(part, results, _multiplier)
     note = (
       f'How many times the examples {results.baseline} needs for the same mean test accuracy; its '
-      'curve is interpolated in log '
-      'examples, never extrapolated (≥, ≤). Of means: without an interval.'
+      'curve is interpolated in log examples, never extrapolated (≥, ≤). Of means: without an '
+      'interval.'
     )
     if part['multiplier'].isna().any():
       note += (
@@ -260,10 +236,9 @@ def speeds(results: Results) -> list[Table]:
     )
     note = (
       f'Median over seeds of the steps to the last mean validation accuracy of {results.baseline} '
-      'at that size (∞: half the runs never '
-      'get there), and how many of the runs do. Every curve is read at the steps of the method '
-      'that was evaluated least often, from chance at '
-      'step 0 and straight between, so that evaluating more often brings nothing forward.'
+      'at that size (∞: half the runs never get there), and how many of the runs do. Every curve '
+      'is read at the steps of the method that was evaluated least often, from chance at step 0 '
+      'and straight between, so that evaluating more often brings nothing forward.'
     )
     made.append(
       Table(
@@ -278,9 +253,7 @@ def speeds(results: Results) -> list[Table]:
 
 
 def stages(results: Results) -> list[Table]:
-  """Test accuracy by the stage that the head follows, stages x shots, one table a source, target
-  and family of methods.
-  """
+  """Test accuracy by the stage that the head follows, stages x shots, a table a pair and family."""
   made = []
   for source, target, frame in _by_pair(layers.stages(results), results):
     for family, part in frame.groupby('family', sort=False):
@@ -290,18 +263,16 @@ def stages(results: Results) -> list[Table]:
         for row in part.to_dict('records')
       }
       rows = part.drop_duplicates(['depth', 'label'])
-      shown = pd.DataFrame(
-        [
-          [label, str(depth), *(cells.get((depth, label, shots), '') for shots in sizes)]
-          for label, depth in zip(rows['label'], rows['depth'])
-        ],
-        columns=['Head after', 'Stages', *(size(results, shots, target) for shots in sizes)],
-      )
+      lines = []
+      for label, depth in zip(rows['label'], rows['depth']):
+        found = [cells.get((depth, label, shots), '') for shots in sizes]
+        lines.append([label, str(depth), *found])
+      heads = [size(results, shots, target) for shots in sizes]
+      shown = pd.DataFrame(lines, columns=['Head after', 'Stages', *heads])
       note = (
         f'{family}: mean ± half-width of the 95% Student-t interval over seeds; * is best by mean '
-        'validation accuracy at its size. '
-        'In brackets how places become features: averaged over n×n fields, or over all (mean), '
-        'which says least of early stages.'
+        'validation accuracy at its size. In brackets how places become features: averaged over '
+        'n×n fields, or over all (mean), which says least of early stages.'
       )
       if 'input' in set(part['stage']):
         note += (
@@ -315,17 +286,14 @@ def stages(results: Results) -> list[Table]:
 
 
 def by_class(results: Results) -> list[Table]:
-  """Balanced accuracy, methods x shots, and recall class by class at the largest size, for every
-  source and target.
-  """
+  """Balanced accuracy, methods x shots, and recall class by class at the largest size."""
   recalls, balanced = classes.recalls(results), classes.balanced(results)
   most = balanced['n'].max() if len(balanced) else 0
   made = []
   for source, target, part in _by_pair(balanced, results):
     note = (
       'The mean of the recalls of all classes, so that common classes count no more than rare '
-      'ones; ± as for accuracy.'
-      + _unvaried(part, results)
+      'ones; ± as for accuracy.' + _unvaried(part, results)
     )
     title = f'Balanced test accuracy in %, {arrow(source, target)}, by examples per class'
     made.append(
@@ -344,13 +312,10 @@ def by_class(results: Results) -> list[Table]:
     shown_classes = worst.nsmallest(_MOST_CLASSES, 'mean').sort_values('index')
     cells = {(row['method'], row['index']): percent(row['mean']) for row in part.to_dict('records')}
     methods = [method for method in results.methods if method in set(part['method'])]
-    shown = pd.DataFrame(
-      [
-        [name, *(cells.get((method, i), '') for method in methods)]
-        for i, name in zip(shown_classes['index'], shown_classes['class'])
-      ],
-      columns=['Class', *methods],
-    )
+    lines = []
+    for i, name in zip(shown_classes['index'], shown_classes['class']):
+      lines.append([name, *(cells.get((method, i), '') for method in methods)])
+    shown = pd.DataFrame(lines, columns=['Class', *methods])
     note = (
       'The share of the test examples of a class that was found, mean over seeds; the file of '
       'numbers has every size.'
@@ -429,15 +394,13 @@ def _edges(results: Results, part: pd.DataFrame, target: str) -> str:
   if edges.any():
     says.append(
       f'{int(edges.sum())} of {len(part)} choices lie at the edge of what was tried (↓ lowest, ↑ '
-      'highest): the best may lie beyond it. '
-      f'Extend the grid: {_advice(results, part, target)}.'
+      f'highest): the best may lie beyond it. Extend the grid: {_advice(results, part, target)}.'
     )
   short = part[(part['edge'] == 'of two') | (part['decay_edge'] == 'of two')]
   if len(short):
     says.append(
       f'{", ".join(dict.fromkeys(short["method"]))}: of two values each is at an edge, so the grid '
-      'is too short to tell whether the best '
-      'lies beyond it; try three or more.'
+      'is too short to tell whether the best lies beyond it; try three or more.'
     )
   return ' '.join(says) or 'No choice lies at the edge of what was tried.'
 
@@ -449,10 +412,11 @@ def _advice(results: Results, part: pd.DataFrame, target: str) -> str:
   said: dict[str, list[str]] = {}
   for method, rows in part.groupby('method', sort=False):
     decay = 'penalties' if method in results.solved else 'weight decays'
-    for edge, what, limits in (
+    grids = (
       ('edge', 'learning rates', ('lowest', 'highest')),
       ('decay_edge', decay, ('lowest_decay', 'highest_decay')),
-    ):
+    )
+    for edge, what, limits in grids:
       for mark, word, limit in zip(_MARKS, ('below', 'above'), limits):
         found = rows[rows[edge] == mark]
         if len(found):
@@ -467,18 +431,16 @@ def _fixed(results: Results, methods) -> list[str]:
   """A sentence for every method whose phases fix their rates, or some of them."""
   said = []
   for method in methods:
-    phases = [
-      phase.get('learning_rate') or 0.0
-      for phase in phases_of(results.config, method)
-      if phase.get('solver', 'sgd') == 'sgd'
-    ]
-    if any(phases):
-      parts = ', '.join(f'{rate:g}' if rate else 'the chosen one' for rate in phases)
-      said.append(
-        f'{method} has its rates fixed by its phases: {parts}.'
-        if all(phases)
-        else f'Rates of the phases of {method}: {parts}.'
-      )
+    rates = []
+    for phase in phases_of(results.config, method):
+      if phase.get('solver', 'sgd') == 'sgd':
+        rates.append(phase.get('learning_rate') or 0.0)
+    if any(rates):
+      parts = ', '.join(f'{rate:g}' if rate else 'the chosen one' for rate in rates)
+      if all(rates):
+        said.append(f'{method} has its rates fixed by its phases: {parts}.')
+      else:
+        said.append(f'Rates of the phases of {method}: {parts}.')
   return said
 
 
@@ -508,10 +470,10 @@ def costs(results: Results) -> list[Table]:
     )
     if apart:
       shown['Eval s'] = part['eval_seconds'].map(quantity)
-    shown['Features s'] = [
-      quantity(seconds) + (f' ({how})' if how and seconds else '')
-      for seconds, how in zip(part['feature_seconds'], part['features'])
-    ]
+    features = []
+    for seconds, how in zip(part['feature_seconds'], part['features']):
+      features.append(quantity(seconds) + (f' ({how})' if how and seconds else ''))
+    shown['Features s'] = features
     shown['Compile s'] = part['compile_seconds'].map(quantity)
     shown['Programs'] = part['compiled_programs'].map(quantity)
     shown['Search s'] = part['search_seconds'].map(quantity)
@@ -521,22 +483,20 @@ def costs(results: Results) -> list[Table]:
         'Train s: the training steps alone. Eval s: validation and test. '
         if apart
         else 'Train s: the training steps and the validation between them, which this folder does '
-             'not tell apart. '
+        'not tell apart. '
       )
       + 'Features s: the one pass of every example through frozen stages, or reading what an '
-        'earlier one left (0 where neither was needed). '
-      'Reused stages: those of the last phase that ran in that pass, not at every step. Compile s '
-      'and Programs: what the cohort was the first to '
-      'compile. Search: training of every run tried, all rates and seeds.'
+      'earlier one left (0 where neither was needed). Reused stages: those of the last phase that '
+      'ran in that pass, not at every step. Compile s and Programs: what the cohort was the first '
+      'to compile. Search: training of every run tried, all rates and seeds.'
       + (' What is solved exactly has no optimizer and no steps (–).' if solved.any() else '')
     )
     for row in saved[(saved['source'] == source) & (saved['target'] == target)].to_dict('records'):
       if row['passes'] > 0:
         note += (
           f' Reuse: in training, {row["num_runs"]} runs of all sizes and settings read kept '
-          f'activations {quantity(row["passes"])} times instead '
-          f'of running frozen stages on an example; these took {quantity(row["feature_seconds"])} '
-          's to compute.'
+          f'activations {quantity(row["passes"])} times instead of running frozen stages on an '
+          f'example; these took {quantity(row["feature_seconds"])} s to compute.'
         )
     title = f'Cost at {per_class(results, largest, target=target)}, {arrow(source, target)}'
     made.append(Table(slug('cost', source, target), title, shown, frame, note))
@@ -626,10 +586,11 @@ def _wide(part: pd.DataFrame, results: Results, show) -> pd.DataFrame:
   methods = [method for method in results.methods if method in set(part['method'])]
   sizes = in_order(part['shots'])
   target = part['target'].iloc[0] if 'target' in part else ''
-  return pd.DataFrame(
-    [[method, *(cells.get((method, size), '') for size in sizes)] for method in methods],
-    columns=['Method', *(size(results, shots, target) for shots in sizes)],
-  )
+  rows = []
+  for method in methods:
+    rows.append([method, *(cells.get((method, shots), '') for shots in sizes)])
+  heads = [size(results, shots, target) for shots in sizes]
+  return pd.DataFrame(rows, columns=['Method', *heads])
 
 
 def _mean(row: Mapping, most: int) -> str:
@@ -637,6 +598,17 @@ def _mean(row: Mapping, most: int) -> str:
     return percent(row['mean']) + ' alike' + (f' (n={row["n"]})' if row['n'] < most else '')
   half = '' if math.isnan(row['low']) else f' ± {percent((row["high"] - row["low"]) / 2)}'
   return percent(row['mean']) + half + (f' (n={row["n"]})' if row['n'] < max(most, 2) else '')
+
+
+def _interquartile(row: Mapping) -> str:
+  shown = f'{percent(row["iqm"])} {_interval(row["low"], row["high"])}'
+  chance = row['probability_of_improvement']
+  return shown if math.isnan(chance) else f'{shown} P={chance:.2f}'
+
+
+def _pairs(row: Mapping) -> str:
+  missing = row['num_missing']
+  return f'{row["n"]} ({missing} unpaired)' if missing else str(row['n'])
 
 
 def _multiplier(row: Mapping) -> str:

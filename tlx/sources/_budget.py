@@ -12,10 +12,8 @@ from typing import Any
 
 from tlx.sources._files import size
 
-_FREE_BYTES, _BYTES_PER_BYTE = (
-  1 << 26,
-  64,
-)  # 2-bit weights as float32 are 16 bytes for each of theirs
+_FREE_BYTES = 1 << 26
+_BYTES_PER_BYTE = 64  # 2-bit weights as float32 are 16 bytes for each of theirs
 _FREE_STEPS, _STEPS_PER_BYTE, _MOST_STEPS = 10_000, 1, 1_000_000
 _DEEPEST, _MOST_AXES = 32, 32
 
@@ -65,8 +63,8 @@ class Budget:
       raise ValueError(f'{brief(what)}: containers nest deeper than {_DEEPEST} levels; refused')
     if self.steps_left < 0:
       raise ValueError(
-        f'{brief(what)}: there are more nodes or entries than the {self.num_bytes} bytes '
-        'of the source can hold; refused'
+        f'{brief(what)}: there are more nodes or entries than the {self.num_bytes} bytes of the '
+        'source can hold; refused'
       )
 
   def array(self, name: str, shape: Any, itemsize: int) -> int:
@@ -78,8 +76,9 @@ class Budget:
     axes = list(shape)
     whole = all(type(n) is int and 0 <= n < 1 << 63 for n in axes)
     if not whole or len(axes) > _MOST_AXES or itemsize < 1:
-      raise ValueError(f'{brief(name)} has no shape that an array can have, or items of {itemsize} '
-                       'bytes')
+      raise ValueError(
+        f'{brief(name)} has no shape that an array can have, or items of {itemsize} bytes'
+      )
     num_bytes = math.prod(axes) * itemsize
     self.take(num_bytes, f'{brief(name)} {tuple(axes)}')
     return num_bytes

@@ -1,4 +1,5 @@
 """One file by https, whole or not at all."""
+
 import http.client
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from tlx.sources._files import cache, companions, short
 
 
 def download(url: str) -> Path:
-  """The file of `url` in the cache, fetched unless it is there, with the shards that it names if it is an index.
+  """The file of `url` in the cache, fetched unless it is there, with the shards of an index.
 
   Raises:
     ValueError: it cannot be had, comes short, or the server leads away from https.
@@ -30,7 +31,7 @@ def download(url: str) -> Path:
 
 
 def _one(url: str, path: Path):
-  """Puts the bytes of `url` at `path` unless something is there; a part of them never stands there."""
+  """Puts the bytes of `url` at `path` unless something is there; a part of them never is."""
   if path.exists():
     return
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,8 +44,10 @@ def _one(url: str, path: Path):
         shutil.copyfileobj(response, out)
         wanted = response.headers.get('Content-Length')
     except (OSError, http.client.HTTPException, UnicodeError) as error:
-      raise ValueError(f'{brief(url)} cannot be downloaded: {error}. A file fetched elsewhere can be '
-                       'named by its path.') from error
+      raise ValueError(
+        f'{brief(url)} cannot be downloaded: {error}. A file fetched elsewhere can be named by its '
+        'path.'
+      ) from error
     if wanted is not None and str(part.stat().st_size) != wanted.strip():
       raise ValueError(f'{url} came short: {part.stat().st_size} of {wanted} bytes. Try again.')
     part.replace(path)

@@ -1,4 +1,5 @@
 """Files: where they are cached, which belong together, whether they are the right ones."""
+
 import hashlib
 import importlib
 import json
@@ -35,11 +36,13 @@ def need(module: str, extra: str) -> types.ModuleType:
   try:
     return importlib.import_module(module)
   except ImportError as error:
-    raise ImportError(f"This source needs the package {module.split('.')[0]}: pip install 'tlx-jax[{extra}]'.") from error
+    raise ImportError(
+      f"This source needs the package {module.split('.')[0]}: pip install 'tlx-jax[{extra}]'."
+    ) from error
 
 
 def inside(name: str) -> str:
-  """`name`, which stands in a file or URI that is not trusted, if it is a relative path that stays in its folder.
+  """`name`, from a file or URI that is not trusted, if it is a path that stays in its folder.
 
   Raises:
     ValueError: it is absolute, climbs with '..', or is empty.
@@ -60,7 +63,9 @@ def pick(names: Iterable[str], member: str, where: str) -> str:
     ValueError: none or several.
   """
   names = sorted(names)
-  found = [name for name in names if name == member] or [name for name in names if name.endswith(f'/{member}')]
+  found = [name for name in names if name == member]
+  if not found:
+    found = [name for name in names if name.endswith(f'/{member}')]
   if len(found) != 1:
     have = f'several: {", ".join(found)}. Give the full path.'
     if not found:
@@ -70,7 +75,7 @@ def pick(names: Iterable[str], member: str, where: str) -> str:
 
 
 def companions(path: Path) -> list[str]:
-  """Names, relative to its folder, of the files that the index or manifest `path` needs; [] for any other file.
+  """Names, relative to its folder, of the files that the index or manifest `path` needs, else [].
 
   Raises:
     ValueError: the JSON is not that of an index or manifest, or a name leads out of the folder.
@@ -79,18 +84,19 @@ def companions(path: Path) -> list[str]:
     return []
   try:
     index = read_json(path)
+    names: set[str] = set()
     if path.name.endswith('.index.json'):
-      names = set(index['weight_map'].values())
+      names.update(index['weight_map'].values())
     else:
-      groups = index['weightsManifest'] if isinstance(index, dict) else index
-      names = {name for group in groups for name in group['paths']}
+      for group in index['weightsManifest'] if isinstance(index, dict) else index:
+        names.update(group['paths'])
     return sorted({normal(name) for name in names})
   except (KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{path} is not the index of a sharded model: {error!r}') from error
 
 
 def config_beside(path: Path) -> tuple[dict[str, Any], str]:
-  """(what the config.json beside a file, or in a folder, says, its sha256); ({}, '') where there is none.
+  """(what the config.json beside a file, or in a folder, says, its sha256), ({}, '') without one.
 
   Raises:
     ValueError: it is no JSON object, or larger than 1 MiB.
@@ -108,8 +114,10 @@ def config_beside(path: Path) -> tuple[dict[str, Any], str]:
     if not isinstance(config, dict):
       raise ValueError(f'it is a {type(config).__name__}')
   except (OSError, ValueError, RecursionError) as error:
-    raise ValueError(f'{file} stands beside the weights and should say as a JSON object how they compute, but {error}. '
-                     'Mend it, or move the weights to a folder without it.') from error
+    raise ValueError(
+      f'{file} stands beside the weights and should say as a JSON object how they compute, but '
+      f'{error}. Mend it, or move the weights to a folder without it.'
+    ) from error
   return config, hashlib.sha256(data).hexdigest()
 
 
@@ -190,10 +198,12 @@ def _raise(error: OSError):
 
 
 def digest(path: Path) -> str:
-  """The sha256 of a file; of several files that of the lines '<sha256>  <relative name>', sorted by name."""
+  """The sha256 of a file; of several, that of their lines '<sha256>  <relative name>' by name."""
+
   def one(file: Path) -> str:
     with file.open('rb') as stream:
       return hashlib.file_digest(stream, 'sha256').hexdigest()
+
   found, root = files(path), path if path.is_dir() else path.parent
   if found == [path]:
     return one(path)
@@ -211,13 +221,16 @@ def verify(path: Path, sha256: str | None, digest: Callable[[Path], str] = diges
     raise ValueError(f'A sha256 has 64 hex digits, got {sha256!r}.')
   got = digest(path)
   if sha256 is not None and got != sha256.lower():
-    raise ValueError(f'Wrong sha256 of {path}:\n  wanted {sha256.lower()}\n  got    {got}\n'
-                     'Delete the file to fetch it anew, or correct the checksum in the config.')
+    raise ValueError(
+      f'Wrong sha256 of {path}:\n  wanted {sha256.lower()}\n  got    {got}\n'
+      'Delete the file to fetch it anew, or correct the checksum in the config.'
+    )
   return got
 
 
-def sharded(path: Path, budget: Any,
-            read: Callable[[Path, Any], tuple[dict, dict]]) -> tuple[dict, dict]:
+def sharded(
+  path: Path, budget: Any, read: Callable[[Path, Any], tuple[dict, dict]]
+) -> tuple[dict, dict]:
   """(arrays, metadata) of `path`, read file by file if it is the index of a sharded model.
 
   Raises:
@@ -233,7 +246,8 @@ def sharded(path: Path, budget: Any,
     arrays.update(found)
     got.update(dict.fromkeys(found, shard))
   if wanted != got:
-    raise ValueError('\n'.join(['the shards differ from their index (- promised, + found):',
-                                *(f'  - {name} in {wanted[name]}' for name in sorted(wanted) if wanted[name] != got.get(name)),
-                                *(f'  + {name} in {got[name]}' for name in sorted(got) if wanted.get(name) != got[name])]))
+    lines = ['the shards differ from their index (- promised, + found):']
+    lines += [f'  - {name} in {shard}' for name, shard in sorted(wanted.items() - got.items())]
+    lines += [f'  + {name} in {shard}' for name, shard in sorted(got.items() - wanted.items())]
+    raise ValueError('\n'.join(lines))
   return arrays, {}

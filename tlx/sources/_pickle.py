@@ -1,8 +1,10 @@
-"""A pickle reader that builds containers, strings, numbers and records, and calls only what it is handed.
+"""A pickle reader of containers, strings, numbers and records that calls only what it is handed.
 
-Python's own unpickler imports and calls whatever a file names. This one is a small stack machine over
-`pickletools.genops`: a global is an inert name, checked against a list before it is even pushed.
+Python's own unpickler imports and calls whatever a file names. This one is a small stack machine
+over `pickletools.genops`: a global is an inert name, checked against a list before it is even
+pushed.
 """
+
 import pickletools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,14 +17,17 @@ _LARGEST_KEY = 1 << 64  # numbers beyond can be made to share a hash
 
 class Global(NamedTuple):
   """A name that a pickle asks for; never imported."""
+
   name: str
 
 
 class Record(dict):
   """What stands for an object of a class that is no array: its class's name.
 
-  Of a kind of dict it has the items. As a key it is itself alone, and its text is its name: what it holds may be deep or hold itself.
+  Of a kind of dict it has the items. As a key it is itself alone, and its text is its name: what it
+  holds may be deep or hold itself.
   """
+
   __slots__ = ('name',)
 
   def __init__(self, name: str):
@@ -39,8 +44,12 @@ class Record(dict):
     return f'<{self.name}>'
 
 
-def loads(stream: Any, allows: Callable[[str], bool], call: Callable[[str, tuple], Any],
-          persistent: Callable[[Any], Any]) -> Any:
+def loads(
+  stream: Any,
+  allows: Callable[[str], bool],
+  call: Callable[[str, tuple], Any],
+  persistent: Callable[[Any], Any],
+) -> Any:
   """The object of the next pickle in `stream`, which is left behind its end.
 
   Args:
@@ -49,7 +58,8 @@ def loads(stream: Any, allows: Callable[[str], bool], call: Callable[[str, tuple
     persistent: stands in for loading what is stored outside the pickle: id -> object.
 
   Raises:
-    ValueError: another global, an opcode that data does not need, a call or an item of another kind than data has.
+    ValueError: another global, an opcode that data does not need, a call or an item of another kind
+      than data has.
     Exception: whatever a malformed pickle makes of the stack (IndexError, TypeError, ...).
   """
   machine = _Machine(allows, call, persistent)
@@ -57,7 +67,9 @@ def loads(stream: Any, allows: Callable[[str], bool], call: Callable[[str, tuple
     if opcode.name == 'STOP':
       return machine.result()
     if opcode.name not in _RUN:
-      raise ValueError(f'pickle opcode {opcode.name} at byte {position} is not one that arrays need; refused')
+      raise ValueError(
+        f'pickle opcode {opcode.name} at byte {position} is not one that arrays need; refused'
+      )
     _RUN[opcode.name](machine, argument)
   raise ValueError('the pickle has no end')
 
@@ -77,8 +89,8 @@ class _Machine:
   def pop(self, count: int) -> list:
     if count > len(self.stack):
       raise ValueError('the pickle takes more than it has')
-    items = self.stack[len(self.stack) - count:]
-    del self.stack[len(self.stack) - count:]
+    items = self.stack[len(self.stack) - count :]
+    del self.stack[len(self.stack) - count :]
     return items
 
   def to_mark(self) -> list:
@@ -89,8 +101,11 @@ class _Machine:
       kinds = f'a {type(module).__name__} and a {type(name).__name__}'
       raise ValueError(f'the pickle asks for a global named by {kinds}')
     if not self.allows(full := f'{module}.{name}'):
-      raise ValueError(f'the pickle asks for {brief(full)}, which is no array. Nothing was run. '
-                       'If you trust the file, load it with torch and save its state_dict() alone, or as safetensors')
+      raise ValueError(
+        f'the pickle asks for {brief(full)}, which is no array. Nothing was run. '
+        'If you trust the file, load it with torch and save its state_dict() alone, or as '
+        'safetensors'
+      )
     self.push(Global(full))
 
   def reduce(self, function: Any, arguments: Any):
@@ -112,7 +127,9 @@ class _Machine:
 
   def update(self, items: list):
     if type(self.stack[-1]) not in (dict, Record) or len(items) % 2:
-      raise ValueError(f'the pickle sets {len(items)} keys and values of a {type(self.stack[-1]).__name__}')
+      raise ValueError(
+        f'the pickle sets {len(items)} keys and values of a {type(self.stack[-1]).__name__}'
+      )
     self.stack[-1].update(zip(map(key, items[::2]), items[1::2]))
 
   def build(self, _: Any):
@@ -140,35 +157,49 @@ def key(value: Any) -> Any:
 
 
 _RUN: dict[str, Callable[[_Machine, Any], Any]] = {
-    'PROTO': lambda m, _: None,
-    'FRAME': lambda m, _: None,
-    **dict.fromkeys(('BININT', 'BININT1', 'BININT2', 'LONG1', 'LONG4', 'BINFLOAT'), _Machine.push),
-    **dict.fromkeys(('BINSTRING', 'SHORT_BINSTRING', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8',
-                     'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8'), _Machine.push),
-    'NONE': lambda m, _: m.push(None),
-    'NEWTRUE': lambda m, _: m.push(True),
-    'NEWFALSE': lambda m, _: m.push(False),
-    'EMPTY_DICT': lambda m, _: m.push({}),
-    **dict.fromkeys(('EMPTY_LIST', 'EMPTY_SET'), lambda m, _: m.push([])),
-    'EMPTY_TUPLE': lambda m, _: m.push(()),
-    'TUPLE1': lambda m, _: m.push(tuple(m.pop(1))),
-    'TUPLE2': lambda m, _: m.push(tuple(m.pop(2))),
-    'TUPLE3': lambda m, _: m.push(tuple(m.pop(3))),
-    'MARK': lambda m, _: m.marks.append(len(m.stack)),
-    'TUPLE': lambda m, _: m.push(tuple(m.to_mark())),
-    'FROZENSET': lambda m, _: m.push(m.to_mark()),
-    **dict.fromkeys(('BINPUT', 'LONG_BINPUT'), lambda m, place: m.memo.__setitem__(place, m.stack[-1])),
-    **dict.fromkeys(('BINGET', 'LONG_BINGET'), lambda m, place: m.push(m.memo[place])),
-    'MEMOIZE': lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
-    'GLOBAL': lambda m, names: m.look_up(*names.split(' ', 1)),
-    'STACK_GLOBAL': lambda m, _: m.look_up(*m.pop(2)),
-    'BINPERSID': lambda m, _: m.push(m.persistent(*m.pop(1))),
-    'REDUCE': lambda m, _: m.reduce(*m.pop(2)),
-    'NEWOBJ': lambda m, _: m.new(m.pop(2)[0]),
-    'NEWOBJ_EX': lambda m, _: m.new(m.pop(3)[0]),
-    'BUILD': lambda m, _: m.build(*m.pop(1)),
-    'APPEND': lambda m, _: m.extend(m.pop(1)),
-    **dict.fromkeys(('APPENDS', 'ADDITEMS'), lambda m, _: m.extend(m.to_mark())),
-    'SETITEM': lambda m, _: m.update(m.pop(2)),
-    'SETITEMS': lambda m, _: m.update(m.to_mark()),
+  'PROTO': lambda m, _: None,
+  'FRAME': lambda m, _: None,
+  **dict.fromkeys(('BININT', 'BININT1', 'BININT2', 'LONG1', 'LONG4', 'BINFLOAT'), _Machine.push),
+  **dict.fromkeys(
+    (
+      'BINSTRING',
+      'SHORT_BINSTRING',
+      'BINUNICODE',
+      'SHORT_BINUNICODE',
+      'BINUNICODE8',
+      'BINBYTES',
+      'SHORT_BINBYTES',
+      'BINBYTES8',
+      'BYTEARRAY8',
+    ),
+    _Machine.push,
+  ),
+  'NONE': lambda m, _: m.push(None),
+  'NEWTRUE': lambda m, _: m.push(True),
+  'NEWFALSE': lambda m, _: m.push(False),
+  'EMPTY_DICT': lambda m, _: m.push({}),
+  **dict.fromkeys(('EMPTY_LIST', 'EMPTY_SET'), lambda m, _: m.push([])),
+  'EMPTY_TUPLE': lambda m, _: m.push(()),
+  'TUPLE1': lambda m, _: m.push(tuple(m.pop(1))),
+  'TUPLE2': lambda m, _: m.push(tuple(m.pop(2))),
+  'TUPLE3': lambda m, _: m.push(tuple(m.pop(3))),
+  'MARK': lambda m, _: m.marks.append(len(m.stack)),
+  'TUPLE': lambda m, _: m.push(tuple(m.to_mark())),
+  'FROZENSET': lambda m, _: m.push(m.to_mark()),
+  **dict.fromkeys(
+    ('BINPUT', 'LONG_BINPUT'), lambda m, place: m.memo.__setitem__(place, m.stack[-1])
+  ),
+  **dict.fromkeys(('BINGET', 'LONG_BINGET'), lambda m, place: m.push(m.memo[place])),
+  'MEMOIZE': lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
+  'GLOBAL': lambda m, names: m.look_up(*names.split(' ', 1)),
+  'STACK_GLOBAL': lambda m, _: m.look_up(*m.pop(2)),
+  'BINPERSID': lambda m, _: m.push(m.persistent(*m.pop(1))),
+  'REDUCE': lambda m, _: m.reduce(*m.pop(2)),
+  'NEWOBJ': lambda m, _: m.new(m.pop(2)[0]),
+  'NEWOBJ_EX': lambda m, _: m.new(m.pop(3)[0]),
+  'BUILD': lambda m, _: m.build(*m.pop(1)),
+  'APPEND': lambda m, _: m.extend(m.pop(1)),
+  **dict.fromkeys(('APPENDS', 'ADDITEMS'), lambda m, _: m.extend(m.to_mark())),
+  'SETITEM': lambda m, _: m.update(m.pop(2)),
+  'SETITEMS': lambda m, _: m.update(m.to_mark()),
 }

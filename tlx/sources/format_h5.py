@@ -21,8 +21,8 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
   """({'conv1/conv1/kernel:0': array}, {}): every dataset under its path in the file.
 
   Raises:
-    ValueError: the file points to other files (external links or storage, virtual datasets), or a dataset is no numbers
-      or claims more bytes than the file can hold.
+    ValueError: the file points to other files (external links or storage, virtual datasets), or a
+      dataset is no numbers or claims more bytes than the file can hold.
   """
   h5py, budget = need('h5py', 'h5'), Budget.of(path)
   arrays: dict[str, np.ndarray] = {}
@@ -62,8 +62,10 @@ def _chunks(name: str, item: Any, budget: Budget) -> None:
   filters = item.id.get_create_plist()
   kinds = [filters.get_filter(i)[0] for i in range(filters.get_nfilters())]
   if len(set(kinds)) != len(kinds) or not set(kinds) <= {_DEFLATE, _SHUFFLE, _FLETCHER32, _LZF}:
-    raise ValueError(f'{name} passed through the filters {kinds}; wanted deflate, LZF, shuffle and '
-                     'checksums, each once')
+    raise ValueError(
+      f'{name} passed through the filters {kinds}; wanted deflate, LZF, shuffle and checksums, '
+      'each once'
+    )
   wanted = int(np.prod(item.chunks, dtype=object)) * item.dtype.itemsize
   budget.take(wanted, f'a chunk {item.chunks} of {name}')
   for i in range(item.id.get_num_chunks() if kinds else 0):

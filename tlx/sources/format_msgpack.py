@@ -1,4 +1,5 @@
-"""flax msgpack (`flax.serialization.to_bytes`, flax_model.msgpack): decoded with the msgpack package alone."""
+"""flax msgpack (`flax.serialization.to_bytes`, flax_model.msgpack): decoded by msgpack alone."""
+
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,13 @@ def _extension(code: int, data: bytes) -> Any:
 
 
 def _unchunk(tree: Any, depth: int = 0) -> Any:
-  """Arrays of more than 1 GiB come in pieces: {_CHUNKED: True, 'shape': {'0': 3}, 'chunks': {'0': array}}."""
+  """Arrays of more than 1 GiB: {_CHUNKED: True, 'shape': {'0': 3}, 'chunks': {'0': array}}."""
   if not isinstance(tree, dict) or depth > 32:
     return tree
   if _CHUNKED not in tree:
     return {key: _unchunk(child, depth + 1) for key, child in tree.items()}
-  shape, chunks = ([part[str(i)] for i in range(len(part))] for part in (tree['shape'], tree['chunks']))
-  return np.concatenate(chunks).reshape(shape)
+  return np.concatenate(_in_order(tree['chunks'])).reshape(_in_order(tree['shape']))
+
+
+def _in_order(part: dict[str, Any]) -> list:
+  return [part[str(i)] for i in range(len(part))]

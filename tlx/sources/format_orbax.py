@@ -2,6 +2,7 @@
 
 Orbax does not notice bytes that were flipped: give the checksum in the config.
 """
+
 from pathlib import Path
 
 import jax
@@ -33,5 +34,5 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 def _item(path: Path) -> Path | None:
   """The folder with the tree: `path` or its only sub-folder that is one."""
-  found = [file.parent for pattern in ('_METADATA', '*/_METADATA') for file in path.glob(pattern)]
-  return found[0] if len(found) == 1 else None
+  files = [*path.glob('_METADATA'), *path.glob('*/_METADATA')]
+  return files[0].parent if len(files) == 1 else None

@@ -1,4 +1,5 @@
-"""safetensors, alone or sharded with an index; the official reader checks the header before any array is made."""
+"""safetensors, alone or sharded with an index; the official reader checks the header first."""
+
 from pathlib import Path
 
 import numpy as np
@@ -19,5 +20,6 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
 
 def _read(path: Path, budget: Budget) -> tuple[dict[str, np.ndarray], dict]:
   with safetensors.safe_open(path, 'np') as file:
-    budget.step('the header', len(file.keys()))  # no byte is of two tensors: the reader sees to that
+    # no byte is of two tensors: the reader sees to that
+    budget.step('the header', len(file.keys()))
     return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)

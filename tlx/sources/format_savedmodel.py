@@ -1,4 +1,5 @@
-"""TensorFlow SavedModel folders, through tensorflow (extra `tensorflow`); the graph is not loaded, only the variables."""
+"""TensorFlow SavedModel folders, through tensorflow (extra `tensorflow`): variables alone."""
+
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,16 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict]:
-  """({name: array}, {}) of the variables, object paths of TF2 without their '/.ATTRIBUTES/VARIABLE_VALUE'."""
+  """({name: array}, {}) of the variables, object paths of TF2 without their
+  '/.ATTRIBUTES/VARIABLE_VALUE'.
+  """
   tensorflow, budget = need('tensorflow', 'tensorflow'), Budget.of(path)
   reader = tensorflow.train.load_checkpoint(str(path / 'variables' / 'variables'))
-  numbers = [name for name, dtype in sorted(reader.get_variable_to_dtype_map().items()) if dtype.is_numpy_compatible and
-             dtype != tensorflow.string]
+  numbers = [
+    name
+    for name, dtype in sorted(reader.get_variable_to_dtype_map().items())
+    if dtype.is_numpy_compatible and dtype != tensorflow.string
+  ]
   types, shapes = reader.get_variable_to_dtype_map(), reader.get_variable_to_shape_map()
   for name in numbers:
     budget.step(name)

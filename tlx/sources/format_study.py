@@ -1,4 +1,7 @@
-"""A run's folder in a study, <workdir>/runs/<run>: what the run trained, over what its source holds, under our own names."""
+"""A run's folder in a study, <workdir>/runs/<run>: what the run trained, over what its source
+holds, under our own names.
+"""
+
 import os
 from pathlib import Path
 
@@ -17,7 +20,8 @@ def matches(path: os.PathLike) -> bool:
 
 
 def read(path: os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
-  """({'block1/conv/kernel': array, 'block1/norm/mean': array, ...}, {'stats': [the names of statistics], 'head': the last stage}).
+  """({'block1/conv/kernel': array, 'block1/norm/mean': array, ...}, {'stats': [the names of
+  statistics], 'head': the last stage}).
 
   Raises:
     ValueError: a damaged checkpoint.
@@ -55,7 +59,7 @@ def _weigh(folder: epath.Path) -> None:
 
 
 def digest(path: os.PathLike) -> str:
-  """The sha256 of names and arrays as `read` gives them: of the weights, whatever else the folder says."""
+  """The sha256 of names and arrays as `read` gives them: whatever else the folder says."""
   return tree.sha256(read(path)[0])
 
 
@@ -67,8 +71,9 @@ def trained(folder: epath.Path, row: int) -> tuple[dict[str, np.ndarray], dict[s
   """
   params: dict[str, np.ndarray] = {}
   stats: dict[str, np.ndarray] = {}
+  groups = {'state/trainable/': params, 'frozen/': params, 'state/stats/': stats}
   for name, array in checkpoint.load(folder).items():
-    for prefix, found in (('state/trainable/', params), ('frozen/', params), ('state/stats/', stats)):
+    for prefix, found in groups.items():
       if name.startswith(prefix):
         found[name.removeprefix(prefix)] = array[row]
   return params, stats

@@ -1,4 +1,5 @@
 """gs://BUCKET/file or folder, copied once into the cache by etils.epath."""
+
 import tempfile
 from pathlib import Path
 
@@ -25,8 +26,10 @@ def find(rest: str) -> tuple[Path, dict]:
           _copy(remote.parent / name, path.parent / name)
         (Path(scratch) / remote.name).replace(path)
   except ImportError as error:
-    raise ValueError(f'{uri} cannot be read: {error}: pip install gcsfs. A file fetched elsewhere can '
-                     'be named by its path.') from error
+    raise ValueError(
+      f'{uri} cannot be read: {error}: pip install gcsfs. A file fetched elsewhere can be named by '
+      'its path.'
+    ) from error
   except OSError as error:
     raise ValueError(f'{uri} cannot be read: {error}') from error
   return path, {}

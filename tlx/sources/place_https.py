@@ -1,4 +1,5 @@
 """https://HOST/file, downloaded once into the cache; give the checksum in the config."""
+
 from pathlib import Path
 
 from tlx.sources._download import download

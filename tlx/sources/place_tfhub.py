@@ -1,4 +1,7 @@
-"""tfhub:OWNER/MODEL/VERSION, a SavedModel of TensorFlow Hub, through tensorflow_hub (extra `tensorflow`) and its cache."""
+"""tfhub:OWNER/MODEL/VERSION, a SavedModel of TensorFlow Hub, through tensorflow_hub (extra
+`tensorflow`) and its cache.
+"""
+
 from pathlib import Path
 
 from tlx.sources._files import need

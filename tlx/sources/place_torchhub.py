@@ -1,8 +1,10 @@
 """torchhub:FILE or torchhub:https://..., weights of torchvision and PyTorch Hub.
 
-A bare file name lies where torchvision keeps its weights. Torch's own cache is used first, and the eight or more hex
-digits that these names end in are checked, both as `torch.hub.load_state_dict_from_url` does.
+A bare file name lies where torchvision keeps its weights. Torch's own cache is used first, and the
+eight or more hex digits that these names end in are checked, both as
+`torch.hub.load_state_dict_from_url` does.
 """
+
 import hashlib
 import os
 import re
@@ -22,7 +24,8 @@ def find(rest: str) -> tuple[Path, dict]:
   if rest.rpartition('/')[2] in ('', '.', '..'):
     raise ValueError(f'torchhub:{rest}: wanted torchhub:FILE or torchhub:https://HOST/.../FILE.')
   url = rest if rest.startswith('https://') else _HOME + rest
-  home = Path(os.environ.get('TORCH_HOME') or Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'torch').expanduser()
+  default = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'torch'
+  home = Path(os.environ.get('TORCH_HOME') or default).expanduser()
   path = home / 'hub' / 'checkpoints' / url.rpartition('/')[2]
   if not path.is_file():
     path = download(url)
@@ -30,5 +33,8 @@ def find(rest: str) -> tuple[Path, dict]:
     with path.open('rb') as stream:
       got = hashlib.file_digest(stream, 'sha256').hexdigest()
     if not got.startswith(found[1]):
-      raise ValueError(f'Wrong sha256 of {path}:\n  wanted {found[1]}...\n  got    {got}\nDelete the file to fetch it anew.')
+      raise ValueError(
+        f'Wrong sha256 of {path}:\n  wanted {found[1]}...\n  got    {got}\n'
+        'Delete the file to fetch it anew.'
+      )
   return path, {}

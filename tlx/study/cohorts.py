@@ -6,7 +6,16 @@ from typing import Any
 
 from tlx import datasets
 from tlx.study import ranges
-from tlx.study.cells import PRETRAINING, Cohort, cell_id, cells_of, classes_of, counts_of, info_of, num_train
+from tlx.study.cells import (
+  PRETRAINING,
+  Cohort,
+  cell_id,
+  cells_of,
+  classes_of,
+  counts_of,
+  info_of,
+  num_train,
+)
 from tlx.study.config import located
 from tlx.study.cost import run_bytes
 from tlx.study.phases import phases_of

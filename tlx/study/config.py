@@ -5,10 +5,13 @@ A config file starts from `base()`, so that every field it may set or a flag may
 import contextlib
 import copy
 import functools
+import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ml_collections
+from etils import epath
 from ml_collections.config_flags import config_path
 
 from tlx import checkpoint, sources
@@ -149,6 +152,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in study[kind]:
       if not isinstance(name, str) or not name.replace('_', '').isalnum():
         raise ValueError(f'config.{kind}: names become folders and take letters, digits and _ only, got {name!r}.')
+  for field in ('data_dir', 'feature_dir'):
+    if os.path.expanduser(study[field]).startswith('~'):
+      raise ValueError(f'config.{field} {study[field]!r}: there is no such user.')
   _check_phase('config.train', study['train'], 0.0)
   all_methods, study['methods'] = study['methods'], _only(study)
   study['sources'] = {name: _source(f'config.sources.{name}', source, study) for name, source in study['sources'].items()}
@@ -293,6 +299,8 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
   located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
   located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
   located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
+  if not all(isinstance(group, str) for group in phase['rates']):
+    raise ValueError(f"{where}.rates names groups, such as {{'train': 1.0}}, got {phase['rates']!r}.")
   for group, rate in phase['rates'].items():
     ranges.checked(f'{where}.rates.{group}', rate, ranges.POSITIVE, 1.0)
   if not phase['rates'] or 'frozen' in phase['rates']:
@@ -329,8 +337,24 @@ def of_study(uri: str) -> dict[str, Any]:
   Raises:
     ValueError: no such run.
   """
-  of_run = checkpoint.read_json(sources.resolve(uri) / 'config.json')
-  return of_run['sources'][of_run['cell']['source']]
+  found, _ = of_run(uri)
+  return found['sources'][found['cell']['source']]
+
+
+def of_run(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(what the run that 'study:WORKDIR/RUN' names was made from, its config.json; the config of its study).
+
+  Raises:
+    ValueError: no such run, or what it says was changed since.
+  """
+  folder = epath.Path(sources.resolve(uri))
+  try:
+    wanted = checkpoint.unsealed(folder / 'result.json')['files']['config.json']
+    if hashlib.sha256((folder / 'config.json').read_bytes()).hexdigest() != wanted:
+      raise ValueError(f'{folder / "config.json"} was changed after it was written.')
+    return checkpoint.read_json(folder / 'config.json'), checkpoint.unsealed(folder.parent.parent / 'study.json')['config']
+  except (OSError, KeyError, TypeError, ValueError) as error:
+    raise ValueError(f'{uri}: cannot tell what that run is: {error} Delete {folder} and run its study again.') from None
 
 
 def form_of(source: Mapping[str, Any]) -> 'Form':

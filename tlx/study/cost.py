@@ -9,7 +9,15 @@ import numpy as np
 
 from tlx import inputs as forms
 from tlx import tree
-from tlx.study.cells import PRETRAINING, Cohort, classes_of, counts_of, examples_of, num_train, settings_of
+from tlx.study.cells import (
+  PRETRAINING,
+  Cohort,
+  classes_of,
+  counts_of,
+  examples_of,
+  num_train,
+  settings_of,
+)
 from tlx.study.config import form_of, located
 from tlx.study.phases import network_of, phases_of, shapes_of, sizes_of, task_of
 from tlx.train import cohort, step

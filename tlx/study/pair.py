@@ -15,6 +15,7 @@ from etils import epath
 from tlx import datasets
 from tlx.sources import cache
 from tlx.study import cells
+from tlx.study import config as configs
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import form_of
 from tlx.study.cost import phases_for
@@ -49,6 +50,42 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
     return datasets.keep_out(load(study, source | PRETRAINING, source), targets)
   except ValueError as error:
     raise ValueError(f'config.sources.{name}: {error}') from None
+
+
+def seen(study: Mapping[str, Any], name: str, pretraining: datasets.Dataset | None) -> tuple[list[datasets.Split], tuple[str, ...]]:
+  """(the training examples that a source saw with labels, in its form; what to say where nobody knows).
+
+  Those of its own `pretraining`, or where it is a run of an earlier study those of the run, and of the run's source.
+  """
+  source = study['sources'][name]
+  if pretraining:
+    return [pretraining.train], ()
+  if not source['weights'].startswith('study:'):
+    return [], ()
+  try:
+    of_run, before = configs.of_run(source['weights'])
+    cell = Cell(**of_run['cell'])
+    before = {**before, 'sources': {**before['sources'], cell.source: {**before['sources'][cell.source], 'input': source['input']}}}
+    data = load(before, before['targets'][cell.target], source)
+    splits = [data.train.take(subsets(before, before['targets'][cell.target], data)[cell.seed][cell.shots])]
+    if next(iter(of_run['methods'].values()))['init'] == 'random':
+      return splits, ()
+    dataset = before['sources'][cell.source]['dataset']
+    more, unknown = seen(before, cell.source, source_data(before, cell.source) if dataset else None)
+    return splits + more, unknown
+  except (ValueError, OSError, KeyError, TypeError, IndexError) as error:
+    return [], (f'What the run {source["weights"]} was trained on cannot be looked at ({str(error)[:200]}), so nobody knows whether it saw '
+                'images of the target.',)
+
+
+def check_feature_folder(study: Mapping[str, Any]) -> None:
+  """Raises ValueError where kept activations cannot lie in `feature_dir`."""
+  try:
+    folder = pathlib.Path(study['feature_dir']).expanduser()
+  except RuntimeError as error:
+    raise ValueError(f'config.feature_dir {study["feature_dir"]!r}: {error}') from None
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f'config.feature_dir {study["feature_dir"]!r} is no folder.')
 
 
 def forget() -> None:

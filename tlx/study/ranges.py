@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,7 +50,8 @@ MOST_STEPS = 2**24  # float32 counts no further
 MOST_EXAMPLES = 2**30  # of a phase, over its steps: their order is kept in memory
 LARGEST = 3e38  # of float32
 LARGEST_IMAGE = 8192
-POSITIVE = Range(0.0, LARGEST, above=True)
+SMALLEST = 1.2e-38  # of float32 that is not rounded to 0
+POSITIVE = Range(SMALLEST, LARGEST)
 NOT_NEGATIVE = Range(0.0, LARGEST)
 COUNT = Range(0, 2**31 - 1)
 BYTES = Range(0.0, 1e18)
@@ -90,7 +92,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'image_size': Range(1, LARGEST_IMAGE),
     'channels': Range(1, 3),
     'mean': Each(Range(-1000.0, 1000.0), different=False),
-    'std': Each(Range(0.0, 1000.0, above=True), different=False),
+    'std': Each(Range(1e-6, 1000.0), different=False),
     'interpolation': ('nearest', 'bilinear', 'bicubic', 'lanczos'),
     'fit': ('squeeze', 'crop', 'pad'),
     'crop': Range(0.0, 1.0, above=True),
@@ -201,6 +203,6 @@ def _numbers(where: str, value: Any, kind: Each, whole: bool) -> tuple[float, ..
     found = tuple(_number(where, one, kind.range, whole) for one in value)
   except ValueError:
     raise ValueError(f'{takes}, got {value!r}.') from None
-  if kind.different and len(set(found)) < len(found):
-    raise ValueError(f'{takes}, got {value!r}.')
+  if kind.different and len({struct.pack('f', one) for one in found}) < len(found):
+    raise ValueError(f'{takes}, got {value!r}; training computes with float32.')
   return found

@@ -72,29 +72,32 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
   cohorts = cohorts_of(study, begun)
   meshes.shape(1, jax.device_count(), study['mesh'])
-  with fit.booked(spent, 'data'):
-    data, subsets = _data(study, folder)
-    meshes.on_first(lambda: store.check_data(folder, data))
-  with fit.booked(spent, 'source'):
-    weights = _weights(study, folder)
-  with store.locked(folder), _signals() as interrupted:
-    store.begin(folder, study, cohorts, data)
-    store.write_subsets(folder, subsets)
-    parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
-    reporter = progress.Reporter(parts, meshes.is_first())
-    lab = Lab(_widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(cells_of(study)))
-    for line in (*_notes(data), meshes.on_first(lambda: store.made_elsewhere(folder))):
-      reporter.line(line)
-    try:
-      pretrained = {name: _source(lab, name, weights.get(name)) for name in study['sources']}
-      for (source, target), group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
-        _transfer(lab, source, target, list(group), pretrained[source])
-    except OSError as error:
-      raise ValueError(f'{error}. {folder} holds all that was done before; when that is mended, the same command continues.') from None
-    finally:
-      reporter.close()
-      with contextlib.suppress(OSError):
-        store.add_times(folder, _times(time.perf_counter() - began, spent))
+  pairs.check_feature_folder(study)
+  with _signals() as interrupted:
+    with fit.booked(spent, 'data'):
+      data, subsets = _data(study, folder)
+      meshes.on_first(lambda: store.check_data(folder, cells_of(study), data))
+    with fit.booked(spent, 'source'):
+      weights = _weights(study, folder)
+    if signal_number := meshes.on_first(interrupted):
+      raise KeyboardInterrupt(signal_number)
+    with store.locked(folder):
+      store.begin(folder, study, cohorts, data, subsets)
+      parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
+      reporter = progress.Reporter(parts, meshes.is_first())
+      lab = Lab(_widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(cells_of(study)))
+      for line in (*_notes(data), meshes.on_first(lambda: store.made_elsewhere(folder, cells_of(study)))):
+        reporter.line(line)
+      try:
+        pretrained = {name: _source(lab, name, weights.get(name)) for name in study['sources']}
+        for (source, target), group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
+          _transfer(lab, source, target, list(group), pretrained[source])
+      except OSError as error:
+        raise ValueError(f'{error}. {folder} holds all that was done before; when that is mended, the same command continues.') from None
+      finally:
+        reporter.close()
+        with contextlib.suppress(OSError):
+          store.add_times(folder, _times(time.perf_counter() - began, spent))
   return folder
 
 
@@ -118,11 +121,16 @@ def _data(study: Mapping[str, Any], workdir: epath.Path) -> tuple[dict[str, dict
     pretraining = pairs.source_data(study, name) if source['dataset'] else None
     if pretraining:
       meshes.on_first(functools.partial(store.check_source, workdir, name, pretraining.sha256))
+    seen, unknown = pairs.seen(study, name, pretraining)
     for target_name, target in study['targets'].items():
       data = pairs.load(study, target, source)
       ids[target_name] = {seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
                           for seed, of_seed in pairs.subsets(study, target, data).items()}
-      of_source = (*pretraining.notes, *datasets.overlap(pretraining.train, data)) if pretraining else ()
+      try:
+        overlaps = [note for split in seen for note in datasets.overlap(split, data)]
+      except ValueError as error:
+        raise ValueError(f'config.sources.{name} on {target_name}: {error}') from None
+      of_source = (*(pretraining.notes if pretraining else ()), *dict.fromkeys(overlaps), *unknown)
       counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
       described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256, 'notes': [*data.notes, *of_source]}
   return described, ids

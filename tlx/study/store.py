@@ -34,7 +34,11 @@ def place(workdir: os.PathLike | str) -> epath.Path:
   Raises:
     ValueError: it cannot be one.
   """
-  path = epath.Path(workdir)
+  try:
+    path = epath.Path(workdir)
+    os.fspath(path)
+  except (KeyError, ValueError) as error:
+    raise ValueError(f'--workdir={workdir!r} cannot be used: {error}.') from None
   if bad := [letter for letter in UNUSABLE if letter in os.fspath(path)]:
     raise ValueError(f'--workdir={os.fspath(path)!r} holds {" ".join(bad)}, which checkpoints cannot be '
                      'saved under. Take another name.')
@@ -43,7 +47,7 @@ def place(workdir: os.PathLike | str) -> epath.Path:
       with contextlib.suppress(FileNotFoundError):
         os.stat(path)
     taken = path.exists() and not path.is_dir()
-  except (OSError, ValueError, ImportError) as error:
+  except (OSError, ValueError, ImportError, KeyError) as error:  # a scheme that etils does not know is a KeyError
     reason = str(error).partition(': ')[0]  # the path may be very long
     raise ValueError(f'--workdir={os.fspath(path)[:200]!r} cannot be used: {reason}.') from None
   if taken:
@@ -85,10 +89,11 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
   Raises:
     ValueError: it was not; the message shows the difference.
   """
+  _times_before(workdir)
   changes: dict[str, None] = {}
   for name, source in study['sources'].items():
     if (record := workdir / 'sources' / name / 'result.json').exists():
-      was = checkpoint.read_json(record).get('config')
+      was = _unsealed(record, record.parent)['config']
       changes |= dict.fromkeys(_changes({'sources': {name: was}}, {'sources': {name: source}}))
   for cohort, depends in begun(workdir):
     cell = cohort.cells[0]
@@ -98,20 +103,24 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
   _refuse(f'{workdir} holds runs that were made otherwise:', changes, 'undo the change')
 
 
-def check_data(workdir: epath.Path, data: Mapping[str, Any]) -> None:
+def check_data(workdir: epath.Path, cells: Iterable[Cell], data: Mapping[str, Any]) -> None:
   """Whether the study was begun on this data, as far as it had it.
 
   Raises:
     ValueError: it was not; the message shows the difference.
   """
-  path = workdir / 'study.json'
-  if not path.exists():
-    return
-  begun = checkpoint.read_json(path)
-  if not isinstance(begun, dict) or not isinstance(begun.get('data'), dict):
-    raise ValueError(f'Cannot read {path}: it says nothing of the data. Delete it and run the same command.')
-  _refuse('The data changed since the study began:', _changes(_measures(begun['data'], data), _measures(data, begun['data'])),
-          'bring the data back')
+  if (path := workdir / 'study.json').exists():
+    before = _unsealed(path, path)['data']
+    _refuse('The data changed since the study began:', _changes(_measures(before, data), _measures(data, before)), 'bring the data back')
+  for cohort, depends in begun(workdir):
+    was = {pair: sha256 for pair, sha256 in depends['data'].items() if pair in data}
+    now = {pair: data[pair]['sha256'] for pair in was}
+    _refuse(f'The data changed since {cohort.id} was trained on them:', _changes({'data': was}, {'data': now}), 'bring the data back')
+  for cell in cells:
+    of_run = result(workdir, cell_id(cell))
+    if of_run and of_run['data_sha256'] != data[f'{cell.source}/{cell.target}']['sha256']:
+      raise ValueError(f'The data changed since {of_run["id"]} was trained on them. '
+                       'Give this study another --workdir, or bring the data back to continue.')
 
 
 def _measures(data: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
@@ -140,13 +149,14 @@ def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
     ValueError: it was not.
   """
   record = workdir / 'sources' / name / 'result.json'
-  if record.exists() and (was := checkpoint.read_json(record).get('data_sha256')) != data_sha256:
+  if record.exists() and (was := _unsealed(record, record.parent).get('data_sha256')) != data_sha256:
     raise ValueError(f'The source {name} in {workdir} was trained on other data (digest {was}, now {data_sha256}): its data set changed, '
                      'or the targets now hold out images that it was trained on. Give this study another --workdir, or take that back.')
 
 
-def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], data: Mapping[str, Any]) -> None:
-  """Writes study.json: what is wanted now. What was there may be part of it.
+def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], data: Mapping[str, Any],
+          subsets: Mapping[str, Any]) -> None:
+  """Writes study.json, what is wanted now, and the ids of every subset. What was there may be part of it.
 
   Raises:
     ValueError: as `check`.
@@ -158,8 +168,12 @@ def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], 
 
   def write() -> None:
     check(workdir, study)
-    check_data(workdir, data)
-    checkpoint.write_json(workdir / 'study.json', content)
+    check_data(workdir, cells_of(study), data)
+    (workdir / 'subsets').mkdir(exist_ok=True)
+    for target, of_target in subsets.items():
+      checkpoint.write_json(workdir / 'subsets' / f'{target}.json', of_target)
+    files = {f'subsets/{target}.json': _digest(workdir / 'subsets' / f'{target}.json') for target in subsets}
+    checkpoint.write_json(workdir / 'study.json', checkpoint.sealed({**content, 'files': files}))
 
   meshes.on_first(write)
 
@@ -185,25 +199,17 @@ def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]
     _refuse(f'{path.parent} was trained from other parameters or data:',
             _changes(checkpoint.unsealed(path)['depends'], depends), f'delete {path.parent} and its runs')
   else:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent.exists():
+      path.parent.rmtree()  # whose parameters it holds, nobody says
+    path.parent.mkdir(parents=True)
     checkpoint.write_json(path, checkpoint.sealed({'cells': [cell._asdict() for cell in cohort.cells], 'depends': depends}))
 
 
-def write_subsets(workdir: epath.Path, ids: Mapping[str, Any]) -> None:
-  """Writes the ids of every subset, a file a target."""
-  def write() -> None:
-    (workdir / 'subsets').mkdir(exist_ok=True)
-    for target, of_target in ids.items():
-      checkpoint.write_json(workdir / 'subsets' / f'{target}.json', of_target)
-
-  meshes.on_first(write)
-
-
-def made_elsewhere(workdir: epath.Path) -> str:
+def made_elsewhere(workdir: epath.Path, cells: Iterable[Cell]) -> str:
   """A sentence on the finished runs that other versions of the packages made, or ''."""
   now, others = versions(), Counter[str]()
-  for path in (workdir / 'runs').glob('*/result.json') if (workdir / 'runs').exists() else ():
-    of_run = checkpoint.read_json(path).get('versions', {})
+  for cell in cells:
+    of_run = (result(workdir, cell_id(cell)) or {}).get('versions', {})
     others[', '.join(f'{name} {of_run[name]}' for name in NUMERIC if of_run.get(name) != now.get(name) and name in of_run)] += 1
   others.pop('', None)
   if not others:
@@ -213,12 +219,28 @@ def made_elsewhere(workdir: epath.Path) -> str:
           'For numbers of one version run the study in a new --workdir.')
 
 
+def _times_before(workdir: epath.Path) -> list[dict[str, float]]:
+  """What time.json says of earlier starts.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  path = workdir / 'time.json'
+  try:
+    before = checkpoint.read_json(path) if path.exists() else []
+    if isinstance(before, list) and all(isinstance(times, dict) for times in before):
+      return before
+    reason = f'Cannot read {path}: wanted a list of what earlier starts took.'
+  except ValueError as error:
+    reason = str(error)
+  raise ValueError(f'{reason} Delete it and run the same command.')
+
+
 def add_times(workdir: epath.Path, times: Mapping[str, float]) -> None:
   """Puts the seconds of one start of the study to those of the starts before."""
   def write() -> None:
     path = workdir / 'time.json'
-    before = checkpoint.read_json(path) if path.exists() else []
-    checkpoint.write_json(path, [*before, {name: round(seconds, 3) for name, seconds in times.items()}])
+    checkpoint.write_json(path, [*_times_before(workdir), {name: round(seconds, 3) for name, seconds in times.items()}])
 
   meshes.on_first(write)
 
@@ -238,7 +260,7 @@ def versions() -> dict[str, str]:
 
 
 def result(workdir: epath.Path, run_id: str) -> dict[str, Any] | None:
-  """What was written of a run, or None.
+  """What was written of a run, or None where some of it is not there.
 
   Raises:
     ValueError: it was changed since.
@@ -246,10 +268,20 @@ def result(workdir: epath.Path, run_id: str) -> dict[str, Any] | None:
   path = workdir / 'runs' / run_id / 'result.json'
   if not path.exists():
     return None
+  found = _unsealed(path, path.parent)
+  return found if all((path.parent / name).exists() for name in found['files']) else None
+
+
+def _unsealed(path: epath.Path, whole: epath.Path) -> dict[str, Any]:
+  """The content of a file of the study; an error says to delete `whole`."""
   try:
     return checkpoint.unsealed(path)
   except ValueError as error:
-    raise ValueError(f'{error} Delete {path.parent} and run the same command: it is written again.') from None
+    raise ValueError(f'{error} Delete {whole} and run the same command: it is made again.') from None
+
+
+def _digest(path: epath.Path) -> str:
+  return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def checkpoints(workdir: epath.Path, cohort: Cohort) -> epath.Path:
@@ -258,8 +290,9 @@ def checkpoints(workdir: epath.Path, cohort: Cohort) -> epath.Path:
 
 
 def has_parameters(workdir: epath.Path, cohort: Cohort) -> bool:
-  """Whether what the runs of a cohort trained is there."""
-  return bool(checkpoint.steps(checkpoints(workdir, cohort)))
+  """Whether what the runs of a cohort trained is there, and said to be theirs."""
+  folder = checkpoints(workdir, cohort)
+  return (folder.parent / 'cells.json').exists() and bool(checkpoint.steps(folder))
 
 
 def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], history: list[dict[str, Any]], labels: str,
@@ -273,7 +306,7 @@ def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], histo
   if predictions is not None:
     with (folder / 'predictions.npz').open('wb') as file:
       np.savez_compressed(file, **predictions)
-  files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+  files = {name: _digest(folder / name)
            for name in ('config.json', 'labels.txt', 'metrics.jsonl', *(['predictions.npz'] if predictions else []))}
   write_result(workdir, {**result, 'files': files})
 

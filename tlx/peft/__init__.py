@@ -1,0 +1,92 @@
+"""Weights added to a network: one method a file, `added(**options) -> Added`.
+
+An added leaf stands under the stage it serves, 'block0/added/lora/attention/query/a': it is one
+more leaf of that stage's parameters, so rules, rates, the frozen prefix, cohorts and checkpoints
+treat it as any other. It reaches the calls it changes as an argument of the stage's compiled
+function.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from tlx.backbones import Edit
+from tlx.tree import ADDED, is_added
+from tlx.types import Array, Network, PyTree, Variables
+
+
+class Added(NamedTuple):
+  """What a method adds. At the start it changes no output.
+
+  name: its leaves stand under '<stage>/added/<name>'.
+  init: (key, params of the network or their shapes) -> {'block0/attention/query/a': leaf}.
+  intercept: as in `backbones.Edit`; the same function for equal options, so programs are shared.
+  merge: (params with added leaves) -> params of the network alone that give the same output.
+  """
+
+  name: str
+  init: Callable[[Array, PyTree], Mapping[str, Array]]
+  intercept: Callable[[PyTree], Callable]
+  merge: Callable[[PyTree], PyTree]
+
+
+def wrap(network: Network, added: Added) -> Network:
+  """The network with added leaves in `params`; its own leaves start as they would without.
+
+  Raises:
+    ValueError: in `init`, as the method's own, or leaves of that name are there already.
+  """
+  edit = Edit(added.name, added.intercept)
+
+  def init(key: Array, inputs: PyTree) -> Variables:
+    variables = network.init(key, inputs)
+    return variables._replace(params=add(variables.params, added, key))
+
+  def apply(
+    variables: Variables, x: PyTree, *, edits: tuple[Edit, ...] = (), **options: Any
+  ) -> tuple[PyTree, PyTree]:
+    return network.apply(variables, x, edits=(edit, *edits), **options)
+
+  return Network(network.stages, init, apply)
+
+
+def add(params: PyTree, added: Added, key: Array) -> PyTree:
+  """The parameters with the leaves that a method adds to them, as they are at the start.
+
+  Raises:
+    ValueError: as the method's own, or leaves of that name are there already.
+  """
+  if split(params, added.name)[1]:
+    raise ValueError(f'Leaves of {added.name!r} were added already. Wrap the network once.')
+  flat = flat_of(params)
+  for name, leaf in added.init(key, params).items():
+    stage, _, place = name.partition('/')
+    flat[f'{stage}/{ADDED}/{added.name}/{place}'] = leaf
+  return tree_of(flat)
+
+
+def split(params: PyTree, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(all other leaves by their names; those added as `name`, by the names that `Added.init` gives).
+
+  >>> split({'fc': {'kernel': 1, 'added': {'lora': {'linear': {'a': 2}}}}}, 'lora')
+  ({'fc/kernel': 1}, {'fc/linear/a': 2})
+  """
+  others, found = {}, {}
+  for path, leaf in flat_of(params).items():
+    stage, *rest = path.split('/')
+    if is_added(path) and rest[1] == name:
+      found['/'.join([stage, *rest[2:]])] = leaf
+    else:
+      others[path] = leaf
+  return others, found
+
+
+def flat_of(params: PyTree) -> dict[str, Any]:
+  """{'block0/attention/query/kernel': leaf}; stages without parameters stay too."""
+  return flatten_dict(params, keep_empty_nodes=True, sep='/')
+
+
+def tree_of(flat: Mapping[str, Any]) -> PyTree:
+  """The inverse of `flat_of`."""
+  return unflatten_dict(flat, sep='/')
