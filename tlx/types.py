@@ -1,4 +1,5 @@
 """The few types everything else speaks in: tuples of arrays and of pure functions."""
+
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ class Variables(NamedTuple):
 
   Both are nested dicts whose first level is the stage: `params['stem']['conv']['kernel']`.
   """
+
   params: PyTree
   stats: PyTree
 
@@ -21,10 +23,12 @@ class Network(NamedTuple):
   """A list of named stages from input to output; the last one is the head.
 
   init(key, inputs) -> Variables
-  apply(variables, x, *, train, key=None, start=None, stop=None, frozen_norms=frozenset()) -> (activation, stats)
-    runs `stages[start:stop]` on the activation that enters stage `start`. `stats` is the whole tree, updated where
-    `train` is set. Norm layers named in `frozen_norms` ('block1/norm') use their stored statistics even in training.
+  apply(variables, x, *, train, key=None, start=None, stop=None, frozen_norms=frozenset())
+    -> (activation, stats) runs `stages[start:stop]` on the activation that enters stage `start`.
+    `stats` is the whole tree, updated where `train` is set. Norm layers named in `frozen_norms`
+    ('block1/norm') use their stored statistics even in training.
   """
+
   stages: tuple[str, ...]
   init: Callable[..., Variables]
   apply: Callable[..., tuple[PyTree, PyTree]]
@@ -32,32 +36,39 @@ class Network(NamedTuple):
 
 class Batch(NamedTuple):
   """Inputs [B, ...], targets [B, ...] and mask [B]; the mask is 0.0 on padding."""
+
   inputs: PyTree
   targets: PyTree
   mask: PyTree
 
 
 class Mixed(NamedTuple):
-  """Targets of examples that are mixtures of two: `share` [B] of the first and the rest of the second.
+  """Targets of examples that are mixtures of two.
 
-  The loss of a mixture is that of both targets in these shares, whatever the task.
+  `share` [B] is that of the first, the rest is of the second. The loss of a mixture is that of both
+  targets in these shares, whatever the task.
   """
+
   first: PyTree
   second: PyTree
   share: Array
 
 
 class Form(NamedTuple):
-  """What an example is stored as and how it enters a network. Made by `tlx.inputs.<name>.form(**options)`.
+  """What an example is stored as and how it enters a network.
 
-  Equal forms share data and programs: the name holds every option, and the functions are made once for it (functools.cache).
+  Made by `tlx.inputs.<name>.form(**options)`. Equal forms share data and programs: the name holds
+  every option, and the functions are made once for it (functools.cache).
 
   name: 'image ...', the file of tlx/inputs and its options as text
-  spec: a jax.ShapeDtypeStruct for each leaf of one stored example, without batch axis; a single one or nested dicts
+  spec: a jax.ShapeDtypeStruct for each leaf of one stored example, without batch axis; a single one
+    or nested dicts
   enter(leaves [B, ...]) -> what stage 0 takes of them, on the device
   augment(key, Batch, options) -> Batch, random; targets of mixed examples are `Mixed`
-  check(options) raises ValueError for augmentations that the form does not have, or not with these values
+  check(options) raises ValueError for augmentations that the form does not have, or not with these
+    values
   """
+
   name: str
   spec: PyTree
   enter: Callable[[PyTree], PyTree]
@@ -69,19 +80,26 @@ class Form(NamedTuple):
 
 
 class Task(NamedTuple):
-  """What is asked of a network, and what its answers are worth. Made by `tlx.tasks.<name>.task(num_classes, **options)`.
+  """What is asked of a network, and what its answers are worth.
+
+  Made by `tlx.tasks.<name>.task(num_classes, **options)`.
 
   head: the number of outputs of the head
-  targets(stored inputs, published labels) -> what `terms` and `scores` need, leaves [N, ...] on the host
-  terms(outputs, Batch) -> {name: (value, weight)}, [B, ...] each and weight 0.0 where the mask is. 'loss' is minimised as
-    sum(value weight) / sum(weight), over the parts of a batch and all devices together
+  targets(stored inputs, published labels) -> what `terms` and `scores` need, leaves [N, ...] on the
+    host
+  terms(outputs, Batch) -> {name: (value, weight)}, [B, ...] each and weight 0.0 where the mask is.
+    'loss' is minimised as sum(value weight) / sum(weight), over the parts of a batch and all
+    devices together
   keep(outputs) -> {name: leaf [B, ...]} of predictions, only computed where they are asked for
-  scores(sums, kept, targets) -> {column: number or list}, on the host. `sums` are (sum(value weight), sum(weight)) of each term over
-    all examples; `kept` and `targets` are of these examples, or None where nothing was kept. 'loss' and the selected column are
-    always among the columns
-  select: (column, +1 where more is better, -1 where less is), by which settings are chosen on validation
+  scores(sums, kept, targets) -> {column: number or list}, on the host. `sums` are
+    (sum(value weight), sum(weight)) of each term over all examples; `kept` and `targets` are of
+    these examples, or None where nothing was kept. 'loss' and the selected column are always among
+    the columns
+  select: (column, +1 where more is better, -1 where less is), by which settings are chosen on
+    validation
   solvers: the exact solutions of a linear head (train/exact.py) that answer the task
   """
+
   head: int
   targets: Callable[[PyTree, PyTree], PyTree]
   terms: Callable[[PyTree, Batch], dict[str, tuple[Array, Array]]]
@@ -92,10 +110,12 @@ class Task(NamedTuple):
 
 
 class RunState(NamedTuple):
-  """All that training changes. Keys are `fold_in(key, step)`: nothing random is stored, so a resumed run replays exactly.
+  """All that training changes.
 
+  Keys are `fold_in(key, step)`: nothing random is stored, so a resumed run replays exactly.
   A run whose loss is not finite stays at the step where that happened.
   """
+
   step: Array
   trainable: PyTree
   stats: PyTree
@@ -104,6 +124,7 @@ class RunState(NamedTuple):
 
 class Cell(NamedTuple):
   """One run of a study: one row of its table."""
+
   source: str
   target: str
   method: str

@@ -73,7 +73,9 @@ def test_evaluation_is_counted():
   made = tiny.get_config()
   study = config.resolve(made)
   rows = {row['cohort'].split('-')[-1]: row for row in cost_table(study, cohorts_of(study))}
-  forward = prefix_flops(network_of(study['sources']['turned'], 10), config.form_of(study['sources']['turned']), 3)
+  forward = prefix_flops(
+    network_of(study['sources']['turned'], 10), config.form_of(study['sources']['turned']), 3
+  )
   counts = counts_of(study, study['targets']['digits'])
   assert counts['val'] > 200 and counts['test'] > 500
   assert rows['scratch']['evaluation'] == pytest.approx(
@@ -118,9 +120,7 @@ def test_the_study_reuses_what_the_dry_run_says(data_dir):
       str(data_dir),
     )
     study = config.resolve(made)
-    assert Pair(study, 'turned', 'digits', None).phases == phases_for(
-      study, 'turned', 'digits'
-    )
+    assert Pair(study, 'turned', 'digits', None).phases == phases_for(study, 'turned', 'digits')
 
 
 def test_sizes_that_are_not_known_yet_are_said(monkeypatch):

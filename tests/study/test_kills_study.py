@@ -1,4 +1,5 @@
 """What a study hands to its cohorts and makes of their ends: each test was seen to fail once."""
+
 import json
 
 import jax
@@ -161,7 +162,9 @@ def test_every_size_chooses_for_itself():
     cell._replace(shots=8): value
     for cell, value in outcomes_of(low=[(0.9, 1.0)], high=[(0.8, 1.0)]).items()
   }
-  assert {(cell.shots, cell.learning_rate) for cell in record.choose(outcomes | larger, ACCURACY)} == {
+  assert {
+    (cell.shots, cell.learning_rate) for cell in record.choose(outcomes | larger, ACCURACY)
+  } == {
     (4, 1e-1),
     (8, 1e-3),
   }

@@ -57,7 +57,9 @@ def test_a_regression_is_trained_chosen_and_tested_by_its_own_columns(config, tm
       assert result['test']['mae'] == pytest.approx(errors.mean(), rel=1e-4)
       assert result['test']['worst'] == pytest.approx(errors.max(), rel=1e-4)
   chosen = [result['test']['mae'] for result in found if result['chosen']]
-  assert min(chosen) < 0.3 * predictions['targets'].mean()  # an output of 0 has an error of that mean
+  assert (
+    min(chosen) < 0.3 * predictions['targets'].mean()
+  )  # an output of 0 has an error of that mean
 
 
 def test_a_regression_is_counted_before_it_runs(config):
@@ -96,4 +98,7 @@ def test_validation_keeps_nothing_per_example(config, tmp_path, monkeypatch):
   with pytest.raises(ZeroDivisionError):
     run.run(config, tmp_path)
   assert stopped and not kept
-  assert configs.resolve(config)['targets']['digits']['task'] == {'name': 'brightness', 'scale': 2.0}
+  assert configs.resolve(config)['targets']['digits']['task'] == {
+    'name': 'brightness',
+    'scale': 2.0,
+  }

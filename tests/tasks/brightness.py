@@ -24,7 +24,10 @@ def task(num_classes: int, scale: float = 1.0) -> Task:
     return {'brightness': outputs[:, 0]}
 
   def scores(sums, kept=None, targets=None):
-    columns = {'mae': sums['absolute'][0] / sums['absolute'][1], 'loss': sums['loss'][0] / sums['loss'][1]}
+    columns = {
+      'mae': sums['absolute'][0] / sums['absolute'][1],
+      'loss': sums['loss'][0] / sums['loss'][1],
+    }
     if kept is not None:
       columns['worst'] = float(np.abs(kept['brightness'] - targets).max())
     return columns

@@ -1,4 +1,5 @@
 """Frozen means unchanged: digests of what a phase began with and of what it ended with."""
+
 import jax
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
 """What a key, a seed and a step decide: each test was seen to fail with one of them left out."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +32,7 @@ def test_crops_come_from_everywhere():
   batch = Batch(
     jnp.repeat(jnp.stack([row, column], -1)[None], 300, 0), jnp.zeros(300, jnp.int32), jnp.ones(300)
   )
-  cropped = np.asarray(
-    image.augment(jax.random.key(0), batch, {'crop': pixels}).inputs
-  )
+  cropped = np.asarray(image.augment(jax.random.key(0), batch, {'crop': pixels}).inputs)
   lost = []
   for line in (cropped[:, :, 8, 0], cropped[:, 8, :, 1]):  # down, then across
     pixel = (
@@ -59,9 +58,7 @@ def test_every_step_draws_anew(small_mlp, make_phase, examples):
     states = (state, state._replace(step=state.step + 1))
     return [
       float(
-        step.train_step(recipe(phase), state, frozen, batch, jax.random.key(0), hyper)[1][
-          'loss'
-        ]
+        step.train_step(recipe(phase), state, frozen, batch, jax.random.key(0), hyper)[1]['loss']
       )
       for state in states
     ]
@@ -85,9 +82,7 @@ def test_every_accumulated_part_draws_anew():
   params = {'head': {'weight': jnp.zeros(1000)}}
   batch = Batch(np.zeros((8, 2, 2, 1), np.uint8), np.zeros(8, np.int32), np.ones(8, np.float32))
   for parts in (1, 2, 4):
-    phase = step.Phase(
-      (('head/weight', 'train'),), (('train', 1.0),), accumulate=parts
-    )
+    phase = step.Phase((('head/weight', 'train'),), (('train', 1.0),), accumulate=parts)
     _, grads = step.gradient(
       step.Recipe(network, image.form(2, 1), classification.task(2), phase),
       params,

@@ -1,4 +1,5 @@
 """What a run says of itself and is continued from: each test was seen to fail once."""
+
 import jax
 import numpy as np
 import pytest
@@ -39,9 +40,7 @@ def make_norm_job():
 
   def make(*phases):
     plans = [
-      step.Phase(
-        tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), **fields
-      )
+      step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), **fields)
       for rules, fields in phases
     ]
     plans = tuple(PhasePlan(phase, classification.task(3), 6, 8, 2, 0.0) for phase in plans)

@@ -1,4 +1,5 @@
 """Frozen costs nothing: FLOPs and optimizer bytes of the compiled step; and it changes nothing but the cost."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,11 @@ FORM = image.form(4, 1)
 HEAD = (('^head/', 'train'), ('.*', 'frozen'))
 ALL = (('.*', 'train'),)
 HYPER = step.Hyper(np.float32(0.1), np.float32(0.0), np.float32(10))
-BATCH = Batch(np.random.default_rng(0).integers(0, 255, (32, 4, 4, 1)).astype(np.uint8), np.arange(32) % 3, np.ones(32, np.float32))
+BATCH = Batch(
+  np.random.default_rng(0).integers(0, 255, (32, 4, 4, 1)).astype(np.uint8),
+  np.arange(32) % 3,
+  np.ones(32, np.float32),
+)
 
 
 def phase_of(rules, **fields):
@@ -33,7 +38,13 @@ def one_step(phase, values):
   trainable, frozen = step.split(values, phase)
   state = step.init_state(trainable, {}, phase, HYPER)
   recipe = step.Recipe(NETWORK, FORM, TASK, phase)
-  return jax.jit(lambda state, frozen: step.train_step(recipe, state, frozen, BATCH, jax.random.key(0), HYPER)), state, frozen
+  return (
+    jax.jit(
+      lambda state, frozen: step.train_step(recipe, state, frozen, BATCH, jax.random.key(0), HYPER)
+    ),
+    state,
+    frozen,
+  )
 
 
 def flops(rules, **fields):
@@ -43,7 +54,9 @@ def flops(rules, **fields):
 
 def test_head_only_step_costs_a_forward_pass_and_the_head():
   """Clipping and the logged norm are on: neither may bring the frozen gradients back."""
-  forward = jax.jit(lambda values: NETWORK.apply(Variables(values, {}), BATCH.inputs / 255.0, train=False)[0])
+  forward = jax.jit(
+    lambda values: NETWORK.apply(Variables(values, {}), BATCH.inputs / 255.0, train=False)[0]
+  )
   forward_flops = forward.lower(params()).compile().cost_analysis()['flops']
   assert flops(HEAD, clip_norm=1.0) < 1.25 * forward_flops
   assert flops(ALL, clip_norm=1.0) > 2.4 * forward_flops
@@ -63,7 +76,9 @@ def test_partition_trains_as_set_to_zero_does():
   phase, values = phase_of(HEAD, clip_norm=1.0), params()
   function, state, frozen = one_step(phase, values)
   labels = label(values, HEAD)
-  tx = optim.optimizer('adam', {}, labels, {'train': 1.0}, lambda c: 0.1 * optim.schedule('cosine')(c, 10), 0.0, 1.0)
+  tx = optim.optimizer(
+    'adam', {}, labels, {'train': 1.0}, lambda c: 0.1 * optim.schedule('cosine')(c, 10), 0.0, 1.0
+  )
 
   def loss(values):
     logits, _ = NETWORK.apply(Variables(values, {}), FORM.enter(BATCH.inputs), train=True)
@@ -83,7 +98,9 @@ def test_a_run_that_is_not_finite_stays_where_it_was():
   phase, values = phase_of(ALL), params()
   function, state, frozen = one_step(phase, values)
   state, _ = function(state, frozen)
-  broken = state._replace(trainable=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.nan), state.trainable))
+  broken = state._replace(
+    trainable=jax.tree.map(lambda leaf: leaf.at[(0,) * leaf.ndim].set(jnp.nan), state.trainable)
+  )
   after, metrics = function(broken, frozen)
   assert not np.isfinite(metrics['loss']) and int(after.step) == 1
   for (name, a), (_, b) in zip(named_leaves(after), named_leaves(broken)):
@@ -98,7 +115,9 @@ def test_augmentation_depends_on_key_and_step_alone():
   np.testing.assert_array_equal(same.inputs, again.inputs)
   assert np.any(same.inputs != other.inputs)
   assert same.inputs.shape == batch.inputs.shape
-  assert isinstance(same.targets, Mixed) and np.all((same.targets.share >= 0) & (same.targets.share <= 1))
+  assert isinstance(same.targets, Mixed) and np.all(
+    (same.targets.share >= 0) & (same.targets.share <= 1)
+  )
 
 
 def test_augmentations_do_what_they_say():
@@ -108,14 +127,20 @@ def test_augmentations_do_what_they_say():
   np.testing.assert_array_equal(flipped, batch.inputs[:, :, ::-1])
   shifted = np.asarray(image.augment(jax.random.key(0), batch, {'shift': 1}).inputs)
   padded = np.pad(picture[0, :, :, 0], 1)
-  windows = {padded[i:i + 4, j:j + 4].tobytes() for i in range(3) for j in range(3)}
+  windows = {padded[i : i + 4, j : j + 4].tobytes() for i in range(3) for j in range(3)}
   assert {np.ascontiguousarray(i[:, :, 0]).tobytes() for i in shifted} == windows
   cropped = np.asarray(image.augment(jax.random.key(0), batch, {'crop': 1}).inputs)
-  assert cropped.min() >= 1 - 1e-4 and cropped.max() <= 16 + 1e-4 and len(np.unique(cropped.round(3), axis=0)) > 100
+  assert (
+    cropped.min() >= 1 - 1e-4
+    and cropped.max() <= 16 + 1e-4
+    and len(np.unique(cropped.round(3), axis=0)) > 100
+  )
   assert image.augment(jax.random.key(0), batch, {'flip': 0.0}) is batch
 
 
-@pytest.mark.parametrize('options, words', [({'flop': 1}, "Did you mean 'flip'"), ({'shift': -1}, 'at least 0')])
+@pytest.mark.parametrize(
+  'options, words', [({'flop': 1}, "Did you mean 'flip'"), ({'shift': -1}, 'at least 0')]
+)
 def test_bad_augmentations(options, words):
   with pytest.raises(ValueError, match=words):
     image.form(16, 1).check(options)
@@ -168,15 +193,22 @@ def test_mixtures_are_paid_for_in_their_shares():
 def test_remat_and_accumulation_need_less_memory():
   """Of the compiled step of a transformer, whose activations outweigh its parameters."""
   from tlx.backbones import vit
+
   network = vit.build(3, dim=16, depth=6, heads=2, patch=4, image_size=32)
-  shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32))
+  shapes = jax.eval_shape(
+    network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), np.float32)
+  )
   images = jax.ShapeDtypeStruct((64, 32, 32, 3), np.uint8)
-  batch = Batch(images, jax.ShapeDtypeStruct((64,), np.int32), jax.ShapeDtypeStruct((64,), np.float32))
+  batch = Batch(
+    images, jax.ShapeDtypeStruct((64,), np.int32), jax.ShapeDtypeStruct((64,), np.float32)
+  )
 
   def temporary_bytes(**fields):
     phase = step.Phase(tuple(named_leaves(label(shapes.params, ALL))), (('train', 1.0),), **fields)
     recipe = step.Recipe(network, image.form(32, 3), TASK, phase)
-    run = lambda params, batch: step.gradient(recipe, params, jax.tree.map(lambda _: None, params), {}, batch, jax.random.key(0))
+    run = lambda params, batch: step.gradient(
+      recipe, params, jax.tree.map(lambda _: None, params), {}, batch, jax.random.key(0)
+    )
     return jax.jit(run).lower(shapes.params, batch).compile().memory_analysis().temp_size_in_bytes
 
   whole = temporary_bytes()

@@ -1,4 +1,5 @@
 """Forms: one a file, `form(**options) -> Form`."""
+
 import jax
 
 from tlx.types import Form, PyTree

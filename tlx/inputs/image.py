@@ -1,4 +1,5 @@
 """Images: stored as uint8, normalised on the device, moved, mirrored and mixed at random."""
+
 import functools
 from collections.abc import Mapping
 
@@ -22,7 +23,8 @@ def form(
 ) -> Form:
   """Squares uint8 [H, W, C]; what enters a network is float32, (x / 255 - mean) / std.
 
-  `interpolation`, `fit` and `crop` say how an image of another size becomes such a square (`datasets.load`).
+  `interpolation`, `fit` and `crop` say how an image of another size becomes such a square
+  (`datasets.load`).
   """
   stored = {'interpolation': interpolation, 'fit': fit, 'crop': crop}
   options = {'image_size': image_size, 'channels': channels, 'mean': mean, 'std': std, **stored}
@@ -61,7 +63,8 @@ def _check(options: Mapping[str, float], image_size: int) -> None:
 def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
   """The batch (images [B, H, W, C]) augmented in the order crop, shift, flip, mixup.
 
-  `{'shift': 2, 'flip': 0.5, 'mixup': 0.2, 'crop': 4}`: pixels, share, Beta parameter, pixels; 0 is off.
+  `{'shift': 2, 'flip': 0.5, 'mixup': 0.2, 'crop': 4}`: pixels, share, Beta parameter, pixels; 0 is
+  off.
   """
   if any(options.values()):
     batch = batch._replace(inputs=batch.inputs.astype(jnp.float32))
@@ -72,7 +75,7 @@ def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
 
 
 def _crop(key: Array, batch: Batch, pixels: float) -> Batch:
-  """A random window that is smaller by up to `pixels` a side, resized (linearly) to the image's size."""
+  """A random window, smaller by up to `pixels` a side, resized (linearly) to the image's size."""
   height, width = batch.inputs.shape[1:3]
   sides = jax.random.uniform(key, (len(batch.inputs), 4), maxval=pixels)  # top, bottom, left, right
 
@@ -85,7 +88,10 @@ def _crop(key: Array, batch: Batch, pixels: float) -> Batch:
 
 
 def _shift(key: Array, batch: Batch, pixels: float) -> Batch:
-  """Moves each image by up to `pixels` in each direction and fills with zeros: random crop of the padded image."""
+  """Moves each image by up to `pixels` in each direction and fills with zeros.
+
+  That is a random crop of the padded image.
+  """
   pixels = int(pixels)
   padded = jnp.pad(batch.inputs, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
   corners = jax.random.randint(key, (len(padded), 2), 0, 2 * pixels + 1)
@@ -103,7 +109,10 @@ def _flip(key: Array, batch: Batch, share: float) -> Batch:
 
 
 def _mixup(key: Array, batch: Batch, alpha: float) -> Batch:
-  """Convex mixtures of pairs of images, with the targets of both; share of the first ~ Beta(alpha, alpha) (Zhang et al. 2018)."""
+  """Convex mixtures of pairs of images, with the targets of both (Zhang et al. 2018).
+
+  The share of the first is drawn from Beta(alpha, alpha).
+  """
   share_key, pair_key = jax.random.split(key)
   share = jax.random.beta(share_key, float(alpha), float(alpha))
   pair = jax.random.permutation(pair_key, len(batch.inputs))

@@ -1,4 +1,5 @@
 """Which runs a study has: cells, cohorts of them, and what the numbers of each depend on. Touches no data."""
+
 import functools
 import itertools
 from collections.abc import Mapping
@@ -7,11 +8,16 @@ from typing import Any, NamedTuple
 from tlx import datasets
 from tlx.types import Cell
 
-PRETRAINING = {'val_fraction': 0.1, 'test_fraction': 0.3, 'val_examples': 0}  # of the data set that a source is trained on
+PRETRAINING = {
+  'val_fraction': 0.1,
+  'test_fraction': 0.3,
+  'val_examples': 0,
+}  # of the data set that a source is trained on
 
 
 class Cohort(NamedTuple):
   """Cells that are trained together; cohorts of one source, target and method are chosen from together."""
+
   id: str
   cells: tuple[Cell, ...]
 
@@ -39,13 +45,22 @@ def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 def cells_of(study: Mapping[str, Any]) -> list[Cell]:
   """Every run of a resolved config, those that a cohort may hold together next to each other."""
-  return [Cell(source, target, name, shots, seed, rate, decay)
-          for source, target, (name, method) in itertools.product(study['sources'], study['targets'], study['methods'].items())
-          for shots, seed in itertools.product(study['shots'], study['seeds'])
-          for rate, decay in settings_of(method)]
+  return [
+    Cell(source, target, name, shots, seed, rate, decay)
+    for source, target, (name, method) in itertools.product(
+      study['sources'], study['targets'], study['methods'].items()
+    )
+    for shots, seed in itertools.product(study['shots'], study['seeds'])
+    for rate, decay in settings_of(method)
+  ]
 
 
-def dependencies(study: Mapping[str, Any], cell: Cell, data_sha256: str | None = None, source_sha256: str | None = None) -> dict[str, Any]:
+def dependencies(
+  study: Mapping[str, Any],
+  cell: Cell,
+  data_sha256: str | None = None,
+  source_sha256: str | None = None,
+) -> dict[str, Any]:
   """All that a run's numbers depend on but its own cell and the versions of the code, under the names it has in the config.
 
   Of the source that is its form and its parameters, whatever they came from. Digests that are None are not known yet, and left out.
@@ -53,10 +68,11 @@ def dependencies(study: Mapping[str, Any], cell: Cell, data_sha256: str | None =
   source, method = study['sources'][cell.source], dict(study['methods'][cell.method])
   method.pop('grid')
   known: dict[str, Any] = {
-      'sources': {cell.source: {name: source[name] for name in ('backbone', 'input')}},
-      'targets': {cell.target: study['targets'][cell.target]},
-      'methods': {cell.method: method},
-      'validation': study['validation']}
+    'sources': {cell.source: {name: source[name] for name in ('backbone', 'input')}},
+    'targets': {cell.target: study['targets'][cell.target]},
+    'methods': {cell.method: method},
+    'validation': study['validation'],
+  }
   if data_sha256 is not None:
     known['data'] = {f'{cell.source}/{cell.target}': data_sha256}
   if source_sha256 is not None:
@@ -97,7 +113,9 @@ def counts_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, in
 
 
 def info_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> datasets.Info:
-  return _info(data['dataset'], study['data_dir'] or None, data['shift'], data['group'], data['skip_bad'])
+  return _info(
+    data['dataset'], study['data_dir'] or None, data['shift'], data['group'], data['skip_bad']
+  )
 
 
 _info = functools.lru_cache(maxsize=None)(datasets.info)

@@ -1,4 +1,5 @@
 """From a config to the cohorts that run, in their order; what cannot run is refused here, without touching data."""
+
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,7 +47,9 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
       _check_steps(study, cells)
       size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
       free = _free_ids('-'.join(group), {cohort.id for cohort in own})
-      cohorts += [Cohort(next(free), tuple(cells[i:i + size])) for i in range(0, len(cells), size)]
+      cohorts += [
+        Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)
+      ]
   return cohorts
 
 
@@ -60,11 +63,15 @@ def _check_ids(study: Mapping[str, Any]) -> None:
   """Raises ValueError where two runs would have one folder, or a folder's name would be too long for a file system."""
   ids = [cell_id(cell) for cell in cells_of(study)]
   if len(set(ids)) < len(ids):
-    raise ValueError(f'Two runs would share the folder {next(name for name in ids if ids.count(name) > 1)!r}; give their methods other names.')
+    raise ValueError(
+      f'Two runs would share the folder {next(name for name in ids if ids.count(name) > 1)!r}; give their methods other names.'
+    )
   longest = max(ids, key=len)
   if len(longest.encode()) > 200:
-    raise ValueError(f'The run {longest!r} has a name of {len(longest.encode())} bytes, more than 200; shorten the names of sources, targets or '
-                     'methods.')
+    raise ValueError(
+      f'The run {longest!r} has a name of {len(longest.encode())} bytes, more than 200; shorten the names of sources, targets or '
+      'methods.'
+    )
 
 
 def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
@@ -72,27 +79,43 @@ def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
   for cell, phase in itertools.product(cells, study['methods'][cells[0].method]['phases']):
     steps = num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
     if steps > ranges.MOST_STEPS or steps * phase['batch_size'] > ranges.MOST_EXAMPLES:
-      raise ValueError(f'config.methods.{cell.method}: {phase["epochs"]:,} epochs of {num_train(study, cell):,} examples are {steps:,} steps of '
-                       f'{phase["batch_size"]:,}; there are at most {ranges.MOST_STEPS:,}, of {ranges.MOST_EXAMPLES:,} examples.')
+      raise ValueError(
+        f'config.methods.{cell.method}: {phase["epochs"]:,} epochs of {num_train(study, cell):,} examples are {steps:,} steps of '
+        f'{phase["batch_size"]:,}; there are at most {ranges.MOST_STEPS:,}, of {ranges.MOST_EXAMPLES:,} examples.'
+      )
 
 
 def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-  datasets.check(**{name: value for name, value in source['input'].items() if name not in ('mean', 'std')})
+  datasets.check(
+    **{name: value for name, value in source['input'].items() if name not in ('mean', 'std')}
+  )
   if source['dataset']:
     located('config.sources', lambda: _check_memory(study, {**PRETRAINING, **source}, source))
-    located('config.sources', lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))))
+    located(
+      'config.sources',
+      lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))),
+    )
 
 
-def _check_memory(study: Mapping[str, Any], data: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+def _check_memory(
+  study: Mapping[str, Any], data: Mapping[str, Any], source: Mapping[str, Any]
+) -> None:
   """Refuses a data set whose images, as far as their number is known, take more than config.data_bytes."""
   count = sum(counts_of(study, data).values())
-  datasets.check_memory(count, source['input']['image_size'], source['input']['channels'], study['data_bytes'])
+  datasets.check_memory(
+    count, source['input']['image_size'], source['input']['channels'], study['data_bytes']
+  )
 
 
 def _check_shots(study: Mapping[str, Any], target: str) -> None:
   """Catches what the counts of the training part alone rule out; the exact counts of each class are checked with the data."""
   data = study['targets'][target]
   info = info_of(study, data)
-  if info.num_examples.get('train') and max(study['shots']) * len(info.class_names) > info.num_examples['train']:
-    raise ValueError(f'config.shots: {max(study["shots"])} shots of {len(info.class_names)} classes are more than the '
-                     f'{info.num_examples["train"]} training examples of {data["dataset"]!r}.')
+  if (
+    info.num_examples.get('train')
+    and max(study['shots']) * len(info.class_names) > info.num_examples['train']
+  ):
+    raise ValueError(
+      f'config.shots: {max(study["shots"])} shots of {len(info.class_names)} classes are more than the '
+      f'{info.num_examples["train"]} training examples of {data["dataset"]!r}.'
+    )

@@ -1,4 +1,5 @@
 """Single-label classification."""
+
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -15,9 +16,10 @@ from tlx.types import Array, Batch, PyTree, Task
 def task(num_classes: int, label_smoothing: float = 0.0) -> Task:
   """Softmax cross-entropy in nats over logits [B, K]; targets are class numbers [B].
 
-  Columns: 'accuracy' (by which settings are chosen), 'loss', 'count', 'correct'; of kept logits also 'balanced_accuracy' and 'recall',
-  a list with a number a class, NaN where it has no example. `label_smoothing` (Szegedy et al. 2016) mixes the targets of training with
-  the uniform distribution; columns are not smoothed.
+  Columns: 'accuracy', by which settings are chosen, 'loss', 'count', 'correct'; of kept logits also
+  'balanced_accuracy' and 'recall', a list with a number a class, NaN where it has no example.
+  `label_smoothing` (Szegedy et al. 2016) mixes the targets of training with the uniform
+  distribution; columns are not smoothed.
 
   Raises:
     ValueError: label_smoothing outside [0, 1).

@@ -4,6 +4,7 @@ How the run axis is executed follows from the backend: each device takes its sha
 (`lax.map`: a batched product of small matrices is slower there than the products one by one), side by side on accelerators (`vmap`).
 Devices that runs do not fill split their batches instead.
 """
+
 import functools
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from tlx.types import Array, Batch, PyTree, RunState, Variables
 
 class Runs(NamedTuple):
   """What each run of a cohort brings to a phase, stacked along the run axis [R, ...]."""
+
   frozen: PyTree  # frozen leaves that differ between runs: heads of earlier phases, random initialisations
   order: Array  # int32 [R, T, B], the examples of each step
   key: Array  # [R]
@@ -33,13 +35,17 @@ class Runs(NamedTuple):
 
 class Shared(NamedTuple):
   """What all runs of a cohort look at: the frozen leaves of the source, and the data."""
+
   frozen: PyTree
   data: Arrays
 
 
 def advance(recipe: Recipe) -> Callable:
   """((state, sums), (runs, num_steps), shared) of one run -> (state, sums of its metrics) after num_steps more steps."""
-  def run(carry: tuple[RunState, dict[str, Array]], own: tuple[Runs, Array], shared: Shared) -> tuple[RunState, dict[str, Array]]:
+
+  def run(
+    carry: tuple[RunState, dict[str, Array]], own: tuple[Runs, Array], shared: Shared
+  ) -> tuple[RunState, dict[str, Array]]:
     (runs, num_steps), frozen = own, merge(own[0].frozen, shared.frozen)
 
     def body(_, carry):
@@ -57,13 +63,16 @@ def advance(recipe: Recipe) -> Callable:
 
 class Evaluated(NamedTuple):
   """What a run brings to an evaluation."""
+
   trainable: PyTree
   frozen: PyTree
   stats: PyTree
   mask: Array  # [N / B, B], 0.0 where the run does not look at an example
 
 
-Sums = dict[str, tuple[Array, Array]]  # of each term of a task, (sum of value x weight, sum of weight)
+Sums = dict[
+  str, tuple[Array, Array]
+]  # of each term of a task, (sum of value x weight, sum of weight)
 
 
 def evaluate(recipe: Recipe) -> Callable:
@@ -94,6 +103,7 @@ def predict(recipe: Recipe) -> Callable:
 
 def _look(recipe: Recipe) -> Callable:
   """(Evaluated, shared frozen, a batch, the run's mask [B] of it) -> (sums, outputs)."""
+
   def look(own: Evaluated, frozen: PyTree, batch: Batch, mask: Array) -> tuple[Sums, PyTree]:
     variables = Variables(merge(own.trainable, own.frozen, frozen), own.stats)
     batch = batch._replace(mask=batch.mask * mask)
@@ -109,6 +119,7 @@ def _look(recipe: Recipe) -> Callable:
 
 class Compiled(NamedTuple):
   """How many programs were compiled, and the seconds that took."""
+
   seconds: float
   programs: int
 
@@ -121,6 +132,7 @@ class Program:
 
   The buffers of `carry` are given up to the result.
   """
+
   so_far = Compiled(0.0, 0)  # by all programs of this process
 
   def __init__(self, function: Callable, mesh: jax.sharding.Mesh):
@@ -135,7 +147,14 @@ class Program:
     if mesh.shape['run'] > 1:
       along, whole = PartitionSpec('run'), PartitionSpec()
       manual = {'run'} if mesh.shape['data'] > 1 else set(mesh.axis_names)
-      over_runs = jax.shard_map(over_runs, mesh=mesh, in_specs=(along, along, whole), out_specs=along, axis_names=manual, check_vma=False)
+      over_runs = jax.shard_map(
+        over_runs,
+        mesh=mesh,
+        in_specs=(along, along, whole),
+        out_specs=along,
+        axis_names=manual,
+        check_vma=False,
+      )
     self.function = over_runs
 
   def __call__(self, carry: PyTree, runs: PyTree, shared: PyTree) -> PyTree:
@@ -151,7 +170,11 @@ class Program:
     shapes = structure, tuple((leaf.shape, str(leaf.dtype), leaf.sharding) for leaf in leaves)
     if shapes not in self.compiled:
       begin_time = time.perf_counter()
-      placed = {'out_shardings': jax.tree.map(lambda leaf: leaf.sharding, carry)} if jax.tree.leaves(carry) else {}
+      placed = (
+        {'out_shardings': jax.tree.map(lambda leaf: leaf.sharding, carry)}
+        if jax.tree.leaves(carry)
+        else {}
+      )
       lowered = jax.jit(self.function, donate_argnums=0, **placed).lower(carry, runs, shared)
       self.compiled[shapes] = memory.executable(lowered)
       seconds, programs = Program.so_far
@@ -167,8 +190,12 @@ def program(function: Callable, recipe: Recipe, mesh: jax.sharding.Mesh) -> Prog
 
 def costing(recipe: Recipe) -> Recipe:
   """A recipe with the gradients of `recipe`, and nothing else of its phase: equal ones cost the same."""
-  labels = tuple((name, 'frozen' if group == 'frozen' else 'train') for name, group in recipe.phase.labels)
-  return recipe._replace(phase=Phase(labels, (), recipe.phase.frozen_norms, start=recipe.phase.start))
+  labels = tuple(
+    (name, 'frozen' if group == 'frozen' else 'train') for name, group in recipe.phase.labels
+  )
+  return recipe._replace(
+    phase=Phase(labels, (), recipe.phase.frozen_norms, start=recipe.phase.start)
+  )
 
 
 @functools.cache
@@ -177,14 +204,20 @@ def gradient_flops(recipe: Recipe, batch_size: int) -> float:
   shapes = variable_shapes(recipe.network, recipe.form)
   trainable, frozen = split(shapes.params, recipe.phase)
   inputs = activation(recipe.network, recipe.form, recipe.phase.start, batch_size)
-  batch = Batch(inputs, target_shapes(recipe, batch_size), jax.ShapeDtypeStruct((batch_size,), np.float32))
-  run = lambda trainable, frozen, stats, batch: gradient(recipe, trainable, frozen, stats, batch, jax.random.key(0))
+  batch = Batch(
+    inputs, target_shapes(recipe, batch_size), jax.ShapeDtypeStruct((batch_size,), np.float32)
+  )
+  run = lambda trainable, frozen, stats, batch: gradient(
+    recipe, trainable, frozen, stats, batch, jax.random.key(0)
+  )
   cost = jax.jit(run).lower(trainable, frozen, shapes.stats, batch).cost_analysis()
   return float((cost or {}).get('flops', float('nan')))
 
 
 def target_shapes(recipe: Recipe, num_examples: int) -> PyTree:
   """The shapes [N, ...] of a task's targets where the published ones are numbers of classes."""
-  nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.stored(recipe.form, num_examples))
+  nothing = jax.tree.map(
+    lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.stored(recipe.form, num_examples)
+  )
   targets = recipe.task.targets(nothing, np.zeros(num_examples, np.int32))
   return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), targets)

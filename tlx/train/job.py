@@ -1,4 +1,5 @@
 """A cohort as it is handed to training: its phases, the leaves its runs begin with, and what each run draws and steps."""
+
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -20,6 +21,7 @@ def num_steps(steps: int, epochs: float, batch_size: int, num_examples: int) -> 
 
 class PhasePlan(NamedTuple):
   """A phase: what its program is (`phase`, `task`, `batch_size`) and how it is run."""
+
   phase: step.Phase
   task: Task
   num_steps: int  # of the longest run
@@ -31,7 +33,9 @@ class PhasePlan(NamedTuple):
   @property
   def stops(self) -> list[int]:
     """The steps after which the validation part is looked at; the last is the phase's last."""
-    return sorted({-(-self.num_steps * (i + 1) // self.evaluations) for i in range(self.evaluations)})
+    return sorted(
+      {-(-self.num_steps * (i + 1) // self.evaluations) for i in range(self.evaluations)}
+    )
 
   def steps_for(self, num_examples: int) -> int:
     """The steps of a run that trains on so many examples."""
@@ -40,13 +44,16 @@ class PhasePlan(NamedTuple):
 
 class Job(NamedTuple):
   """A cohort of R runs, ready to train."""
+
   network: Network
   form: Form
   phases: tuple[PhasePlan, ...]
   base: Variables  # the source's leaves, shared by all runs; None where runs have their own
   own: PyTree  # the runs' own params [R, ...], None where the source's serve
   stats: PyTree  # [R, ...]
-  train: Callable[[step.Phase], feed.Arrays]  # numpy: what enters stage `phase.start`; what `examples` are rows of
+  train: Callable[
+    [step.Phase], feed.Arrays
+  ]  # numpy: what enters stage `phase.start`; what `examples` are rows of
   val: Callable[[step.Phase], feed.Arrays]
   examples: Sequence[np.ndarray]  # per run, the rows it trains on
   seeds: Sequence[int]
@@ -61,7 +68,11 @@ class Job(NamedTuple):
 
   def timed(self) -> 'Job':
     """With phases as long as the longest run."""
-    return self._replace(phases=tuple(plan._replace(num_steps=int(self.steps(i).max())) for i, plan in enumerate(self.phases)))
+    return self._replace(
+      phases=tuple(
+        plan._replace(num_steps=int(self.steps(i).max())) for i, plan in enumerate(self.phases)
+      )
+    )
 
   def recipe(self, index: int) -> step.Recipe:
     """What the programs of phase `index` are made of."""
@@ -70,13 +81,21 @@ class Job(NamedTuple):
 
   def spread(self) -> Spread:
     """How the runs lie on the devices."""
-    return Spread.over(len(self.seeds), self.devices, sum(self.steps(i) for i in range(len(self.phases))))
+    return Spread.over(
+      len(self.seeds), self.devices, sum(self.steps(i) for i in range(len(self.phases)))
+    )
 
 
 def hyper_of(job: Job, index: int, spread: Spread) -> step.Hyper:
   plan = job.phases[index]
-  columns = [plan.learning_rate or rate for rate in job.learning_rates], job.weight_decays, job.steps(index)
-  return spread.place(spread.pad(step.Hyper(*(np.asarray(column, np.float32) for column in columns))))
+  columns = (
+    [plan.learning_rate or rate for rate in job.learning_rates],
+    job.weight_decays,
+    job.steps(index),
+  )
+  return spread.place(
+    spread.pad(step.Hyper(*(np.asarray(column, np.float32) for column in columns)))
+  )
 
 
 def orders(job: Job, index: int, num_rows: int, spread: Spread) -> jax.Array:

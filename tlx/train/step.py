@@ -1,4 +1,5 @@
 """The training step: pure, and blind to what is frozen."""
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from tlx.types import Array, Batch, Form, Mixed, Network, PyTree, RunState, Task
 
 class Phase(NamedTuple):
   """All of a phase that shapes its program; hashable, so equal phases share one. What differs between runs is in Hyper."""
+
   labels: tuple[tuple[str, str], ...]  # (parameter name, group)
   rates: tuple[tuple[str, float], ...]  # (group, multiple of the learning rate)
   frozen_norms: frozenset[str] = frozenset()
@@ -32,6 +34,7 @@ class Phase(NamedTuple):
 
 class Recipe(NamedTuple):
   """All that shapes a program: hashable, so equal recipes share one."""
+
   network: Network
   form: Form
   task: Task
@@ -40,6 +43,7 @@ class Recipe(NamedTuple):
 
 class Hyper(NamedTuple):
   """What differs between the runs of one program: scalars, or one a run [R]; arrays or their shapes."""
+
   learning_rate: PyTree
   weight_decay: PyTree
   num_steps: PyTree
@@ -59,17 +63,30 @@ def make_optimizer(trainable: PyTree, phase: Phase, hyper: Hyper) -> optax.Gradi
   """The optimizer of a phase for its trainable leaves."""
   factor = optim.schedule(phase.schedule, phase.warmup)
   rate = lambda count: hyper.learning_rate * factor(count, hyper.num_steps)
-  return optim.optimizer(phase.optimizer, dict(phase.optimizer_options), _labels(trainable, phase), dict(phase.rates),
-                         rate, hyper.weight_decay, phase.clip_norm)
+  return optim.optimizer(
+    phase.optimizer,
+    dict(phase.optimizer_options),
+    _labels(trainable, phase),
+    dict(phase.rates),
+    rate,
+    hyper.weight_decay,
+    phase.clip_norm,
+  )
 
 
 def init_state(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunState:
   """The state before a phase's first step."""
-  return RunState(jnp.zeros((), jnp.int32), trainable, stats, make_optimizer(trainable, phase, hyper).init(trainable))
+  return RunState(
+    jnp.zeros((), jnp.int32),
+    trainable,
+    stats,
+    make_optimizer(trainable, phase, hyper).init(trainable),
+  )
 
 
-def gradient(recipe: Recipe, trainable: PyTree, frozen: PyTree, stats: PyTree, batch: Batch,
-             key: Array) -> tuple[tuple[Array, PyTree], PyTree]:
+def gradient(
+  recipe: Recipe, trainable: PyTree, frozen: PyTree, stats: PyTree, batch: Batch, key: Array
+) -> tuple[tuple[Array, PyTree], PyTree]:
   """((loss, new stats), gradients of the trainable leaves) on a batch of examples as stored, or of activations.
 
   The loss is the weighted mean over the whole batch. With `accumulate`, batch statistics see one part after another.
@@ -79,7 +96,9 @@ def gradient(recipe: Recipe, trainable: PyTree, frozen: PyTree, stats: PyTree, b
   if not phase.start:
     batch = recipe.form.augment(augment_key, batch, dict(phase.augment))
 
-  def total_of(trainable: PyTree, stats: PyTree, batch: Batch, key: Array) -> tuple[Array, tuple[Array, PyTree]]:
+  def total_of(
+    trainable: PyTree, stats: PyTree, batch: Batch, key: Array
+  ) -> tuple[Array, tuple[Array, PyTree]]:
     variables = Variables(merge(trainable, frozen), stats)
     outputs, new_stats = forward(recipe.network, phase, variables, enter(recipe, batch.inputs), key)
     total, weight = minimised(recipe.task, outputs, batch)
@@ -96,13 +115,17 @@ def gradient(recipe: Recipe, trainable: PyTree, frozen: PyTree, stats: PyTree, b
     stats, *sums = carry
     batch, number = both
     differentiate = jax.value_and_grad(total_of, has_aux=True)
-    (total, (weight, stats)), grads = differentiate(trainable, stats, batch, jax.random.fold_in(dropout_key, number))
+    (total, (weight, stats)), grads = differentiate(
+      trainable, stats, batch, jax.random.fold_in(dropout_key, number)
+    )
     return (stats, *jax.tree.map(jnp.add, sums, [total, weight, grads])), None
 
   parts = jax.tree.map(lambda leaf: leaf.reshape(phase.accumulate, -1, *leaf.shape[1:]), batch)
   zero = jnp.zeros(())
   begin = stats, zero, zero, jax.tree.map(jnp.zeros_like, trainable)
-  (stats, total, weight, grads), _ = jax.lax.scan(part, begin, (parts, jnp.arange(phase.accumulate)))
+  (stats, total, weight, grads), _ = jax.lax.scan(
+    part, begin, (parts, jnp.arange(phase.accumulate))
+  )
   divisor = _divisor(weight)
   return (total / divisor, stats), jax.tree.map(lambda leaf: leaf / divisor, grads)
 
@@ -113,7 +136,10 @@ def minimised(task: Task, outputs: PyTree, batch: Batch) -> tuple[Array, Array]:
     value, weight = task.terms(outputs, batch)['loss']
     return jnp.sum(value * weight), jnp.sum(weight)
   total = weights = jnp.zeros(())
-  for targets, share in ((batch.targets.first, batch.targets.share), (batch.targets.second, 1 - batch.targets.share)):
+  for targets, share in (
+    (batch.targets.first, batch.targets.share),
+    (batch.targets.second, 1 - batch.targets.share),
+  ):
     value, weight = task.terms(outputs, batch._replace(targets=targets))['loss']
     weight *= share.reshape(-1, *(1,) * (weight.ndim - 1))
     total += jnp.sum(value * weight)
@@ -131,7 +157,9 @@ def enter(recipe: Recipe, inputs: PyTree) -> PyTree:
   return inputs if recipe.phase.start else recipe.form.enter(inputs)
 
 
-def forward(network: Network, phase: Phase, variables: Variables, x: PyTree, key: Array) -> tuple[PyTree, PyTree]:
+def forward(
+  network: Network, phase: Phase, variables: Variables, x: PyTree, key: Array
+) -> tuple[PyTree, PyTree]:
   """(outputs, new stats) in training, from stage `phase.start` on."""
   options = {'train': True, 'frozen_norms': phase.frozen_norms}
   if not phase.remat:
@@ -152,10 +180,16 @@ def _forgetful(stage: Callable) -> Callable:
   As jax.checkpoint, whose barrier XLA drops on CPU: it then computes everything again early, and nothing is saved. Here what is
   computed again depends on the incoming gradient by a sum with 0 times an entry of it.
   """
+
   def backward(saved: tuple, grads: PyTree) -> tuple:
     variables, x, key = saved
     now = 0 * jnp.ravel(jax.tree.leaves(grads[0])[0])[0].astype(jnp.float32)
-    x = jax.tree.map(lambda leaf: leaf + now.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, x)
+    x = jax.tree.map(
+      lambda leaf: (
+        leaf + now.astype(leaf.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+      ),
+      x,
+    )
     _, pull_back = jax.vjp(lambda variables, x: stage(variables, x, key), variables, x)
     return (*pull_back(grads), None)
 
@@ -164,8 +198,9 @@ def _forgetful(stage: Callable) -> Callable:
   return forgetful
 
 
-def train_step(recipe: Recipe, state: RunState, frozen: PyTree, batch: Batch, key: Array,
-               hyper: Hyper) -> tuple[RunState, dict[str, Array]]:
+def train_step(
+  recipe: Recipe, state: RunState, frozen: PyTree, batch: Batch, key: Array, hyper: Hyper
+) -> tuple[RunState, dict[str, Array]]:
   """(next state, {'loss', 'grad_norm'}); gradients, norms and optimizer state exist for the trainable leaves only.
 
   Where the loss or the gradient is not finite the state stays as it is, its step too.
@@ -175,7 +210,9 @@ def train_step(recipe: Recipe, state: RunState, frozen: PyTree, batch: Batch, ke
   grad_norm = optax.tree.norm(grads)
   tx = make_optimizer(state.trainable, recipe.phase, hyper)
   updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-  proposed = RunState(state.step + 1, optax.apply_updates(state.trainable, updates), stats, opt_state)
+  proposed = RunState(
+    state.step + 1, optax.apply_updates(state.trainable, updates), stats, opt_state
+  )
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
   return state, {'loss': loss, 'grad_norm': grad_norm}
