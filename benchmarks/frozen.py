@@ -106,8 +106,9 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
 
   from tlx import backbones, datasets, sources
   from tlx.plug import plug
-  from tlx.study import plan
-  from tlx.train import mesh, step
+  from tlx.study import config
+  from tlx.study.phases import network_of, shapes_of
+  from tlx.train import mesh
 
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
@@ -117,8 +118,8 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
     **{name: value for name, value in source['input'].items() if name not in ('mean', 'std')},
   )
   images = np.concatenate([split.inputs for split in (data.train, data.val, data.test)])
-  network = plan.network_of(source, len(data.class_names))
-  shapes = plan.shapes_of(source, network)
+  network = network_of(source, len(data.class_names))
+  shapes = shapes_of(source, network)
   arrays = sources.load(source['weights']).arrays
   module = plug('backbones', source['backbone']['name'])
   options = {key: value for key, value in source['backbone'].items() if key != 'name'}
@@ -127,10 +128,10 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
   )
   devices = mesh.make(1, jax.device_count())
   along, whole = mesh.spec(devices, 'data'), mesh.spec(devices)
-  phase = step.Phase((), (), mean=tuple(source['input']['mean']), std=tuple(source['input']['std']))
+  form = config.form_of(source)
 
   def features(variables, x):
-    entered = step.enter(x, phase)
+    entered = form.enter(x)
     return network.apply(variables, entered, train=False, stop=len(network.stages) - 1)[0]
 
   run = jax.jit(features, in_shardings=(whole, along), out_shardings=along)
@@ -206,21 +207,23 @@ def state_bytes(settings: dict[str, Any]) -> str:
   """
   import jax
 
-  from tlx.study import config, plan
+  from tlx.study import config
+  from tlx.study.phases import network_of, phases_of, shapes_of
   from tlx.tasks import classification
   from tlx.train import step
   from tlx.tree import named_leaves, num_bytes
   from tlx.types import Batch
 
   source = settings['source']
-  network = plan.network_of(source, len(settings['classes']))
-  shapes = plan.shapes_of(source, network)
+  network = network_of(source, len(settings['classes']))
+  shapes = shapes_of(source, network)
   size, scalar = source['input']['image_size'], jax.ShapeDtypeStruct((), np.float32)
   batch = Batch(
     jax.ShapeDtypeStruct((BATCH, size, size, 3), np.uint8),
     *(jax.ShapeDtypeStruct((BATCH,), t) for t in (np.int32, np.float32)),
   )
-  key, hyper, task = jax.random.key(0), step.Hyper(scalar, scalar, scalar), classification.task()
+  key, hyper = jax.random.key(0), step.Hyper(scalar, scalar, scalar)
+  task = classification.task(len(settings['classes']))
   lines = [
     '| MB | trained leaves | their gradients | their optimizer state | gradients of frozen leaves '
     '| optimizer state of frozen leaves | compiled step: results | temporaries |',
@@ -228,21 +231,22 @@ def state_bytes(settings: dict[str, Any]) -> str:
   ]
   for tune in ('head', 'all'):
     fields = config.TRAIN | {'tune': tune, 'optimizer': 'adamw', 'steps': 1}
-    phase = plan.phases_of({'phases': (fields,)}, source, len(settings['classes']))[0].phase
+    phase = phases_of({'phases': (fields,)}, source, len(settings['classes']))[0].phase
+    recipe = step.Recipe(network, config.form_of(source), task, phase)
     trainable, frozen = step.split(shapes.params, phase)
     state = jax.eval_shape(
-      lambda t, s, h, phase=phase: step.start(t, s, phase, h), trainable, shapes.stats, hyper
+      lambda t, s, h, phase=phase: step.init_state(t, s, phase, h), trainable, shapes.stats, hyper
     )
     (_, grads) = jax.eval_shape(
-      lambda t, f, s, b, phase=phase: step.gradient(network, task, phase, t, f, s, b, key),
+      lambda t, f, s, b, recipe=recipe: step.gradient(recipe, t, f, s, b, key),
       trainable,
       frozen,
       shapes.stats,
       batch,
     )
 
-    def train_step(state, frozen, batch, hyper, phase=phase):
-      return step.train_step(network, task, phase, state, frozen, batch, key, hyper)
+    def train_step(state, frozen, batch, hyper, recipe=recipe):
+      return step.train_step(recipe, state, frozen, batch, key, hyper)
 
     run = jax.jit(train_step, donate_argnums=0)
     found = run.lower(state, frozen, batch, hyper).compile().memory_analysis()

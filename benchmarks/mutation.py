@@ -36,7 +36,7 @@ COPIED = ('tlx', 'tests', 'configs', 'experiments', 'third_party', 'pyproject.to
 TESTS = {
   'tlx/checkpoint.py': 'train/test_kills_state train/test_fit sources/test_study study/test_trust',
   'tlx/tree.py': 'test_tree train/test_kills_state train/test_step train/test_fit',
-  'tlx/train/augment.py': 'train/test_kills_randomness train/test_step',
+  'tlx/inputs/image.py': 'train/test_kills_randomness train/test_step',
   'tlx/train/cohort.py': 'train/test_kills_state train/test_fit study/test_plan',
   'tlx/train/exact.py': 'train/test_exact',
   'tlx/train/feed.py': 'train/test_feed train/test_fit train/test_exact train/test_prefix',
@@ -49,7 +49,7 @@ TESTS = {
   'tlx/train/step.py': 'train/test_kills_randomness train/test_step train/test_fit',
   'tlx/study/config.py': 'test_configs study/test_plan study/test_weights study/test_run',
   'tlx/study/pair.py': 'study/test_kills_study study/test_weights study/test_run',
-  'tlx/study/plan.py': 'study/test_kills_study study/test_plan study/test_weights',
+  'tlx/study/phases.py': 'study/test_kills_study study/test_plan study/test_weights',
   'tlx/study/progress.py': 'study/test_progress study/test_run',
   'tlx/study/run.py': 'study/test_kills_study study/test_trust study/test_plan study/test_weights'
   ' study/test_run',

@@ -23,17 +23,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
 from tlx import freezing
+from tlx.inputs import image
 from tlx.plug import plug
 from tlx.tasks import classification
 from tlx.train import cohort, feed, step
 from tlx.train import mesh as meshes
 from tlx.train.spread import Spread
 from tlx.tree import label, named_leaves
-from tlx.types import Array, Batch, Network, Task, Variables
+from tlx.types import Array, Batch, Form, Task, Variables
 
 NUM_CLASSES, VOCABULARY, LENGTH = 10, 50257, 128
 KINDS = ('forward', 'probe', 'last', 'full')
@@ -130,18 +132,38 @@ def num_classes(case: Case, kind: str) -> int | None:
 def next_token() -> Task:
   """The mean cross-entropy over tokens."""
 
-  def loss(logits: Array, batch: Batch) -> Array:
-    return optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets).mean()
+  def terms(logits: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    return {'loss': (losses, jnp.ones_like(losses))}
 
-  return Task(loss, lambda outputs, batch: {})
+  return Task(
+    head=VOCABULARY,
+    targets=lambda inputs, tokens: tokens,
+    terms=terms,
+    keep=lambda logits: {},
+    scores=lambda sums, kept=None, targets=None: {},
+    select=('loss', -1),
+  )
+
+
+def form_of(case: Case) -> Form:
+  """Images from 0 to 1; tokens as they are."""
+  if case.image_size:
+    return image.form(case.image_size, 3)
+  spec = {'ids': jax.ShapeDtypeStruct((LENGTH,), np.int32)}
+  return Form(
+    name='tokens',
+    spec=spec,
+    enter=lambda leaves: leaves,
+    augment=lambda key, batch, options: batch,
+    check=lambda options: None,
+  )
 
 
 class Ours(NamedTuple):
   """What a step of tlx takes."""
 
-  network: Network
-  task: Task
-  phase: step.Phase
+  recipe: step.Recipe
   variables: Variables
   batch: Batch
 
@@ -168,24 +190,26 @@ def make(case: Case, kind: str) -> Ours:
     'adamw',
     schedule='constant',
   )
-  task = classification.task() if classes else next_token()
+  task = classification.task(classes) if classes else next_token()
   return Ours(
-    network, task, phase, variables, Batch(inputs, targets, np.ones(case.batch_size, np.float32))
+    step.Recipe(network, form_of(case), task, phase),
+    variables,
+    Batch(inputs, targets, np.ones(case.batch_size, np.float32)),
   )
 
 
 def one_step(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
   """(what does one step and gives what to wait for, 1)."""
-  network, task, phase, variables, batch = make(case, kind)
+  recipe, variables, batch = make(case, kind)
   batch = jax.device_put(batch)
   if kind == 'forward':
     forward = jax.jit(
-      lambda variables, x: network.apply(variables, step.enter(x, phase), train=False)[0]
+      lambda variables, x: recipe.network.apply(variables, step.enter(recipe, x), train=False)[0]
     )
     return lambda: forward(variables, batch.inputs), 1
-  trainable, frozen = step.split(variables.params, phase)
-  run = jax.jit(functools.partial(step.train_step, network, task, phase), donate_argnums=0)
-  state, key = step.start(trainable, variables.stats, phase, HYPER), jax.random.key(0)
+  trainable, frozen = step.split(variables.params, recipe.phase)
+  run = jax.jit(functools.partial(step.train_step, recipe), donate_argnums=0)
+  state, key = step.init_state(trainable, variables.stats, recipe.phase, HYPER), jax.random.key(0)
 
   def one() -> Any:
     nonlocal state
@@ -199,18 +223,18 @@ def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
   """(what takes LOOP steps of a cohort of as many runs as there are devices, the steps of all its
   runs).
   """
-  network, task, phase, variables, batch = make(case, kind)
+  recipe, variables, batch = make(case, kind)
   spread = Spread.over(jax.device_count())
-  trainable, frozen = step.split(variables.params, phase)
+  trainable, frozen = step.split(variables.params, recipe.phase)
   nothing, steps = jax.tree.map(lambda _: None, frozen), LOOP * spread.num_runs
   if kind == 'forward':
-    run = cohort.program(cohort.evaluate, network, task, phase, spread.mesh)
+    run = cohort.program(cohort.evaluate, recipe, spread.mesh)
     batches = jax.tree.map(lambda leaf: np.stack([leaf] * LOOP), batch)
     looked = cohort.Evaluated(trainable, nothing, variables.stats, np.asarray(batches.mask))
     own, shared = spread.place(spread.broadcast(looked)), spread.everywhere((frozen, batches))
     return lambda: run((), own, shared), steps
-  run = cohort.program(cohort.advance, network, task, phase, spread.mesh)
-  state = step.start(trainable, variables.stats, phase, HYPER)
+  run = cohort.program(cohort.advance, recipe, spread.mesh)
+  state = step.init_state(trainable, variables.stats, recipe.phase, HYPER)
   order = np.broadcast_to(np.arange(case.batch_size, dtype=np.int32), (4096, case.batch_size))
   keys = jax.random.split(jax.random.key(0), spread.num_runs)
   runs = cohort.Runs(

@@ -1,4 +1,5 @@
 """What all tests share."""
+
 import os
 
 # Two devices: cohorts are split over them in most tests, as they are on a laptop.
@@ -10,8 +11,10 @@ os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
 import numpy as np
 import pytest
 
+from tlx.inputs import image
 from tlx.tasks import classification
-from tlx.train import feed, fit, step
+from tlx.train import feed, step
+from tlx.train.job import Job, PhasePlan
 from tlx.tree import label, named_leaves
 from tlx.types import Variables
 
@@ -20,6 +23,7 @@ from tlx.types import Variables
 def small_mlp():
   """A network of four stages for 4x4 images of 3 classes."""
   from tlx.backbones import mlp
+
   return mlp.build(3, widths=(8, 6, 5))
 
 
@@ -27,10 +31,13 @@ def small_mlp():
 def make_phase(small_mlp):
   """(rules, **fields of Phase) -> Phase for `small_mlp`."""
   import jax
-  shapes = jax.eval_shape(small_mlp.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 4, 4, 1), np.float32))
+
+  shapes = jax.eval_shape(
+    small_mlp.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 4, 4, 1), np.float32)
+  )
 
   def make(rules=(('.*', 'train'),), rates=(('train', 1.0),), **fields):
-    return step.Phase(tuple(named_leaves(label(shapes.params, rules))), rates, num_classes=3, **fields)
+    return step.Phase(tuple(named_leaves(label(shapes.params, rules))), rates, **fields)
 
   return make
 
@@ -50,17 +57,48 @@ def make_job(small_mlp, examples):
   """(phases, learning rates, seeds) -> a cohort of scratch runs on `examples`."""
   import jax
 
-  def make(phases, learning_rates=(1e-2, 3e-2), seeds=None, num_steps=12, evaluations=3, base=None, batch_size=8):
+  def make(
+    phases,
+    learning_rates=(1e-2, 3e-2),
+    seeds=None,
+    num_steps=12,
+    evaluations=3,
+    base=None,
+    batch_size=8,
+  ):
     seeds = seeds or [0] * len(learning_rates)
-    drawn = [jax.device_get(small_mlp.init(jax.random.key(seed), np.zeros((1, 4, 4, 1), np.float32)).params) for seed in seeds]
+    drawn = [
+      jax.device_get(
+        small_mlp.init(jax.random.key(seed), np.zeros((1, 4, 4, 1), np.float32)).params
+      )
+      for seed in seeds
+    ]
     own = jax.tree.map(lambda *leaves: np.stack(leaves), *drawn)
     base = base or jax.tree.map(lambda _: None, drawn[0])
-    own = {stage: leaves if jax.tree.leaves(base[stage]) == [] else jax.tree.map(lambda _: None, leaves) for stage, leaves in own.items()}
-    plans = tuple(fit.PhasePlan(phase, TASK, num_steps, batch_size, evaluations, 0.0) for phase in phases)
-    return fit.Job(small_mlp, plans, Variables(base, {}), own, {}, lambda phase: examples, lambda phase: examples, [np.arange(60)] * len(seeds), seeds,
-                   list(learning_rates), [0.0] * len(seeds))
+    own = {
+      stage: leaves if jax.tree.leaves(base[stage]) == [] else jax.tree.map(lambda _: None, leaves)
+      for stage, leaves in own.items()
+    }
+    plans = tuple(
+      PhasePlan(phase, TASK, num_steps, batch_size, evaluations, 0.0) for phase in phases
+    )
+    return Job(
+      small_mlp,
+      FORM,
+      plans,
+      Variables(base, {}),
+      own,
+      {},
+      lambda phase: examples,
+      lambda phase: examples,
+      [np.arange(60)] * len(seeds),
+      seeds,
+      list(learning_rates),
+      [0.0] * len(seeds),
+    )
 
   return make
 
 
-TASK = classification.task()
+TASK = classification.task(3)
+FORM = image.form(4, 1)

@@ -9,7 +9,10 @@ from PIL import Image
 
 from tlx import report
 from tlx.parity import cases
-from tlx.study import config, plan, run
+from tlx.study import config, run
+from tlx.study.cells import cells_of
+from tlx.study.cohorts import cohorts_of
+from tlx.study.cost import cost_table
 
 CONFIGS = sorted(
   path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py')
@@ -43,12 +46,12 @@ def _config(name, folder):
 def test_config_can_be_planned(name, image_folder):
   module, made = _config(name, image_folder)
   study = config.resolve(made)
-  cohorts = plan.make(study)
-  assert sum(len(cohort.cells) for cohort in cohorts) == len(plan.cells_of(study))
+  cohorts = cohorts_of(study)
+  assert sum(len(cohort.cells) for cohort in cohorts) == len(cells_of(study))
   if name not in FOR_GPUS:
-    rows = plan.table(study, cohorts)
+    rows = cost_table(study, cohorts)
     trained = [source for source in study['sources'].values() if source['dataset']]
-    assert sum(row['runs'] for row in rows) == len(plan.cells_of(study)) + len(trained)
+    assert sum(row['runs'] for row in rows) == len(cells_of(study)) + len(trained)
     assert all(row['GFLOP'] >= 0 and 0 < row['share'] <= 1 for row in rows)
   assert f'--config=configs/{name}.py' in module.__doc__
   assert all(

@@ -15,6 +15,7 @@ LEVEL = {
   'sources': 3,
   'datasets': 2,
   'tasks': 2,
+  'inputs': 2,
   'freezing': 2,
   'tokenize': 2,
   'generate': 3,
@@ -24,7 +25,7 @@ LEVEL = {
   'report': 4,
   'parity': 4,
 }
-PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'tasks', 'freezing')
+PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'inputs', 'tasks', 'freezing')
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 
 

@@ -1,5 +1,6 @@
 """The few types everything else speaks in: tuples of arrays and of pure functions."""
-from collections.abc import Callable
+
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ class Variables(NamedTuple):
 
   Both are nested dicts whose first level is the stage: `params['stem']['conv']['kernel']`.
   """
+
   params: PyTree
   stats: PyTree
 
@@ -21,37 +23,99 @@ class Network(NamedTuple):
   """A list of named stages from input to output; the last one is the head.
 
   init(key, inputs) -> Variables
-  apply(variables, x, *, train, key=None, start=None, stop=None, frozen_norms=frozenset()) -> (activation, stats)
-    runs `stages[start:stop]` on the activation that enters stage `start`. `stats` is the whole tree, updated where
-    `train` is set. Norm layers named in `frozen_norms` ('block1/norm') use their stored statistics even in training.
+  apply(variables, x, *, train, key=None, start=None, stop=None, frozen_norms=frozenset())
+    -> (activation, stats) runs `stages[start:stop]` on the activation that enters stage `start`.
+    `stats` is the whole tree, updated where `train` is set. Norm layers named in `frozen_norms`
+    ('block1/norm') use their stored statistics even in training.
   """
+
   stages: tuple[str, ...]
   init: Callable[..., Variables]
   apply: Callable[..., tuple[PyTree, PyTree]]
 
 
 class Batch(NamedTuple):
-  """Inputs [B, ...], targets [B, ...] and mask [B]; the mask is 0.0 on padding, and metrics are sums over it."""
+  """Inputs [B, ...], targets [B, ...] and mask [B]; the mask is 0.0 on padding."""
+
   inputs: PyTree
   targets: PyTree
   mask: PyTree
 
 
-class Task(NamedTuple):
-  """What a head is asked for. `sums` are additive over batches, devices and hosts.
+class Mixed(NamedTuple):
+  """Targets of examples that are mixtures of two.
 
-  loss(outputs, batch) -> scalar, the mean over the batch's mask
-  sums(outputs, batch) -> {'loss': ..., 'correct': ..., 'count': ...}
+  `share` [B] is that of the first, the rest is of the second. The loss of a mixture is that of both
+  targets in these shares, whatever the task.
   """
-  loss: Callable[[PyTree, Batch], Array]
-  sums: Callable[[PyTree, Batch], dict[str, Array]]
+
+  first: PyTree
+  second: PyTree
+  share: Array
+
+
+class Form(NamedTuple):
+  """What an example is stored as and how it enters a network.
+
+  Made by `tlx.inputs.<name>.form(**options)`. Equal forms share data and programs: the name holds
+  every option, and the functions are made once for it (functools.cache).
+
+  name: 'image ...', the file of tlx/inputs and its options as text
+  spec: a jax.ShapeDtypeStruct for each leaf of one stored example, without batch axis; a single one
+    or nested dicts
+  enter(leaves [B, ...]) -> what stage 0 takes of them, on the device
+  augment(key, Batch, options) -> Batch, random; targets of mixed examples are `Mixed`
+  check(options) raises ValueError for augmentations that the form does not have, or not with these
+    values
+  """
+
+  name: str
+  spec: PyTree
+  enter: Callable[[PyTree], PyTree]
+  augment: Callable[[Array, Batch, Mapping[str, float]], Batch]
+  check: Callable[[Mapping[str, float]], None]
+
+  def __hash__(self) -> int:
+    return hash(self.name)  # a spec of several leaves is a dict, which has none
+
+
+class Task(NamedTuple):
+  """What is asked of a network, and what its answers are worth.
+
+  Made by `tlx.tasks.<name>.task(num_classes, **options)`.
+
+  head: the number of outputs of the head
+  targets(stored inputs, published labels) -> what `terms` and `scores` need, leaves [N, ...] on the
+    host
+  terms(outputs, Batch) -> {name: (value, weight)}, [B, ...] each and weight 0.0 where the mask is.
+    'loss' is minimised as sum(value weight) / sum(weight), over the parts of a batch and all
+    devices together
+  keep(outputs) -> {name: leaf [B, ...]} of predictions, only computed where they are asked for
+  scores(sums, kept, targets) -> {column: number or list}, on the host. `sums` are
+    (sum(value weight), sum(weight)) of each term over all examples; `kept` and `targets` are of
+    these examples, or None where nothing was kept. 'loss' and the selected column are always among
+    the columns
+  select: (column, +1 where more is better, -1 where less is), by which settings are chosen on
+    validation
+  solvers: the exact solutions of a linear head (train/exact.py) that answer the task
+  """
+
+  head: int
+  targets: Callable[[PyTree, PyTree], PyTree]
+  terms: Callable[[PyTree, Batch], dict[str, tuple[Array, Array]]]
+  keep: Callable[[PyTree], dict[str, Array]]
+  scores: Callable[..., dict[str, Any]]
+  select: tuple[str, int]
+  solvers: tuple[str, ...] = ()
 
 
 class RunState(NamedTuple):
-  """All that training changes. Keys are `fold_in(key, step)`: nothing random is stored, so a resumed run replays exactly.
+  """All that training changes.
 
+  Keys are `fold_in(key, step)`: nothing random is stored, so a resumed run replays exactly.
   A run whose loss is not finite stays at the step where that happened.
   """
+
   step: Array
   trainable: PyTree
   stats: PyTree
@@ -60,6 +124,7 @@ class RunState(NamedTuple):
 
 class Cell(NamedTuple):
   """One run of a study: one row of its table."""
+
   source: str
   target: str
   method: str

@@ -11,7 +11,10 @@ from tests.study import tiny
 from tlx.backbones import _layers, cnn, head_after, vit
 from tlx.study import config as configs
 from tlx.study import pair as pairs
-from tlx.study import plan, run, store
+from tlx.study import run, store
+from tlx.study.cohorts import cohorts_of
+from tlx.study.cost import cost_table
+from tlx.study.phases import network_of
 from tlx.types import Variables
 
 NETWORK = cnn.build(3, channels=(4, 6), hidden=5)
@@ -122,7 +125,7 @@ def study(data_dir):
 
 def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
   config = study(data_dir)
-  rows = plan.table(configs.resolve(config), plan.make(configs.resolve(config)))
+  rows = cost_table(configs.resolve(config), cohorts_of(configs.resolve(config)))
   width = {'mean': 4, 'cells': 9 * 4, 'pixels': 64, 'trained': 64}
   assert {row['cohort'].split('-')[-1]: row['trained'] for row in rows if '-' in row['cohort']} == {
     name: (features + 1) * 10 for name, features in width.items()
@@ -137,7 +140,7 @@ def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
   source = configs.resolve(config)['sources']['turned']
   for result in (json.loads(path.read_text()) for path in tmp_path.glob('runs/*/result.json')):
     if result['chosen']:
-      network = plan.network_of(
+      network = network_of(
         source, 10, configs.resolve(config)['methods'][result['cell']['method']]['head_after']
       )
       logits, _ = network.apply(
@@ -165,4 +168,4 @@ def test_a_field_that_says_no_place(data_dir, head_after, words):
     'cells': {**config.methods.to_dict()['cells'], 'head_after': head_after},
   }
   with pytest.raises(ValueError, match=words):
-    plan.make(configs.resolve(config))
+    cohorts_of(configs.resolve(config))

@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from tlx import datasets
-from tlx.study import config, pair, plan
+from tlx.study import config, pair
+from tlx.study.cells import PRETRAINING, counts_of
+from tlx.study.cohorts import cohorts_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -136,7 +138,7 @@ def test_a_source_never_sees_what_its_target_is_judged_by(undivided, data_dir, f
   assert train and held == [0, 0]
   data = pair.source_data(study, 'same')
   assert len(data.train.ids) + sum('left out of its training' in note for note in data.notes) > 20
-  whole = pair.load(study, study['sources']['same'] | plan.PRETRAINING, study['sources']['same'])
+  whole = pair.load(study, study['sources']['same'] | PRETRAINING, study['sources']['same'])
   assert (data.sha256 == whole.sha256) == (len(data.train.ids) == len(whole.train.ids))
   if 'group' in changes:
     target_data = pair.load(study, study['targets']['same'] | {'val_examples': 0}, study['sources']['same'])
@@ -205,7 +207,7 @@ def test_a_study_passes_the_fields_on(undivided, data_dir):
   target = study['targets']['plants']
   data = pair.load(study, target, study['sources']['digits'])
   assert len(data.val.ids) == 5 and len(data.notes) == 3
-  assert plan._counts(study, target)['val'] == 5
+  assert counts_of(study, target)['val'] == 5
   for of_seed in pair.subsets(study, target, data).values():
     for label in (0, 1):
       rows = [row for row in of_seed[4] if data.train.labels[row] == label]
@@ -220,13 +222,13 @@ def test_a_study_passes_the_fields_on(undivided, data_dir):
 def test_a_dry_run_refuses_what_does_not_fit(undivided, data_dir):
   """1,797 digits of 8 x 8 x 3 take 345,024 bytes; without 116 of the 263 to validate on 22,272 less."""
   study = _study(data_dir, {'digits': {'dataset': 'uci_digits'}}, {'a': {'dataset': 'uci_digits', 'val_examples': 147}, 'b': {'dataset': f'folder:{undivided}'}})
-  plan.make(study | {'data_bytes': 345_024.0})
+  cohorts_of(study | {'data_bytes': 345_024.0})
   with pytest.raises(ValueError, match='config.sources: 1,797 images of 8 x 8 x 3 .* a higher data_bytes'):
-    plan.make(study | {'data_bytes': 345_023.0})
+    cohorts_of(study | {'data_bytes': 345_023.0})
   weights = study['sources']['digits'] | {'dataset': ''}
-  plan.make(study | {'sources': {'digits': weights}, 'data_bytes': 322_752.0})
+  cohorts_of(study | {'sources': {'digits': weights}, 'data_bytes': 322_752.0})
   with pytest.raises(ValueError, match='config.targets.a: 1,681 images of 8 x 8 x 3'):
-    plan.make(study | {'sources': {'digits': weights}, 'data_bytes': 322_751.0})
+    cohorts_of(study | {'sources': {'digits': weights}, 'data_bytes': 322_751.0})
 
 
 @pytest.mark.parametrize('field,value', [('duplicates', 'dorp'), ('val_examples', -1), ('skip_bad', 'yes'), ('group', 3)])

@@ -10,6 +10,7 @@ import pytest
 
 from tlx import freezing, peft
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.peft import lora
 from tlx.plug import available, plug
 from tlx.tasks import classification
@@ -20,7 +21,7 @@ from tlx.types import Batch, Variables
 NETWORK = peft.wrap(
   cnn.build(3, channels=(4, 8), hidden=6, norm='batch'), lora.added(at='fc/', rank=2)
 )
-TASK = classification.task()
+TASK = classification.task(3)
 GROUPS = (('block1',), ('block2',), ('fc',), ('head',))
 OPTIONS = {
   'first': {'k': 1},
@@ -61,11 +62,11 @@ def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
     'sgd',
     (('momentum', 0.9),),
     clip_norm=0.5,
-    num_classes=3,
   )
+  recipe = step.Recipe(NETWORK, image.form(6, 1), TASK, phase)
   hyper = step.Hyper(np.float32(0.1), np.float32(0.1), np.float32(5))
   trainable, frozen = step.split(before.params, phase)
-  state = step.start(trainable, before.stats, phase, hyper)
+  state = step.init_state(trainable, before.stats, phase, hyper)
   random = np.random.default_rng(0)
   batch = Batch(
     random.integers(0, 255, (8, 6, 6, 1)).astype(np.uint8),
@@ -76,7 +77,7 @@ def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
   @jax.jit
   def advance(state):
     key = jax.random.key(1)
-    return step.train_step(NETWORK, TASK, phase, state, frozen, batch, key, hyper)[0]
+    return step.train_step(recipe, state, frozen, batch, key, hyper)[0]
 
   for _ in range(5):
     state = advance(state)

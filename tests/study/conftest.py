@@ -1,4 +1,5 @@
 """One place for prepared data, one uninterrupted tiny study."""
+
 import os
 import pathlib
 import subprocess
@@ -18,6 +19,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture(scope='session')
 def command(data_dir):
   """(workdir, *flags, config=...) -> the command line of a study."""
+
   def make(workdir, *flags, config=TINY):
     config_flags = [] if config is None else [f'--config={config}', f'--config.data_dir={data_dir}']
     workdir_flags = [] if workdir is None else [f'--workdir={workdir}']
@@ -29,8 +31,16 @@ def command(data_dir):
 @pytest.fixture(scope='session')
 def study(command):
   """Runs a study to its end: (workdir, *flags) -> CompletedProcess."""
+
   def run(workdir, *flags, config=TINY):
-    return subprocess.run(command(workdir, *flags, config=config), cwd=ROOT, capture_output=True, text=True, env=dict(os.environ), timeout=600)
+    return subprocess.run(
+      command(workdir, *flags, config=config),
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+      env=dict(os.environ),
+      timeout=600,
+    )
 
   return run
 

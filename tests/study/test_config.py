@@ -13,9 +13,12 @@ import pytest
 from experiments import study as command
 from tests.study import tiny
 from tlx import report
+from tlx.inputs import image
 from tlx.plug import available, plug
-from tlx.study import config, plan, ranges, run
-from tlx.train import augment, optim
+from tlx.study import cohorts, config, ranges, run
+from tlx.study.cells import cell_id, cells_of, settings_of
+from tlx.study.cohorts import cohorts_of
+from tlx.train import optim
 from tlx.types import Batch
 
 SECTIONS = {
@@ -99,7 +102,7 @@ def test_every_field_has_a_range_and_every_range_a_field():
   assert {section: set(kinds) for section, kinds in ranges.RANGES.items()} == {
     name: set(fields) for name, fields in SECTIONS.items()
   }
-  assert ranges.RANGES['input']['fit'] and set(config.AUGMENT) == set(augment.AUGMENTATIONS)
+  assert ranges.RANGES['input']['fit'] and set(config.AUGMENT) == set(image.AUGMENTATIONS)
 
 
 @pytest.mark.parametrize('section, field', CASES)
@@ -183,7 +186,7 @@ def test_phases_that_cannot_be_are_refused_at_the_check(phase, words):
     ValueError, match=f'(?s)config.methods.probe.*{words}' if 'freezes' not in words else words
   ):
     study = config.resolve(made)
-    plan.make(study)
+    cohorts_of(study)
 
 
 @pytest.mark.parametrize(
@@ -198,11 +201,10 @@ def test_phases_that_cannot_be_are_refused_at_the_check(phase, words):
   ],
 )
 def test_augmentations_within_their_ranges_work(options):
-  augment.check(options, 8)
+  form = image.form(8, 1)
+  form.check(options)
   images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)
-  batch = augment.augment(
-    jax.random.key(0), Batch(images, np.arange(4) % 3, np.ones(4)), options, 3
-  )
+  batch = form.augment(jax.random.key(0), Batch(images, np.arange(4) % 3, np.ones(4)), options)
   assert np.isfinite(batch.inputs).all() and batch.inputs.shape == images.shape
   if set(options) == {'flip'}:
     np.testing.assert_array_equal(batch.inputs, images[:, :, ::-1])
@@ -339,8 +341,8 @@ def test_ids_read_back_as_the_rates_they_are_of():
     (0.00123456, 0.001234561, 1e-5, 1.0),
     (0.0,),
   )
-  cells = plan.cells_of(config.resolve(made))
-  ids = [plan.cell_id(cell) for cell in cells]
+  cells = cells_of(config.resolve(made))
+  ids = [cell_id(cell) for cell in cells]
   assert len(set(ids)) == len(cells) and {
     'turned-digits-full-1shot-seed0-lr1.0',
     'turned-digits-full-1shot-seed0-lr1e-05',
@@ -352,9 +354,9 @@ def test_ids_read_back_as_the_rates_they_are_of():
 
 def test_runs_of_one_folder_are_refused(monkeypatch):
   study = config.resolve(tiny.get_config())
-  monkeypatch.setattr(plan, 'cell_id', lambda cell: f'{cell.method}-{cell.seed}')
+  monkeypatch.setattr(cohorts, 'cell_id', lambda cell: f'{cell.method}-{cell.seed}')
   with pytest.raises(ValueError, match="share the folder 'scratch-0'"):
-    plan.make(study)
+    cohorts_of(study)
 
 
 def test_names_too_long_for_a_folder_are_refused():
@@ -362,7 +364,7 @@ def test_names_too_long_for_a_folder_are_refused():
   made.methods = {'m' * 200: {}}
   made.baseline = ''
   with pytest.raises(ValueError, match='more than 200'):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))
 
 
 def test_fixed_rates_and_exact_solutions_have_one_setting():
@@ -380,13 +382,13 @@ def test_fixed_rates_and_exact_solutions_have_one_setting():
     'phases': ({'tune': 'head', 'solver': 'logistic'}, {'tune': 'all', 'learning_rate': 0.05})
   }
   study = config.resolve(made)
-  settings = {name: plan.settings_of(method) for name, method in study['methods'].items()}
+  settings = {name: settings_of(method) for name, method in study['methods'].items()}
   assert settings['fixed'] == settings['after_exact'] == [(0.05, 0.0)] and settings['exact'] == [
     (0.0, 0.1),
     (0.0, 1.0),
   ]
   assert settings['waste'] == [(0.0, 0.0)] and settings['lp_ft'] == [(1e-3, 0.0), (1e-2, 0.0)]
-  ids = {plan.cell_id(cell) for cell in plan.cells_of(study) if cell.shots == 1 and cell.seed == 0}
+  ids = {cell_id(cell) for cell in cells_of(study) if cell.shots == 1 and cell.seed == 0}
   assert {
     'turned-digits-exact-1shot-seed0-wd0.1',
     'turned-digits-waste-1shot-seed0',

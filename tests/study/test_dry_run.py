@@ -8,8 +8,12 @@ import scipy.stats
 
 from tests.study import tiny
 from tlx import report
-from tlx.study import config, dry_run, plan
+from tlx.study import cells, config, cost, dry_run
+from tlx.study.cells import counts_of
+from tlx.study.cohorts import cohorts_of
+from tlx.study.cost import cost_table, frozen_flops, phases_for, prefix_flops, same_methods
 from tlx.study.pair import Pair
+from tlx.study.phases import network_of
 
 
 def with_methods(**methods):
@@ -29,7 +33,7 @@ def test_methods_that_are_the_same_are_said():
     scratch={'init': 'random', 'phases': ({'tune': 'all'},)},
   )
   study = config.resolve(made)
-  assert plan.same_methods(study, 'turned', 'digits') == [('probe', 'last_1', 'other')]
+  assert same_methods(study, 'turned', 'digits') == [('probe', 'last_1', 'other')]
   assert (
     'probe and last_1 and other train the same parameters in the same way, with other rates (source turned).'
     in dry_run.describe(made)
@@ -56,7 +60,7 @@ def test_depths_of_a_residual_network_are_different_methods():
       'input': {'image_size': 32},
     }
   }
-  assert plan.same_methods(config.resolve(made), 'resnet', 'digits') == []
+  assert same_methods(config.resolve(made), 'resnet', 'digits') == []
 
 
 def test_settings_that_are_not_tried_are_said():
@@ -68,9 +72,11 @@ def test_settings_that_are_not_tried_are_said():
 def test_evaluation_is_counted():
   made = tiny.get_config()
   study = config.resolve(made)
-  rows = {row['cohort'].split('-')[-1]: row for row in plan.table(study, plan.make(study))}
-  forward = plan.prefix_flops(plan.network_of(study['sources']['turned'], 10), (8, 8, 1), 3)
-  counts = plan._counts(study, study['targets']['digits'])
+  rows = {row['cohort'].split('-')[-1]: row for row in cost_table(study, cohorts_of(study))}
+  forward = prefix_flops(
+    network_of(study['sources']['turned'], 10), config.form_of(study['sources']['turned']), 3
+  )
+  counts = counts_of(study, study['targets']['digits'])
   assert counts['val'] > 200 and counts['test'] > 500
   assert rows['scratch']['evaluation'] == pytest.approx(
     forward * (8 * 2 * counts['val'] + 4 * counts['test']) / 1e9
@@ -88,14 +94,14 @@ def test_reuse_only_where_it_costs_less():
   made.seeds, made.shots, made.grid.learning_rate = (0,), (0,), (1e-3,)
   starts = lambda made: [
     [phase.phase.start for phase in phases]
-    for phases in plan.phases_for(config.resolve(made), 'turned', 'digits').values()
+    for phases in phases_for(config.resolve(made), 'turned', 'digits').values()
   ]
   assert starts(made) == [[0]]
-  cost = plan.frozen_flops(config.resolve(made), 'turned', 'digits')
+  cost = frozen_flops(config.resolve(made), 'turned', 'digits')
   assert cost.once == cost.instead == 0.0
   made.methods.probe.phases = ({'tune': 'head', 'evaluations': 1, 'steps': 2000},)
   assert starts(made) == [[2]]
-  cost = plan.frozen_flops(config.resolve(made), 'turned', 'digits')
+  cost = frozen_flops(config.resolve(made), 'turned', 'digits')
   assert 0 < cost.once < cost.instead == cost.spared
   made.methods.probe.phases = ({'tune': 'head', 'evaluations': 1, 'steps': 1},)
   made.methods.exact = {'phases': ({'tune': 'head', 'solver': 'ridge'},)}
@@ -114,13 +120,12 @@ def test_the_study_reuses_what_the_dry_run_says(data_dir):
       str(data_dir),
     )
     study = config.resolve(made)
-    assert Pair(study, 'turned', 'digits', None).phases == plan.phases_for(
-      study, 'turned', 'digits'
-    )
+    assert Pair(study, 'turned', 'digits', None).phases == phases_for(study, 'turned', 'digits')
 
 
 def test_sizes_that_are_not_known_yet_are_said(monkeypatch):
-  monkeypatch.setattr(plan, '_counts', lambda study, data: {'train': 0, 'val': 0, 'test': 0})
+  for module in (cells, cost):
+    monkeypatch.setattr(module, 'counts_of', lambda study, data: {'train': 0, 'val': 0, 'test': 0})
   made = tiny.get_config()
   made.train.epochs = 3.0
   made.shots = (0,)
@@ -182,7 +187,7 @@ def test_what_fewer_pixels_spare_is_said():
   text = dry_run.describe(made)
   assert (
     "config.sources.lite.input.image_size is 64; the weights' own is 224." in text
-    and 'Images of 64 px cost' in text
+    and 'Examples of this input cost' in text
   )
   assert (
     config.resolve(

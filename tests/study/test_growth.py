@@ -1,4 +1,5 @@
 """A study grows: the same command trains only what is new, and ends in the numbers of the study run whole."""
+
 import json
 import pathlib
 import shutil
@@ -43,7 +44,9 @@ def found(workdir):
   for name, (result, history, logits) in numbers(workdir).items():
     for field in ('cohort', 'row', 'files'):
       result.pop(field)
-    kept[name] = (result, history, logits) if result['chosen'] else ({**result, 'test': None}, history, None)
+    kept[name] = (
+      (result, history, logits) if result['chosen'] else ({**result, 'test': None}, history, None)
+    )
   return kept
 
 
@@ -57,13 +60,18 @@ def grow(config, **changes):
       config[name] = value
 
 
-@pytest.mark.parametrize('changes, new', [
+@pytest.mark.parametrize(
+  'changes, new',
+  [
     ({'seeds': (0, 1, 2)}, [4, 4]),
     ({'shots': (1, 2, 4)}, [4, 4]),
     ({'learning_rate': (1e-3, 3e-3, 1e-2)}, [4, 4]),
     ({'methods': {'full': {'phases': ({'tune': 'all'},)}}}, [8]),
-])
-def test_what_is_new_is_trained_and_the_whole_is_as_if_run_at_once(config, tmp_path, trained, changes, new):
+  ],
+)
+def test_what_is_new_is_trained_and_the_whole_is_as_if_run_at_once(
+  config, tmp_path, trained, changes, new
+):
   run.run(config, tmp_path / 'grown')
   before = len(trained)
   grow(config, **changes)
@@ -78,7 +86,9 @@ def test_what_is_new_is_trained_and_the_whole_is_as_if_run_at_once(config, tmp_p
   assert len(trained) == before
 
 
-def test_a_run_chosen_later_is_tested_then_and_one_no_longer_chosen_keeps_its_test(config, tmp_path):
+def test_a_run_chosen_later_is_tested_then_and_one_no_longer_chosen_keeps_its_test(
+  config, tmp_path
+):
   config.grid.learning_rate = (1e-5,)
   run.run(config, tmp_path)
   first = {name for name, (result, *_) in numbers(tmp_path).items() if result['chosen']}
@@ -88,7 +98,9 @@ def test_a_run_chosen_later_is_tested_then_and_one_no_longer_chosen_keeps_its_te
   assert all(bool(result['test']) for result in results.values() if result['chosen'])
   moved = [name for name in first if not results[name]['chosen']]
   assert moved and all(results[name]['test'] for name in moved)
-  assert f'(and {len(moved)} more that were chosen before the study grew)' in report.summary(tmp_path)
+  assert f'(and {len(moved)} more that were chosen before the study grew)' in report.summary(
+    tmp_path
+  )
   assert sum(result['chosen'] for result in results.values()) == len(first)
 
 
@@ -105,17 +117,28 @@ def test_a_smaller_config_is_part_of_what_is_there(config, tmp_path, trained):
   assert len(trained) == before and found(tmp_path) == whole
 
 
-@pytest.mark.parametrize('change, words', [
+@pytest.mark.parametrize(
+  'change, words',
+  [
     (lambda c: c.train.update({'steps': 9}), r'methods\.probe\.phases\[0\]\.steps: 8 -> 9'),
-    (lambda c: c.targets.digits.update({'val_fraction': 0.3}), r'targets\.digits\.val_fraction: 0\.22 -> 0\.3'),
-    (lambda c: c.sources.turned.train.update({'steps': 31}), r'sources\.turned\.train\.steps: 30 -> 31'),
+    (
+      lambda c: c.targets.digits.update({'val_fraction': 0.3}),
+      r'targets\.digits\.val_fraction: 0\.22 -> 0\.3',
+    ),
+    (
+      lambda c: c.sources.turned.train.update({'steps': 31}),
+      r'sources\.turned\.train\.steps: 30 -> 31',
+    ),
     (lambda c: c.update({'validation': 'matched'}), r"validation: 'all' -> 'matched'"),
-])
+  ],
+)
 def test_what_differs_for_runs_that_are_there_is_refused(config, tmp_path, change, words):
   run.run(config, tmp_path)
   before = numbers(tmp_path)
   change(config)
-  with pytest.raises(ValueError, match=f'(?s)(otherwise|The data changed).*{words}|The data changed'):
+  with pytest.raises(
+    ValueError, match=f'(?s)(otherwise|The data changed).*{words}|The data changed'
+  ):
     run.run(config, tmp_path)
   assert numbers(tmp_path) == before
 
@@ -123,7 +146,12 @@ def test_what_differs_for_runs_that_are_there_is_refused(config, tmp_path, chang
 def test_another_baseline_name_or_memory_is_no_other_study(config, tmp_path, trained):
   run.run(config, tmp_path)
   before = len(trained)
-  config.name, config.baseline, config.cohort_bytes, config.claim = 'renamed', 'scratch', 1e5, 'Another.'
+  config.name, config.baseline, config.cohort_bytes, config.claim = (
+    'renamed',
+    'scratch',
+    1e5,
+    'Another.',
+  )
   run.run(config, tmp_path)
   assert len(trained) == before
 
@@ -227,7 +255,16 @@ def test_a_file_that_a_run_lost_is_written_again(config, tmp_path, name):
 
 
 @pytest.mark.parametrize('content', ['{', '[]', '3', '{}'])
-@pytest.mark.parametrize('file', ['study.json', 'time.json', 'sources/turned/result.json', 'runs/*/result.json', 'cohorts/*/cells.json'])
+@pytest.mark.parametrize(
+  'file',
+  [
+    'study.json',
+    'time.json',
+    'sources/turned/result.json',
+    'runs/*/result.json',
+    'cohorts/*/cells.json',
+  ],
+)
 def test_small_files_that_are_damaged_are_named_with_what_to_do(config, tmp_path, file, content):
   config.methods, config.seeds, config.shots = {'probe': config.methods.probe.to_dict()}, (0,), (1,)
   config.grid.learning_rate = (1e-2,)
@@ -249,9 +286,16 @@ def test_small_files_that_are_damaged_are_named_with_what_to_do(config, tmp_path
 def test_a_run_as_a_source_may_not_have_seen_what_is_held_out(config, tmp_path):
   run.run(config, tmp_path / 'first')
   name = next(name for name in numbers(tmp_path / 'first') if 'scratch' in name and '4shot' in name)
-  config.sources = {'before': {'backbone': {'name': 'mlp', 'widths': (16, 12)}, 'weights': f'study:{tmp_path / "first"}/{name}'}}
+  config.sources = {
+    'before': {
+      'backbone': {'name': 'mlp', 'widths': (16, 12)},
+      'weights': f'study:{tmp_path / "first"}/{name}',
+    }
+  }
   run.run(config, tmp_path / 'same')  # the same parts: nothing of it is held out
-  noted = json.loads((tmp_path / 'same' / 'study.json').read_text())['data']['before/digits']['notes']
+  noted = json.loads((tmp_path / 'same' / 'study.json').read_text())['data']['before/digits'][
+    'notes'
+  ]
   assert any('40 of the' in note for note in noted), noted
   config.targets.digits.val_fraction = 0.6
   with pytest.raises(ValueError, match=r'sources\.before on digits.*trained on \d+ of the'):

@@ -1,4 +1,5 @@
 """What a study hands to its cohorts and makes of their ends: each test was seen to fail once."""
+
 import json
 
 import jax
@@ -10,6 +11,8 @@ from tests.study import tiny
 from tlx.study import record, run
 from tlx.train import fit
 from tlx.types import Cell
+
+ACCURACY = ('accuracy', +1)
 
 
 @pytest.fixture(scope='module')
@@ -101,7 +104,7 @@ def outcomes_of(**settings):
 
 
 def chosen(**settings):
-  found = record.choose(outcomes_of(**settings))
+  found = record.choose(outcomes_of(**settings), ACCURACY)
   (rate,) = {cell.learning_rate for cell in found}
   assert len(found) == len(settings['low'])
   return {1e-3: 'low', 1e-1: 'high'}[rate]
@@ -150,7 +153,7 @@ def test_a_setting_with_an_unusable_run_is_not_chosen(first, second, loss, statu
 
 def test_where_no_setting_has_numbers_none_is_chosen():
   broken = [(0.9, None, 'not finite after step 3')]
-  assert record.choose(outcomes_of(low=broken, high=broken)) == set()
+  assert record.choose(outcomes_of(low=broken, high=broken), ACCURACY) == set()
 
 
 def test_every_size_chooses_for_itself():
@@ -159,7 +162,9 @@ def test_every_size_chooses_for_itself():
     cell._replace(shots=8): value
     for cell, value in outcomes_of(low=[(0.9, 1.0)], high=[(0.8, 1.0)]).items()
   }
-  assert {(cell.shots, cell.learning_rate) for cell in record.choose(outcomes | larger)} == {
+  assert {
+    (cell.shots, cell.learning_rate) for cell in record.choose(outcomes | larger, ACCURACY)
+  } == {
     (4, 1e-1),
     (8, 1e-3),
   }

@@ -1,10 +1,16 @@
 """Cells, cohorts and programs; what is planned is what happens."""
+
 import pandas as pd
 import pytest
 
 from tests.study import tiny
-from tlx.study import config, plan, run
-from tlx.train import cohort, fit
+from tlx.study import config, run
+from tlx.study.cells import cells_of
+from tlx.study.cohorts import cohorts_of
+from tlx.study.cost import cost_table
+from tlx.study.phases import frozen_groups, network_of, phases_of, reused_groups, shapes_of
+from tlx.train import cohort
+from tlx.train.job import PhasePlan
 
 
 def resolved(**changes):
@@ -15,15 +21,16 @@ def resolved(**changes):
 
 
 def test_every_method_gets_every_setting_size_and_seed():
-  cells = plan.cells_of(resolved())
+  cells = cells_of(resolved())
   assert len(cells) == len(set(cells)) == 3 * 2 * 2 * 2
   for method in ('scratch', 'probe', 'lp_ft'):
     assert {(c.shots, c.seed, c.learning_rate) for c in cells if c.method == method} == {
-        (shots, seed, rate) for shots in (1, 4) for seed in (0, 1) for rate in (1e-3, 1e-2)}
+      (shots, seed, rate) for shots in (1, 4) for seed in (0, 1) for rate in (1e-3, 1e-2)
+    }
 
 
 def test_cohorts_split_where_memory_ends_and_keep_every_cell():
-  whole, parts = plan.make(resolved()), plan.make(resolved(cohort_bytes=100_000.0))
+  whole, parts = cohorts_of(resolved()), cohorts_of(resolved(cohort_bytes=100_000.0))
   assert len(whole) == 3 < len(parts)
   assert [cell for c in whole for cell in c.cells] == [cell for c in parts for cell in c.cells]
   assert len({c.id for c in parts}) == len(parts)
@@ -32,6 +39,7 @@ def test_cohorts_split_where_memory_ends_and_keep_every_cell():
 def test_split_cohorts_choose_together_and_find_the_same(data_dir, tmp_path):
   """Six runs at a time instead of eight: the same numbers, and still one learning rate a size."""
   from tlx import report
+
   made = tiny.get_config()
   made.data_dir = str(data_dir)
   made.methods = {'scratch': made.methods['scratch'].to_dict()}
@@ -40,7 +48,9 @@ def test_split_cohorts_choose_together_and_find_the_same(data_dir, tmp_path):
   parts = report.read(run.run(made, tmp_path / 'parts'))
   assert parts.cohort.nunique() > 1
   columns = ['id', 'chosen', 'val_accuracy', 'val_loss', 'test_accuracy']
-  pd.testing.assert_frame_equal(*(table[columns].sort_values('id', ignore_index=True) for table in (whole, parts)))
+  pd.testing.assert_frame_equal(
+    *(table[columns].sort_values('id', ignore_index=True) for table in (whole, parts))
+  )
 
 
 def test_planned_programs_are_those_compiled(data_dir, tmp_path, monkeypatch):
@@ -48,14 +58,14 @@ def test_planned_programs_are_those_compiled(data_dir, tmp_path, monkeypatch):
   made.data_dir = str(data_dir)
   made.train.clip_norm = 0.77  # so that no other test has compiled them
   study = config.resolve(made)
-  rows = plan.table(study, plan.make(study))
+  rows = cost_table(study, cohorts_of(study))
   compiled = []
   original = cohort.Program.__call__
 
   def count(self, *args):
     before = len(self.compiled)
     outputs = original(self, *args)
-    if len(self.compiled) > before and isinstance(outputs[1], dict) and 'grad_norm' in outputs[1]:
+    if len(self.compiled) > before and args[0]:  # training carries a state, evaluation nothing
       compiled.append(self)
     return outputs
 
@@ -67,55 +77,98 @@ def test_planned_programs_are_those_compiled(data_dir, tmp_path, monkeypatch):
 def test_layer_decay_gives_each_stage_its_rate():
   study = resolved()
   source = study['sources']['turned']
-  phase = plan.phases_of(study['methods']['lp_ft'], source, 10)[1].phase
+  phase = phases_of(study['methods']['lp_ft'], source, 10)[1].phase
   assert dict(phase.rates) == {'train@dense1': 0.25, 'train@dense2': 0.5, 'train@head': 1.0}
   assert dict(phase.labels)['dense1/linear/bias'] == 'train@dense1'
 
 
 def deep(phase, source, num_classes=10):
-  study = config.resolve({**tiny.get_config().to_dict(), 'sources': {'turned': source}, 'methods': {'deep': {'phases': (phase,)}},
-                          'baseline': ''})
+  study = config.resolve(
+    {
+      **tiny.get_config().to_dict(),
+      'sources': {'turned': source},
+      'methods': {'deep': {'phases': (phase,)}},
+      'baseline': '',
+    }
+  )
   source, method = study['sources']['turned'], study['methods']['deep']
-  network = plan.network_of(source, num_classes)
-  return plan.phases_of(method, source, num_classes)[0].phase, network, plan.shapes_of(source, network)
+  network = network_of(source, num_classes)
+  return phases_of(method, source, num_classes)[0].phase, network, shapes_of(source, network)
 
 
-RESNET = {'backbone': {'name': 'resnet', 'channels': (4, 4, 4, 8), 'block': 'basic', 'layers': (1, 1, 1, 2)}, 'weights': 'x.npz'}
-VIT = {'backbone': {'name': 'vit', 'dim': 4, 'depth': 3, 'heads': 1, 'patch': 8, 'image_size': 16, 'registers': 1, 'layer_scale': 0.1},
-       'weights': 'x.npz', 'input': {'image_size': 16}}
+RESNET = {
+  'backbone': {
+    'name': 'resnet',
+    'channels': (4, 4, 4, 8),
+    'block': 'basic',
+    'layers': (1, 1, 1, 2),
+  },
+  'weights': 'x.npz',
+}
+VIT = {
+  'backbone': {
+    'name': 'vit',
+    'dim': 4,
+    'depth': 3,
+    'heads': 1,
+    'patch': 8,
+    'image_size': 16,
+    'registers': 1,
+    'layer_scale': 0.1,
+  },
+  'weights': 'x.npz',
+  'input': {'image_size': 16},
+}
 
 
 def test_layer_decay_is_that_of_timm_and_mae():
   """The head, with what only pools or normalises for it, at 1; the last block at 0.5; the stem or embedding lowest."""
   phase, *_ = deep({'layer_decay': 0.5}, RESNET)
   stages = ('head', 'layer4_1', 'layer4_0', 'layer3_0', 'layer2_0', 'layer1_0', 'stem')
-  assert dict(phase.rates) == {f'train@{stage}': 0.5 ** i for i, stage in enumerate(stages)}
+  assert dict(phase.rates) == {f'train@{stage}': 0.5**i for i, stage in enumerate(stages)}
   phase, *_ = deep({'layer_decay': 0.5}, VIT)
-  assert dict(phase.rates) == {f'train@{stage}': 0.5 ** i for i, stage in enumerate(('head', 'block2', 'block1', 'block0', 'embed'))}
+  assert dict(phase.rates) == {
+    f'train@{stage}': 0.5**i
+    for i, stage in enumerate(('head', 'block2', 'block1', 'block0', 'embed'))
+  }
   labels = dict(phase.labels)
-  assert labels['norm/norm/scale'] == 'train@head' and labels['embed/position'] == labels['embed/class'] == 'train@embed'
+  assert (
+    labels['norm/norm/scale'] == 'train@head'
+    and labels['embed/position'] == labels['embed/class'] == 'train@embed'
+  )
 
 
-@pytest.mark.parametrize('source, tune, depth', [
-    (RESNET, 'head', (6, 7)), (RESNET, {'policy': 'last', 'k': 2}, (5, 7)), (RESNET, {'policy': 'after', 'k': 5}, (5, 7)),
-    (RESNET, 'all', (0, 7)), (VIT, 'head', (4, 5)), (VIT, {'policy': 'last', 'k': 1}, (4, 5)), (VIT, {'policy': 'last', 'k': 2}, (3, 5)),
-    (VIT, {'policy': 'first', 'k': 1}, (0, 5))])
+@pytest.mark.parametrize(
+  'source, tune, depth',
+  [
+    (RESNET, 'head', (6, 7)),
+    (RESNET, {'policy': 'last', 'k': 2}, (5, 7)),
+    (RESNET, {'policy': 'after', 'k': 5}, (5, 7)),
+    (RESNET, 'all', (0, 7)),
+    (VIT, 'head', (4, 5)),
+    (VIT, {'policy': 'last', 'k': 1}, (4, 5)),
+    (VIT, {'policy': 'last', 'k': 2}, (3, 5)),
+    (VIT, {'policy': 'first', 'k': 1}, (0, 5)),
+  ],
+)
 def test_frozen_groups_are_counted_as_policies_count(source, tune, depth):
   phase, network, shapes = deep({'tune': tune}, source)
-  assert plan.frozen_groups(network, shapes, dict(phase.labels)) == depth
+  assert frozen_groups(network, shapes, dict(phase.labels)) == depth
 
 
 def test_reused_groups():
   _, network, shapes = deep({}, RESNET)
   assert network.stages[-2:] == ('pool', 'head')
-  assert [plan.reused_groups(network, shapes, start) for start in (0, 1, 6, 7)] == [0, 1, 6, 6]
+  assert [reused_groups(network, shapes, start) for start in (0, 1, 6, 7)] == [0, 1, 6, 6]
 
 
 def test_epochs_count_the_examples_of_each_size():
   study = resolved()
   study['methods']['probe']['phases'][0]['epochs'] = 3.0
-  row, = (row for row in plan.table(study, plan.make(study)) if row['cohort'].endswith('probe'))
-  fixed, = (row for row in plan.table(resolved(), plan.make(resolved())) if row['cohort'].endswith('probe'))
+  (row,) = (row for row in cost_table(study, cohorts_of(study)) if row['cohort'].endswith('probe'))
+  (fixed,) = (
+    row for row in cost_table(resolved(), cohorts_of(resolved())) if row['cohort'].endswith('probe')
+  )
   assert row['steps'] == 15  # of 4 shots: 3 epochs of 40 examples in batches of 8; of one shot 4
   assert row['GFLOP'] / fixed['GFLOP'] == pytest.approx((4 + 15) / (8 + 8))
 
@@ -123,6 +176,7 @@ def test_epochs_count_the_examples_of_each_size():
 def test_epochs_through_a_study(data_dir, tmp_path):
   """Runs of both sizes in one cohort: each with its steps, and of the cohort's time the share that these are."""
   from tlx import report
+
   made = tiny.get_config()
   made.data_dir = str(data_dir)
   made.methods = {'scratch': made.methods['scratch'].to_dict()}
@@ -136,38 +190,65 @@ def test_epochs_through_a_study(data_dir, tmp_path):
 
 def test_stops_end_with_the_last_step():
   for num_steps, evaluations in ((10, 4), (3, 5), (1, 1), (100, 3)):
-    stops = fit.PhasePlan(None, None, num_steps, 1, evaluations, 0.0).stops
-    assert stops[-1] == num_steps and stops == sorted(set(stops)) and len(stops) == min(evaluations, num_steps)
+    stops = PhasePlan(None, None, num_steps, 1, evaluations, 0.0).stops
+    assert (
+      stops[-1] == num_steps
+      and stops == sorted(set(stops))
+      and len(stops) == min(evaluations, num_steps)
+    )
 
 
-@pytest.mark.parametrize('change, words', [
-    (lambda c: c.methods.probe.phases[0].update({'tune': {'policy': 'after', 'k': 7}}), 'config.methods.probe: k=7 stages asked for'),
-    (lambda c: c.methods.probe.phases[0].update({'tune': {'policy': 'regex', 'rules': (('^stem/', 'train'), ('.*', 'frozen'))}}),
-     "'\\^stem/'.*decides no parameter"),
-    (lambda c: c.methods.probe.phases[0].update({'tune': {'policy': 'regex', 'rules': (('^head/', 'quick'), ('.*', 'frozen'))}}),
-     "Unknown group 'quick'"),
-    (lambda c: c.methods.probe.phases[0].update({'tun': 'head'}), "phases\\[0\\] has no field 'tun'.*Did you mean 'tune'"),
+@pytest.mark.parametrize(
+  'change, words',
+  [
+    (
+      lambda c: c.methods.probe.phases[0].update({'tune': {'policy': 'after', 'k': 7}}),
+      'config.methods.probe: k=7 stages asked for',
+    ),
+    (
+      lambda c: c.methods.probe.phases[0].update(
+        {'tune': {'policy': 'regex', 'rules': (('^stem/', 'train'), ('.*', 'frozen'))}}
+      ),
+      "'\\^stem/'.*decides no parameter",
+    ),
+    (
+      lambda c: c.methods.probe.phases[0].update(
+        {'tune': {'policy': 'regex', 'rules': (('^head/', 'quick'), ('.*', 'frozen'))}}
+      ),
+      "Unknown group 'quick'",
+    ),
+    (
+      lambda c: c.methods.probe.phases[0].update({'tun': 'head'}),
+      "phases\\[0\\] has no field 'tun'.*Did you mean 'tune'",
+    ),
     (lambda c: c.methods.probe.update({'grid': {'learning_rate': (1e-3,)}}), 'same budget'),
     (lambda c: c.sources.turned.backbone.update({'withds': (3,)}), 'withds'),
     (lambda c: c.train.update({'batch_size': 0}), 'batch_size is at least 1'),
     (lambda c: c.grid.update({'learning_rate': ()}), 'learning_rate'),
     (lambda c: c.grid.update({'weight_decay': (0.1,)}), 'has no weight decay'),
     (lambda c: c.update({'seeds': (0, 0)}), 'different whole numbers'),
-])
+  ],
+)
 def test_wrong_configs_are_named(change, words):
   made = tiny.get_config()
   made.unlock()
   change(made)
   with pytest.raises(ValueError, match=f'(?s){words}'):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))
 
 
 def test_what_is_compiled_ahead_is_not_compiled_again(data_dir, tmp_path):
   from tlx import report
+
   made = tiny.get_config()
-  made.data_dir, made.train.clip_norm = str(data_dir), 0.66  # so that no other test has compiled them
-  rows = run.compile(made)
-  assert [row['cohort'].split('-')[-1] for row in rows] == ['scratch'] * 2 + ['probe'] * 2 + ['lp_ft'] * 2  # lp_ft's first is the probe's
+  made.data_dir, made.train.clip_norm = (
+    str(data_dir),
+    0.66,
+  )  # so that no other test has compiled them
+  rows = run.compile_ahead(made)
+  assert [row['cohort'].split('-')[-1] for row in rows] == ['scratch'] * 2 + ['probe'] * 2 + [
+    'lp_ft'
+  ] * 2  # lp_ft's first is the probe's
   assert all(row['bytes'] > 0 and row['seconds'] > 0 for row in rows)
   assert set(report.read(run.run(made, tmp_path)).compile_seconds) == {0.0}
 
@@ -176,8 +257,18 @@ def test_frozen_stages_are_reused_where_they_can_be():
   made = tiny.get_config()
   made.methods.augmented = {'phases': ({'tune': 'head', 'augment': {'shift': 1}},)}
   made.methods.random = {'init': 'random', 'phases': ({'tune': 'head'},)}
-  starts = lambda made: {row['cohort'].split('-')[-1]: row['reused'] for row in plan.table(config.resolve(made), plan.make(config.resolve(made)))}
-  assert starts(made) == {'source turned': '0', 'scratch': '0', 'probe': '2', 'lp_ft': '2,0', 'augmented': '0', 'random': '0'}
+  starts = lambda made: {
+    row['cohort'].split('-')[-1]: row['reused']
+    for row in cost_table(config.resolve(made), cohorts_of(config.resolve(made)))
+  }
+  assert starts(made) == {
+    'source turned': '0',
+    'scratch': '0',
+    'probe': '2',
+    'lp_ft': '2,0',
+    'augmented': '0',
+    'random': '0',
+  }
   made.feature_bytes = 50e3  # 12 floats of each of 942: two seeds of at most four examples of ten classes, 263 of val, 599 of test
   assert starts(made)['probe'] == '2'
   made.feature_bytes = 40e3
@@ -187,7 +278,9 @@ def test_frozen_stages_are_reused_where_they_can_be():
   assert set(starts(made).values()) <= {'0', '0,0'}
 
 
-@pytest.mark.parametrize('phase, words', [
+@pytest.mark.parametrize(
+  'phase, words',
+  [
     ({'tune': 'all', 'solver': 'logistic'}, "set tune = 'head'"),
     ({'tune': 'head', 'solver': 'lbfgs'}, "is 'sgd' or 'logistic' or 'ridge'"),
     ({'tune': 'head', 'solver': 'ridge', 'augment': {'shift': 1}}, 'no augment'),
@@ -195,31 +288,42 @@ def test_frozen_stages_are_reused_where_they_can_be():
     ({'tune': 'head', 'views': 2}, 'every view would be the same'),
     ({'tune': 'head', 'augment': {'mixup': 0.2}, 'views': 2}, 'mixup'),
     ({'batch_size': 10, 'accumulate': 3}, '3 parts'),
-])
+  ],
+)
 def test_phases_that_cannot_be_are_refused(phase, words):
   made = tiny.get_config()
   made.methods.bad = {'phases': (phase,)}
   with pytest.raises(ValueError, match=words):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))
 
 
 def test_a_head_after_an_earlier_stage():
   made = tiny.get_config()
   made.methods.early = {'head_after': 'dense1', 'phases': ({'tune': 'head'},)}
-  row = next(row for row in plan.table(config.resolve(made), plan.make(config.resolve(made))) if row['cohort'].endswith('early'))
+  row = next(
+    row
+    for row in cost_table(config.resolve(made), cohorts_of(config.resolve(made)))
+    if row['cohort'].endswith('early')
+  )
   assert (row['stages'], row['reused'], row['trained']) == (3, '2', 16 * 10 + 10)
   made.methods.early.head_after = 'dens1'
   with pytest.raises(ValueError, match="Did you mean 'dense1'"):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))
 
 
-@pytest.mark.parametrize('changes, words', [
-    ({'weights': 'pipy:x', 'dataset': ''}, "Unknown place 'pipy:'"), ({'dataset': ''}, 'either weights'), ({'sha256': 'ab'}, 'is for weights'),
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    ({'weights': 'pipy:x', 'dataset': ''}, "Unknown place 'pipy:'"),
+    ({'dataset': ''}, 'either weights'),
+    ({'sha256': 'ab'}, 'is for weights'),
     ({'part': 'model_ema'}, 'part is for weights'),
-    ({'weights': 'x.npz', 'dataset': 'uci_digits'}, 'either weights'), ({'input': {'fit': 'stretch'}}, 'fit'),
-])
+    ({'weights': 'x.npz', 'dataset': 'uci_digits'}, 'either weights'),
+    ({'input': {'fit': 'stretch'}}, 'fit'),
+  ],
+)
 def test_sources_that_cannot_be_are_refused(changes, words):
   made = tiny.get_config()
   made.sources.turned.update(changes)
   with pytest.raises(ValueError, match=words):
-    plan.make(config.resolve(made))
+    cohorts_of(config.resolve(made))

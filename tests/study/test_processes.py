@@ -1,4 +1,5 @@
 """A study on two processes: the table of one process, written by the first."""
+
 import os
 import socket
 import subprocess
@@ -16,13 +17,32 @@ def free_port() -> int:
 
 
 def test_two_processes_write_the_table_of_one(command, study, tmp_path):
-  flags = ('--config.seeds=(0, 1)', '--config.shots=(1,)', '--config.grid.learning_rate=(1e-2,)', '--config.train.steps=4')
+  flags = (
+    '--config.seeds=(0, 1)',
+    '--config.shots=(1,)',
+    '--config.grid.learning_rate=(1e-2,)',
+    '--config.train.steps=4',
+  )
   one = study(tmp_path / 'one', *flags)
   assert one.returncode == 0, one.stderr
   port, env = free_port(), os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=1'}
-  processes = [subprocess.Popen(
-      command(tmp_path / 'two', *flags, f'--coordinator=localhost:{port}', '--num_processes=2', f'--process_id={i}'),
-      cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(2)]
+  processes = [
+    subprocess.Popen(
+      command(
+        tmp_path / 'two',
+        *flags,
+        f'--coordinator=localhost:{port}',
+        '--num_processes=2',
+        f'--process_id={i}',
+      ),
+      cwd=ROOT,
+      env=env,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
   printed = [process.communicate(timeout=300) for process in processes]
   assert [process.returncode for process in processes] == [0, 0], printed
   assert 'Report:' in printed[0][0] and 'Report:' not in printed[1][0]
@@ -34,4 +54,8 @@ def test_two_processes_write_the_table_of_one(command, study, tmp_path):
 
 def test_a_coordinator_wants_its_numbers(study, tmp_path):
   refused = study(tmp_path / 'never', '--coordinator=localhost:1', '--num_processes=2')
-  assert refused.returncode != 0 and '--process_id from 0 to num_processes - 1' in refused.stderr and 'Traceback' not in refused.stderr
+  assert (
+    refused.returncode != 0
+    and '--process_id from 0 to num_processes - 1' in refused.stderr
+    and 'Traceback' not in refused.stderr
+  )

@@ -21,13 +21,18 @@ def test_time_left_is_by_method_where_it_is_known_and_by_the_mean_run_elsewhere(
   reporter.begin()
   clock.append(70.0)
   reporter.say('a', 1, 3.0)
-  assert capsys.readouterr().out == ' 20%  a  runs 0/800\n'  # four cohorts follow, and none is known yet
+  assert (
+    capsys.readouterr().out == ' 20%  a  runs 0/800\n'
+  )  # four cohorts follow, and none is known yet
   reporter.finish()
   reporter.begin()
   clock.append(80.0)
   reporter.say('b', 100, 1600.0)
   # 160 * 100 steps at 1600 a second are 10 s, so 'linear' takes 20 s; 'exact' took 10 s; 'full', not seen yet, counts as the mean, 15 s
-  assert capsys.readouterr().out == f' 30%  b  runs 160/800  1,600 steps/s  0:00:{10 + 15 + 10 + 10} left\n'
+  assert (
+    capsys.readouterr().out
+    == f' 30%  b  runs 160/800  1,600 steps/s  0:00:{10 + 15 + 10 + 10} left\n'
+  )
 
 
 def test_the_only_cohort_goes_by_its_own_speed(clock, capsys):

@@ -1,4 +1,5 @@
 """Whole studies through the command line: what they leave, what they refuse, and that nothing interrupts them for good."""
+
 import json
 import os
 import pathlib
@@ -23,7 +24,15 @@ def numbers(workdir) -> dict:
   found = {}
   for folder in sorted((pathlib.Path(workdir) / 'runs').iterdir()):
     result = json.loads((folder / 'result.json').read_text())
-    for name in ('train_seconds', 'eval_seconds', 'feature_seconds', 'features', 'compile_seconds', 'compiled_programs', 'peak_memory_bytes'):
+    for name in (
+      'train_seconds',
+      'eval_seconds',
+      'feature_seconds',
+      'features',
+      'compile_seconds',
+      'compiled_programs',
+      'peak_memory_bytes',
+    ):
       result['cost'].pop(name)
     for phase in result['phases']:
       phase.pop('train_seconds')
@@ -43,7 +52,11 @@ def test_a_study_leaves_its_folder(finished):
   assert table.frozen_unchanged.all()
   assert f'Report: {workdir / "report.html"}' in printed and (workdir / 'report.html').exists()
   probe = table[table.method == 'probe'].iloc[0]
-  assert (probe.trainable_params, probe.total_params, probe.frozen_stages) == (130, 64 * 16 + 16 + 16 * 12 + 12 + 130, 2)
+  assert (probe.trainable_params, probe.total_params, probe.frozen_stages) == (
+    130,
+    64 * 16 + 16 + 16 * 12 + 12 + 130,
+    2,
+  )
   assert probe.frozen_sha256_before == probe.frozen_sha256_after != ''
   scratch = table[table.method == 'scratch']
   assert set(scratch.init) == {'random'} and set(scratch.source_sha256) == {''}
@@ -69,15 +82,20 @@ def test_parameters_of_one_run_come_back(finished):
   workdir, _ = finished
   table = report.read(workdir)
   from tlx import datasets
+
   config = json.loads((workdir / 'study.json').read_text())['config']
-  data = datasets.load('uci_digits', 8, 1, val_fraction=0.22, test_fraction=0.3, data_dir=config['data_dir'])
+  data = datasets.load(
+    'uci_digits', 8, 1, val_fraction=0.22, test_fraction=0.3, data_dir=config['data_dir']
+  )
   inputs = (data.test.inputs / np.float32(255) - np.float32(0.3)) / np.float32(0.4)
   network = mlp.build(10, widths=(16, 12))
   for method in ('probe', 'lp_ft', 'scratch'):
     run = table[(table.method == method) & table.chosen].id.iloc[-1]
     params, stats = store.params(workdir, run)
     logits, _ = network.apply(Variables(params, stats), inputs, train=False)
-    np.testing.assert_allclose(logits, np.load(workdir / 'runs' / run / 'predictions.npz')['logits'], atol=2e-5)
+    np.testing.assert_allclose(
+      logits, np.load(workdir / 'runs' / run / 'predictions.npz')['logits'], atol=2e-5
+    )
   with pytest.raises(ValueError, match='No finished run'):
     store.params(workdir, 'nothing')
 
@@ -100,14 +118,18 @@ def wait_for(condition, process, seconds=120):
 def test_killed_at_several_points_it_ends_in_the_same_numbers(finished, command, study, tmp_path):
   workdir = tmp_path / 'killed'
   points = [
-      lambda: any(workdir.glob('sources/turned/checkpoints/*/meta.json')),  # in the source's training
-      lambda: any(workdir.glob('cohorts/*/checkpoints/*/arrays*')),  # in a save
-      lambda: any(workdir.glob('cohorts/turned-digits-lp_ft/checkpoints/*/meta.json')),  # between two phases
-      lambda: any(workdir.glob('runs/turned-digits-lp_ft*/config.json')),  # in the writing of results
+    lambda: any(workdir.glob('sources/turned/checkpoints/*/meta.json')),  # in the source's training
+    lambda: any(workdir.glob('cohorts/*/checkpoints/*/arrays*')),  # in a save
+    lambda: any(
+      workdir.glob('cohorts/turned-digits-lp_ft/checkpoints/*/meta.json')
+    ),  # between two phases
+    lambda: any(workdir.glob('runs/turned-digits-lp_ft*/config.json')),  # in the writing of results
   ]
   killed = 0
   for reached in points:
-    process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+      command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     wait_for(lambda reached=reached, process=process: reached() or process.poll() == 0, process)
     killed += process.poll() is None
     process.kill()
@@ -120,18 +142,26 @@ def test_killed_at_several_points_it_ends_in_the_same_numbers(finished, command,
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_and_end_cleanly(finished, command, study, tmp_path, number):
   workdir = tmp_path / 'signalled'
-  process = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  process = subprocess.Popen(
+    command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  )
   wait_for(lambda: any(workdir.glob('cohorts/*/checkpoints/*/meta.json')), process)
   process.send_signal(number)
   _, errors = process.communicate(timeout=120)
-  assert process.returncode == 128 + number and 'The same command continues' in errors and 'Traceback' not in errors
+  assert (
+    process.returncode == 128 + number
+    and 'The same command continues' in errors
+    and 'Traceback' not in errors
+  )
   assert study(workdir).returncode == 0
   assert numbers(workdir) == numbers(finished[0])
 
 
 def test_two_processes_do_not_share_a_folder(command, study, tmp_path):
   workdir = tmp_path / 'shared'
-  first = subprocess.Popen(command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+  first = subprocess.Popen(
+    command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+  )
   wait_for(lambda: (workdir / 'study.json').exists(), first)
   second = study(workdir)
   assert second.returncode != 0 and f'Another process (pid {first.pid}' in second.stderr
@@ -142,7 +172,11 @@ def test_two_processes_do_not_share_a_folder(command, study, tmp_path):
 def test_another_config_is_refused_with_the_difference(finished, study):
   refused = study(finished[0], '--config.train.steps=9')
   assert refused.returncode != 0 and 'Traceback' not in refused.stderr
-  for line in ('made otherwise', 'methods.scratch.phases[0].steps: 8 -> 9', 'another --workdir, or undo the change'):
+  for line in (
+    'made otherwise',
+    'methods.scratch.phases[0].steps: 8 -> 9',
+    'another --workdir, or undo the change',
+  ):
     assert line in refused.stderr, refused.stderr
 
 
@@ -153,7 +187,9 @@ def test_dry_run_shows_the_plan_and_touches_no_data(study, tmp_path):
   assert not (tmp_path / 'none').exists()
 
 
-@pytest.mark.parametrize('flags, words', [
+@pytest.mark.parametrize(
+  'flags, words',
+  [
     (('--config.targets.digits.dataset=uci_digit',), "Did you mean 'uci_digits'"),
     (('--config.targets.digits.dataset=folder:/nowhere',), '/nowhere'),
     (('--config.methods.scratch.init=sauce',), "'source' or 'random'"),
@@ -166,7 +202,8 @@ def test_dry_run_shows_the_plan_and_touches_no_data(study, tmp_path):
     (('--config=nowhere.py',), 'nowhere.py'),
     (('--config.sources.turned.backbone.name=mpl',), "Did you mean 'mlp'"),
     (('--config.train.norm=living',), "'frozen' or 'live'"),
-])
+  ],
+)
 def test_misuse_is_one_clear_error_before_anything_is_written(study, tmp_path, flags, words):
   refused = study(tmp_path / 'never', *flags)
   assert refused.returncode != 0 and words in refused.stderr, refused.stderr
@@ -180,8 +217,6 @@ def test_missing_flags_say_what_to_give(study, tmp_path):
     assert '--config=configs/FILE.py --workdir=DIR' in refused.stderr or 'stray' in refused.stderr
 
 
-
-
 def test_a_relative_workdir_and_report_command(study):
   """The form of every command in the README, from the folder of the checkout."""
   workdir = os.path.join('runs', f'test-{os.getpid()}')
@@ -189,7 +224,12 @@ def test_a_relative_workdir_and_report_command(study):
     done = study(workdir, '--config.seeds=(0, 1)', '--config.shots=(1,)')
     assert done.returncode == 0, done.stderr
     assert f'Report: {workdir}' in done.stdout
-    shown = subprocess.run([sys.executable, '-m', 'experiments.report', f'--workdir={workdir}'], cwd=ROOT, capture_output=True, text=True)
+    shown = subprocess.run(
+      [sys.executable, '-m', 'experiments.report', f'--workdir={workdir}'],
+      cwd=ROOT,
+      capture_output=True,
+      text=True,
+    )
     assert shown.returncode == 0 and '12 of 12 runs done' in shown.stdout, shown.stderr
   finally:
     shutil.rmtree(ROOT / workdir, ignore_errors=True)

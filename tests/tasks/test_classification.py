@@ -1,35 +1,75 @@
 """Hand-worked values; additivity over batches; the mask."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tlx.tasks import classification
+from tlx.train import step
 from tlx.types import Batch
 
 LOGITS = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5]]))
 TARGETS = jnp.array([0, 1, 0])
 ONES = jnp.ones(3)
+TASK = classification.task(3)
 
 
-def test_sums_are_those_of_hand():
-  sums = classification.task().sums(LOGITS, Batch(None, TARGETS, ONES))
-  assert float(sums['loss']) == pytest.approx(-np.log(0.5 * 0.8 * 0.25), abs=1e-6)
-  assert float(sums['correct']) == 2 and float(sums['count']) == 3
+def sums_of(task, logits, batch):
+  """{term: (sum of value x weight, sum of weight)} as evaluation adds them up."""
+  terms = task.terms(logits, batch)
+  return {
+    name: (float((value * weight).sum()), float(weight.sum()))
+    for name, (value, weight) in terms.items()
+  }
+
+
+def test_columns_are_those_of_hand():
+  columns = TASK.scores(sums_of(TASK, LOGITS, Batch(None, TARGETS, ONES)))
+  assert columns['loss'] == pytest.approx(-np.log(0.5 * 0.8 * 0.25) / 3, abs=1e-6)
+  assert columns['accuracy'] == pytest.approx(2 / 3)
+  assert (columns['count'], columns['correct']) == (3, 2)
+  assert set(columns) == {'accuracy', 'loss', 'count', 'correct'}
+  assert TASK.select == ('accuracy', +1) and TASK.head == 3
+
+
+def test_kept_logits_tell_the_recall_of_each_class():
+  """Class 0: one of two; class 1: the one; class 2 has no example."""
+  sums = sums_of(TASK, LOGITS, Batch(None, TARGETS, ONES))
+  kept = {name: np.asarray(leaf) for name, leaf in TASK.keep(LOGITS).items()}
+  columns = TASK.scores(sums, kept, np.asarray(TARGETS))
+  np.testing.assert_array_equal(columns['recall'], [0.5, 1.0, np.nan])
+  assert columns['balanced_accuracy'] == 0.75
 
 
 def test_padding_counts_nothing():
-  task = classification.task()
   padded = Batch(None, jnp.array([0, 1, 2]), jnp.array([1.0, 1.0, 0.0]))
   exact = Batch(None, TARGETS[:2], jnp.ones(2))
-  assert task.sums(LOGITS, padded) == task.sums(LOGITS[:2], exact)
-  assert float(task.loss(LOGITS, padded)) == pytest.approx(float(task.loss(LOGITS[:2], exact)), abs=1e-7)
+  assert sums_of(TASK, LOGITS, padded) == sums_of(TASK, LOGITS[:2], exact)
 
 
-def test_label_smoothing_is_of_the_loss_only():
-  smooth = classification.task(0.3)
+def test_sums_of_two_halves_are_those_of_the_whole():
+  whole = sums_of(TASK, LOGITS, Batch(None, TARGETS, ONES))
+  halves = [
+    sums_of(TASK, LOGITS[part], Batch(None, TARGETS[part], ONES[part]))
+    for part in (slice(0, 1), slice(1, 3))
+  ]
+  for name, (total, weight) in whole.items():
+    assert total == pytest.approx(halves[0][name][0] + halves[1][name][0], abs=1e-6)
+    assert weight == halves[0][name][1] + halves[1][name][1]
+
+
+def test_label_smoothing_is_of_training_only():
+  smooth = classification.task(3, 0.3)
   batch = Batch(None, TARGETS[:1], jnp.ones(1))
   wanted = -(0.8 * np.log(0.5) + 0.1 * np.log(0.25) + 0.1 * np.log(0.25))
-  assert float(smooth.loss(LOGITS[:1], batch)) == pytest.approx(wanted, abs=1e-6)
-  assert float(smooth.sums(LOGITS[:1], batch)['loss']) == pytest.approx(-np.log(0.5), abs=1e-6)
+  total, weight = step.minimised(smooth, LOGITS[:1], batch)
+  assert float(total / weight) == pytest.approx(wanted, abs=1e-6)
+  columns = smooth.scores(sums_of(smooth, LOGITS[:1], batch))
+  assert columns['loss'] == pytest.approx(-np.log(0.5), abs=1e-6)
   with pytest.raises(ValueError, match='share in'):
-    classification.task(1.0)
+    classification.task(3, 1.0)
+
+
+def test_equal_tasks_are_one():
+  """Programs are shared by it."""
+  assert classification.task(3, 0.1) is classification.task(3, 0.1)

@@ -1,4 +1,5 @@
 """A program for test_devices.py: the same cohort laid out on this process's devices in several ways; prints the losses as JSON."""
+
 import json
 import pathlib
 import sys
@@ -8,9 +9,11 @@ import numpy as np
 from etils import epath
 
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import feed, fit, step
 from tlx.train import spread as spreads
+from tlx.train.job import Job, PhasePlan
 from tlx.tree import label, named_leaves
 from tlx.types import Variables
 
@@ -19,19 +22,43 @@ HEAD = (('^head/', 'train'), ('.*', 'frozen'))
 ALL = (('.*', 'train'),)
 
 
-def job(num_runs: int, devices: spreads.Devices) -> fit.Job:
+def job(num_runs: int, devices: spreads.Devices) -> Job:
   """Two phases of three steps: the head, then everything."""
   random = np.random.default_rng(0)
-  images = feed.Arrays(random.integers(0, 255, (40, 8, 8, 1)).astype(np.uint8), random.integers(0, 3, 40).astype(np.int32))
+  images = feed.Arrays(
+    random.integers(0, 255, (40, 8, 8, 1)).astype(np.uint8),
+    random.integers(0, 3, 40).astype(np.int32),
+  )
   drawn = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32)))
   stack = lambda tree: jax.tree.map(lambda leaf: np.stack([leaf] * num_runs), tree)
   nothing = jax.tree.map(lambda _: None, drawn.params)
   base = {**drawn.params, 'head': nothing['head']}
-  plans = tuple(fit.PhasePlan(step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), num_classes=3),
-                              classification.task(), 3, 16, 1, 0.0) for rules in (HEAD, ALL))
-  return fit.Job(NETWORK, plans, Variables(base, {}), {**nothing, 'head': stack(drawn.params['head'])}, stack(drawn.stats),
-                 lambda phase: images, lambda phase: images, [np.arange(40)] * num_runs, list(range(num_runs)),
-                 [1e-2] * num_runs, [1e-3] * num_runs, devices)
+  plans = tuple(
+    PhasePlan(
+      step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),)),
+      classification.task(3),
+      3,
+      16,
+      1,
+      0.0,
+    )
+    for rules in (HEAD, ALL)
+  )
+  return Job(
+    NETWORK,
+    image.form(8, 1),
+    plans,
+    Variables(base, {}),
+    {**nothing, 'head': stack(drawn.params['head'])},
+    stack(drawn.stats),
+    lambda phase: images,
+    lambda phase: images,
+    [np.arange(40)] * num_runs,
+    list(range(num_runs)),
+    [1e-2] * num_runs,
+    [1e-3] * num_runs,
+    devices,
+  )
 
 
 def main(folder: str, *layouts: str) -> None:
@@ -43,12 +70,18 @@ def main(folder: str, *layouts: str) -> None:
     place = epath.Path(folder) / f'{runs}-{steps}' if steps else epath.Path(folder) / layout
     count = []
     try:
-      fitted = fit.fit(job(runs, spreads.Devices(run, data, bool(fsdp))), place, say=lambda *_, count=count: count.append(0),
-                       interrupted=lambda steps=steps, count=count: steps == 1 and len(count) == 1)
+      fitted = fit.fit(
+        job(runs, spreads.Devices(run, data, bool(fsdp))),
+        place,
+        say=lambda *_, count=count: count.append(0),
+        interrupted=lambda steps=steps, count=count: steps == 1 and len(count) == 1,
+      )
       found[layout] = {'history': fitted.progress['history'], 'mesh': dict(spread.mesh.shape)}
     except KeyboardInterrupt:
       found[layout] = None
-  split = spreads.Spread.over(1, spreads.Devices(0, 0, True)).whole({'kernel': np.zeros((24, 5), np.float32)})['kernel']
+  split = spreads.Spread.over(1, spreads.Devices(0, 0, True)).whole(
+    {'kernel': np.zeros((24, 5), np.float32)}
+  )['kernel']
   found['bytes on a device'] = split.addressable_shards[0].data.nbytes
   print(json.dumps(found))
 

@@ -1,4 +1,5 @@
 """Exact probes against scikit-learn in float64, and against themselves: padded, grouped, badly scaled, short of classes."""
+
 import functools
 import warnings
 
@@ -25,8 +26,12 @@ def gaussians():
   """Fewer examples than features, [40, 100], whose scales lie between 1e11 and 1e13 and whose means are up to 100 times that."""
   random = np.random.default_rng(0)
   targets = np.arange(40, dtype=np.int32) % 4
-  features = random.normal(size=(40, 100)) + random.normal(size=(4, 100))[targets] + random.uniform(-100, 100, 100)
-  return (features * 10.0**random.uniform(11, 13, 100)).astype(np.float32), targets
+  features = (
+    random.normal(size=(40, 100))
+    + random.normal(size=(4, 100))[targets]
+    + random.uniform(-100, 100, 100)
+  )
+  return (features * 10.0 ** random.uniform(11, 13, 100)).astype(np.float32), targets
 
 
 def solve(solver, data, penalties, rows=None, mask=None, num_classes=10):
@@ -46,8 +51,11 @@ def reference(solver, data, penalty, weights=None):
   scale = np.sqrt(features.var(0).mean())
   scaled = (features - features.mean(0)) / scale
   count, factor = len(targets), 1 + (len(set(targets.tolist())) == 2)
-  model = (LogisticRegression(C=factor / (count * penalty), tol=1e-9, max_iter=10_000) if solver == 'logistic'
-           else RidgeClassifier(alpha=count * penalty))
+  model = (
+    LogisticRegression(C=factor / (count * penalty), tol=1e-9, max_iter=10_000)
+    if solver == 'logistic'
+    else RidgeClassifier(alpha=count * penalty)
+  )
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # its line search gives up beyond float64's last digits
     model.fit(scaled, targets)
@@ -58,7 +66,7 @@ def objective(logits, kernel, data, penalty):
   """That of logistic regression, in float64; kernel [D, K] of the features as given."""
   scale = np.sqrt(data[0].astype(np.float64).var(0).mean())
   losses = logsumexp(logits, axis=1) - logits[np.arange(len(logits)), data[1]]
-  return losses.mean() + penalty / 2 * np.sum((kernel.astype(np.float64) * scale)**2)
+  return losses.mean() + penalty / 2 * np.sum((kernel.astype(np.float64) * scale) ** 2)
 
 
 @pytest.mark.parametrize('data, num_classes', [(digits, 10), (gaussians, 4)])
@@ -67,7 +75,10 @@ def test_probes_are_those_of_scikit_learn(solver, data, num_classes):
   """Outputs within 5e-3 of the largest and equal predictions; the objective within 1e-6, or 5e-8 where it is next to nothing."""
   data = data()
   probe = solve(solver, data, PENALTIES, num_classes=num_classes)
-  assert probe.kernel.shape == (4, data[0].shape[1], num_classes) and probe.bias.shape == (4, num_classes)
+  assert probe.kernel.shape == (4, data[0].shape[1], num_classes) and probe.bias.shape == (
+    4,
+    num_classes,
+  )
   assert probe.converged.all() and (probe.grad_norm <= exact.TOLERANCE).all()
   for run, penalty in enumerate(PENALTIES):
     wanted, kernel = reference(solver, data, penalty)
@@ -76,7 +87,9 @@ def test_probes_are_those_of_scikit_learn(solver, data, num_classes):
     if solver == 'logistic':  # outputs are known but for a constant an example
       got, wanted = (logits - logits.mean(1, keepdims=True) for logits in (got, wanted))
       lowest = objective(wanted, kernel, data, penalty)
-      assert objective(got, probe.kernel[run], data, penalty) == pytest.approx(lowest, rel=1e-6, abs=5e-8)
+      assert objective(got, probe.kernel[run], data, penalty) == pytest.approx(
+        lowest, rel=1e-6, abs=5e-8
+      )
     np.testing.assert_allclose(got, wanted, atol=5e-3 * np.abs(wanted).max())
 
 
@@ -99,9 +112,11 @@ def test_the_gradient_is_that_of_the_objective():
   scaled = (features - features.mean(0, dtype=np.float64)) / scale
   for run, penalty in enumerate(PENALTIES):
     logits = outputs(probe, run, features)
-    errors = (np.exp(logits - logsumexp(logits, axis=1, keepdims=True)) - np.eye(10)[targets]) / len(targets)
+    errors = (
+      np.exp(logits - logsumexp(logits, axis=1, keepdims=True)) - np.eye(10)[targets]
+    ) / len(targets)
     grads = scaled.T @ errors + penalty * probe.kernel[run] * scale
-    assert np.sqrt(np.sum(grads**2) + np.sum(errors.sum(0)**2)) <= exact.TOLERANCE + 2e-6
+    assert np.sqrt(np.sum(grads**2) + np.sum(errors.sum(0) ** 2)) <= exact.TOLERANCE + 2e-6
 
 
 def same(a, b, features, atol=2e-3):
@@ -112,7 +127,9 @@ def same(a, b, features, atol=2e-3):
 @pytest.mark.parametrize('solver', ['logistic', 'ridge'])
 def test_masked_rows_are_dropped_rows(solver):
   features, targets = digits()
-  features = np.concatenate([features, np.full((1, 64), np.inf, np.float32)])  # what a masked row holds does not matter
+  features = np.concatenate(
+    [features, np.full((1, 64), np.inf, np.float32)]
+  )  # what a masked row holds does not matter
   targets = np.append(targets, 0)
   rows, mask = np.full((1, 150), 300), np.zeros((1, 150))
   rows[0, 10:130], mask[0, 10:130] = np.arange(120), 1.0
@@ -129,7 +146,9 @@ def test_runs_together_are_each_alone(solver):
   mask, penalties = np.ones(rows.shape), [1e-1, 1e-2, 1e-3, 1e-2]
   together = exact.solve(solver, *digits(), rows, mask, penalties, 10)
   for run in range(4):
-    alone = exact.solve(solver, *digits(), rows[run:run + 1], mask[:1], penalties[run:run + 1], 10)
+    alone = exact.solve(
+      solver, *digits(), rows[run : run + 1], mask[:1], penalties[run : run + 1], 10
+    )
     same((together.kernel[run], together.bias[run]), (alone.kernel[0], alone.bias[0]), digits()[0])
 
 
@@ -137,7 +156,10 @@ def test_runs_together_are_each_alone(solver):
 def test_an_absent_class_is_never_predicted(solver):
   """Of an eleventh class nothing is seen; the other ten are solved as though it were not there."""
   eleven, ten = solve(solver, digits(), [1e-2], num_classes=11), solve(solver, digits(), [1e-2])
-  assert eleven.converged.all() and np.abs(eleven.kernel[0, :, 10]).max() < 1e-6 * np.abs(eleven.kernel).max()
+  assert (
+    eleven.converged.all()
+    and np.abs(eleven.kernel[0, :, 10]).max() < 1e-6 * np.abs(eleven.kernel).max()
+  )
   same((eleven.kernel[0, :, :10], eleven.bias[0, :10]), (ten.kernel[0], ten.bias[0]), digits()[0])
   logits = outputs(eleven, 0, digits()[0])
   assert not np.any(logits.argmax(1) == 10)
@@ -150,7 +172,9 @@ def test_one_class_and_constant_features_stay_finite(solver):
   features, _ = digits()
   for data in ((features, np.full(300, 3)), (np.full((300, 64), 7.3, np.float32), digits()[1])):
     probe = solve(solver, data, [1e-2])
-    assert probe.converged.all() and np.isfinite(probe.kernel).all() and np.isfinite(probe.bias).all()
+    assert (
+      probe.converged.all() and np.isfinite(probe.kernel).all() and np.isfinite(probe.bias).all()
+    )
     assert np.abs(probe.kernel).max() < 1e-6
     assert np.argmax(probe.bias[0]) == np.bincount(data[1]).argmax()
 
@@ -158,24 +182,44 @@ def test_one_class_and_constant_features_stay_finite(solver):
 @pytest.mark.parametrize('solver', ['logistic', 'ridge'])
 def test_no_penalty_ends_and_says_how(solver, monkeypatch):
   probe = solve(solver, digits(), [0.0])
-  assert np.isfinite(probe.kernel).all() and np.mean(outputs(probe, 0, digits()[0]).argmax(1) == digits()[1]) > 0.97
+  assert (
+    np.isfinite(probe.kernel).all()
+    and np.mean(outputs(probe, 0, digits()[0]).argmax(1) == digits()[1]) > 0.97
+  )
   assert probe.converged[0] == (probe.grad_norm[0] <= exact.TOLERANCE)
 
 
 def test_what_is_not_solved_says_so(monkeypatch):
   monkeypatch.setattr(exact, 'MAX_STEPS', 3)
-  exact.program.cache_clear()
+  exact.solver_program.cache_clear()
   probe = solve('logistic', digits(), [1e-3])
-  exact.program.cache_clear()
-  assert probe.steps.tolist() == [3] and not probe.converged[0] and probe.grad_norm[0] > exact.TOLERANCE
+  exact.solver_program.cache_clear()
+  assert (
+    probe.steps.tolist() == [3] and not probe.converged[0] and probe.grad_norm[0] > exact.TOLERANCE
+  )
 
 
-@pytest.mark.parametrize('changes, words', [
-    ({'solver': 'lasso'}, "Unknown solver 'lasso'; have logistic, ridge"), ({'features': np.zeros((4, 2, 2), np.float32)}, 'Flatten or pool'),
-    ({'targets': np.array([0, 1, 2, 3])}, 'Targets from 0 to 3 for 3 classes'), ({'rows': np.array([[0, 4]])}, 'Rows from 0 to 4 of 4'),
-    ({'mask': np.zeros((1, 2))}, 'Run 0 has no examples'), ({'penalties': [-1.0]}, 'at least 0'), ({'penalties': [1.0, 2.0]}, r'got \(1, 2\)')])
+@pytest.mark.parametrize(
+  'changes, words',
+  [
+    ({'solver': 'lasso'}, "Unknown solver 'lasso'; have logistic, ridge"),
+    ({'features': np.zeros((4, 2, 2), np.float32)}, 'Flatten or pool'),
+    ({'targets': np.array([0, 1, 2, 3])}, 'Targets from 0 to 3 for 3 classes'),
+    ({'rows': np.array([[0, 4]])}, 'Rows from 0 to 4 of 4'),
+    ({'mask': np.zeros((1, 2))}, 'Run 0 has no examples'),
+    ({'penalties': [-1.0]}, 'at least 0'),
+    ({'penalties': [1.0, 2.0]}, r'got \(1, 2\)'),
+  ],
+)
 def test_bad_arguments(changes, words):
-  fine = {'solver': 'ridge', 'features': np.zeros((4, 2), np.float32), 'targets': np.array([0, 1, 2, 0]), 'rows': np.array([[0, 1]]),
-          'mask': np.ones((1, 2)), 'penalties': [1.0], 'num_classes': 3}
+  fine = {
+    'solver': 'ridge',
+    'features': np.zeros((4, 2), np.float32),
+    'targets': np.array([0, 1, 2, 0]),
+    'rows': np.array([[0, 1]]),
+    'mask': np.ones((1, 2)),
+    'penalties': [1.0],
+    'num_classes': 3,
+  }
   with pytest.raises(ValueError, match=words):
     exact.solve(**fine | changes)

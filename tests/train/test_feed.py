@@ -1,4 +1,5 @@
 """No example dropped or counted twice; the key alone decides the order."""
+
 import numpy as np
 import pytest
 
@@ -15,7 +16,9 @@ def test_order_shows_every_example_equally_often(num_examples, batch_size):
     assert sorted(epoch) == list(examples)
   np.testing.assert_array_equal(order, feed.order(examples, num_examples * 2, batch_size, (0, 0)))
   assert np.any(order != feed.order(examples, num_examples * 2, batch_size, (0, 1)))
-  np.testing.assert_array_equal(order[:2], feed.order(examples, 2, batch_size, (0, 0)))  # longer is a continuation
+  np.testing.assert_array_equal(
+    order[:2], feed.order(examples, 2, batch_size, (0, 0))
+  )  # longer is a continuation
 
 
 @pytest.mark.parametrize('num_examples, batch_size', [(10, 4), (3, 8), (8, 4)])

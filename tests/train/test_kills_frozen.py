@@ -1,12 +1,15 @@
 """Frozen means unchanged: digests of what a phase began with and of what it ended with."""
+
 import jax
 import numpy as np
 import pytest
 from etils import epath
 
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import cohort, feed, fit, step
+from tlx.train.job import Job, PhasePlan
 from tlx.tree import label, named_leaves
 from tlx.types import Variables
 
@@ -26,12 +29,13 @@ def job_of(rules, **fields):
   twice = lambda tree: jax.tree.map(lambda leaf: np.stack([leaf, leaf]), tree)
   nothing = jax.tree.map(lambda _: None, drawn.params)
   labels = tuple(named_leaves(label(drawn.params, rules)))
-  phase = step.Phase(labels, (('train', 1.0),), frozenset({'block1/norm'}), num_classes=3, **fields)
-  plan = fit.PhasePlan(
-    phase, classification.task(), num_steps=2, batch_size=8, evaluations=1, learning_rate=0.0
+  phase = step.Phase(labels, (('train', 1.0),), frozenset({'block1/norm'}), **fields)
+  plan = PhasePlan(
+    phase, classification.task(3), num_steps=2, batch_size=8, evaluations=1, learning_rate=0.0
   )
-  return fit.Job(
+  return Job(
     NETWORK,
+    image.form(8, 1),
     (plan,),
     Variables({**drawn.params, 'head': nothing['head']}, {}),
     {**nothing, 'head': twice(drawn.params['head'])},
@@ -74,7 +78,7 @@ def test_statistics_that_move_are_found_out(tmp_path, monkeypatch):
 @pytest.mark.parametrize('leaf', [0, -1])
 def test_leaves_that_change_are_found_out(tmp_path, monkeypatch, rules, place, leaf):
   """One number of a frozen leaf, the source's (`shared`) or the runs' own (`runs`), changes."""
-  real = fit.begin
+  real = fit.prepare
 
   def changed(*arguments):
     begun = real(*arguments)
@@ -90,6 +94,6 @@ def test_leaves_that_change_are_found_out(tmp_path, monkeypatch, rules, place, l
 
   still, same = digests(job_of(rules), tmp_path / 'still')
   assert still == same and '' not in still
-  monkeypatch.setattr(fit, 'begin', changed)
+  monkeypatch.setattr(fit, 'prepare', changed)
   before, after = digests(job_of(rules), tmp_path / 'changed')
   assert before == still and all_differ(before, after)

@@ -1,12 +1,14 @@
 """What a key, a seed and a step decide: each test was seen to fail with one of them left out."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 
+from tlx.inputs import image
 from tlx.tasks import classification
-from tlx.train import augment, feed, fit, step
+from tlx.train import feed, fit, step
 from tlx.types import Batch, Network
 
 
@@ -15,9 +17,12 @@ def test_mixup_mixes_targets_as_it_mixes_images():
   targets = jnp.arange(24) % 3
   images = jax.nn.one_hot(targets, 3)[:, None, None, :]
   batch = Batch(images, targets, jnp.ones(24))
-  mixed = augment.augment(jax.random.key(0), batch, {'mixup': 1.0}, num_classes=3)
-  np.testing.assert_allclose(mixed.targets, mixed.inputs[:, 0, 0], atol=1e-6)
-  assert np.any((mixed.targets > 0.05) & (mixed.targets < 0.95))
+  mixed = image.augment(jax.random.key(0), batch, {'mixup': 1.0})
+  first, second = (jax.nn.one_hot(part, 3) for part in mixed.targets[:2])
+  share = mixed.targets.share[:, None]
+  targets = share * first + (1 - share) * second
+  np.testing.assert_allclose(targets, mixed.inputs[:, 0, 0], atol=1e-6)
+  assert np.any((targets > 0.05) & (targets < 0.95))
 
 
 def test_crops_come_from_everywhere():
@@ -27,9 +32,7 @@ def test_crops_come_from_everywhere():
   batch = Batch(
     jnp.repeat(jnp.stack([row, column], -1)[None], 300, 0), jnp.zeros(300, jnp.int32), jnp.ones(300)
   )
-  cropped = np.asarray(
-    augment.augment(jax.random.key(0), batch, {'crop': pixels}, num_classes=2).inputs
-  )
+  cropped = np.asarray(image.augment(jax.random.key(0), batch, {'crop': pixels}).inputs)
   lost = []
   for line in (cropped[:, :, 8, 0], cropped[:, 8, :, 1]):  # down, then across
     pixel = (
@@ -44,18 +47,18 @@ def test_crops_come_from_everywhere():
 
 def test_every_step_draws_anew(small_mlp, make_phase, examples):
   """At another step a state sees other augmented images; without augmentation the same."""
-  task, hyper = classification.task(), step.Hyper(np.float32(0.1), np.float32(0), np.float32(10))
+  task, hyper = classification.task(3), step.Hyper(np.float32(0.1), np.float32(0), np.float32(10))
   batch = Batch(examples.inputs, examples.targets, np.ones(60, np.float32))
   params = small_mlp.init(jax.random.key(0), np.zeros((1, 4, 4, 1), np.float32)).params
 
+  recipe = lambda phase: step.Recipe(small_mlp, image.form(4, 1), task, phase)
+
   def losses(phase):
-    state, frozen = step.start(params, {}, phase, hyper), jax.tree.map(lambda _: None, params)
+    state, frozen = step.init_state(params, {}, phase, hyper), jax.tree.map(lambda _: None, params)
     states = (state, state._replace(step=state.step + 1))
     return [
       float(
-        step.train_step(small_mlp, task, phase, state, frozen, batch, jax.random.key(0), hyper)[1][
-          'loss'
-        ]
+        step.train_step(recipe(phase), state, frozen, batch, jax.random.key(0), hyper)[1]['loss']
       )
       for state in states
     ]
@@ -79,13 +82,9 @@ def test_every_accumulated_part_draws_anew():
   params = {'head': {'weight': jnp.zeros(1000)}}
   batch = Batch(np.zeros((8, 2, 2, 1), np.uint8), np.zeros(8, np.int32), np.ones(8, np.float32))
   for parts in (1, 2, 4):
-    phase = step.Phase(
-      (('head/weight', 'train'),), (('train', 1.0),), num_classes=2, accumulate=parts
-    )
+    phase = step.Phase((('head/weight', 'train'),), (('train', 1.0),), accumulate=parts)
     _, grads = step.gradient(
-      network,
-      classification.task(),
-      phase,
+      step.Recipe(network, image.form(2, 1), classification.task(2), phase),
       params,
       {'head': {'weight': None}},
       {},

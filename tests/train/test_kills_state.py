@@ -1,4 +1,5 @@
 """What a run says of itself and is continued from: each test was seen to fail once."""
+
 import jax
 import numpy as np
 import pytest
@@ -6,8 +7,10 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.backbones import cnn
+from tlx.inputs import image
 from tlx.tasks import classification
 from tlx.train import feed, fit, step
+from tlx.train.job import Job, PhasePlan
 from tlx.tree import label, named_leaves, sha256
 from tlx.types import Variables
 
@@ -37,14 +40,13 @@ def make_norm_job():
 
   def make(*phases):
     plans = [
-      step.Phase(
-        tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), num_classes=3, **fields
-      )
+      step.Phase(tuple(named_leaves(label(drawn.params, rules))), (('train', 1.0),), **fields)
       for rules, fields in phases
     ]
-    plans = tuple(fit.PhasePlan(phase, classification.task(), 6, 8, 2, 0.0) for phase in plans)
-    return fit.Job(
+    plans = tuple(PhasePlan(phase, classification.task(3), 6, 8, 2, 0.0) for phase in plans)
+    return Job(
       NETWORK,
+      image.form(8, 1),
       plans,
       Variables(base, {}),
       {**nothing, 'head': own},
@@ -126,7 +128,7 @@ def test_compiled_programs_are_counted_where_they_are_compiled(make_job, make_ph
 
 def test_what_is_compiled_ahead_is_what_a_run_needs(make_job, make_phase, tmp_path):
   job = make_job([make_phase(HEAD, clip_norm=79.0)])  # no other test's
-  rows = fit.compile(job)
+  rows = fit.compile_ahead(job)
   assert [row['phase'] for row in rows] == [0, 0]
   assert all(row['seconds'] > 0 and row['bytes'] > 0 for row in rows)
   assert fit.fit(job, epath.Path(tmp_path)).progress['compiled_programs'] == 0

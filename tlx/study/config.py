@@ -2,12 +2,14 @@
 
 A config file starts from `base()`, so that every field it may set or a flag may override stands there with its default.
 """
+
 import contextlib
 import copy
+import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
 from etils import epath
@@ -17,83 +19,95 @@ from tlx import checkpoint, sources
 from tlx.plug import closest, plug
 from tlx.study import ranges
 
+if TYPE_CHECKING:  # brings jax, which a config file does not need
+  from tlx.types import Form
+
 # Every phase has these fields; a config's `train` holds their values for the whole study, each phase may differ.
 TRAIN = {
-    'tune': 'all',  # what to train: a policy of tlx/freezing, or {'policy': 'after', 'k': 2}
-    'steps': 100,
-    'epochs': 0.0,  # over a run's own examples: the steps of each run follow from their number. 0 takes `steps`, the same for every size
-    'batch_size': 32,
-    'optimizer': 'adam',  # any of optax, or {'name': 'sgd', 'momentum': 0.9}
-    'schedule': 'cosine',  # constant, linear, cosine, slanted_triangular
-    'warmup': 0.0,  # share of the phase's steps
-    'learning_rate': 0.0,  # fixed for this phase; 0 takes the grid's
-    'rates': {'train': 1.0},  # group -> multiple of the learning rate
-    'layer_decay': 1.0,  # each stage below the head learns at this multiple of the one above it
-    'clip_norm': 0.0,  # of the trainable gradients; 0 is off
-    'norm': 'frozen',  # batch statistics of frozen layers: frozen | live
-    'augment': {},  # {'shift': 2, 'flip': 0.5, 'crop': 4, 'mixup': 0.2}
-    'label_smoothing': 0.0,
-    'evaluations': 4,  # of the validation part, evenly over the phase
-    'solver': 'sgd',  # a linear probe is also solved exactly: logistic | ridge, with the grid's weight_decay as the penalty
-    'views': 0,  # augmented views of each example that are kept where a prefix is frozen; 0 augments at every step
-    'accumulate': 1,  # parts of a batch that go through one after another
-    'remat': False,  # activations are computed again for the gradient instead of kept
+  'tune': 'all',  # what to train: a policy of tlx/freezing, or {'policy': 'after', 'k': 2}
+  'steps': 100,
+  'epochs': 0.0,  # over a run's own examples: the steps of each run follow from their number. 0 takes `steps`, the same for every size
+  'batch_size': 32,
+  'optimizer': 'adam',  # any of optax, or {'name': 'sgd', 'momentum': 0.9}
+  'schedule': 'cosine',  # constant, linear, cosine, slanted_triangular
+  'warmup': 0.0,  # share of the phase's steps
+  'learning_rate': 0.0,  # fixed for this phase; 0 takes the grid's
+  'rates': {'train': 1.0},  # group -> multiple of the learning rate
+  'layer_decay': 1.0,  # each stage below the head learns at this multiple of the one above it
+  'clip_norm': 0.0,  # of the trainable gradients; 0 is off
+  'norm': 'frozen',  # batch statistics of frozen layers: frozen | live
+  'augment': {},  # {'shift': 2, 'flip': 0.5, 'crop': 4, 'mixup': 0.2}
+  'label_smoothing': 0.0,
+  'evaluations': 4,  # of the validation part, evenly over the phase
+  'solver': 'sgd',  # a linear probe is also solved exactly: logistic | ridge, with the grid's weight_decay as the penalty
+  'views': 0,  # augmented views of each example that are kept where a prefix is frozen; 0 augments at every step
+  'accumulate': 1,  # parts of a batch that go through one after another
+  'remat': False,  # activations are computed again for the gradient instead of kept
 }
 GRID = {'learning_rate': (1e-3,), 'weight_decay': (0.0,)}
-INPUT = {'image_size': 16, 'channels': 1, 'mean': (0.5,), 'std': (0.25,), 'interpolation': 'bicubic', 'fit': 'squeeze', 'crop': 1.0}
+INPUT = {
+  'image_size': 16,
+  'channels': 1,
+  'mean': (0.5,),
+  'std': (0.25,),
+  'interpolation': 'bicubic',
+  'fit': 'squeeze',
+  'crop': 1.0,
+}
 DATA = {  # of sources and targets
-    'dataset': '',
-    'shift': 'none',
-    'group': '',  # what names an example's group, of which no two parts have one: a column, a feature, or a pattern over the id
-    'duplicates': 'keep',  # 'drop' leaves images out of training that are in val or test too, byte for byte
-    'skip_bad': False,  # leaves out images that cannot be read, and says so
+  'dataset': '',
+  'shift': 'none',
+  'group': '',  # what names an example's group, of which no two parts have one: a column, a feature, or a pattern over the id
+  'duplicates': 'keep',  # 'drop' leaves images out of training that are in val or test too, byte for byte
+  'skip_bad': False,  # leaves out images that cannot be read, and says so
 }
 SOURCE = {
-    'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
-    'weights': '',  # where they come from, a URI of tlx/sources
-    'sha256': '',  # of that file, which is refused if it has another
-    'part': '',  # of a file with several models, the one that is meant: 'model_ema'
-    'input': {},  # fields of INPUT; what is not given is as the weights want it
-    **DATA,  # or, without weights, the study trains the source on this itself
-    'train': {},  # fields of TRAIN for that
-    'seed': 0,
+  'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
+  'weights': '',  # where they come from, a URI of tlx/sources
+  'sha256': '',  # of that file, which is refused if it has another
+  'part': '',  # of a file with several models, the one that is meant: 'model_ema'
+  'input': {},  # fields of INPUT; what is not given is as the weights want it
+  **DATA,  # or, without weights, the study trains the source on this itself
+  'train': {},  # fields of TRAIN for that
+  'seed': 0,
 }
 TARGET = {
-    **DATA,
-    'val_fraction': 0.22,  # of what is no test part; where the data set has no validation part of its own
-    'test_fraction': 0.3,  # of the whole; where it has no test part
-    'val_examples': 0,  # at most so many are validated on; 0 is all
-    'spread_shots': False,  # the shots of a class come from as many of its groups as there are
+  **DATA,
+  'task': 'classification',  # what is asked: a file of tlx/tasks, or {'name': ..., 'option': ...}
+  'val_fraction': 0.22,  # of what is no test part; where the data set has no validation part of its own
+  'test_fraction': 0.3,  # of the whole; where it has no test part
+  'val_examples': 0,  # at most so many are validated on; 0 is all
+  'spread_shots': False,  # the shots of a class come from as many of its groups as there are
 }
 METHOD = {
-    'init': 'source',  # source | random
-    'head_after': '',  # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid': 4} for 4 x 4
-                       # averages; 'input' is the images themselves, '' the last stage
-    'grid': {},  # its own grid, of the same size as the study's
-    'phases': ({},),  # fields of TRAIN, one dict a phase
+  'init': 'source',  # source | random
+  'head_after': '',  # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid': 4} for 4 x 4
+  # averages; 'input' is the images themselves, '' the last stage
+  'grid': {},  # its own grid, of the same size as the study's
+  'phases': ({},),  # fields of TRAIN, one dict a phase
 }
 MESH = {'run': 0, 'data': 0, 'fsdp': False}
 STUDY = {
-    'name': '',
-    'claim': '',
-    'sources': {},
-    'targets': {},
-    'methods': {},
-    'only': '',  # the methods that run, as 'probe,full'; '' is all. A baseline that is not among them is none
-    'shots': (1, 5, 20),  # examples a class; 0 is all
-    'seeds': (0, 1, 2, 3, 4),
-    'grid': GRID,
-    'baseline': '',  # the method that the others are compared with
-    'validation': 'all',  # who chooses: all validation examples | 'matched', for each run no more than it trains on
-    'train': TRAIN,
-    'data_bytes': 4.0 * 2**30,  # at most so much for the decoded images of a data set
-    'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
-    'cohort_bytes': 4e9,  # runs are trained together up to this much memory
-    'reuse': True,  # what is frozen runs once for every example
-    'feature_bytes': 4e9,  # at most so much of that is kept for a source and a target
-    'feature_dir': '',  # where it is kept; '' is features/ in the study's folder. Studies may share one
-    'mesh': MESH,  # devices along runs and batches (0: as fits); parameters split over the latter
-    'checkpoint_seconds': 30.0,
+  'name': '',
+  'claim': '',
+  'sources': {},
+  'targets': {},
+  'methods': {},
+  'only': '',  # the methods that run, as 'probe,full'; '' is all. A baseline that is not among them is none
+  'shots': (1, 5, 20),  # examples a class; 0 is all
+  'seeds': (0, 1, 2, 3, 4),
+  'grid': GRID,
+  'baseline': '',  # the method that the others are compared with
+  'validation': 'all',  # who chooses: all validation examples | 'matched', for each run no more than it trains on
+  'train': TRAIN,
+  'data_bytes': 4.0 * 2**30,  # at most so much for the decoded images of a data set
+  'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
+  'cohort_bytes': 4e9,  # runs are trained together up to this much memory
+  'reuse': True,  # what is frozen runs once for every example
+  'feature_bytes': 4e9,  # at most so much of that is kept for a source and a target
+  'feature_dir': '',  # where it is kept; '' is features/ in the study's folder. Studies may share one
+  'mesh': MESH,  # devices along runs and batches (0: as fits); parameters split over the latter
+  'checkpoint_seconds': 30.0,
 }
 
 
@@ -114,7 +128,7 @@ class Config(ml_collections.ConfigDict):
       super().__setitem__(key, value)
 
 
-PLUGINS = ('tune', 'optimizer', 'backbone', 'head_after')  # a name, or a dict with options
+PLUGINS = ('tune', 'optimizer', 'backbone', 'head_after', 'task')  # a name, or a dict with options
 _DICTS = (Mapping, ml_collections.ConfigDict)
 
 
@@ -136,7 +150,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: what is wrong, where in the config, and what would be right.
   """
-  config = _as_written(config).to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+  config = (
+    _as_written(config).to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+  )
   study = _fields('config', config, STUDY, 'config')
   study['train'] = _fields('config.train', study['train'], TRAIN, 'train')
   study['mesh'] = _fields('config.mesh', study['mesh'], MESH, 'mesh')
@@ -146,18 +162,30 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
       raise ValueError(f'config.{kind} is empty; a study needs at least one.')
     for name in study[kind]:
       if not isinstance(name, str) or not name.replace('_', '').isalnum():
-        raise ValueError(f'config.{kind}: names become folders and take letters, digits and _ only, got {name!r}.')
+        raise ValueError(
+          f'config.{kind}: names become folders and take letters, digits and _ only, got {name!r}.'
+        )
   for field in ('data_dir', 'feature_dir'):
     if os.path.expanduser(study[field]).startswith('~'):
       raise ValueError(f'config.{field} {study[field]!r}: there is no such user.')
-  _check_phase('config.train', study['train'], 0.0, ranges.LARGEST_IMAGE)
+  _check_phase('config.train', study['train'], 0.0)
   all_methods, study['methods'] = study['methods'], _only(study)
-  study['sources'] = {name: _source(f'config.sources.{name}', source, study) for name, source in study['sources'].items()}
-  study['targets'] = {name: _target(f'config.targets.{name}', target) for name, target in study['targets'].items()}
-  study['methods'] = {name: _method(f'config.methods.{name}', method, study) for name, method in study['methods'].items()}
+  study['sources'] = {
+    name: _source(f'config.sources.{name}', source, study)
+    for name, source in study['sources'].items()
+  }
+  study['targets'] = {
+    name: _target(f'config.targets.{name}', target) for name, target in study['targets'].items()
+  }
+  study['methods'] = {
+    name: _method(f'config.methods.{name}', method, study)
+    for name, method in study['methods'].items()
+  }
   if study['baseline'] and study['baseline'] not in all_methods:
-    raise ValueError(f'config.baseline {study["baseline"]!r} is no method; have {", ".join(all_methods)}.'
-                     + closest(study['baseline'], all_methods))
+    raise ValueError(
+      f'config.baseline {study["baseline"]!r} is no method; have {", ".join(all_methods)}.'
+      + closest(study['baseline'], all_methods)
+    )
   study['baseline'] = study['baseline'] if study['baseline'] in study['methods'] else ''
   return study
 
@@ -167,7 +195,9 @@ def _only(study: Mapping[str, Any]) -> dict[str, Any]:
   wanted = [name.strip() for name in study['only'].split(',') if name.strip()]
   for name in wanted:
     if name not in study['methods']:
-      raise ValueError(f'config.only: {name!r} is no method; have {", ".join(study["methods"])}.{closest(name, study["methods"])}')
+      raise ValueError(
+        f'config.only: {name!r} is no method; have {", ".join(study["methods"])}.{closest(name, study["methods"])}'
+      )
   return {name: method for name, method in study['methods'].items() if name in wanted or not wanted}
 
 
@@ -195,18 +225,22 @@ def add_defaults(config: ml_collections.ConfigDict, paths: Iterable[str]) -> Non
     _, *names = config_path.split(path)
     place: Any = config
     for i, name in enumerate(names):
-      if not isinstance(place, _DICTS) or (name not in place and name not in _known(config, names[:i])):
+      if not isinstance(place, _DICTS) or (
+        name not in place and name not in _known(config, names[:i])
+      ):
         if not isinstance(place, (list, tuple)) or name not in range(len(place)):
           break
       elif name not in place:
         _set(place, name, copy.deepcopy(_known(config, names[:i])[name]))
-      elif name == 'backbone' and isinstance(place[name], str) and names[i + 1:]:
+      elif name == 'backbone' and isinstance(place[name], str) and names[i + 1 :]:
         _set(place, name, {'name': place[name]})
       place = place[name]
 
 
 def _set(place: Any, name: str, value: Any) -> None:
-  with place.unlocked() if isinstance(place, ml_collections.ConfigDict) else contextlib.nullcontext():
+  with (
+    place.unlocked() if isinstance(place, ml_collections.ConfigDict) else contextlib.nullcontext()
+  ):
     place[name] = value
 
 
@@ -240,7 +274,13 @@ def _known(config: Any, names: list) -> Mapping[str, Any]:
   if kind == 'sources' and last == 'backbone':
     return _options(config.sources[names[1]].backbone)
   sections: dict[tuple, Any] = {
-      ('train', 1): TRAIN, ('mesh', 1): MESH, ('grid', 1): GRID, ('sources', 2): SOURCE, ('targets', 2): TARGET, ('methods', 2): METHOD}
+    ('train', 1): TRAIN,
+    ('mesh', 1): MESH,
+    ('grid', 1): GRID,
+    ('sources', 2): SOURCE,
+    ('targets', 2): TARGET,
+    ('methods', 2): METHOD,
+  }
   if len(names) == 3:
     sections = {('sources', 'train'): TRAIN, ('sources', 'input'): INPUT, ('methods', 'grid'): GRID}
   return sections.get((kind, last if len(names) == 3 else len(names)), {})
@@ -259,65 +299,106 @@ def _fields(where: str, given: Any, defaults: Mapping[str, Any], section: str) -
   kinds = ranges.RANGES[section]
   for name in given:
     if name not in defaults:
-      raise ValueError(f'{where} has no field {name!r}; it has {", ".join(defaults)}.{closest(name, defaults)}')
+      raise ValueError(
+        f'{where} has no field {name!r}; it has {", ".join(defaults)}.{closest(name, defaults)}'
+      )
   merged = {**defaults, **given}
-  return {name: copy.deepcopy(ranges.checked(f'{where}.{name}', value, kinds.get(name, ranges.kind_of(defaults[name])), defaults[name]))
-          for name, value in merged.items()}
+  return {
+    name: copy.deepcopy(
+      ranges.checked(
+        f'{where}.{name}', value, kinds.get(name, ranges.kind_of(defaults[name])), defaults[name]
+      )
+    )
+    for name, value in merged.items()
+  }
 
 
-def _phase(where: str, given: Mapping[str, Any], study: Mapping[str, Any], weight_decays: tuple[float, ...],
-           image_size: int) -> dict[str, Any]:
-  """One phase, filled from config.train. Rules are tried against the network later, when its parameters are known."""
+def _phase(
+  where: str,
+  given: Mapping[str, Any],
+  study: Mapping[str, Any],
+  weight_decays: tuple[float, ...],
+  inputs: Sequence['Form'] = (),
+) -> dict[str, Any]:
+  """One phase, filled from config.train; `inputs` are the forms that it may augment.
+
+  Rules are tried against the network later, when its parameters are known.
+  """
   phase = _fields(where, given, study['train'], 'train')
-  _check_phase(where, phase, 0.0 if phase['solver'] != 'sgd' else max(weight_decays), image_size)
+  _check_phase(where, phase, 0.0 if phase['solver'] != 'sgd' else max(weight_decays))
+  origin = where if 'augment' in given else 'config.train'
+  for form in inputs:
+    located(f'{origin}.augment', functools.partial(form.check, phase['augment']))
   if phase['steps'] * phase['batch_size'] > ranges.MOST_EXAMPLES:
-    raise ValueError(f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {ranges.MOST_EXAMPLES:,}.')
+    raise ValueError(
+      f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {ranges.MOST_EXAMPLES:,}.'
+    )
   if phase['batch_size'] % phase['accumulate']:
-    raise ValueError(f'{where}.batch_size is {phase["batch_size"]}, which {phase["accumulate"]} parts (accumulate) do not divide.')
+    raise ValueError(
+      f'{where}.batch_size is {phase["batch_size"]}, which {phase["accumulate"]} parts (accumulate) do not divide.'
+    )
   if phase['views'] and not any(phase['augment'].values()):
-    raise ValueError(f'{where}.views is {phase["views"]} but augment is {phase["augment"]}: every view would be the same.')
+    raise ValueError(
+      f'{where}.views is {phase["views"]} but augment is {phase["augment"]}: every view would be the same.'
+    )
   if phase['views'] and phase['augment'].get('mixup'):
-    raise ValueError(f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set views = 0 or take mixup out.')
-  return phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'epochs': 0.0, 'evaluations': 1}  # there is one step, to the solution
+    raise ValueError(
+      f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set views = 0 or take mixup out.'
+    )
+  return (
+    phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'epochs': 0.0, 'evaluations': 1}
+  )  # there is one step, to the solution
 
 
-def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float, image_size: int) -> None:
-  """Checks the fields whose values rooms of their own know."""
-  from tlx.train import augment, optim  # brings jax, which a config file does not need
+def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> None:
+  """Checks the fields whose values rooms of their own know, but for the form's."""
+  from tlx.train import optim  # brings jax, which a config file does not need
 
-  _located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
-  _located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
-  _located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
-  _located(f'{where}.augment', lambda: augment.check(phase['augment'], image_size))
+  located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
+  located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
+  located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
   if not all(isinstance(group, str) for group in phase['rates']):
-    raise ValueError(f"{where}.rates names groups, such as {{'train': 1.0}}, got {phase['rates']!r}.")
+    raise ValueError(
+      f"{where}.rates names groups, such as {{'train': 1.0}}, got {phase['rates']!r}."
+    )
   for group, rate in phase['rates'].items():
     ranges.checked(f'{where}.rates.{group}', rate, ranges.POSITIVE, 1.0)
   if not phase['rates'] or 'frozen' in phase['rates']:
-    raise ValueError(f"{where}.rates has a rate for each group that is trained, such as {{'train': 1.0}}, got {phase['rates']!r}.")
+    raise ValueError(
+      f"{where}.rates has a rate for each group that is trained, such as {{'train': 1.0}}, got {phase['rates']!r}."
+    )
 
 
 def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   source = _fields(where, given, SOURCE, 'source')
   if source['weights'].startswith('study:'):
     source['backbone'] = _of_study(where, source, 'backbone' in given)
-  _located(f'{where}.backbone', lambda: plug('backbones', named(source['backbone'])[0]))
+  located(f'{where}.backbone', lambda: plug('backbones', named(source['backbone'])[0]))
   if bool(source['weights']) == bool(source['dataset']):
-    raise ValueError(f'{where} wants either weights (a URI: where they come from) or a dataset (which the study trains it on), got '
-                     f'weights={source["weights"]!r} and dataset={source["dataset"]!r}.')
+    raise ValueError(
+      f'{where} wants either weights (a URI: where they come from) or a dataset (which the study trains it on), got '
+      f'weights={source["weights"]!r} and dataset={source["dataset"]!r}.'
+    )
   if source['weights']:
-    _located(f'{where}.weights', lambda: sources.check(source['weights']))
+    located(f'{where}.weights', lambda: sources.check(source['weights']))
   elif field := next((field for field in ('sha256', 'part') if source[field]), ''):
     raise ValueError(f'{where}.{field} is for weights, and this source has none.')
-  spec = _located(f'{where}.backbone', lambda: own_input(source)) or INPUT
+  spec = located(f'{where}.backbone', lambda: own_input(source)) or INPUT
   source['input'] = _fields(f'{where}.input', source['input'], spec, 'input')
   channels = source['input']['channels']
-  if channels not in (1, 3) or not len(source['input']['mean']) == len(source['input']['std']) == channels:
-    raise ValueError(f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.')
-  image_size = source['input']['image_size'] if source['dataset'] else ranges.LARGEST_IMAGE  # weights are not trained here
-  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), image_size)
+  if (
+    channels not in (1, 3)
+    or not len(source['input']['mean']) == len(source['input']['std']) == channels
+  ):
+    raise ValueError(
+      f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.'
+    )
+  trained_on = (form_of(source),) if source['dataset'] else ()  # weights are not trained here
+  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), trained_on)
   if source['dataset'] and not source['train']['learning_rate']:
-    raise ValueError(f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.')
+    raise ValueError(
+      f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.'
+    )
   return source
 
 
@@ -342,35 +423,60 @@ def of_run(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
     wanted = checkpoint.unsealed(folder / 'result.json')['files']['config.json']
     if hashlib.sha256((folder / 'config.json').read_bytes()).hexdigest() != wanted:
       raise ValueError(f'{folder / "config.json"} was changed after it was written.')
-    return checkpoint.read_json(folder / 'config.json'), checkpoint.unsealed(folder.parent.parent / 'study.json')['config']
+    return checkpoint.read_json(folder / 'config.json'), checkpoint.unsealed(
+      folder.parent.parent / 'study.json'
+    )['config']
   except (OSError, KeyError, TypeError, ValueError) as error:
-    raise ValueError(f'{uri}: cannot tell what that run is: {error} Delete {folder} and run its study again.') from None
+    raise ValueError(
+      f'{uri}: cannot tell what that run is: {error} Delete {folder} and run its study again.'
+    ) from None
+
+
+def form_of(source: Mapping[str, Any]) -> 'Form':
+  """What the examples of a source's network are: the form that its backbone takes, with the options of the source's input."""
+  module = plug('backbones', named(source['backbone'])[0])
+  return plug('inputs', getattr(module, 'FORM', 'image')).form(**source['input'])
 
 
 def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
   """The input that a source's weights were trained on, as a resolved config has it; {} where nothing is known of it."""
   if source['weights'].startswith('study:'):
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in of_study(source['weights'])['input'].items()}
+    return {
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in of_study(source['weights'])['input'].items()
+    }
   name, options = named(source['backbone'])
   module = plug('backbones', name)
-  return INPUT | module.input_spec(**options) if source['weights'] and hasattr(module, 'input_spec') else {}
+  return (
+    INPUT | module.input_spec(**options)
+    if source['weights'] and hasattr(module, 'input_spec')
+    else {}
+  )
 
 
 def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[str, Any]:
   """The backbone of a source that is a study's run: its own, but for the options that the config sets itself."""
-  before = _located(f'{where}.weights', lambda: of_study(source['weights']))
-  (name, options), (name_before, options_before) = named(source['backbone']), named(before['backbone'])
+  before = located(f'{where}.weights', lambda: of_study(source['weights']))
+  (name, options), (name_before, options_before) = (
+    named(source['backbone']),
+    named(before['backbone']),
+  )
   if not named_here:
     name, options = name_before, {}
   if name != name_before:
-    raise ValueError(f'{where}.backbone is {name!r}, and the run trained a {name_before!r}. Leave the field out to take the run\'s.')
+    raise ValueError(
+      f"{where}.backbone is {name!r}, and the run trained a {name_before!r}. Leave the field out to take the run's."
+    )
   return {'name': name, **options_before, **options}
 
 
 def _target(where: str, given: Any) -> dict[str, Any]:
   target = _fields(where, given, TARGET, 'target')
   if not target['dataset']:
-    raise ValueError(f"{where}.dataset is empty; name one such as 'uci_digits', 'folder:PATH' or a TFDS name.")
+    raise ValueError(
+      f"{where}.dataset is empty; name one such as 'uci_digits', 'folder:PATH' or a TFDS name."
+    )
+  located(f'{where}.task', lambda: plug('tasks', named(target['task'])[0]))
   return target
 
 
@@ -379,23 +485,39 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   grid = _fields(f'{where}.grid', method['grid'], study['grid'], 'grid')
   sizes = [len(g['learning_rate']) * len(g['weight_decay']) for g in (grid, study['grid'])]
   if sizes[0] != sizes[1]:
-    raise ValueError(f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.')
+    raise ValueError(
+      f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.'
+    )
   if not method['phases']:
-    raise ValueError(f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.')
-  stage, place = _located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
+    raise ValueError(
+      f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.'
+    )
+  stage, place = located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
   if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
-    raise ValueError(f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', 'grid': 4}}, got "
-                     f"{method['head_after']!r}.")
-  image_size = min(source['input']['image_size'] for source in study['sources'].values())
-  phases = tuple(_phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], image_size) for i, phase in enumerate(method['phases']))
+    raise ValueError(
+      f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', 'grid': 4}}, got "
+      f'{method["head_after"]!r}.'
+    )
+  inputs = tuple(dict.fromkeys(form_of(source) for source in study['sources'].values()))
+  phases = tuple(
+    _phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], inputs)
+    for i, phase in enumerate(method['phases'])
+  )
   for phase in phases:
     if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != ('source', 'head'):
-      raise ValueError(f"{where}: solver {phase['solver']!r} finds the head of a source whose stages are frozen; "
-                       "set tune = 'head' and init = 'source', or solver = 'sgd'.")
-  return {'init': method['init'], 'head_after': method['head_after'], 'grid': grid, 'phases': phases}
+      raise ValueError(
+        f'{where}: solver {phase["solver"]!r} finds the head of a source whose stages are frozen; '
+        "set tune = 'head' and init = 'source', or solver = 'sgd'."
+      )
+  return {
+    'init': method['init'],
+    'head_after': method['head_after'],
+    'grid': grid,
+    'phases': phases,
+  }
 
 
-def _located(where: str, function: Callable[[], Any]) -> Any:
+def located(where: str, function: Callable[[], Any]) -> Any:
   """What `function()` gives; an error of its says where in the config it lies."""
   try:
     return function()

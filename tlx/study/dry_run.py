@@ -12,7 +12,11 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.study import config as configs
-from tlx.study import plan, run
+from tlx.study import run
+from tlx.study.cells import settings_of
+from tlx.study.cohorts import cohorts_of
+from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
+from tlx.study.phases import task_of
 
 
 def compiled(config: Mapping[str, Any]) -> str:
@@ -20,7 +24,7 @@ def compiled(config: Mapping[str, Any]) -> str:
 
   The persistent cache holds them from then on. Raises ValueError as the study would.
   """
-  rows = run.compile(config)
+  rows = run.compile_ahead(config)
   width = max([len(row['cohort']) for row in rows], default=0)
   lines = [
     f'{row["cohort"]:<{width}}  phase {row["phase"]}  {row["seconds"]:6.1f} s  {row["bytes"] / 1e6:10,.1f} MB'
@@ -45,8 +49,8 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
     ValueError: what is wrong with the config.
   """
   study = configs.resolve(config)
-  cohorts = plan.make(study)
-  rows = plan.table(study, cohorts)
+  cohorts = cohorts_of(study)
+  rows = cost_table(study, cohorts)
   formats = {
     'cohort': '{}',
     'runs': '{}',
@@ -86,7 +90,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   notes = [
     *_frozen(study, pairs),
     *_settings(study),
-    *_same(study, pairs),
+    *_same_methods(study, pairs),
     *_inputs(study),
     _power(study, workdir),
   ]
@@ -99,7 +103,7 @@ def _formatted(form: str, value: Any) -> str:
 
 def _frozen(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
   """What is spared by running frozen stages once for every image."""
-  costs = [plan.frozen_flops(study, *pair) for pair in pairs]
+  costs = [frozen_flops(study, *pair) for pair in pairs]
   known = [cost for cost in costs if cost is not None]
   lines = []
   if once := sum(cost.once for cost in known):
@@ -122,7 +126,7 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
   lines = []
   for name, method in study['methods'].items():
     tried, declared = (
-      len(plan.settings_of(method)),
+      len(settings_of(method)),
       len(method['grid']['learning_rate']) * len(method['grid']['weight_decay']),
     )
     if tried < declared:
@@ -132,15 +136,15 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
   return lines
 
 
-def _same(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
+def _same_methods(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
   """The methods that are others under another name."""
   found: dict[tuple[str, ...], list[str]] = {}
   for source, target in pairs:
-    for names in plan.same_methods(study, source, target):
+    for names in same_methods(study, source, target):
       found.setdefault(names, []).append(source)
   lines = []
   for names, where in found.items():
-    alike = len({tuple(plan.settings_of(study['methods'][name])) for name in names}) == 1
+    alike = len({tuple(settings_of(study['methods'][name])) for name in names}) == 1
     lines.append(
       f'{" and ".join(names)} train the same parameters in the same way{"" if alike else ", with other rates"} (source '
       f'{", ".join(dict.fromkeys(where))}).'
@@ -149,7 +153,7 @@ def _same(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
 
 
 def _inputs(study: Mapping[str, Any]) -> list[str]:
-  """Where images are given to weights in another form than they were trained on, and what fewer pixels spare."""
+  """Where weights get another input than they were trained on, and what a smaller one spares."""
   lines = []
   for name, source in study['sources'].items():
     own = configs.own_input(source)
@@ -158,13 +162,11 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
         lines.append(
           f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}."
         )
-    if own and source['input']['image_size'] < own['image_size']:
-      share = plan.size_share(source, own['image_size'])
-      if share:
-        lines.append(
-          f'  Images of {source["input"]["image_size"]} px cost {share:.0%} of what {own["image_size"]} px would, and may lose '
-          'accuracy on photographs.'
-        )
+    share = input_share(source, own) if own else 1.0
+    if 0 < share < 1:
+      lines.append(
+        f"  Examples of this input cost {share:.0%} of what the weights' own would, and results may be worse."
+      )
   return lines
 
 
@@ -201,17 +203,17 @@ def detectable(num_seeds: int) -> float:
 
 def _spread(study: Mapping[str, Any], workdir: str | os.PathLike) -> float:
   """The median over methods and sizes of the standard deviation, in points, of finished runs' differences to the baseline; else NaN."""
-  accuracy: dict[tuple, dict[int, float]] = {}
+  scores: dict[tuple, dict[int, float]] = {}
   for path in epath.Path(workdir).glob('runs/*/result.json'):
     result = checkpoint.read_json(path)
-    if result['chosen'] and result['test']:
-      cell = result['cell']
-      accuracy.setdefault((cell['source'], cell['target'], cell['shots'], cell['method']), {})[
-        cell['seed']
-      ] = 100 * result['test']['accuracy']
+    cell = result['cell']
+    if result['chosen'] and result['test'] and cell['target'] in study['targets']:
+      column, _ = task_of(study, study['targets'][cell['target']]).select
+      names = (cell['source'], cell['target'], cell['shots'], cell['method'])
+      scores.setdefault(names, {})[cell['seed']] = 100 * result['test'][column]
   found = []
-  for (*where, method), own in accuracy.items():
-    other = accuracy.get((*where, study['baseline']), {})
+  for (*where, method), own in scores.items():
+    other = scores.get((*where, study['baseline']), {})
     differences = [own[seed] - other[seed] for seed in own if seed in other]
     if method != study['baseline'] and len(differences) > 1:
       found.append(float(np.std(differences, ddof=1)))

@@ -1,4 +1,5 @@
 """One source and one target together: the images a study looks at in the source's form, and what frozen stages make of them."""
+
 import functools
 import hashlib
 import json
@@ -14,20 +15,40 @@ from etils import epath
 
 from tlx import datasets
 from tlx.sources import cache
+from tlx.study import cells
 from tlx.study import config as configs
-from tlx.study import plan
+from tlx.study.cells import PRETRAINING
+from tlx.study.config import form_of
+from tlx.study.cost import phases_for
+from tlx.study.phases import network_of, task_of
 from tlx.train import feed, fit, prefix, step
-from tlx.types import Cell, Variables
+from tlx.types import Cell, PyTree, Variables
 
 
-def load(study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]) -> datasets.Dataset:
+def load(
+  study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]
+) -> datasets.Dataset:
   """A data set as images of the form the source takes; loaded once."""
   form = {name: value for name, value in source['input'].items() if name not in ('mean', 'std')}
   options = {name: target[name] for name in _OPTIONS}
-  return _load(target['dataset'], data_dir=study['data_dir'] or None, data_bytes=study['data_bytes'], **form, **options)
+  return _load(
+    target['dataset'],
+    data_dir=study['data_dir'] or None,
+    data_bytes=study['data_bytes'],
+    **form,
+    **options,
+  )
 
 
-_OPTIONS = ('shift', 'val_fraction', 'test_fraction', 'val_examples', 'group', 'duplicates', 'skip_bad')
+_OPTIONS = (
+  'shift',
+  'val_fraction',
+  'test_fraction',
+  'val_examples',
+  'group',
+  'duplicates',
+  'skip_bad',
+)
 _load = functools.lru_cache(maxsize=2)(datasets.load)
 
 
@@ -43,12 +64,14 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
   unshifted = {'shift': 'none', 'val_examples': 0, 'duplicates': 'keep'}
   targets = (load(study, target | unshifted, source) for target in study['targets'].values())
   try:
-    return datasets.keep_out(load(study, source | plan.PRETRAINING, source), targets)
+    return datasets.keep_out(load(study, source | PRETRAINING, source), targets)
   except ValueError as error:
     raise ValueError(f'config.sources.{name}: {error}') from None
 
 
-def seen(study: Mapping[str, Any], name: str, pretraining: datasets.Dataset | None) -> tuple[list[datasets.Split], tuple[str, ...]]:
+def seen(
+  study: Mapping[str, Any], name: str, pretraining: datasets.Dataset | None
+) -> tuple[list[datasets.Split], tuple[str, ...]]:
   """(the training examples that a source saw with labels, in its form; what to say where nobody knows).
 
   Those of its own `pretraining`, or where it is a run of an earlier study those of the run, and of the run's source.
@@ -61,17 +84,27 @@ def seen(study: Mapping[str, Any], name: str, pretraining: datasets.Dataset | No
   try:
     of_run, before = configs.of_run(source['weights'])
     cell = Cell(**of_run['cell'])
-    before = {**before, 'sources': {**before['sources'], cell.source: {**before['sources'][cell.source], 'input': source['input']}}}
+    before = {
+      **before,
+      'sources': {
+        **before['sources'],
+        cell.source: {**before['sources'][cell.source], 'input': source['input']},
+      },
+    }
     data = load(before, before['targets'][cell.target], source)
-    splits = [data.train.take(subsets(before, before['targets'][cell.target], data)[cell.seed][cell.shots])]
+    splits = [
+      data.train.take(subsets(before, before['targets'][cell.target], data)[cell.seed][cell.shots])
+    ]
     if next(iter(of_run['methods'].values()))['init'] == 'random':
       return splits, ()
     dataset = before['sources'][cell.source]['dataset']
     more, unknown = seen(before, cell.source, source_data(before, cell.source) if dataset else None)
     return splits + more, unknown
   except (ValueError, OSError, KeyError, TypeError, IndexError) as error:
-    return [], (f'What the run {source["weights"]} was trained on cannot be looked at ({str(error)[:200]}), so nobody knows whether it saw '
-                'images of the target.',)
+    return [], (
+      f'What the run {source["weights"]} was trained on cannot be looked at ({str(error)[:200]}), so nobody knows whether it saw '
+      'images of the target.',
+    )
 
 
 def check_feature_folder(study: Mapping[str, Any]) -> None:
@@ -87,10 +120,12 @@ def check_feature_folder(study: Mapping[str, Any]) -> None:
 def forget() -> None:
   """Data sets are looked at anew: a folder may have changed since an earlier study of this process."""
   _load.cache_clear()
-  plan.forget()
+  cells.forget()
 
 
-def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset) -> dict[int, dict[int, np.ndarray]]:
+def subsets(
+  study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset
+) -> dict[int, dict[int, np.ndarray]]:
   """{seed: {shots: rows of the training part}}.
 
   Raises:
@@ -98,7 +133,12 @@ def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.
   """
   try:
     groups = _groups(target, data)
-    return {seed: datasets.subsets(data.train.labels, data.train.ids, study['shots'], seed, groups, data.class_names) for seed in study['seeds']}
+    return {
+      seed: datasets.subsets(
+        data.train.labels, data.train.ids, study['shots'], seed, groups, data.class_names
+      )
+      for seed in study['seeds']
+    }
   except ValueError as error:
     raise ValueError(f'config.shots on {target["dataset"]!r}: {error}') from None
 
@@ -106,12 +146,15 @@ def subsets(study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.
 def _groups(target: Mapping[str, Any], data: datasets.Dataset) -> tuple[str, ...]:
   """The groups that few-shot subsets go round, where the target asks for it."""
   if target['spread_shots'] and not data.train.groups:
-    raise ValueError('spread_shots wants groups, and the data set has none. Say what names them: group.')
+    raise ValueError(
+      'spread_shots wants groups, and the data set has none. Say what names them: group.'
+    )
   return data.train.groups if target['spread_shots'] else ()
 
 
 class Features(NamedTuple):
   """What frozen stages cost so far: seconds, and how many splits they ran for; the others were there already."""
+
   seconds: float = 0.0
   computed: int = 0
 
@@ -129,20 +172,37 @@ class Pair:
   phases: {method: its phases}.
   """
 
-  def __init__(self, study: Mapping[str, Any], source: str, target: str, workdir: epath.Path | None,
-               say: Callable[[str], None] = lambda text: None, spent: fit.Spent | None = None):
+  def __init__(
+    self,
+    study: Mapping[str, Any],
+    source: str,
+    target: str,
+    workdir: epath.Path | None,
+    say: Callable[[str], None] = lambda text: None,
+    spent: fit.Spent | None = None,
+  ):
     self.study, self.source, self.target = study, study['sources'][source], study['targets'][target]
     self.workdir, self.say, self.spent = workdir, say, fit.Spent(float) if spent is None else spent
     self.cost = Features()
     data = load(study, self.target, self.source)
     wanted = subsets(study, self.target, data)
-    used = np.unique(np.concatenate([rows for of_seed in wanted.values() for rows in of_seed.values()]))
-    self.rows = {seed: {shots: np.searchsorted(used, rows) for shots, rows in of_seed.items()} for seed, of_seed in wanted.items()}
+    used = np.unique(
+      np.concatenate([rows for of_seed in wanted.values() for rows in of_seed.values()])
+    )
+    self.rows = {
+      seed: {shots: np.searchsorted(used, rows) for shots, rows in of_seed.items()}
+      for seed, of_seed in wanted.items()
+    }
     if len(used) < len(data.train.labels):
       data = data._replace(train=data.train.take(used))
     self.data = data
-    counts = {'train': len(data.train.labels), 'val': len(data.val.labels), 'test': len(data.test.labels)}
-    self.phases = plan.phases_for(study, source, target, counts)
+    self.task = task_of(study, self.target)
+    counts = {
+      'train': len(data.train.labels),
+      'val': len(data.val.labels),
+      'test': len(data.test.labels),
+    }
+    self.phases = phases_for(study, source, target, counts)
     self.features: dict[tuple, Any] = {}
 
   def examples(self, cell: Cell) -> np.ndarray:
@@ -158,17 +218,21 @@ class Pair:
     per_class = min(per_class, int(np.unique(val.labels, return_counts=True)[1].min()))
     return np.sort(datasets.subsets(val.labels, val.ids, (per_class,), cell.seed)[per_class])
 
-  def arrays(self, split: str, variables: Variables | None, method: str) -> Callable[[step.Phase], feed.Arrays]:
+  def arrays(
+    self, split: str, variables: Variables | None, method: str
+  ) -> Callable[[step.Phase], feed.Arrays]:
     """What enters the first stage of a phase of `method`: images as stored, or activations of the source's frozen stages."""
     images = getattr(self.data, split)
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
       if not phase.start:
-        return feed.Arrays(images.inputs, images.labels)
+        return feed.Arrays(images.inputs, self.targets(split))
       point = self._point(split, method, phase)
-      if (split, _same(point)) not in self.features:
+      if (split, _activation_key(point)) not in self.features:
         self._compute(split, variables)
-      return feed.Arrays(self.features[split, _same(point)], np.tile(images.labels, max(1, point.phase.views)))
+      return feed.Arrays(
+        self.features[split, _activation_key(point)], self.targets(split, point.phase.views)
+      )
 
     return of_phase
 
@@ -178,31 +242,50 @@ class Pair:
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
       point = self._point(split, method, phase)
-      length = max(1, point.phase.views) * len(images.labels)
-      shape = plan.activation(point.network, images.inputs.shape[1:], phase.start)
-      leaf_of = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (length, *leaf.shape[1:]))
-      return feed.Arrays(jax.tree.map(leaf_of, shape), np.resize(images.labels, length))
+      shapes = prefix.activation(
+        point.network, point.form, phase.start, max(1, point.phase.views) * len(images.labels)
+      )
+      zeros = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes
+      )
+      return feed.Arrays(zeros, self.targets(split, point.phase.views))
 
     return of_phase
 
+  def targets(self, split: str, views: int = 0) -> PyTree:
+    """What the target's task needs of the labels of a split, again for each of so many views."""
+    examples = getattr(self.data, split)
+    targets = self.task.targets(examples.inputs, examples.labels)
+    return jax.tree.map(lambda leaf: np.concatenate([leaf] * views), targets) if views else targets
+
   def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:
     """Where a phase's inputs are taken; only training sees augmented views."""
-    network = plan.network_of(self.source, len(self.data.class_names), self.study['methods'][method]['head_after'])
-    return prefix.Point(network, phase if split == 'train' else phase._replace(views=0))
+    network = network_of(self.source, self.task.head, self.study['methods'][method]['head_after'])
+    return prefix.Point(
+      network, form_of(self.source), phase if split == 'train' else phase._replace(views=0)
+    )
 
   def _compute(self, split: str, variables: Variables | None) -> None:
     """The activations of one split at every point where some method's phase begins."""
-    assert variables is not None and self.workdir is not None  # phases of a random start begin at the first stage
+    assert (
+      variables is not None and self.workdir is not None
+    )  # phases of a random start begin at the first stage
     began = time.perf_counter()
     points: dict[tuple, prefix.Point] = {}
     for method, phases in self.phases.items():
       for phased in phases:
         point = self._point(split, method, phased.phase)
         if point.phase.start:
-          points.setdefault(_same(point), point)
+          points.setdefault(_activation_key(point), point)
     images = getattr(self.data, split).inputs
-    digest = hashlib.sha256(f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()).hexdigest()
-    trunk = prefix.Trunk(variables, json.dumps(self.source['backbone'], sort_keys=True), _folder(self.study, self.workdir))
+    digest = hashlib.sha256(
+      f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()
+    ).hexdigest()
+    trunk = prefix.Trunk(
+      variables,
+      json.dumps(self.source['backbone'], sort_keys=True),
+      _folder(self.study, self.workdir),
+    )
     ran: list[str] = []
 
     def say(text: str) -> None:
@@ -216,13 +299,17 @@ class Pair:
     self.cost = self.cost.plus(Features(seconds, int(bool(ran))))
 
 
-def _same(point: prefix.Point) -> tuple:
+def _activation_key(point: prefix.Point) -> tuple:
   """Equal for points with the same activations."""
-  return point.stages, point.pass_
+  return point.stages, point.common
 
 
 def _folder(study: Mapping[str, Any], workdir: epath.Path) -> pathlib.Path:
   """Where activations lie: on a disk of this machine, since they are memory-mapped."""
   if study['feature_dir']:
     return pathlib.Path(study['feature_dir']).expanduser()
-  return cache() / 'features' if '://' in os.fspath(workdir) else pathlib.Path(os.fspath(workdir)) / 'features'
+  return (
+    cache() / 'features'
+    if '://' in os.fspath(workdir)
+    else pathlib.Path(os.fspath(workdir)) / 'features'
+  )

@@ -1,4 +1,5 @@
 """How far a study is: a bar on a terminal, plain lines elsewhere."""
+
 import datetime
 import sys
 import time
@@ -14,6 +15,7 @@ LINE_SECONDS = 5.0
 
 class Part(NamedTuple):
   """One cohort: its method, how many runs, and the steps of each."""
+
   method: str
   runs: int
   steps: int
@@ -30,7 +32,12 @@ class Reporter:
     self.console = Console(quiet=not aloud)
     self.bar = None
     if aloud and sys.stdout.isatty():
-      self.bar = Progress(BarColumn(), TextColumn('{task.percentage:3.0f}%'), TextColumn('{task.description}'), console=self.console)
+      self.bar = Progress(
+        BarColumn(),
+        TextColumn('{task.percentage:3.0f}%'),
+        TextColumn('{task.description}'),
+        console=self.console,
+      )
       self.bar.start()
       self.task = self.bar.add_task('', total=self.total)
 
@@ -47,8 +54,12 @@ class Reporter:
     now, part = time.monotonic(), self.parts[0]
     done = self.runs + part.runs * steps / part.steps
     left = self._left(now, part.runs * (part.steps - steps) / max(rate, 1e-9))
-    pace = '' if part.steps == 1 else f'  {rate:,.0f} steps/s' if rate >= 10 else f'  {rate:.1f} steps/s'
-    text = f'{name}  runs {self.runs}/{self.total}{pace}' + ('' if left is None else f'  {datetime.timedelta(seconds=int(left))} left')
+    pace = (
+      '' if part.steps == 1 else f'  {rate:,.0f} steps/s' if rate >= 10 else f'  {rate:.1f} steps/s'
+    )
+    text = f'{name}  runs {self.runs}/{self.total}{pace}' + (
+      '' if left is None else f'  {datetime.timedelta(seconds=int(left))} left'
+    )
     if self.bar:
       self.bar.update(self.task, completed=done, description=text)
     elif now - self.told >= LINE_SECONDS:

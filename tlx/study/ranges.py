@@ -109,6 +109,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
   },
   'target': {
     **DATA,
+    'task': PLUGIN,
     'val_fraction': SHARE,
     'test_fraction': SHARE,
     'val_examples': COUNT,

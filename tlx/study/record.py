@@ -1,4 +1,5 @@
 """What is chosen of a group of runs, and what is written of each."""
+
 import functools
 import resource
 import sys
@@ -11,43 +12,48 @@ from etils import epath
 
 from tlx import checkpoint, datasets
 from tlx.study import pair as pairs
-from tlx.study import plan, store
-from tlx.study.plan import Cohort
+from tlx.study import store
+from tlx.study.cells import Cohort, cell_id, dependencies
+from tlx.study.cost import train_flops
+from tlx.study.phases import frozen_groups, reused_groups, shapes_of, sizes_of
 from tlx.train import fit
 from tlx.train import mesh as meshes
+from tlx.train.job import Job
 from tlx.types import Cell
 
 
 class Tested(NamedTuple):
   """A chosen run on the test set."""
+
   scores: Mapping[str, Any]
-  logits: np.ndarray  # [N, K]
+  kept: Mapping[str, np.ndarray]  # what the task keeps of the outputs [N, ...]
+  targets: Mapping[
+    str, np.ndarray
+  ]  # what it compares them with, by name; {} where that is the labels
   seconds: float
 
 
 class Trained(NamedTuple):
   """A cohort at its end; `features` says what its frozen stages cost here: seconds, and whether they ran or were read."""
+
   cohort: Cohort
-  job: fit.Job
+  job: Job
   fitted: fit.Fitted
   features: pairs.Features
 
 
-def by_class(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
-  """{'recall': of each class, NaN where it has no example, 'balanced_accuracy': their mean}."""
-  right = logits.argmax(-1) == labels
-  recall = [float(right[labels == c].mean()) if (labels == c).any() else np.nan for c in range(logits.shape[-1])]
-  return {'balanced_accuracy': float(np.nanmean(recall)), 'recall': recall}
-
-
-def outcome(job: fit.Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
+def outcome(job: Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
   """A run's status and its last validation metrics. Anything but 'ok' is no result to rely on."""
   last = fitted.progress['history'][-1]
-  val = {name: last[f'val_{name}'][row] for name in ('accuracy', 'loss', 'count', 'correct')}
+  val = {
+    name.removeprefix('val_'): values[row]
+    for name, values in last.items()
+    if name.startswith('val_')
+  }
   return {'status': _status(job, fitted, row, val['loss']), 'val': val}
 
 
-def _status(job: fit.Job, fitted: fit.Fitted, row: int, val_loss: float | None) -> str:
+def _status(job: Job, fitted: fit.Fitted, row: int, val_loss: float | None) -> str:
   taken = 0
   for index, steps in enumerate(fitted.progress['taken']):
     taken += steps[row]
@@ -63,8 +69,10 @@ def is_finite(value: float | None) -> bool:
   return value is not None and bool(np.isfinite(value))
 
 
-def choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
-  """For each size, the cells of the setting with the best mean validation accuracy over the seeds; ties go to the lower loss.
+def choose(outcomes: Mapping[Cell, Mapping[str, Any]], select: tuple[str, int]) -> set[Cell]:
+  """For each size, the cells of the setting whose validation is best in the mean over the seeds; ties go to the lower loss.
+
+  `select` is the column that is compared, and +1 where more of it is better, -1 where less is.
 
   A setting with a run that is not ok is taken only where every setting has one, and none whose metrics are not finite.
   """
@@ -74,72 +82,146 @@ def choose(outcomes: Mapping[Cell, Mapping[str, Any]]) -> set[Cell]:
     for cell in outcomes:
       if cell.shots == shots:
         settings.setdefault((cell.learning_rate, cell.weight_decay), []).append(cell)
-    finite = [cells for cells in settings.values() if all(is_finite(outcomes[cell]['val']['loss']) for cell in cells)]
+    finite = [
+      cells
+      for cells in settings.values()
+      if all(_has_numbers(outcomes[cell], select) for cell in cells)
+    ]
     if finite:
-      chosen |= set(max(finite, key=functools.partial(_quality, outcomes)))
+      chosen |= set(max(finite, key=functools.partial(_quality, outcomes, select)))
   return chosen
 
 
-def _quality(outcomes: Mapping[Cell, Mapping[str, Any]], cells: Iterable[Cell]) -> tuple[bool, float, float]:
+def _has_numbers(outcome: Mapping[str, Any], select: tuple[str, int]) -> bool:
+  return all(is_finite(outcome['val'][column]) for column in ('loss', select[0]))
+
+
+def _quality(
+  outcomes: Mapping[Cell, Mapping[str, Any]], select: tuple[str, int], cells: Iterable[Cell]
+) -> tuple[bool, float, float]:
+  column, direction = select
   values = [outcomes[cell]['val'] for cell in cells]
   usable = all(outcomes[cell]['status'] == 'ok' for cell in cells)
-  return usable, round(float(np.mean([v['accuracy'] for v in values])), 12), -float(np.mean([v['loss'] for v in values]))
+  return (
+    usable,
+    round(direction * float(np.mean([v[column] for v in values])), 12),
+    -float(np.mean([v['loss'] for v in values])),
+  )
 
 
-def write(study: Mapping[str, Any], workdir: epath.Path, trained: Trained, row: int, source_sha256: str, data: datasets.Dataset,
-          tested: Tested | None) -> None:
+def write(
+  study: Mapping[str, Any],
+  workdir: epath.Path,
+  trained: Trained,
+  row: int,
+  source_sha256: str,
+  data: datasets.Dataset,
+  tested: Tested | None,
+) -> None:
   """One run's folder; `tested` is what a chosen run did on the test set."""
   cohort, job, fitted, features = trained
-  cell, run_id, num_runs = cohort.cells[row], plan.cell_id(cohort.cells[row]), len(cohort.cells)
+  cell, run_id, num_runs = cohort.cells[row], cell_id(cohort.cells[row]), len(cohort.cells)
   source, method = study['sources'][cell.source], study['methods'][cell.method]
-  config = {'cell': cell._asdict(), **plan.dependencies(study, cell, data.sha256, source_sha256)}
-  shapes = plan.shapes_of(source, job.network)
-  sizes = dict(plan.sizes(shapes))
+  config = {'cell': cell._asdict(), **dependencies(study, cell, data.sha256, source_sha256)}
+  shapes = shapes_of(source, job.network)
+  sizes = dict(sizes_of(shapes))
   groups = [dict(phase.phase.labels) for phase in job.phases]
-  trainable = [sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups]
+  trainable = [
+    sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups
+  ]
   found = fitted.progress
   of_all = np.stack([job.steps(i) for i in range(len(job.phases))])  # [phases, R]
   steps = of_all[:, row].tolist()
-  seconds = [total * taken / int(of_run.sum()) for total, taken, of_run in zip(found['train_seconds'], steps, of_all)]
-  phases = [{'steps': taken, 'train_seconds': spent, 'trainable_params': count, 'reused_stages': plan.reused_groups(job.network, shapes, phase.phase.start),
-             'frozen_sha256_before': frozen['before'][row], 'frozen_sha256_after': frozen['after'][row]}
-            for phase, taken, spent, count, frozen in zip(job.phases, steps, seconds, trainable, found['frozen'])]
-  frozen_groups, num_groups = plan.frozen_groups(job.network, shapes, groups[-1])
+  seconds = [
+    total * taken / int(of_run.sum())
+    for total, taken, of_run in zip(found['train_seconds'], steps, of_all)
+  ]
+  phases = [
+    {
+      'steps': taken,
+      'train_seconds': spent,
+      'trainable_params': count,
+      'reused_stages': reused_groups(job.network, shapes, phase.phase.start),
+      'frozen_sha256_before': frozen['before'][row],
+      'frozen_sha256_after': frozen['after'][row],
+    }
+    for phase, taken, spent, count, frozen in zip(
+      job.phases, steps, seconds, trainable, found['frozen']
+    )
+  ]
+  num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
   reused = any(phase.phase.start for phase in job.phases)
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
-  predictions = tested and {'ids': np.asarray(data.test.ids), 'labels': data.test.labels, 'logits': tested.logits,
-                            'class_names': np.asarray(data.class_names)}
+  predictions = tested and {
+    'ids': np.asarray(data.test.ids),
+    'labels': data.test.labels,
+    **tested.kept,
+    'class_names': np.asarray(data.class_names),
+    **tested.targets,
+  }
   result = {
-      'id': run_id, 'cell': cell._asdict(), **outcome(job, fitted, row), 'chosen': tested is not None, 'test': tested and tested.scores,
-      'init': method['init'], 'deterministic': exact and not cell.shots and bool(source_sha256),
-      'num_train': len(job.examples[row]), 'num_classes': len(data.class_names),
-      'num_stages': num_groups, 'frozen_stages': frozen_groups, 'head': job.network.stages[-1], 'cohort': cohort.id, 'row': row,
-      'source_sha256': source_sha256, 'data_sha256': data.sha256, 'versions': store.versions(),
-      'phases': phases, 'cost': {
-          'trainable_params': max(trainable), 'total_params': sum(sizes.values()), 'optimizer_bytes': found['optimizer_bytes'],
-          'train_flops': plan.train_flops(job.phases, steps, job.network, source), 'steps': sum(steps),
-          'train_seconds': sum(seconds), 'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
-          'feature_seconds': features.seconds / num_runs, 'features': ('computed' if features.computed else 'read') if reused else '',
-          'compile_seconds': found['compile_seconds'] / num_runs, 'compiled_programs': found['compiled_programs'],
-          'peak_memory_bytes': _peak_memory()}}
-  meshes.on_first(lambda: store.write_run(workdir, run_id, config, history(fitted, row), _label_text(groups), predictions, result))
+    'id': run_id,
+    'cell': cell._asdict(),
+    **outcome(job, fitted, row),
+    'chosen': tested is not None,
+    'test': tested and tested.scores,
+    'init': method['init'],
+    'deterministic': exact and not cell.shots and bool(source_sha256),
+    'num_train': len(job.examples[row]),
+    'num_classes': len(data.class_names),
+    'num_stages': num_groups,
+    'frozen_stages': num_frozen,
+    'head': job.network.stages[-1],
+    'cohort': cohort.id,
+    'row': row,
+    'source_sha256': source_sha256,
+    'data_sha256': data.sha256,
+    'versions': store.versions(),
+    'phases': phases,
+    'cost': {
+      'trainable_params': max(trainable),
+      'total_params': sum(sizes.values()),
+      'optimizer_bytes': found['optimizer_bytes'],
+      'train_flops': train_flops(job.phases, steps, job.network, job.form),
+      'steps': sum(steps),
+      'train_seconds': sum(seconds),
+      'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
+      'feature_seconds': features.seconds / num_runs,
+      'features': ('computed' if features.computed else 'read') if reused else '',
+      'compile_seconds': found['compile_seconds'] / num_runs,
+      'compiled_programs': found['compiled_programs'],
+      'peak_memory_bytes': _peak_memory(),
+    },
+  }
+  meshes.on_first(
+    lambda: store.write_run(
+      workdir, run_id, config, history(fitted, row), _label_text(groups), predictions, result
+    )
+  )
 
 
 def history(fitted: fit.Fitted, row: int) -> list[dict[str, Any]]:
   """The lines of metrics.jsonl for one run."""
-  return [{name: value[row] if isinstance(value, list) else value for name, value in line.items()}
-          for line in fitted.progress['history']]
+  return [
+    {name: value[row] if isinstance(value, list) else value for name, value in line.items()}
+    for line in fitted.progress['history']
+  ]
 
 
 def _label_text(groups: list[dict[str, str]]) -> str:
   """Every parameter's group, a line each, phase by phase."""
-  return ''.join(f'phase {i}\n' + ''.join(f'  {group:<8} {name}\n' for name, group in labels.items()) for i, labels in enumerate(groups))
+  return ''.join(
+    f'phase {i}\n' + ''.join(f'  {group:<8} {name}\n' for name, group in labels.items())
+    for i, labels in enumerate(groups)
+  )
 
 
 def _peak_memory() -> int:
   """Bytes: of the accelerator where it says, else of this process."""
   stats = jax.local_devices()[0].memory_stats() or {}
-  process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+  process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+    1 if sys.platform == 'darwin' else 1024
+  )
   return stats.get('peak_bytes_in_use', process)
 
 
@@ -152,6 +234,7 @@ def check_same(result: Mapping[str, Any], outcome: Mapping[str, Any], source_sha
   if (result['val'], result['source_sha256']) != (checkpoint.plain(outcome['val']), source_sha256):
     made = ', '.join(f'{name} {version}' for name, version in result['versions'].items())
     raise ValueError(
-        f'{result["id"]} was finished earlier with val {result["val"]} of source {result["source_sha256"][:12]} (made with {made}), '
-        f'and is now {outcome["val"]} of {source_sha256[:12]}: what was deleted cannot be made again as it was. '
-        'Delete its runs/ folders too, or run the study in a new --workdir.')
+      f'{result["id"]} was finished earlier with val {result["val"]} of source {result["source_sha256"][:12]} (made with {made}), '
+      f'and is now {outcome["val"]} of {source_sha256[:12]}: what was deleted cannot be made again as it was. '
+      'Delete its runs/ folders too, or run the study in a new --workdir.'
+    )

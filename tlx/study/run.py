@@ -1,4 +1,5 @@
 """A study from its config to its folder. The only file that knows every room; it reads in the order in which things happen."""
+
 import contextlib
 import functools
 import itertools
@@ -14,24 +15,39 @@ import numpy as np
 from etils import epath
 
 from tlx import backbones, checkpoint, datasets, sources, tree
+from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import pair as pairs
-from tlx.study import plan, progress, record, store
+from tlx.study import progress, record, store
+from tlx.study.cells import Cohort, cell_id, cells_of, dependencies, num_train
+from tlx.study.cohorts import cohorts_of
 from tlx.study.pair import Pair
-from tlx.study.plan import Cohort
+from tlx.study.phases import network_of, phases_of, shapes_of, task_of
 from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.cohort import Program
+from tlx.train.job import Job, PhasePlan, num_steps
+from tlx.train.prefix import variable_shapes
 from tlx.train.spread import Devices
-from tlx.types import Cell, Network, Variables
+from tlx.types import Cell, Form, Network, PyTree, Task, Variables
 
-KINDS = ('data', 'source', 'feature', 'setup', 'train', 'eval', 'compile', 'save')  # of time, see docs/results.md
+KINDS = (
+  'data',
+  'source',
+  'feature',
+  'setup',
+  'train',
+  'eval',
+  'compile',
+  'save',
+)  # of time, see docs/results.md
 
 
 class Lab(NamedTuple):
   """What the parts of one study share."""
+
   study: Mapping[str, Any]
   workdir: epath.Path
   reporter: progress.Reporter
@@ -42,12 +58,14 @@ class Lab(NamedTuple):
 
 class Source(NamedTuple):
   """A pretrained model's variables without the head, and their digest; a random initialisation has neither."""
+
   variables: Variables | None
   sha256: str
 
 
 class Loaded(NamedTuple):
   """Public weights under our names, and the record of where they came from."""
+
   variables: Variables
   record: Mapping[str, Any]
 
@@ -65,30 +83,46 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   folder = store.place(workdir)
   meshes.on_first(lambda: store.check(folder, study))
   begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
-  cohorts = plan.make(study, begun)
+  cohorts = cohorts_of(study, begun)
   meshes.shape(1, jax.device_count(), study['mesh'])
   pairs.check_feature_folder(study)
   with _signals() as interrupted:
     with fit.booked(spent, 'data'):
       data, subsets = _data(study, folder)
-      meshes.on_first(lambda: store.check_data(folder, plan.cells_of(study), data))
+      meshes.on_first(lambda: store.check_data(folder, cells_of(study), data))
     with fit.booked(spent, 'source'):
       weights = _weights(study, folder)
     if signal_number := meshes.on_first(interrupted):
       raise KeyboardInterrupt(signal_number)
     with store.locked(folder):
       store.begin(folder, study, cohorts, data, subsets)
-      parts = [progress.Part(cohort.cells[0].method, len(cohort.cells), max(_steps(study, cell) for cell in cohort.cells)) for cohort in cohorts]
+      parts = [
+        progress.Part(
+          cohort.cells[0].method,
+          len(cohort.cells),
+          max(_steps(study, cell) for cell in cohort.cells),
+        )
+        for cohort in cohorts
+      ]
       reporter = progress.Reporter(parts, meshes.is_first())
-      lab = Lab(_widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(plan.cells_of(study)))
-      for line in (*_notes(data), meshes.on_first(lambda: store.made_elsewhere(folder, plan.cells_of(study)))):
+      lab = Lab(
+        _widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(cells_of(study))
+      )
+      for line in (
+        *_notes(data),
+        meshes.on_first(lambda: store.made_elsewhere(folder, cells_of(study))),
+      ):
         reporter.line(line)
       try:
         pretrained = {name: _source(lab, name, weights.get(name)) for name in study['sources']}
-        for (source, target), group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
+        for (source, target), group in itertools.groupby(
+          cohorts, key=lambda cohort: cohort.cells[0][:2]
+        ):
           _transfer(lab, source, target, list(group), pretrained[source])
       except OSError as error:
-        raise ValueError(f'{error}. {folder} holds all that was done before; when that is mended, the same command continues.') from None
+        raise ValueError(
+          f'{error}. {folder} holds all that was done before; when that is mended, the same command continues.'
+        ) from None
       finally:
         reporter.close()
         with contextlib.suppress(OSError):
@@ -99,12 +133,16 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
 def _widened(study: Mapping[str, Any], cohorts: list[Cohort]) -> dict[str, Any]:
   """The study with the sizes and seeds of cohorts of an earlier config too, whose runs are still there."""
   cells = [cell for cohort in cohorts for cell in cohort.cells]
-  more = {name: tuple(dict.fromkeys((*study[name], *(getattr(cell, field) for cell in cells))))
-          for name, field in (('shots', 'shots'), ('seeds', 'seed'))}
+  more = {
+    name: tuple(dict.fromkeys((*study[name], *(getattr(cell, field) for cell in cells))))
+    for name, field in (('shots', 'shots'), ('seeds', 'seed'))
+  }
   return {**study, **more}
 
 
-def _data(study: Mapping[str, Any], workdir: epath.Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def _data(
+  study: Mapping[str, Any], workdir: epath.Path
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
   """(by 'source/target' the counts, classes, digest and notes of its data, by target the ids of its subsets).
 
   Raises:
@@ -119,15 +157,22 @@ def _data(study: Mapping[str, Any], workdir: epath.Path) -> tuple[dict[str, dict
     seen, unknown = pairs.seen(study, name, pretraining)
     for target_name, target in study['targets'].items():
       data = pairs.load(study, target, source)
-      ids[target_name] = {seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
-                          for seed, of_seed in pairs.subsets(study, target, data).items()}
+      ids[target_name] = {
+        seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
+        for seed, of_seed in pairs.subsets(study, target, data).items()
+      }
       try:
         overlaps = [note for split in seen for note in datasets.overlap(split, data)]
       except ValueError as error:
         raise ValueError(f'config.sources.{name} on {target_name}: {error}') from None
       of_source = (*(pretraining.notes if pretraining else ()), *dict.fromkeys(overlaps), *unknown)
       counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
-      described[f'{name}/{target_name}'] = {'num_examples': counts, 'class_names': data.class_names, 'sha256': data.sha256, 'notes': [*data.notes, *of_source]}
+      described[f'{name}/{target_name}'] = {
+        'num_examples': counts,
+        'class_names': data.class_names,
+        'sha256': data.sha256,
+        'notes': [*data.notes, *of_source],
+      }
   return described, ids
 
 
@@ -142,36 +187,57 @@ def _times(wall: float, spent: Mapping[str, float]) -> dict[str, float]:
   return {'wall_seconds': wall, **kinds, 'other_seconds': wall - sum(kinds.values())}
 
 
-def compile(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Compiles what a study would compile, and so fills the compilation cache: a row a program, with its 'cohort' and as `fit.compile`.
+def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Compiles what a study would compile, and so fills the compilation cache: a row a program, with its 'cohort' and as `fit.compile_ahead`.
 
   Data sets are loaded, weights are not: zeros stand for them and for activations. Writes nothing.
   """
   study = configs.resolve(config)
   rows = []
-  for (source, target), group in itertools.groupby(plan.make(study), key=lambda cohort: cohort.cells[0][:2]):
+  for (source, target), group in itertools.groupby(
+    cohorts_of(study), key=lambda cohort: cohort.cells[0][:2]
+  ):
     pair = Pair(study, source, target, None)
     for cohort in group:
       name = cohort.cells[0].method
-      network = plan.network_of(pair.source, len(pair.data.class_names), study['methods'][name]['head_after'])
-      shapes = plan.shapes_of(pair.source, network)
-      zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes)
+      network = network_of(pair.source, pair.task.head, study['methods'][name]['head_after'])
+      shapes = shapes_of(pair.source, network)
+      zeros = jax.tree.map(
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes
+      )
       for part in zeros:
         part.pop(network.stages[-1], None)
       pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
-      job = _job(study, cohort.cells, pair.phases[name], pair.source, pretrained, pair.data, study['methods'][name]['head_after'])
-      job = job._replace(train=pair.zeros('train', name), val=pair.zeros('val', name), examples=[pair.examples(cell) for cell in cohort.cells])
-      rows += [{'cohort': cohort.id, **row} for row in fit.compile(job)]
+      arrays = {
+        'train': pair.zeros('train', name),
+        'val': pair.zeros('val', name),
+        'examples': [pair.examples(cell) for cell in cohort.cells],
+      }
+      job = _job(
+        study,
+        cohort.cells,
+        pair.phases[name],
+        pair.source,
+        pretrained,
+        arrays,
+        study['methods'][name]['head_after'],
+      )
+      rows += [{'cohort': cohort.id, **row} for row in fit.compile_ahead(job)]
   return rows
 
 
 def _steps(study: Mapping[str, Any], cell: Cell) -> int:
-  return sum(fit.num_steps(phase['steps'], phase['epochs'], phase['batch_size'], plan.num_train(study, cell))
-             for phase in study['methods'][cell.method]['phases'])
+  return sum(
+    num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
+    for phase in study['methods'][cell.method]['phases']
+  )
 
 
-def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrained: Source) -> None:
+def _transfer(
+  lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrained: Source
+) -> None:
   """Every method from one source to one target."""
+
   @functools.cache
   def pair() -> Pair:
     with fit.booked(lab.spent, 'data'):
@@ -184,11 +250,16 @@ def _transfer(lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrai
 
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], Pair]) -> None:
   """One method from one source to one target: train what is not there, choose from all, test the chosen, write."""
-  results = meshes.on_first(lambda: {cell: store.result(lab.workdir, plan.cell_id(cell))
-                                     for cohort in cohorts for cell in cohort.cells})
+  results = meshes.on_first(
+    lambda: {
+      cell: store.result(lab.workdir, cell_id(cell)) for cohort in cohorts for cell in cohort.cells
+    }
+  )
   trained: dict[str, Trained] = {}
   for cohort in cohorts:
-    if all(results[cell] for cell in cohort.cells) and meshes.on_first(functools.partial(store.has_parameters, lab.workdir, cohort)):
+    if all(results[cell] for cell in cohort.cells) and meshes.on_first(
+      functools.partial(store.has_parameters, lab.workdir, cohort)
+    ):
       lab.reporter.skip(1)
       continue
     lab.reporter.begin()
@@ -199,9 +270,16 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
     for row, cell in enumerate(cohort.cells):
       there = trained.get(cohort.id)
       outcomes[cell] = record.outcome(there.job, there.fitted, row) if there else results[cell]
-  chosen = record.choose({cell: outcome for cell, outcome in outcomes.items() if cell in lab.wanted})
+  select = task_of(lab.study, lab.study['targets'][cohorts[0].cells[0].target]).select
+  chosen = record.choose(
+    {cell: outcome for cell, outcome in outcomes.items() if cell in lab.wanted}, select
+  )
   for cohort in cohorts:
-    untested = [row for row, cell in enumerate(cohort.cells) if cell in chosen and not (results[cell] or {}).get('test')]
+    untested = [
+      row
+      for row, cell in enumerate(cohort.cells)
+      if cell in chosen and not (results[cell] or {}).get('test')
+    ]
     if untested and cohort.id not in trained:
       trained[cohort.id] = _fit(lab, cohort, source, pair())
     tested: dict[int, Tested] = {}
@@ -213,26 +291,57 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
         if results[cell] and cohort.id in trained:
           record.check_same(results[cell], outcomes[cell], source.sha256)
         if not results[cell] or row in tested:
-          record.write(lab.study, lab.workdir, trained[cohort.id], row, source.sha256, pair().data, tested.get(row))
+          record.write(
+            lab.study,
+            lab.workdir,
+            trained[cohort.id],
+            row,
+            source.sha256,
+            pair().data,
+            tested.get(row),
+          )
         elif any(results[cell][name] != value for name, value in now.items()):
-          meshes.on_first(functools.partial(store.write_result, lab.workdir, {**results[cell], **now}))
+          meshes.on_first(
+            functools.partial(store.write_result, lab.workdir, {**results[cell], **now})
+          )
 
 
 def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
   """A cohort trained, or read from its last checkpoint."""
   name, before = cohort.cells[0].method, pair.cost
-  depends = plan.dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
+  depends = dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
   meshes.on_first(lambda: store.begin_cohort(lab.workdir, cohort, depends))
   with fit.booked(lab.spent, 'setup'):
-    job = _job(lab.study, cohort.cells, pair.phases[name], pair.source, source, pair.data, lab.study['methods'][name]['head_after'])
-  job = job._replace(train=pair.arrays('train', source.variables, name), val=pair.arrays('val', source.variables, name),
-                     examples=[pair.examples(cell) for cell in cohort.cells], val_rows=[pair.looked_at(cell) for cell in cohort.cells])
+    arrays = {
+      'train': pair.arrays('train', source.variables, name),
+      'val': pair.arrays('val', source.variables, name),
+      'examples': [pair.examples(cell) for cell in cohort.cells],
+      'val_rows': [pair.looked_at(cell) for cell in cohort.cells],
+    }
+    job = _job(
+      lab.study,
+      cohort.cells,
+      pair.phases[name],
+      pair.source,
+      source,
+      arrays,
+      lab.study['methods'][name]['head_after'],
+    )
   say = functools.partial(lab.reporter.say, cohort.id)
-  fitted = fit.fit(job, store.checkpoints(lab.workdir, cohort), lab.study['checkpoint_seconds'], say, lab.interrupted, lab.spent)
+  fitted = fit.fit(
+    job,
+    store.checkpoints(lab.workdir, cohort),
+    lab.study['checkpoint_seconds'],
+    say,
+    lab.interrupted,
+    lab.spent,
+  )
   return Trained(cohort, job, fitted, pair.cost.since(before))
 
 
-def _test(lab: Lab, trained: Trained, rows: list[int], source: Source, pair: Pair) -> tuple[Trained, dict[int, Tested]]:
+def _test(
+  lab: Lab, trained: Trained, rows: list[int], source: Source, pair: Pair
+) -> tuple[Trained, dict[int, Tested]]:
   """(the cohort with what its features cost now too, by row what its chosen runs do on the test set)."""
   before = pair.cost
   data = pair.arrays('test', source.variables, trained.cohort.cells[0].method)
@@ -243,10 +352,18 @@ def _test(lab: Lab, trained: Trained, rows: list[int], source: Source, pair: Pai
   seconds = time.perf_counter() - began - compiling
   lab.spent['compile'] += compiling
   lab.spent['eval'] += seconds
-  labels, tested = pair.data.test.labels, {}
-  for row, (scores, logits) in zip(rows, found):
-    tested[row] = Tested(scores | record.by_class(labels, logits), logits, seconds / len(rows))
+  targets, tested = pair.targets('test'), {}
+  others = {} if targets is pair.data.test.labels else _named_targets(targets)
+  for row, (sums, kept) in zip(rows, found):
+    tested[row] = Tested(pair.task.scores(sums, kept, targets), kept, others, seconds / len(rows))
   return trained._replace(features=trained.features.plus(pair.cost.since(before))), tested
+
+
+def _named_targets(targets: PyTree) -> dict[str, np.ndarray]:
+  """{'targets': the array}, or {'targets/boxes': ...} of several."""
+  return {
+    '/'.join(filter(None, ('targets', name))): leaf for name, leaf in tree.named_leaves(targets)
+  }
 
 
 def _weights(study: Mapping[str, Any], workdir: epath.Path) -> dict[str, Loaded]:
@@ -273,11 +390,11 @@ def _is_whole(folder: epath.Path) -> bool:
 
 def _load(name: str, config: Mapping[str, Any]) -> Loaded:
   backbone, options = configs.named(config['backbone'])
-  network = plan.network_of(config, 2)
+  network = network_of(config, 2)
   module, head = plug('backbones', backbone), network.stages[-1]
   try:
     weights = sources.load(config['weights'], config['sha256'] or None, config['part'])
-    shapes = plan.shapes_of(config, network)
+    shapes = shapes_of(config, network)
     variables, filled = backbones.from_weights(module, options, weights, shapes, fresh=(head,))
   except (ValueError, ImportError, KeyError) as error:
     raise ValueError(f'config.sources.{name}.weights: {error}') from None
@@ -295,7 +412,7 @@ def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
       else:
         _train_source(lab, name, folder)
     params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
-  head = plan.network_of(config, 2).stages[-1]
+  head = network_of(config, 2).stages[-1]
   params.pop(head, None)
   stats.pop(head, None)
   return Source(Variables(params, stats), tree.sha256((params, stats)))
@@ -305,7 +422,9 @@ def _keep_source(folder: epath.Path, loaded: Loaded | None) -> None:
   """Puts public weights into the study's folder under our names, with their record."""
   assert loaded is not None  # as `_weights` found the folder without them
   kept = jax.tree.map(lambda leaf: np.asarray(leaf)[None], loaded.variables)
-  checkpoint.save(folder / 'checkpoints', 0, {'state': {'trainable': kept.params, 'stats': kept.stats}}, {})
+  checkpoint.save(
+    folder / 'checkpoints', 0, {'state': {'trainable': kept.params, 'stats': kept.stats}}, {}
+  )
   checkpoint.write_json(folder / 'result.json', checkpoint.sealed({**loaded.record}))
 
 
@@ -313,56 +432,116 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   """Trains the source on its data set, into the study's folder."""
   config = lab.study['sources'][name]
   data = pairs.source_data(lab.study, name)
-  cell = Cell(name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0)
-  phases = plan.phases_of({'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names))
-  job = _job(lab.study, (cell,), phases, config, Source(None, ''), data)
-  lab.reporter.line(f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.')
-  fitted = fit.fit(job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted)
+  cell = Cell(
+    name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0
+  )
+  phases = phases_of(
+    {'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names)
+  )
+  task = phases[-1].task
+  train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
+  arrays = {'train': train, 'val': val, 'examples': [np.arange(len(data.train.labels))]}
+  job = _job(lab.study, (cell,), phases, config, Source(None, ''), arrays)
+  lab.reporter.line(
+    f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.'
+  )
+  fitted = fit.fit(
+    job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted
+  )
   outcome = record.outcome(job, fitted, 0)
   if outcome['status'] != 'ok':
-    raise ValueError(f'config.sources.{name}: its training: {outcome["status"]}. Lower its train.learning_rate.')
-  (test, _), = fit.predict(job, fitted, (0,), _images(data.test))
-  result = {'val': outcome['val'], 'test': test, 'data_sha256': data.sha256, 'config': config, 'history': record.history(fitted, 0)}
+    raise ValueError(
+      f'config.sources.{name}: its training: {outcome["status"]}. Lower its train.learning_rate.'
+    )
+  (predicted,) = fit.predict(job, fitted, (0,), test)
+  scores = task.scores(predicted.sums)
+  result = {
+    'val': outcome['val'],
+    'test': scores,
+    'data_sha256': data.sha256,
+    'config': config,
+    'history': record.history(fitted, 0),
+  }
   meshes.on_first(lambda: checkpoint.write_json(folder / 'result.json', checkpoint.sealed(result)))
-  lab.reporter.line(f'Source {name}: test accuracy {test["accuracy"]:.3f} on {config["dataset"]}.')
+  column, _ = task.select
+  lab.reporter.line(f'Source {name}: test {column} {scores[column]:.3f} on {config["dataset"]}.')
 
 
-def _images(split: datasets.Split) -> Callable[[Any], feed.Arrays]:
-  """Images as stored, for every phase."""
-  return lambda phase: feed.Arrays(split.inputs, split.labels)
+def _examples(split: datasets.Split, task: Task) -> Callable[[Any], feed.Arrays]:
+  """Examples as stored, for every phase."""
+  arrays = feed.Arrays(split.inputs, task.targets(split.inputs, split.labels))
+  return lambda phase: arrays
 
 
-def _job(study: Mapping[str, Any], cells: tuple[Cell, ...], phases: tuple[fit.PhasePlan, ...], source_config: Mapping[str, Any], source: Source,
-         data: datasets.Dataset, head_after: str = '') -> fit.Job:
-  """A cohort with all its arrays, trained on all images."""
-  network = plan.network_of(source_config, len(data.class_names), head_after)
-  shapes = plan.shapes_of(source_config, network)
-  own, stats = _initial(network, shapes, source, [cell.seed for cell in cells], data.train.inputs.shape[1:])
+def _job(
+  study: Mapping[str, Any],
+  cells: tuple[Cell, ...],
+  phases: tuple[PhasePlan, ...],
+  source_config: Mapping[str, Any],
+  source: Source,
+  arrays: Mapping[str, Any],
+  head_after: str = '',
+) -> Job:
+  """A cohort with all that its runs begin with; `arrays` are the fields of Job that say what they are trained and evaluated on."""
+  network, form = (
+    network_of(source_config, phases[-1].task.head, head_after),
+    configs.form_of(source_config),
+  )
+  shapes = shapes_of(source_config, network)
+  own, stats = _initial(network, form, source, [cell.seed for cell in cells])
   loaded = source.variables.params if source.variables else {}
-  base = {stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}
-  return fit.Job(
-      network, phases, Variables(base, {}), own, stats, _images(data.train), _images(data.val), [np.arange(len(data.train.labels))] * len(cells),
-      [cell.seed for cell in cells], [cell.learning_rate for cell in cells], [cell.weight_decay for cell in cells],
-      Devices(**study['mesh']))
+  base = {
+    stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves))
+    for stage, leaves in shapes.params.items()
+  }
+  return Job(
+    network,
+    form,
+    phases,
+    base=Variables(base, {}),
+    own=own,
+    stats=stats,
+    **arrays,
+    seeds=[cell.seed for cell in cells],
+    learning_rates=[cell.learning_rate for cell in cells],
+    weight_decays=[cell.weight_decay for cell in cells],
+    devices=Devices(**study['mesh']),
+  )
 
 
-def _initial(network: Network, shapes: Variables, source: Source, seeds: list[int], image_shape: tuple[int, ...]):
+def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
   """(params [R, ...] that the source does not bring, stats [R, ...]); runs of one seed begin alike."""
-  loaded = source.variables or Variables({}, {})
-  fresh = _initialiser(network, tuple(stage for stage in shapes.params if stage not in loaded.params), image_shape)
-  drawn = {seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)}
+  shapes, loaded = variable_shapes(network, form), source.variables or Variables({}, {})
+  fresh = _initialiser(
+    network, form, tuple(stage for stage in shapes.params if stage not in loaded.params)
+  )
+  drawn = {
+    seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)
+  }
   params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
-  stats |= {stage: jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), loaded.stats[stage])
-            for stage in shapes.stats if stage in loaded.stats}
-  return {stage: params.get(stage, jax.tree.map(lambda _: None, leaves)) for stage, leaves in shapes.params.items()}, stats
+  stats |= {
+    stage: jax.tree.map(
+      lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), loaded.stats[stage]
+    )
+    for stage in shapes.stats
+    if stage in loaded.stats
+  }
+  return {
+    stage: params.get(stage, jax.tree.map(lambda _: None, leaves))
+    for stage, leaves in shapes.params.items()
+  }, stats
 
 
 @functools.cache
-def _initialiser(network: Network, stages: tuple[str, ...], image_shape: tuple[int, ...]) -> Callable:
+def _initialiser(network: Network, form: Form, stages: tuple[str, ...]) -> Callable:
   """key -> (params, stats) of `stages`, as a compiled program; the other stages are not computed."""
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.entered(form, 1))
+
   def fresh(key):
-    variables = network.init(key, np.zeros((1, *image_shape), np.float32))
-    return tuple({stage: leaves for stage, leaves in part.items() if stage in stages} for part in variables)
+    variables = network.init(key, zeros)
+    return tuple(
+      {stage: leaves for stage, leaves in part.items() if stage in stages} for part in variables
+    )
 
   return jax.jit(fresh)
 
@@ -377,7 +556,9 @@ def _signals() -> Iterator[Callable[[], int]]:
 
   def ask(number: int, frame: Any) -> None:
     got.append(number)
-    signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+    signal.signal(
+      number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler
+    )
 
   before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
   try:

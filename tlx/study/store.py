@@ -1,4 +1,5 @@
 """The folder of a study: who may write to it, what it was begun with, and what is done."""
+
 import contextlib
 import functools
 import hashlib
@@ -17,12 +18,28 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.sources import format_study
-from tlx.study.plan import Cohort, cell_id, cells_of, dependencies
+from tlx.study.cells import Cohort, cell_id, cells_of, dependencies
 from tlx.train import mesh as meshes
 from tlx.types import Cell
 
-NUMERIC = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'commit')  # of the versions, those that numbers follow
-PACKAGES = ('tlx-jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'numpy')
+NUMERIC = (
+  'tlx-jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'commit',
+)  # of the versions, those that numbers follow
+PACKAGES = (
+  'tlx-jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'tensorflow-datasets',
+  'numpy',
+)
 
 
 UNUSABLE = '[]*?\\'  # Orbax takes these in a path for patterns
@@ -40,14 +57,21 @@ def place(workdir: os.PathLike | str) -> epath.Path:
   except (KeyError, ValueError) as error:
     raise ValueError(f'--workdir={workdir!r} cannot be used: {error}.') from None
   if bad := [letter for letter in UNUSABLE if letter in os.fspath(path)]:
-    raise ValueError(f'--workdir={os.fspath(path)!r} holds {" ".join(bad)}, which checkpoints cannot be '
-                     'saved under. Take another name.')
+    raise ValueError(
+      f'--workdir={os.fspath(path)!r} holds {" ".join(bad)}, which checkpoints cannot be '
+      'saved under. Take another name.'
+    )
   try:
     if '://' not in os.fspath(path):
       with contextlib.suppress(FileNotFoundError):
         os.stat(path)
     taken = path.exists() and not path.is_dir()
-  except (OSError, ValueError, ImportError, KeyError) as error:  # a scheme that etils does not know is a KeyError
+  except (
+    OSError,
+    ValueError,
+    ImportError,
+    KeyError,
+  ) as error:  # a scheme that etils does not know is a KeyError
     reason = str(error).partition(': ')[0]  # the path may be very long
     raise ValueError(f'--workdir={os.fspath(path)[:200]!r} cannot be used: {reason}.') from None
   if taken:
@@ -63,18 +87,22 @@ def locked(workdir: epath.Path) -> Iterator[None]:
     ValueError: another process holds it.
   """
   with contextlib.ExitStack() as stack:
+
     def hold() -> None:
       workdir.mkdir(parents=True, exist_ok=True)
       if '://' in os.fspath(workdir) or sys.platform == 'win32':
         return
       import fcntl
+
       file = stack.enter_context(open(workdir / '.lock', 'a+'))
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except OSError:
         file.seek(0)
-        raise ValueError(f'Another process ({file.read().strip() or "unknown"}) is working in {workdir}. '
-                         'Wait for it, or give this study another --workdir.') from None
+        raise ValueError(
+          f'Another process ({file.read().strip() or "unknown"}) is working in {workdir}. '
+          'Wait for it, or give this study another --workdir.'
+        ) from None
       file.truncate(0)
       file.write(f'pid {os.getpid()} on {platform.node()}')
       file.flush()
@@ -97,7 +125,11 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
       changes |= dict.fromkeys(_changes({'sources': {name: was}}, {'sources': {name: source}}))
   for cohort, depends in begun(workdir):
     cell = cohort.cells[0]
-    if cell.source in study['sources'] and cell.target in study['targets'] and cell.method in study['methods']:
+    if (
+      cell.source in study['sources']
+      and cell.target in study['targets']
+      and cell.method in study['methods']
+    ):
       was = {name: value for name, value in depends.items() if name not in ('data', 'weights')}
       changes |= dict.fromkeys(_changes(was, dependencies(study, cell)))
   _refuse(f'{workdir} holds runs that were made otherwise:', changes, 'undo the change')
@@ -111,35 +143,55 @@ def check_data(workdir: epath.Path, cells: Iterable[Cell], data: Mapping[str, An
   """
   if (path := workdir / 'study.json').exists():
     before = _unsealed(path, path)['data']
-    _refuse('The data changed since the study began:', _changes(_measures(before, data), _measures(data, before)), 'bring the data back')
+    _refuse(
+      'The data changed since the study began:',
+      _changes(_measures(before, data), _measures(data, before)),
+      'bring the data back',
+    )
   for cohort, depends in begun(workdir):
     was = {pair: sha256 for pair, sha256 in depends['data'].items() if pair in data}
     now = {pair: data[pair]['sha256'] for pair in was}
-    _refuse(f'The data changed since {cohort.id} was trained on them:', _changes({'data': was}, {'data': now}), 'bring the data back')
+    _refuse(
+      f'The data changed since {cohort.id} was trained on them:',
+      _changes({'data': was}, {'data': now}),
+      'bring the data back',
+    )
   for cell in cells:
     of_run = result(workdir, cell_id(cell))
     if of_run and of_run['data_sha256'] != data[f'{cell.source}/{cell.target}']['sha256']:
-      raise ValueError(f'The data changed since {of_run["id"]} was trained on them. '
-                       'Give this study another --workdir, or bring the data back to continue.')
+      raise ValueError(
+        f'The data changed since {of_run["id"]} was trained on them. '
+        'Give this study another --workdir, or bring the data back to continue.'
+      )
 
 
 def _measures(data: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
   """What must stay of the data, of those pairs that are there."""
-  return {f'data {pair}': {name: data[pair].get(name) for name in ('num_examples', 'class_names', 'sha256')}
-          for pair in pairs if pair in data}
+  return {
+    f'data {pair}': {
+      name: data[pair].get(name) for name in ('num_examples', 'class_names', 'sha256')
+    }
+    for pair in pairs
+    if pair in data
+  }
 
 
 def _changes(before: Any, now: Any) -> list[str]:
   """A line for every field that differs."""
   was, now = (_flat(checkpoint.plain(value)) for value in (before, now))
   changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
-  return [f'  {name}: {was.get(name, "(not there)")!r} -> {now.get(name, "(not there)")!r}' for name in changed]
+  return [
+    f'  {name}: {was.get(name, "(not there)")!r} -> {now.get(name, "(not there)")!r}'
+    for name in changed
+  ]
 
 
 def _refuse(what: str, changes: Iterable[str], remedy: str) -> None:
   """Raises ValueError where there are changes, and shows the first of them."""
   if lines := list(changes)[:20]:
-    raise ValueError('\n'.join([what, *lines, f'Give this study another --workdir, or {remedy} to continue.']))
+    raise ValueError(
+      '\n'.join([what, *lines, f'Give this study another --workdir, or {remedy} to continue.'])
+    )
 
 
 def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
@@ -149,22 +201,37 @@ def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
     ValueError: it was not.
   """
   record = workdir / 'sources' / name / 'result.json'
-  if record.exists() and (was := _unsealed(record, record.parent).get('data_sha256')) != data_sha256:
-    raise ValueError(f'The source {name} in {workdir} was trained on other data (digest {was}, now {data_sha256}): its data set changed, '
-                     'or the targets now hold out images that it was trained on. Give this study another --workdir, or take that back.')
+  if (
+    record.exists() and (was := _unsealed(record, record.parent).get('data_sha256')) != data_sha256
+  ):
+    raise ValueError(
+      f'The source {name} in {workdir} was trained on other data (digest {was}, now {data_sha256}): its data set changed, '
+      'or the targets now hold out images that it was trained on. Give this study another --workdir, or take that back.'
+    )
 
 
-def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], data: Mapping[str, Any],
-          subsets: Mapping[str, Any]) -> None:
+def begin(
+  workdir: epath.Path,
+  study: Mapping[str, Any],
+  cohorts: list[Cohort],
+  data: Mapping[str, Any],
+  subsets: Mapping[str, Any],
+) -> None:
   """Writes study.json, what is wanted now, and the ids of every subset. What was there may be part of it.
 
   Raises:
     ValueError: as `check`.
   """
   runs = [cell_id(cell) for cell in cells_of(study)]
-  content = {'name': study['name'], 'claim': study['claim'], 'config': study,
-             'plan': {'num_runs': len(runs), 'cohorts': [cohort.id for cohort in cohorts], 'runs': runs},
-             'data': data, 'versions': versions(), 'devices': [str(device) for device in jax.devices()]}
+  content = {
+    'name': study['name'],
+    'claim': study['claim'],
+    'config': study,
+    'plan': {'num_runs': len(runs), 'cohorts': [cohort.id for cohort in cohorts], 'runs': runs},
+    'data': data,
+    'versions': versions(),
+    'devices': [str(device) for device in jax.devices()],
+  }
 
   def write() -> None:
     check(workdir, study)
@@ -172,7 +239,10 @@ def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], 
     (workdir / 'subsets').mkdir(exist_ok=True)
     for target, of_target in subsets.items():
       checkpoint.write_json(workdir / 'subsets' / f'{target}.json', of_target)
-    files = {f'subsets/{target}.json': _digest(workdir / 'subsets' / f'{target}.json') for target in subsets}
+    files = {
+      f'subsets/{target}.json': _digest(workdir / 'subsets' / f'{target}.json')
+      for target in subsets
+    }
     checkpoint.write_json(workdir / 'study.json', checkpoint.sealed({**content, 'files': files}))
 
   meshes.on_first(write)
@@ -180,12 +250,19 @@ def begin(workdir: epath.Path, study: Mapping[str, Any], cohorts: list[Cohort], 
 
 def begun(workdir: epath.Path) -> Iterator[tuple[Cohort, dict[str, Any]]]:
   """The cohorts in the folder, finished or not, each with what its runs depend on."""
-  for path in sorted((workdir / 'cohorts').glob('*/cells.json')) if (workdir / 'cohorts').exists() else ():
+  for path in (
+    sorted((workdir / 'cohorts').glob('*/cells.json')) if (workdir / 'cohorts').exists() else ()
+  ):
     try:
       content = checkpoint.unsealed(path)
     except ValueError as error:
-      raise ValueError(f'{error} Delete {path.parent} and run the same command: its runs are made again.') from None
-    yield Cohort(path.parent.name, tuple(Cell(**cell) for cell in content['cells'])), content['depends']
+      raise ValueError(
+        f'{error} Delete {path.parent} and run the same command: its runs are made again.'
+      ) from None
+    yield (
+      Cohort(path.parent.name, tuple(Cell(**cell) for cell in content['cells'])),
+      content['depends'],
+    )
 
 
 def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]) -> None:
@@ -196,13 +273,19 @@ def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]
   """
   path = workdir / 'cohorts' / cohort.id / 'cells.json'
   if path.exists():
-    _refuse(f'{path.parent} was trained from other parameters or data:',
-            _changes(checkpoint.unsealed(path)['depends'], depends), f'delete {path.parent} and its runs')
+    _refuse(
+      f'{path.parent} was trained from other parameters or data:',
+      _changes(checkpoint.unsealed(path)['depends'], depends),
+      f'delete {path.parent} and its runs',
+    )
   else:
     if path.parent.exists():
       path.parent.rmtree()  # whose parameters it holds, nobody says
     path.parent.mkdir(parents=True)
-    checkpoint.write_json(path, checkpoint.sealed({'cells': [cell._asdict() for cell in cohort.cells], 'depends': depends}))
+    checkpoint.write_json(
+      path,
+      checkpoint.sealed({'cells': [cell._asdict() for cell in cohort.cells], 'depends': depends}),
+    )
 
 
 def made_elsewhere(workdir: epath.Path, cells: Iterable[Cell]) -> str:
@@ -210,13 +293,21 @@ def made_elsewhere(workdir: epath.Path, cells: Iterable[Cell]) -> str:
   now, others = versions(), Counter[str]()
   for cell in cells:
     of_run = (result(workdir, cell_id(cell)) or {}).get('versions', {})
-    others[', '.join(f'{name} {of_run[name]}' for name in NUMERIC if of_run.get(name) != now.get(name) and name in of_run)] += 1
+    others[
+      ', '.join(
+        f'{name} {of_run[name]}'
+        for name in NUMERIC
+        if of_run.get(name) != now.get(name) and name in of_run
+      )
+    ] += 1
   others.pop('', None)
   if not others:
     return ''
   made = '; '.join(f'{count} with {what}' for what, count in others.items())
-  return (f'Finished runs were made by other versions than these ({made}); numbers of one table may then differ by rounding. '
-          'For numbers of one version run the study in a new --workdir.')
+  return (
+    f'Finished runs were made by other versions than these ({made}); numbers of one table may then differ by rounding. '
+    'For numbers of one version run the study in a new --workdir.'
+  )
 
 
 def _times_before(workdir: epath.Path) -> list[dict[str, float]]:
@@ -238,9 +329,12 @@ def _times_before(workdir: epath.Path) -> list[dict[str, float]]:
 
 def add_times(workdir: epath.Path, times: Mapping[str, float]) -> None:
   """Puts the seconds of one start of the study to those of the starts before."""
+
   def write() -> None:
     path = workdir / 'time.json'
-    checkpoint.write_json(path, [*_times_before(workdir), {name: round(seconds, 3) for name, seconds in times.items()}])
+    checkpoint.write_json(
+      path, [*_times_before(workdir), {name: round(seconds, 3) for name, seconds in times.items()}]
+    )
 
   meshes.on_first(write)
 
@@ -254,7 +348,14 @@ def versions() -> dict[str, str]:
       found[package] = importlib.metadata.version(package)
   with contextlib.suppress(OSError, subprocess.SubprocessError):
     here = os.path.dirname(os.path.abspath(__file__))
-    git = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+    git = subprocess.run(
+      ['git', 'describe', '--always', '--dirty'],
+      cwd=here,
+      capture_output=True,
+      text=True,
+      check=True,
+      timeout=10,
+    )
     found['commit'] = git.stdout.strip()
   return found
 
@@ -277,7 +378,9 @@ def _unsealed(path: epath.Path, whole: epath.Path) -> dict[str, Any]:
   try:
     return checkpoint.unsealed(path)
   except ValueError as error:
-    raise ValueError(f'{error} Delete {whole} and run the same command: it is made again.') from None
+    raise ValueError(
+      f'{error} Delete {whole} and run the same command: it is made again.'
+    ) from None
 
 
 def _digest(path: epath.Path) -> str:
@@ -295,25 +398,43 @@ def has_parameters(workdir: epath.Path, cohort: Cohort) -> bool:
   return (folder.parent / 'cells.json').exists() and bool(checkpoint.steps(folder))
 
 
-def write_run(workdir: epath.Path, run_id: str, config: Mapping[str, Any], history: list[dict[str, Any]], labels: str,
-              predictions: dict[str, Any] | None, result: Mapping[str, Any]) -> None:
+def write_run(
+  workdir: epath.Path,
+  run_id: str,
+  config: Mapping[str, Any],
+  history: list[dict[str, Any]],
+  labels: str,
+  predictions: dict[str, Any] | None,
+  result: Mapping[str, Any],
+) -> None:
   """Writes a run's folder, its result.json last and with the digests of the others."""
   folder = workdir / 'runs' / run_id
   folder.mkdir(parents=True, exist_ok=True)
   checkpoint.write_json(folder / 'config.json', config)
-  (folder / 'metrics.jsonl').write_text(''.join(checkpoint.json_line(line) + '\n' for line in history), encoding='utf-8')
+  (folder / 'metrics.jsonl').write_text(
+    ''.join(checkpoint.json_line(line) + '\n' for line in history), encoding='utf-8'
+  )
   (folder / 'labels.txt').write_text(labels, encoding='utf-8')
   if predictions is not None:
     with (folder / 'predictions.npz').open('wb') as file:
       np.savez_compressed(file, **predictions)
-  files = {name: _digest(folder / name)
-           for name in ('config.json', 'labels.txt', 'metrics.jsonl', *(['predictions.npz'] if predictions else []))}
+  files = {
+    name: _digest(folder / name)
+    for name in (
+      'config.json',
+      'labels.txt',
+      'metrics.jsonl',
+      *(['predictions.npz'] if predictions else []),
+    )
+  }
   write_result(workdir, {**result, 'files': files})
 
 
 def write_result(workdir: epath.Path, result: Mapping[str, Any]) -> None:
   """Writes a run's result.json."""
-  checkpoint.write_json(workdir / 'runs' / result['id'] / 'result.json', checkpoint.sealed({**result}))
+  checkpoint.write_json(
+    workdir / 'runs' / result['id'] / 'result.json', checkpoint.sealed({**result})
+  )
 
 
 def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:
@@ -355,7 +476,11 @@ def _nested(arrays: Mapping[str, np.ndarray]) -> dict:
 def _flat(value: Any, name: str = '') -> dict[str, Any]:
   """{'a.b[0].c': leaf} of nested dicts and lists."""
   if isinstance(value, dict) and value:
-    return {k: v for key, item in value.items() for k, v in _flat(item, f'{name}.{key}' if name else key).items()}
+    return {
+      k: v
+      for key, item in value.items()
+      for k, v in _flat(item, f'{name}.{key}' if name else key).items()
+    }
   if isinstance(value, list) and value:
     return {k: v for i, item in enumerate(value) for k, v in _flat(item, f'{name}[{i}]').items()}
   return {name: value}

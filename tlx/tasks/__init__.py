@@ -1,1 +1,1 @@
-"""Tasks: one a file, `task(**options) -> Task`."""
+"""Tasks: one a file, `task(num_classes, **options) -> Task`."""

@@ -1,15 +1,25 @@
 """Single-label classification."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from tlx.types import Array, Batch, Task
+from tlx.types import Array, Batch, PyTree, Task
 
 
-def task(label_smoothing: float = 0.0) -> Task:
-  """Softmax cross-entropy in nats over logits [B, K]; targets are class numbers [B] or probabilities [B, K].
+@functools.cache
+def task(num_classes: int, label_smoothing: float = 0.0) -> Task:
+  """Softmax cross-entropy in nats over logits [B, K]; targets are class numbers [B].
 
-  `label_smoothing` (Szegedy et al. 2016) mixes the training targets with the uniform distribution; `sums` are not smoothed.
+  Columns: 'accuracy', by which settings are chosen, 'loss', 'count', 'correct'; of kept logits also
+  'balanced_accuracy' and 'recall', a list with a number a class, NaN where it has no example.
+  `label_smoothing` (Szegedy et al. 2016) mixes the targets of training with the uniform
+  distribution; columns are not smoothed.
 
   Raises:
     ValueError: label_smoothing outside [0, 1).
@@ -17,17 +27,58 @@ def task(label_smoothing: float = 0.0) -> Task:
   if not 0 <= label_smoothing < 1:
     raise ValueError(f'label_smoothing is a share in [0, 1), got {label_smoothing}.')
 
-  def probabilities(logits: Array, targets: Array) -> Array:
-    return targets if targets.ndim == logits.ndim else jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
-
-  def loss(logits: Array, batch: Batch) -> Array:
-    wanted = optax.smooth_labels(probabilities(logits, batch.targets), label_smoothing)
-    losses = optax.softmax_cross_entropy(logits, wanted)
-    return jnp.sum(losses * batch.mask) / jnp.maximum(jnp.sum(batch.mask), 1.0)
-
-  def sums(logits: Array, batch: Batch) -> dict[str, Array]:
-    losses = optax.softmax_cross_entropy(logits, probabilities(logits, batch.targets))
+  def terms(logits: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
+    wanted = jax.nn.one_hot(batch.targets, logits.shape[-1], dtype=logits.dtype)
+    smoothed = optax.smooth_labels(wanted, label_smoothing)
     correct = (jnp.argmax(logits, -1) == batch.targets).astype(jnp.float32)
-    return {'loss': jnp.sum(losses * batch.mask), 'correct': jnp.sum(correct * batch.mask), 'count': jnp.sum(batch.mask)}
+    return {
+      'loss': (optax.softmax_cross_entropy(logits, smoothed), batch.mask),
+      'cross_entropy': (optax.softmax_cross_entropy(logits, wanted), batch.mask),
+      'correct': (correct, batch.mask),
+    }
 
-  return Task(loss, sums)
+  return Task(
+    head=num_classes,
+    targets=_labels,
+    terms=terms,
+    keep=_logits,
+    scores=_scores,
+    select=('accuracy', +1),
+    solvers=('logistic', 'ridge'),
+  )
+
+
+def _labels(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
+  return labels
+
+
+def _logits(outputs: Array) -> dict[str, Array]:
+  return {'logits': outputs}
+
+
+def _scores(
+  sums: Mapping[str, tuple[float, float]],
+  kept: Mapping[str, np.ndarray] | None = None,
+  labels: np.ndarray | None = None,
+) -> dict[str, Any]:
+  correct, count = sums['correct']
+  loss, _ = sums['cross_entropy']
+  columns = {
+    'accuracy': correct / count,
+    'loss': loss / count,
+    'count': int(count),
+    'correct': int(correct),
+  }
+  if kept is None or labels is None:
+    return columns
+  return columns | _by_class(kept['logits'], labels)
+
+
+def _by_class(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+  """The recall of each class and their mean over the classes that have examples."""
+  right = logits.argmax(-1) == labels
+  recall = []
+  for number in range(logits.shape[-1]):
+    of_class = right[labels == number]
+    recall.append(float(of_class.mean()) if len(of_class) else np.nan)
+  return {'balanced_accuracy': float(np.nanmean(recall)), 'recall': recall}

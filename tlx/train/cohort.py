@@ -4,6 +4,7 @@ How the run axis is executed follows from the backend: each device takes its sha
 (`lax.map`: a batched product of small matrices is slower there than the products one by one), side by side on accelerators (`vmap`).
 Devices that runs do not fill split their batches instead.
 """
+
 import functools
 import time
 from collections.abc import Callable
@@ -14,16 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from tlx import inputs as forms
 from tlx.train import memory
 from tlx.train.feed import Arrays
-from tlx.train.prefix import activation
-from tlx.train.step import Hyper, Phase, enter, gradient, split, train_step
-from tlx.tree import map_named, merge, named_leaves
-from tlx.types import Array, Batch, Network, PyTree, RunState, Task, Variables
+from tlx.train.prefix import activation, variable_shapes
+from tlx.train.step import Hyper, Phase, Recipe, enter, gradient, split, train_step
+from tlx.tree import merge
+from tlx.types import Array, Batch, PyTree, RunState, Variables
 
 
 class Runs(NamedTuple):
   """What each run of a cohort brings to a phase, stacked along the run axis [R, ...]."""
+
   frozen: PyTree  # frozen leaves that differ between runs: heads of earlier phases, random initialisations
   order: Array  # int32 [R, T, B], the examples of each step
   key: Array  # [R]
@@ -32,20 +35,25 @@ class Runs(NamedTuple):
 
 class Shared(NamedTuple):
   """What all runs of a cohort look at: the frozen leaves of the source, and the data."""
+
   frozen: PyTree
   data: Arrays
 
 
-def advance(network: Network, task: Task, phase: Phase) -> Callable:
+def advance(recipe: Recipe) -> Callable:
   """((state, sums), (runs, num_steps), shared) of one run -> (state, sums of its metrics) after num_steps more steps."""
-  def run(carry: tuple[RunState, dict[str, Array]], own: tuple[Runs, Array], shared: Shared) -> tuple[RunState, dict[str, Array]]:
+
+  def run(
+    carry: tuple[RunState, dict[str, Array]], own: tuple[Runs, Array], shared: Shared
+  ) -> tuple[RunState, dict[str, Array]]:
     (runs, num_steps), frozen = own, merge(own[0].frozen, shared.frozen)
 
     def body(_, carry):
       state, sums = carry
       rows = runs.order[state.step]
-      batch = Batch(jax.tree.map(lambda a: a[rows], shared.data.inputs), shared.data.targets[rows], jnp.ones(rows.shape))
-      state, metrics = train_step(network, task, phase, state, frozen, batch, runs.key, runs.hyper)
+      data = jax.tree.map(lambda leaf: leaf[rows], shared.data)
+      batch = Batch(data.inputs, data.targets, jnp.ones(rows.shape))
+      state, metrics = train_step(recipe, state, frozen, batch, runs.key, runs.hyper)
       return state, jax.tree.map(jnp.add, sums, metrics)
 
     return jax.lax.fori_loop(0, num_steps, body, carry)
@@ -55,30 +63,63 @@ def advance(network: Network, task: Task, phase: Phase) -> Callable:
 
 class Evaluated(NamedTuple):
   """What a run brings to an evaluation."""
+
   trainable: PyTree
   frozen: PyTree
   stats: PyTree
   mask: Array  # [N / B, B], 0.0 where the run does not look at an example
 
 
-def evaluate(network: Network, task: Task, phase: Phase) -> Callable:
-  """((), Evaluated, (shared frozen, batches)) of one run -> (sums over its examples, logits [N / B, B, K] of all)."""
-  def run(_: tuple[()], own: Evaluated, shared: tuple[PyTree, Batch]) -> tuple[dict[str, Array], PyTree]:
-    variables = Variables(merge(own.trainable, own.frozen, shared[0]), own.stats)
+Sums = dict[
+  str, tuple[Array, Array]
+]  # of each term of a task, (sum of value x weight, sum of weight)
 
-    def batch_sums(both: tuple[Batch, Array]) -> tuple[dict[str, Array], PyTree]:
-      batch = both[0]._replace(mask=both[0].mask * both[1])
-      logits, _ = network.apply(variables, enter(batch.inputs, phase), train=False, start=phase.start)
-      return task.sums(logits, batch), logits
 
-    sums, logits = jax.lax.map(batch_sums, (shared[1], own.mask))
-    return jax.tree.map(lambda a: jnp.sum(a, 0), sums), logits
+def evaluate(recipe: Recipe) -> Callable:
+  """((), Evaluated, (shared frozen, batches)) of one run -> the sums of its task's terms over its examples."""
+  look = _look(recipe)
+
+  def run(_: tuple[()], own: Evaluated, shared: tuple[PyTree, Batch]) -> Sums:
+    sums = jax.lax.map(lambda both: look(own, shared[0], *both)[0], (shared[1], own.mask))
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, 0), sums)
 
   return run
 
 
+def predict(recipe: Recipe) -> Callable:
+  """As `evaluate`, but (sums, what the task keeps of the outputs [N / B, B, ...])."""
+  look = _look(recipe)
+
+  def run(_: tuple[()], own: Evaluated, shared: tuple[PyTree, Batch]) -> tuple[Sums, PyTree]:
+    def kept(both: tuple[Batch, Array]) -> tuple[Sums, PyTree]:
+      sums, outputs = look(own, shared[0], *both)
+      return sums, recipe.task.keep(outputs)
+
+    sums, leaves = jax.lax.map(kept, (shared[1], own.mask))
+    return jax.tree.map(lambda leaf: jnp.sum(leaf, 0), sums), leaves
+
+  return run
+
+
+def _look(recipe: Recipe) -> Callable:
+  """(Evaluated, shared frozen, a batch, the run's mask [B] of it) -> (sums, outputs)."""
+
+  def look(own: Evaluated, frozen: PyTree, batch: Batch, mask: Array) -> tuple[Sums, PyTree]:
+    variables = Variables(merge(own.trainable, own.frozen, frozen), own.stats)
+    batch = batch._replace(mask=batch.mask * mask)
+    inputs = enter(recipe, batch.inputs)
+    outputs, _ = recipe.network.apply(variables, inputs, train=False, start=recipe.phase.start)
+    sums = {}
+    for name, (value, weight) in recipe.task.terms(outputs, batch).items():
+      sums[name] = jnp.sum(value * weight), jnp.sum(weight)
+    return sums, outputs
+
+  return look
+
+
 class Compiled(NamedTuple):
   """How many programs were compiled, and the seconds that took."""
+
   seconds: float
   programs: int
 
@@ -91,6 +132,7 @@ class Program:
 
   The buffers of `carry` are given up to the result.
   """
+
   so_far = Compiled(0.0, 0)  # by all programs of this process
 
   def __init__(self, function: Callable, mesh: jax.sharding.Mesh):
@@ -105,7 +147,14 @@ class Program:
     if mesh.shape['run'] > 1:
       along, whole = PartitionSpec('run'), PartitionSpec()
       manual = {'run'} if mesh.shape['data'] > 1 else set(mesh.axis_names)
-      over_runs = jax.shard_map(over_runs, mesh=mesh, in_specs=(along, along, whole), out_specs=along, axis_names=manual, check_vma=False)
+      over_runs = jax.shard_map(
+        over_runs,
+        mesh=mesh,
+        in_specs=(along, along, whole),
+        out_specs=along,
+        axis_names=manual,
+        check_vma=False,
+      )
     self.function = over_runs
 
   def __call__(self, carry: PyTree, runs: PyTree, shared: PyTree) -> PyTree:
@@ -121,32 +170,54 @@ class Program:
     shapes = structure, tuple((leaf.shape, str(leaf.dtype), leaf.sharding) for leaf in leaves)
     if shapes not in self.compiled:
       begin_time = time.perf_counter()
-      placed = {'out_shardings': jax.tree.map(lambda leaf: leaf.sharding, carry)} if jax.tree.leaves(carry) else {}
+      placed = (
+        {'out_shardings': jax.tree.map(lambda leaf: leaf.sharding, carry)}
+        if jax.tree.leaves(carry)
+        else {}
+      )
       lowered = jax.jit(self.function, donate_argnums=0, **placed).lower(carry, runs, shared)
-      self.compiled[shapes] = memory.compile(lowered)
+      self.compiled[shapes] = memory.executable(lowered)
       seconds, programs = Program.so_far
       Program.so_far = Compiled(seconds + time.perf_counter() - begin_time, programs + 1)
     return self.compiled[shapes]
 
 
 @functools.cache
-def program(function: Callable, network: Network, task: Task, phase: Phase, mesh: jax.sharding.Mesh) -> Program:
-  """The program of `advance` or `evaluate`; equal arguments give the same one, compiled once."""
-  return Program(function(network, task, phase), mesh)
+def program(function: Callable, recipe: Recipe, mesh: jax.sharding.Mesh) -> Program:
+  """The program of `advance`, `evaluate` or `predict`; equal arguments give the same one, compiled once."""
+  return Program(function(recipe), mesh)
+
+
+def costing(recipe: Recipe) -> Recipe:
+  """A recipe with the gradients of `recipe`, and nothing else of its phase: equal ones cost the same."""
+  labels = tuple(
+    (name, 'frozen' if group == 'frozen' else 'train') for name, group in recipe.phase.labels
+  )
+  return recipe._replace(
+    phase=Phase(labels, (), recipe.phase.frozen_norms, start=recipe.phase.start)
+  )
 
 
 @functools.cache
-def gradient_flops(network: Network, task: Task, trained: frozenset[str], frozen_norms: frozenset[str],
-                   images: jax.ShapeDtypeStruct, start: int) -> float:
-  """FLOPs of the loss and the gradients of the leaves `trained` from stage `start` on, as XLA counts them; computes nothing.
-
-  `images` is the shape [B, H, W, C]. The optimizer's few operations a parameter and augmentation are left out.
-  """
-  shapes = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *images.shape[1:]), np.float32))
-  labels = map_named(lambda name, _: 'train' if name in trained else 'frozen', shapes.params)
-  phase = Phase(tuple(named_leaves(labels)), (), frozen_norms, start=start)
-  targets, mask = (jax.ShapeDtypeStruct(images.shape[:1], dtype) for dtype in (np.int32, np.float32))
-  batch = Batch(activation(network, shapes, images, start), targets, mask)
-  run = lambda trainable, frozen, stats, batch: gradient(network, task, phase, trainable, frozen, stats, batch, jax.random.key(0))
-  cost = jax.jit(run).lower(*split(shapes.params, phase), shapes.stats, batch).cost_analysis()
+def gradient_flops(recipe: Recipe, batch_size: int) -> float:
+  """FLOPs of the loss and the gradients of the trained leaves on a batch, as XLA counts them; computes nothing."""
+  shapes = variable_shapes(recipe.network, recipe.form)
+  trainable, frozen = split(shapes.params, recipe.phase)
+  inputs = activation(recipe.network, recipe.form, recipe.phase.start, batch_size)
+  batch = Batch(
+    inputs, target_shapes(recipe, batch_size), jax.ShapeDtypeStruct((batch_size,), np.float32)
+  )
+  run = lambda trainable, frozen, stats, batch: gradient(
+    recipe, trainable, frozen, stats, batch, jax.random.key(0)
+  )
+  cost = jax.jit(run).lower(trainable, frozen, shapes.stats, batch).cost_analysis()
   return float((cost or {}).get('flops', float('nan')))
+
+
+def target_shapes(recipe: Recipe, num_examples: int) -> PyTree:
+  """The shapes [N, ...] of a task's targets where the published ones are numbers of classes."""
+  nothing = jax.tree.map(
+    lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.stored(recipe.form, num_examples)
+  )
+  targets = recipe.task.targets(nothing, np.zeros(num_examples, np.int32))
+  return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), targets)

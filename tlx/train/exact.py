@@ -3,7 +3,7 @@
 Both solvers divide the centred features by one number, the root of their mean variance over the run's own examples, and penalise the
 kernel of the result: so a penalty means the same for every backbone, layer and number of examples, and the shape of the features
 stays. (To standardise each column by itself blows up those that are next to constant: of EfficientNet-Lite0 at one example a class
-it costs 13 points of accuracy, at 156 two.) What they return applies to the features as given. For a run of n examples x they find what
+it costs 13 points, at 156 two.) What they return applies to the features as given. For a run of n examples x they find what
 scikit-learn finds in float64 on (x - x.mean(0)) / sqrt(x.var(0).mean()) with
 
   logistic  LogisticRegression(C=1 / (n * penalty)); for two classes C=2 / (n * penalty)
@@ -11,6 +11,7 @@ scikit-learn finds in float64 on (x - x.mean(0)) / sqrt(x.var(0).mean()) with
 
 (of two classes we keep a column each, scikit-learn one, their difference).
 """
+
 import functools
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,9 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from tlx.train import cohort
+from tlx.train import cohort, feed
 from tlx.train import mesh as meshes
-from tlx.types import Array
+from tlx.train.job import Job
+from tlx.train.spread import Spread
+from tlx.train.step import minimised
+from tlx.tree import map_named
+from tlx.types import Array, Batch, PyTree, RunState
 
 TOLERANCE = 1e-5  # norm of the gradient at which a probe counts as solved
 MAX_STEPS = 1000  # of L-BFGS
@@ -37,6 +42,7 @@ class Probe(NamedTuple):
 
   `grad_norm` is the norm of the gradient by kernel and bias of the scaled features.
   """
+
   kernel: Array  # [D, K]
   bias: Array  # [K]
   steps: Array  # of L-BFGS, or refinements
@@ -46,6 +52,7 @@ class Probe(NamedTuple):
 
 class _Axes(NamedTuple):
   """Scaled features along their principal axes, of which there are A = min(N, D), and a column of ones for the bias."""
+
   features: Array  # [N, A + 1], rows of weight 0.0 are 0.0 but for the ones
   variance: Array  # [A + 1, 1]
   basis: Array  # [D, A], by which a kernel [A, K] becomes that of the features as given
@@ -60,14 +67,22 @@ class _Axes(NamedTuple):
 def _scaled(features: Array, weights: Array) -> tuple[Array, Array, Array]:
   """(centred features over their deviation, mean [D], deviation []); rows of weight 0.0 are 0.0; without any deviation it is inf."""
   counted, share = weights[:, None] > 0, weights / jnp.sum(weights)
-  origin = features[jnp.argmax(weights > 0)].astype(jnp.float32)  # large means lose no digits, constant columns are exact zeros
+  origin = features[jnp.argmax(weights > 0)].astype(
+    jnp.float32
+  )  # large means lose no digits, constant columns are exact zeros
   x = jnp.where(counted, features.astype(jnp.float32) - origin, 0)
-  unit = jnp.max(jnp.abs(x))  # the squares of very large and very small features stay in float32's range
+  unit = jnp.max(
+    jnp.abs(x)
+  )  # the squares of very large and very small features stay in float32's range
   x = x / jnp.where(unit > 0, unit, 1)
   mean = share @ x
   x = jnp.where(counted, x - mean, 0)
   std = jnp.sqrt(jnp.mean(share @ x**2))
-  return x / jnp.where(std > 0, std, 1), origin + unit * mean, jnp.where(std > 0, unit * std, jnp.inf)
+  return (
+    x / jnp.where(std > 0, std, 1),
+    origin + unit * mean,
+    jnp.where(std > 0, unit * std, jnp.inf),
+  )
 
 
 def _principal(features: Array, weights: Array) -> _Axes:
@@ -94,9 +109,10 @@ def _probe(axes: _Axes, params: Array, steps: Array, grads: Array) -> Probe:
 
 class _State(NamedTuple):
   """Of L-BFGS; kernel and bias are one matrix [A + 1, K]."""
+
   step: Array
   params: Array
-  logits: Array  # [N, K]
+  outputs: Array  # [N, K], before the softmax
   grads: Array
   moves: Array  # [MEMORY, A + 1, K], the latest last
   turns: Array  # changes of the gradient along them
@@ -114,11 +130,16 @@ def _direction(state: _State, variance: Array, decay: Array) -> Array:
     towards = towards - factors[i] * state.turns[i]
   move = state.moves[-1]
   spread = jnp.vdot(variance * move, move)
-  scale = (jnp.vdot(move, state.turns[-1]) - jnp.vdot(decay * move, move)) / jnp.where(spread > 0, spread, 1)
+  scale = (jnp.vdot(move, state.turns[-1]) - jnp.vdot(decay * move, move)) / jnp.where(
+    spread > 0, spread, 1
+  )
   scale = jnp.where(spread > 0, jnp.clip(scale, 1e-8, 1), 0.1)
   towards = towards / (scale * jnp.maximum(variance, NULL * jnp.max(variance)) + decay)
   for i in range(MEMORY):
-    towards = towards + (factors[i] - state.inverses[i] * jnp.vdot(state.turns[i], towards)) * state.moves[i]
+    towards = (
+      towards
+      + (factors[i] - state.inverses[i] * jnp.vdot(state.turns[i], towards)) * state.moves[i]
+    )
   return -jnp.where(jnp.vdot(state.grads, towards) > 0, towards, state.grads)
 
 
@@ -131,17 +152,29 @@ def _search(slopes: Callable[[Array], tuple[Array, Array]]) -> Array:
     low, high = jnp.where(slope < 0, t, low), jnp.where(slope < 0, high, t)
     t = t - slope / curvature
     furthest = jnp.where(jnp.isfinite(high), high, 10 * low)
-    t = jnp.where((t > low) & (t < furthest), t, jnp.where(jnp.isfinite(high), (low + high) / 2, furthest))
+    t = jnp.where(
+      (t > low) & (t < furthest), t, jnp.where(jnp.isfinite(high), (low + high) / 2, furthest)
+    )
     return count + 1, low, high, t, *slopes(t)
 
-  begin = jnp.zeros((), jnp.int32), jnp.zeros(()), jnp.full((), jnp.inf), jnp.ones(()), *slopes(jnp.ones(()))
-  return jax.lax.while_loop(lambda c: (c[0] < SEARCH_STEPS) & (jnp.abs(c[4]) > 0.1 * jnp.abs(first)), narrow, begin)[3]
+  begin = (
+    jnp.zeros((), jnp.int32),
+    jnp.zeros(()),
+    jnp.full((), jnp.inf),
+    jnp.ones(()),
+    *slopes(jnp.ones(())),
+  )
+  return jax.lax.while_loop(
+    lambda c: (c[0] < SEARCH_STEPS) & (jnp.abs(c[4]) > 0.1 * jnp.abs(first)), narrow, begin
+  )[3]
 
 
-def logistic(features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int) -> Probe:
+def logistic(
+  features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int
+) -> Probe:
   """The minima of sum_i w_i CE_i / sum_i w_i + penalty / 2 ||kernel||^2 for all penalties [P], the bias being free.
 
-  L-BFGS whose line search costs no product with the features: along a line the logits are linear. It ends where the norm of the
+  L-BFGS whose line search costs no product with the features: along a line the outputs are linear. It ends where the norm of the
   gradient is at most TOLERANCE, or after MAX_STEPS. A class without examples is left out; it gets kernel 0 and a bias by which its
   probability is at most TOLERANCE on every example.
 
@@ -150,50 +183,73 @@ def logistic(features: Array, targets: Array, weights: Array, penalties: Array, 
   """
   with jax.default_matmul_precision('highest'):
     axes = _principal(features, weights)
-    return jax.vmap(lambda penalty: _logistic(axes, jax.nn.one_hot(targets, num_classes), penalty))(penalties)
+    return jax.vmap(lambda penalty: _logistic(axes, jax.nn.one_hot(targets, num_classes), penalty))(
+      penalties
+    )
 
 
 def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
   counts, decay = jnp.sum(axes.share * labels, 0), axes.decay(penalty)
   present = counts > 0
-  masked = lambda logits: jnp.where(present, logits, -jnp.inf)
+  masked = lambda outputs: jnp.where(present, outputs, -jnp.inf)
   transposed = axes.features.T  # its rows are what the gradient reads
 
-  def gradient(params: Array, logits: Array) -> Array:
-    return transposed @ (axes.share * (jax.nn.softmax(masked(logits)) - labels)) + decay * params
+  def gradient(params: Array, outputs: Array) -> Array:
+    return transposed @ (axes.share * (jax.nn.softmax(masked(outputs)) - labels)) + decay * params
 
   def slopes(state: _State, direction: Array, change: Array, t: Array) -> tuple[Array, Array]:
-    probs = jax.nn.softmax(masked(state.logits + t * change))
+    probs = jax.nn.softmax(masked(state.outputs + t * change))
     mean = jnp.sum(probs * change, 1, keepdims=True)
-    first = jnp.sum(axes.share * (probs - labels) * change) + jnp.vdot(decay * direction, state.params + t * direction)
-    return first, jnp.sum(axes.share * probs * (change - mean)**2) + jnp.vdot(decay * direction, direction)
+    first = jnp.sum(axes.share * (probs - labels) * change) + jnp.vdot(
+      decay * direction, state.params + t * direction
+    )
+    return first, jnp.sum(axes.share * probs * (change - mean) ** 2) + jnp.vdot(
+      decay * direction, direction
+    )
 
   def step(state: _State) -> _State:
     direction = _direction(state, axes.variance, decay)
     change = axes.features @ direction
     t = _search(lambda t: slopes(state, direction, change, t))
-    move, logits = t * direction, state.logits + t * change
-    grads = gradient(state.params + move, logits)
+    move, outputs = t * direction, state.outputs + t * change
+    grads = gradient(state.params + move, outputs)
     turn = grads - state.grads
     along = jnp.vdot(move, turn)
     latest = lambda kept, new: jnp.concatenate([kept[1:], new[None]])
-    return _State(state.step + 1, state.params + move, logits, grads, latest(state.moves, move), latest(state.turns, turn),
-                  latest(state.inverses, jnp.where(along > 0, 1 / along, 0)))
+    return _State(
+      state.step + 1,
+      state.params + move,
+      outputs,
+      grads,
+      latest(state.moves, move),
+      latest(state.turns, turn),
+      latest(state.inverses, jnp.where(along > 0, 1 / along, 0)),
+    )
 
   prior = jnp.log(jnp.where(present, counts, 1))
   params = jnp.zeros((len(decay), len(counts))).at[-1].set(prior)
-  logits = axes.features @ params
+  outputs = axes.features @ params
   memory = jnp.zeros((MEMORY, *params.shape))
-  state = _State(jnp.zeros((), jnp.int32), params, logits, gradient(params, logits), memory, memory, jnp.zeros(MEMORY))
+  state = _State(
+    jnp.zeros((), jnp.int32),
+    params,
+    outputs,
+    gradient(params, outputs),
+    memory,
+    memory,
+    jnp.zeros(MEMORY),
+  )
   unsolved = lambda state: (jnp.sum(state.grads**2) > TOLERANCE**2) & (state.step < MAX_STEPS)
   state = jax.lax.while_loop(unsolved, step, state)
-  logits = axes.features @ state.params
-  least = jnp.min(jnp.where(axes.share[:, 0] > 0, jax.nn.logsumexp(masked(logits), 1), jnp.inf))
+  outputs = axes.features @ state.params
+  least = jnp.min(jnp.where(axes.share[:, 0] > 0, jax.nn.logsumexp(masked(outputs), 1), jnp.inf))
   params = state.params.at[-1].set(jnp.where(present, state.params[-1], least + jnp.log(TOLERANCE)))
-  return _probe(axes, params, state.step, gradient(state.params, logits))
+  return _probe(axes, params, state.step, gradient(state.params, outputs))
 
 
-def ridge(features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int) -> Probe:
+def ridge(
+  features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int
+) -> Probe:
   """The minima of sum_i w_i ||outputs_i - y_i||^2 / (2 sum_i w_i) + penalty / 2 ||kernel||^2 for all penalties [P], the bias being free.
 
   y_i is 1 for the class and -1 for the others. One eigendecomposition serves all penalties; each solution is refined by its own
@@ -210,8 +266,12 @@ def ridge(features: Array, targets: Array, weights: Array, penalties: Array, num
 
 def _ridge(axes: _Axes, labels: Array, penalty: Array) -> Probe:
   decay, smallest = axes.decay(penalty), jnp.finfo(jnp.float32).eps * jnp.max(axes.variance)
-  gradient = lambda params: axes.features.T @ (axes.share * (axes.features @ params - labels)) + decay * params
-  refine = lambda _, params: params - gradient(params) / (jnp.maximum(axes.variance, smallest) + decay)
+  gradient = lambda params: (
+    axes.features.T @ (axes.share * (axes.features @ params - labels)) + decay * params
+  )
+  refine = lambda _, params: (
+    params - gradient(params) / (jnp.maximum(axes.variance, smallest) + decay)
+  )
   params = jax.lax.fori_loop(0, REFINEMENTS, refine, jnp.zeros((len(decay), labels.shape[1])))
   return _probe(axes, params, jnp.int32(REFINEMENTS), gradient(params))
 
@@ -220,8 +280,9 @@ SOLVERS = {'logistic': logistic, 'ridge': ridge}
 
 
 @functools.cache
-def program(solver: str, num_classes: int, mesh: Mesh) -> cohort.Program:
+def solver_program(solver: str, num_classes: int, mesh: Mesh) -> cohort.Program:
   """The program of `solve`; compiles once a shape and keeps account of it."""
+
   def run(_: tuple[()], group: tuple[Array, Array, Array], shared: tuple[Array, Array]) -> Probe:
     rows, mask, penalties = group
     features, targets = shared
@@ -230,8 +291,16 @@ def program(solver: str, num_classes: int, mesh: Mesh) -> cohort.Program:
   return cohort.Program(run, mesh)
 
 
-def solve(solver: str, features: Array, targets: Array, rows: np.ndarray, mask: np.ndarray, penalties: np.ndarray,
-          num_classes: int, between: Callable[[], None] = lambda: None) -> Probe:
+def solve(
+  solver: str,
+  features: Array,
+  targets: Array,
+  rows: np.ndarray,
+  mask: np.ndarray,
+  penalties: np.ndarray,
+  num_classes: int,
+  between: Callable[[], None] = lambda: None,
+) -> Probe:
   """The probes of R runs on shared features [N, D], on the host, each field stacked [R, ...].
 
   Runs with the same examples are solved together, whatever their penalties; such groups are spread over this process's devices.
@@ -246,42 +315,126 @@ def solve(solver: str, features: Array, targets: Array, rows: np.ndarray, mask: 
   Raises:
     ValueError: an unknown solver, shapes that do not fit, rows or targets out of range, a run without examples, a negative penalty.
   """
-  rows, mask, penalties = np.asarray(rows), np.asarray(mask, np.float32), np.asarray(penalties, np.float32)
+  rows, mask, penalties = (
+    np.asarray(rows),
+    np.asarray(mask, np.float32),
+    np.asarray(penalties, np.float32),
+  )
   _check(solver, features, np.asarray(targets), rows, mask, penalties, num_classes)
-  _, first, group = np.unique(np.where(mask > 0, rows, -1), axis=0, return_index=True, return_inverse=True)
+  _, first, group = np.unique(
+    np.where(mask > 0, rows, -1), axis=0, return_index=True, return_inverse=True
+  )
   members = [np.flatnonzero(group.reshape(-1) == index) for index in range(len(first))]
-  devices = np.asarray(jax.local_devices()[:len(first)])
+  devices = np.asarray(jax.local_devices()[: len(first)])
   mesh = Mesh(devices[:, None], ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
   members += members[-1:] * (-len(first) % len(devices))  # every device has as many groups
-  places = np.stack([np.resize(runs, max(map(len, members))) for runs in members])  # [G, P], the run that each place computes
-  at_once = len(devices) if jax.default_backend() == 'cpu' else len(places)  # on CPU a device takes them one by one anyway
+  places = np.stack(
+    [np.resize(runs, max(map(len, members))) for runs in members]
+  )  # [G, P], the run that each place computes
+  at_once = (
+    len(devices) if jax.default_backend() == 'cpu' else len(places)
+  )  # on CPU a device takes them one by one anyway
   shared = meshes.put((features, targets), meshes.spec(mesh))
   solved = []
   for some in np.split(places, range(at_once, len(places), at_once)):
     leads = some[:, 0]
-    groups = meshes.put((rows[leads].astype(np.int32), mask[leads], penalties[some]), meshes.spec(mesh, 'run'))
-    solved.append(jax.device_get(program(solver, num_classes, mesh)((), groups, shared)))
+    groups = meshes.put(
+      (rows[leads].astype(np.int32), mask[leads], penalties[some]), meshes.spec(mesh, 'run')
+    )
+    solved.append(jax.device_get(solver_program(solver, num_classes, mesh)((), groups, shared)))
     between()
   _, place = np.unique(places, return_index=True)
-  return jax.tree.map(lambda *leaves: np.concatenate(leaves).reshape(-1, *leaves[0].shape[2:])[place], *solved)
+  return jax.tree.map(
+    lambda *leaves: np.concatenate(leaves).reshape(-1, *leaves[0].shape[2:])[place], *solved
+  )
 
 
-def _check(solver: str, features: Array, targets: np.ndarray, rows: np.ndarray, mask: np.ndarray, penalties: np.ndarray,
-           num_classes: int) -> None:
+def solve_phase(
+  job: Job, index: int, state: RunState, spread: Spread, between: Callable[[], None] = lambda: None
+) -> tuple[RunState, PyTree, list[bool]]:
+  """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there, [R] whether it was found).
+
+  Every view of every example counts; runs with equal sets of examples are solved once.
+  """
+  plan = job.phases[index]
+  data, num_views = job.train(plan.phase), max(1, plan.phase.views)
+  first = feed.length(data) // num_views * np.arange(num_views)[:, None]
+  rows = [np.sort((first + examples).reshape(-1)) for examples in job.examples]
+  found: dict[str, list] = {
+    name: [None] * len(rows) for name in ('kernel', 'bias', 'loss', 'grad_norm', 'converged')
+  }
+  for length in {len(own) for own in rows}:  # few-shot problems are small ones
+    runs = [run for run, own in enumerate(rows) if len(own) == length]
+    penalties = np.asarray(job.weight_decays)[runs]
+    probe = solve(
+      plan.phase.solver,
+      data.inputs,
+      data.targets,
+      np.stack([rows[run] for run in runs]),
+      np.ones((len(runs), length)),
+      penalties,
+      plan.task.head,
+      between,
+    )
+    for i, run in enumerate(runs):
+      outputs = np.asarray(data.inputs[rows[run]], np.float32) @ probe.kernel[i] + probe.bias[i]
+      batch = Batch(None, data.targets[rows[run]], np.ones(length, np.float32))
+      total, weight = minimised(plan.task, outputs, batch)
+      solution = (
+        probe.kernel[i],
+        probe.bias[i],
+        total / weight,
+        probe.grad_norm[i],
+        probe.converged[i],
+      )
+      for name, value in zip(found, solution):
+        found[name][run] = value
+  stacked = {name: np.asarray(values, np.float32) for name, values in found.items()}
+  trainable = map_named(
+    lambda name, _: spread.pad(stacked[name.rpartition('/')[2]]), state.trainable
+  )
+  state = state._replace(step=spread.pad(np.ones(len(rows), np.int32)), trainable=trainable)
+  sums = {name: stacked[name] for name in ('loss', 'grad_norm')}
+  return (
+    spread.place(state),
+    spread.place(spread.pad(sums)),
+    stacked['converged'].astype(bool).tolist(),
+  )
+
+
+def _check(
+  solver: str,
+  features: Array,
+  targets: np.ndarray,
+  rows: np.ndarray,
+  mask: np.ndarray,
+  penalties: np.ndarray,
+  num_classes: int,
+) -> None:
   if solver not in SOLVERS:
     raise ValueError(f'Unknown solver {solver!r}; have {", ".join(SOLVERS)}.')
   if features.ndim != 2 or targets.shape != features.shape[:1]:
-    raise ValueError(f'An exact probe wants features [N, D] and targets [N], got {features.shape} and {targets.shape}. '
-                     'Flatten or pool the activations first.')
+    raise ValueError(
+      f'An exact probe wants features [N, D] and targets [N], got {features.shape} and {targets.shape}. '
+      'Flatten or pool the activations first.'
+    )
   if rows.ndim != 2 or mask.shape != rows.shape or penalties.shape != rows.shape[:1]:
-    raise ValueError(f'An exact probe wants rows [R, n], mask [R, n] and penalties [R], got {rows.shape}, {mask.shape} and '
-                     f'{penalties.shape}.')
+    raise ValueError(
+      f'An exact probe wants rows [R, n], mask [R, n] and penalties [R], got {rows.shape}, {mask.shape} and '
+      f'{penalties.shape}.'
+    )
   if rows.min() < 0 or rows.max() >= len(targets):
-    raise ValueError(f'Rows from {rows.min()} to {rows.max()} of {len(targets)} examples: they must be from 0 to {len(targets) - 1}.')
+    raise ValueError(
+      f'Rows from {rows.min()} to {rows.max()} of {len(targets)} examples: they must be from 0 to {len(targets) - 1}.'
+    )
   if targets.min() < 0 or targets.max() >= num_classes:
-    raise ValueError(f'Targets from {targets.min()} to {targets.max()} for {num_classes} classes: they must be from 0 to '
-                     f'{num_classes - 1}.')
+    raise ValueError(
+      f'Targets from {targets.min()} to {targets.max()} for {num_classes} classes: they must be from 0 to '
+      f'{num_classes - 1}.'
+    )
   if not (mask > 0).any(1).all():
-    raise ValueError(f'Run {int(np.argmin((mask > 0).any(1)))} has no examples: its mask is 0.0 everywhere.')
+    raise ValueError(
+      f'Run {int(np.argmin((mask > 0).any(1)))} has no examples: its mask is 0.0 everywhere.'
+    )
   if not (np.isfinite(penalties) & (penalties >= 0)).all():
     raise ValueError(f'Penalties must be finite and at least 0, got {penalties.tolist()}.')

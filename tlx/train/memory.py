@@ -1,15 +1,18 @@
 """What a program needs of a device, known before it runs."""
+
 import os
 import sys
 
 import jax
 
-KNOBS = ('Lower batch_size, raise accumulate (parts of a batch), set remat = True (activations computed again), lower cohort_bytes '
-         "(fewer runs at a time), set mesh.fsdp = True (parameters split over the devices), give the backbone dtype 'bfloat16', "
-         'or a smaller image_size.')
+KNOBS = (
+  'Lower batch_size, raise accumulate (parts of a batch), set remat = True (activations computed again), lower cohort_bytes '
+  "(fewer runs at a time), set mesh.fsdp = True (parameters split over the devices), give the backbone dtype 'bfloat16', "
+  'or a smaller image_size.'
+)
 
 
-def compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def executable(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
   """The executable.
 
   Raises:
@@ -20,10 +23,14 @@ def compile(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    raise ValueError(f'A step does not fit into the memory of {jax.devices()[0]}: {str(error)[:300]} {KNOBS}') from error
+    raise ValueError(
+      f'A step does not fit into the memory of {jax.devices()[0]}: {str(error)[:300]} {KNOBS}'
+    ) from error
   needed, available = needed_bytes(compiled), available_bytes()
   if available and needed > available:
-    raise ValueError(f'A step needs {needed / 1e9:,.1f} GB on each device and {available / 1e9:,.1f} GB are there. {KNOBS}')
+    raise ValueError(
+      f'A step needs {needed / 1e9:,.1f} GB on each device and {available / 1e9:,.1f} GB are there. {KNOBS}'
+    )
   return compiled
 
 
@@ -32,7 +39,12 @@ def needed_bytes(compiled: jax.stages.Compiled) -> int:
   found = compiled.memory_analysis()
   if found is None:
     return 0
-  return (found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes)
+  return (
+    found.argument_size_in_bytes
+    + found.output_size_in_bytes
+    - found.alias_size_in_bytes
+    + found.temp_size_in_bytes
+  )
 
 
 def available_bytes() -> int:

@@ -2,6 +2,7 @@
 
 The processes of one study run the same program. Only the first touches the study's folder; what it reads it tells the others.
 """
+
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,10 @@ def use_all_cores() -> None:
   to make are left alone.
   """
   if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
-    jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
+    jax.config.update(
+      'jax_num_cpu_devices',
+      len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+    )
 
 
 def join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
@@ -35,14 +39,20 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     jax.distributed.initialize()
     return
   if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
-    raise ValueError(f'--coordinator={coordinator} wants --num_processes and --process_id from 0 to num_processes - 1, got '
-                     f'{num_processes} and {process_id}; or --coordinator=auto on a cluster that JAX knows.')
+    raise ValueError(
+      f'--coordinator={coordinator} wants --num_processes and --process_id from 0 to num_processes - 1, got '
+      f'{num_processes} and {process_id}; or --coordinator=auto on a cluster that JAX knows.'
+    )
   jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def make(run: int, data: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
   """`run` times `data` devices, by default those of all processes."""
-  return Mesh(np.asarray(devices or jax.devices()).reshape(run, data), ('run', 'data'), axis_types=(AxisType.Auto,) * 2)
+  return Mesh(
+    np.asarray(devices or jax.devices()).reshape(run, data),
+    ('run', 'data'),
+    axis_types=(AxisType.Auto,) * 2,
+  )
 
 
 def shape(num_runs: int, num_devices: int, wanted: Mapping[str, int]) -> tuple[int, int]:
@@ -56,11 +66,15 @@ def shape(num_runs: int, num_devices: int, wanted: Mapping[str, int]) -> tuple[i
   """
   run, data = wanted['run'], wanted['data']
   if not run and not data:
-    run = max(n for n in range(1, num_devices + 1) if num_devices % n == 0 and (n <= num_runs or n == 1))
+    run = max(
+      n for n in range(1, num_devices + 1) if num_devices % n == 0 and (n <= num_runs or n == 1)
+    )
   run, data = run or num_devices // data, data or num_devices // max(run, 1)
   if run * data != num_devices:
-    raise ValueError(f'config.mesh asks for {run} x {data} devices (run x data), and there are {num_devices}. '
-                     'Give numbers whose product that is, or 0 for what may be chosen.')
+    raise ValueError(
+      f'config.mesh asks for {run} x {data} devices (run x data), and there are {num_devices}. '
+      'Give numbers whose product that is, or 0 for what may be chosen.'
+    )
   return run, data
 
 
@@ -77,6 +91,7 @@ def for_examples() -> Mesh:
 
 def put(tree: PyTree, sharding: Any) -> PyTree:
   """Arrays of the host (the same in every process) or of the devices, placed: `sharding` is one for all or (leaf) -> one for each."""
+
   def one(leaf: Any) -> jax.Array:
     where = sharding(leaf) if callable(sharding) else sharding
     if where.is_fully_addressable or isinstance(leaf, jax.Array):
@@ -91,8 +106,14 @@ def get(tree: PyTree) -> PyTree:
   """Arrays of the devices as whole arrays of the host, in every process."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
-  return jax.tree.map(lambda leaf: np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-                      if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else np.asarray(leaf), tree)
+  return jax.tree.map(
+    lambda leaf: (
+      np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+      if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+      else np.asarray(leaf)
+    ),
+    tree,
+  )
 
 
 def is_first() -> bool:
@@ -112,8 +133,10 @@ def on_first(function: Callable[[], Any]) -> Any:
       message = pickle.dumps((None, error))
   bits = int(multihost_utils.broadcast_one_to_all(np.int32(max(10, len(message).bit_length()))))
   data = np.zeros(2**bits, np.uint8)  # of few lengths, since each is a program of its own
-  data[:len(message)] = np.frombuffer(message, np.uint8)
-  result, raised = pickle.loads(bytes(multihost_utils.broadcast_one_to_all(data)))  # it ends where the pickle ends
+  data[: len(message)] = np.frombuffer(message, np.uint8)
+  result, raised = pickle.loads(
+    bytes(multihost_utils.broadcast_one_to_all(data))
+  )  # it ends where the pickle ends
   if raised is not None:
     raise raised
   return result

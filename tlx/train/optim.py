@@ -1,4 +1,5 @@
 """Optimizers and schedules: optax by name, one learning rate a parameter group."""
+
 import functools
 import inspect
 import math
@@ -37,14 +38,16 @@ def whole_steps(share: float, num_steps: Array | int) -> Array:
   exact = Fraction(repr(float(share))).limit_denominator(46_340)
   steps = jnp.asarray(num_steps).astype(jnp.int32)
   wholes, rest = steps // exact.denominator, steps % exact.denominator
-  return (wholes * exact.numerator + rest * exact.numerator // exact.denominator).astype(jnp.float32)
+  return (wholes * exact.numerator + rest * exact.numerator // exact.denominator).astype(
+    jnp.float32
+  )
 
 
 SCHEDULES: Mapping[str, Schedule] = {
-    'constant': lambda step, num_steps: jnp.ones(()),
-    'linear': lambda step, num_steps: 1 - step / num_steps,
-    'cosine': _cosine,
-    'slanted_triangular': _slanted_triangular,
+  'constant': lambda step, num_steps: jnp.ones(()),
+  'linear': lambda step, num_steps: 1 - step / num_steps,
+  'cosine': _cosine,
+  'slanted_triangular': _slanted_triangular,
 }
 
 
@@ -55,7 +58,9 @@ def schedule(name: str, warmup: float = 0.0) -> Schedule:
     ValueError: an unknown name, or a warm-up outside [0, 1).
   """
   if name not in SCHEDULES:
-    raise ValueError(f'Unknown schedule {name!r}; have {", ".join(SCHEDULES)}.{closest(name, SCHEDULES)}')
+    raise ValueError(
+      f'Unknown schedule {name!r}; have {", ".join(SCHEDULES)}.{closest(name, SCHEDULES)}'
+    )
   if not 0 <= warmup < 1:
     raise ValueError(f'warmup is the share of a phase in [0, 1), got {warmup}.')
 
@@ -69,14 +74,29 @@ def schedule(name: str, warmup: float = 0.0) -> Schedule:
 
 # Of optax's functions that take a learning rate, those that are no optimizer for minibatches, and why.
 REFUSED: Mapping[str, str] = {
-    'lbfgs': "searches along lines, with the loss of all examples at each; solver = 'logistic' does that for a head",
-    'noisy_sgd': 'draws noise of its own, the same in every run',
-    'optimistic_adam': 'takes no schedule and is deprecated; optimistic_adam_v2 takes its place',
+  'lbfgs': "searches along lines, with the loss of all examples at each; solver = 'logistic' does that for a head",
+  'noisy_sgd': 'draws noise of its own, the same in every run',
+  'optimistic_adam': 'takes no schedule and is deprecated; optimistic_adam_v2 takes its place',
 }
 FIXED_RATE = ('rprop', 'sm3')  # take a number and no schedule
 MASKS = ('mask', 'weight_decay_mask', 'trust_ratio_mask')
-OURS = ('learning_rate', 'weight_decay', 'weight_decay_rate', 'key', 'seed', *MASKS)  # what is no option in a config
-SHARES = ('b1', 'b2', 'b3', 'beta', 'decay', 'momentum', 'rho')  # of a moving average, where optax's default is below 1
+OURS = (
+  'learning_rate',
+  'weight_decay',
+  'weight_decay_rate',
+  'key',
+  'seed',
+  *MASKS,
+)  # what is no option in a config
+SHARES = (
+  'b1',
+  'b2',
+  'b3',
+  'beta',
+  'decay',
+  'momentum',
+  'rho',
+)  # of a moving average, where optax's default is below 1
 # Parameters that are no matrix of weights, whatever their rank: timm's no_weight_decay, under the names that backbones give them.
 SPARED = r'(^|/)(class|registers|positions?|relative\w*|bias|scale|layer_scale\d*)(/|$)'
 
@@ -87,14 +107,20 @@ def check(name: str, options: Mapping[str, object], weight_decay: float) -> None
   if name in REFUSED and name in dir(optax):
     raise ValueError(f'Optimizer {name!r} {REFUSED[name]}. Have {", ".join(have)}.')
   if name not in have:
-    raise ValueError(f'Unknown optimizer {name!r}; optax has {", ".join(have)}.{closest(name, have)}')
+    raise ValueError(
+      f'Unknown optimizer {name!r}; optax has {", ".join(have)}.{closest(name, have)}'
+    )
   taken = {option: default for option, default in _arguments(name).items() if option not in OURS}
   for option, value in options.items():
     if option not in taken:
-      raise ValueError(f'Optimizer {name!r} takes no option {option!r}; it takes {", ".join(taken)}.{closest(option, taken)}')
+      raise ValueError(
+        f'Optimizer {name!r} takes no option {option!r}; it takes {", ".join(taken)}.{closest(option, taken)}'
+      )
     _check_value(f'Optimizer {name!r}: option {option!r}', option, value, taken[option])
   if not math.isclose(weight_decay, 0) and 'weight_decay' not in _arguments(name) and name != 'sgd':
-    raise ValueError(f'Optimizer {name!r} has no weight decay, got weight_decay={weight_decay}. Use adamw, lion or sgd.')
+    raise ValueError(
+      f'Optimizer {name!r} has no weight decay, got weight_decay={weight_decay}. Use adamw, lion or sgd.'
+    )
   _try(name, tuple(sorted(options.items())))
 
 
@@ -106,9 +132,13 @@ def _check_value(where: str, option: str, value: object, default: object) -> Non
   elif isinstance(value, (int, float)) and not isinstance(value, bool):
     share = option in SHARES and not (isinstance(default, float) and default >= 1)
     if not 0 <= value < (1 if share else math.inf):
-      raise ValueError(f'{where} is a number {"in [0, 1)" if share else "of at least 0"}, got {value!r}.')
+      raise ValueError(
+        f'{where} is a number {"in [0, 1)" if share else "of at least 0"}, got {value!r}.'
+      )
   elif isinstance(default, (int, float)) or not isinstance(value, (str, type(None))):
-    raise ValueError(f'{where} is {default!r} by default and takes values of its kind, got {value!r}.')
+    raise ValueError(
+      f'{where} is {default!r} by default and takes values of its kind, got {value!r}.'
+    )
 
 
 @functools.cache
@@ -117,20 +147,30 @@ def _try(name: str, options: tuple[tuple[str, Any], ...]) -> None:
   params = {'kernel': jnp.full((2, 3), 0.5), 'bias': jnp.full(3, 0.5)}
   labels = jax.tree.map(lambda _: 'train', params)
   try:
-    tx = optimizer(name, dict(options), labels, {'train': 1.0}, lambda count: 0.1 * 0.5 ** count, jnp.zeros(()))
+    tx = optimizer(
+      name, dict(options), labels, {'train': 1.0}, lambda count: 0.1 * 0.5**count, jnp.zeros(())
+    )
     state = tx.init(params)
     for _ in range(2):
       updates, state = tx.update(params, state, params)
   except (TypeError, ValueError, ArithmeticError, AttributeError) as error:
-    raise ValueError(f'Optimizer {name!r} with {dict(options)} makes no update: {str(error)[:300]}') from None
+    raise ValueError(
+      f'Optimizer {name!r} with {dict(options)} makes no update: {str(error)[:300]}'
+    ) from None
   if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(updates)):
     raise ValueError(f'Optimizer {name!r} with {dict(options)} makes an update that is not finite.')
 
 
 def _optimizers() -> list[str]:
   """The names of optax's optimizers that a phase can have."""
-  names = [name for name in dir(optax) if name.islower() and not name.startswith(('_', 'scale_by_')) and name not in REFUSED]
-  return [name for name in names if callable(getattr(optax, name)) and 'learning_rate' in _arguments(name)]
+  names = [
+    name
+    for name in dir(optax)
+    if name.islower() and not name.startswith(('_', 'scale_by_')) and name not in REFUSED
+  ]
+  return [
+    name for name in names if callable(getattr(optax, name)) and 'learning_rate' in _arguments(name)
+  ]
 
 
 def _arguments(name: str) -> dict[str, object]:
@@ -142,8 +182,15 @@ def _arguments(name: str) -> dict[str, object]:
   return {argument: parameter.default for argument, parameter in parameters.items()}
 
 
-def optimizer(name: str, options: Mapping[str, object], labels: PyTree, rates: Mapping[str, float],
-              learning_rate: Callable[[Array], Array], weight_decay: Array, clip_norm: float = 0.0) -> optax.GradientTransformation:
+def optimizer(
+  name: str,
+  options: Mapping[str, object],
+  labels: PyTree,
+  rates: Mapping[str, float],
+  learning_rate: Callable[[Array], Array],
+  weight_decay: Array,
+  clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
   """The transformation of one phase over the trainable leaves (over a whole tree it sets frozen leaves to zero).
 
   Args:
@@ -155,7 +202,10 @@ def optimizer(name: str, options: Mapping[str, object], labels: PyTree, rates: M
   Weight decay is as optax's optimizer has it (mostly decoupled), plain L2 for sgd. It reaches matrices (kernels, tables of tokens) and
   spares vectors, class tokens, registers, layer scales and embeddings of position (`decays`).
   """
-  groups = {group: _group(name, options, _scaled(rate, learning_rate), weight_decay) for group, rate in rates.items()}
+  groups = {
+    group: _group(name, options, _scaled(rate, learning_rate), weight_decay)
+    for group, rate in rates.items()
+  }
   tuned = optax.multi_transform(groups | {'frozen': optax.set_to_zero()}, labels)
   if not clip_norm:
     return tuned
@@ -167,8 +217,12 @@ def _scaled(rate: float, learning_rate: Callable[[Array], Array]) -> Callable[[A
   return lambda count: rate * learning_rate(count)
 
 
-def _group(name: str, options: Mapping[str, object], learning_rate: Callable[[Array], Array],
-           weight_decay: Array) -> optax.GradientTransformation:
+def _group(
+  name: str,
+  options: Mapping[str, object],
+  learning_rate: Callable[[Array], Array],
+  weight_decay: Array,
+) -> optax.GradientTransformation:
   """The transformation of one group.
 
   Optimizers that take no schedule are built at rate 1 and their updates scaled: rprop's step sizes are multiples of the rate.
@@ -184,7 +238,10 @@ def _group(name: str, options: Mapping[str, object], learning_rate: Callable[[Ar
   mask = next((mask for mask in MASKS[:2] if mask in has), None)
   if mask:
     return make(**arguments, weight_decay=weight_decay, **{mask: decays})
-  both = {True: make(**arguments, weight_decay=weight_decay), False: make(**arguments, weight_decay=0.0)}
+  both = {
+    True: make(**arguments, weight_decay=weight_decay),
+    False: make(**arguments, weight_decay=0.0),
+  }
   return optax.multi_transform(both, decays)
 
 

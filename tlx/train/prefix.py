@@ -4,6 +4,7 @@ What is kept lies in `<folder>/<key>/` as memory-mapped .npy files and a meta.js
 digest of all that the numbers depend on: weights, images, preprocessing, augmentation, stages and versions. The folder may be deleted
 at any time; what is damaged is computed again.
 """
+
 import contextlib
 import functools
 import glob
@@ -24,10 +25,11 @@ from etils import epath
 from jax.sharding import PartitionSpec
 
 from tlx import checkpoint
+from tlx import inputs as forms
 from tlx import tree as trees
-from tlx.train import augment, feed, step
+from tlx.train import feed, step
 from tlx.train import mesh as meshes
-from tlx.types import Batch, Network, PyTree, Variables
+from tlx.types import Batch, Form, Network, PyTree, Variables
 
 BATCH = 32  # examples a device takes at a time
 CPU_BYTES = 1.25e6  # of the largest of what enters a stage that a CPU takes at a time, since it stays in its cache (docs/performance.md)
@@ -35,6 +37,7 @@ CPU_BYTES = 1.25e6  # of the largest of what enters a stage that a CPU takes at 
 
 class Trunk(NamedTuple):
   """A source as far as its activations depend on it."""
+
   variables: Variables  # on the host
   backbone: str  # its config
   folder: pathlib.Path
@@ -42,22 +45,29 @@ class Trunk(NamedTuple):
 
 class Point(NamedTuple):
   """Where activations are taken: what enters stage `phase.start` of `network`, under the augmentation of `phase`."""
+
   network: Network
+  form: Form
   phase: step.Phase
 
   @property
   def stages(self) -> tuple[str, ...]:
     """The stages that run once."""
-    return self.network.stages[:self.phase.start]
+    return self.network.stages[: self.phase.start]
 
   @property
-  def pass_(self) -> tuple:
-    """What points have in common that are served by one pass over the images."""
-    return self.phase.views, self.phase.augment if self.phase.views else (), self.phase.mean, self.phase.std
+  def common(self) -> tuple:
+    """Equal for points that one pass over the examples serves."""
+    return self.phase.views, self.phase.augment if self.phase.views else (), self.form.name
 
 
-def boundary(network: Network, shapes: Variables, labels: Mapping[str, str], frozen_norms: frozenset[str],
-             changed: frozenset[str]) -> int:
+def boundary(
+  network: Network,
+  shapes: Variables,
+  labels: Mapping[str, str],
+  frozen_norms: frozenset[str],
+  changed: frozenset[str],
+) -> int:
   """The last stage up to which an example gives the same activation in every run and at every step (the head at most).
 
   All leaves before it are frozen in `labels` and all norms are among `frozen_norms`, so that statistics stay as they are stored.
@@ -65,70 +75,104 @@ def boundary(network: Network, shapes: Variables, labels: Mapping[str, str], fro
   """
   for i, stage in enumerate(network.stages[:-1]):
     leaves = [name for name, _ in trees.named_leaves({stage: shapes.params[stage]})]
-    norms = {name.rpartition('/')[0] for name, _ in trees.named_leaves({stage: shapes.stats.get(stage, {})})}
-    if any(labels[name] != 'frozen' or name in changed for name in leaves) or norms - (frozen_norms - changed):
+    norms = {
+      name.rpartition('/')[0]
+      for name, _ in trees.named_leaves({stage: shapes.stats.get(stage, {})})
+    }
+    if any(labels[name] != 'frozen' or name in changed for name in leaves) or norms - (
+      frozen_norms - changed
+    ):
       return i
   return len(network.stages) - 1
 
 
-def activation(network: Network, shapes: Variables, inputs: jax.ShapeDtypeStruct, start: int) -> PyTree:
-  """The shape of what enters stage `start` for images [B, H, W, C]: the images as stored where that is the first."""
+@functools.cache
+def variable_shapes(network: Network, form: Form) -> Variables:
+  """The shapes of a network's variables for examples of a form."""
+  return jax.eval_shape(network.init, jax.random.key(0), forms.entered(form, 1))
+
+
+@functools.cache
+def activation(network: Network, form: Form, start: int, num_examples: int = 1) -> PyTree:
+  """The shapes [N, ...] of what enters stage `start`: of examples as stored where that is the first."""
   if not start:
-    return jax.ShapeDtypeStruct(inputs.shape, np.uint8)
-  images = jax.ShapeDtypeStruct(inputs.shape, np.float32)
-  return jax.eval_shape(lambda variables, x: network.apply(variables, x, train=False, stop=start)[0], shapes, images)
+    return forms.stored(form, num_examples)
+  shapes, inputs = variable_shapes(network, form), forms.entered(form, num_examples)
+  return jax.eval_shape(
+    lambda variables, x: network.apply(variables, x, train=False, stop=start)[0], shapes, inputs
+  )
 
 
-def activations(trunk: Trunk, inputs: PyTree, inputs_sha256: str, points: Sequence[Point],
-                say: Callable[[str], None] = lambda text: None) -> list[PyTree]:
-  """Per point, its activations [N, ...] of all inputs, images uint8 [N, H, W, C] or tokens; with views [views N, ...], one after another.
+def activations(
+  trunk: Trunk,
+  inputs: PyTree,
+  inputs_sha256: str,
+  points: Sequence[Point],
+  say: Callable[[str], None] = lambda text: None,
+) -> list[PyTree]:
+  """Per point, its activations [N, ...] of all inputs, stored examples [N, ...]; with views [views N, ...], one after another.
 
   Those that the folder holds intact are read; the others come from one pass, in which stages that points share run once.
   """
   keys = [_key(trunk, inputs_sha256, point) for point in points]
-  found: dict[str, PyTree] = {key: meshes.on_first(functools.partial(_read, trunk.folder / key)) for key in dict.fromkeys(keys)}
+  found: dict[str, PyTree] = {
+    key: meshes.on_first(functools.partial(_read, trunk.folder / key))
+    for key in dict.fromkeys(keys)
+  }
   passes: dict[tuple, dict[str, Point]] = {}
   for key, point in zip(keys, points):
     if found[key] is None:
-      passes.setdefault(point.pass_, {})[key] = point
+      passes.setdefault(point.common, {})[key] = point
   for together in passes.values():
-    names = ', '.join(dict.fromkeys(point.network.stages[point.phase.start] for point in together.values()))
-    say(f'Running {_length(inputs):,} examples once through the frozen stages before {names}.')
+    names = ', '.join(
+      dict.fromkeys(point.network.stages[point.phase.start] for point in together.values())
+    )
+    say(f'Running {feed.length(inputs):,} examples once through the frozen stages before {names}.')
     found |= _compute(trunk, inputs, together)
   return [found[key] for key in keys]
 
 
-def _length(inputs: PyTree) -> int:
-  return len(jax.tree.leaves(inputs)[0])
-
-
 def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
-  stages = [(stage, trees.sha256([tree.get(stage, {}) for tree in trunk.variables])) for stage in point.stages]
-  parts = (stages, trunk.backbone, inputs_sha256, point.pass_, point.phase.num_classes if point.phase.views else 0,
-           jax.__version__, jax.default_backend())
+  stages = [
+    (stage, trees.sha256([tree.get(stage, {}) for tree in trunk.variables]))
+    for stage in point.stages
+  ]
+  parts = (
+    stages,
+    trunk.backbone,
+    inputs_sha256,
+    point.common,
+    jax.__version__,
+    jax.default_backend(),
+  )
   return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 @functools.cache
-def program(points: tuple[Point, ...], part: int) -> Callable:
+def pass_program(points: tuple[Point, ...], part: int) -> Callable:
   """(variables, inputs [B, ...], the numbers of their views [B]) -> per point its activation; compiles once for the same points.
 
   On CPU a device takes `part` examples at a time.
   """
-  phase = points[0].phase
+  form, phase = points[0].form, points[0].phase
 
-  def augmented(image: jax.Array, number: jax.Array) -> jax.Array:
-    batch = Batch(image[None], jnp.zeros(1, jnp.int32), jnp.ones(1))
-    return augment.augment(jax.random.fold_in(jax.random.key(0), number), batch, dict(phase.augment), phase.num_classes).inputs[0]
+  def augmented(example: PyTree, number: jax.Array) -> PyTree:
+    batch = Batch(
+      jax.tree.map(lambda leaf: leaf[None], example), jnp.zeros(1, jnp.int32), jnp.ones(1)
+    )
+    drawn = form.augment(jax.random.fold_in(jax.random.key(0), number), batch, dict(phase.augment))
+    return jax.tree.map(lambda leaf: leaf[0], drawn.inputs)
 
   def run(variables: Variables, inputs: PyTree, numbers: jax.Array) -> list[PyTree]:
     inputs = jax.vmap(augmented)(inputs, numbers) if phase.views else inputs
-    known: dict[tuple[str, ...], PyTree] = {(): step.enter(inputs, phase._replace(start=0))}
+    known: dict[tuple[str, ...], PyTree] = {(): form.enter(inputs)}
     for point in points:
       for i in range(len(point.stages)):
-        if point.stages[:i + 1] not in known:
+        if point.stages[: i + 1] not in known:
           before = known[point.stages[:i]]
-          known[point.stages[:i + 1]] = point.network.apply(variables, before, train=False, start=i, stop=i + 1)[0]
+          known[point.stages[: i + 1]] = point.network.apply(
+            variables, before, train=False, start=i, stop=i + 1
+          )[0]
     return [known[point.stages] for point in points]
 
   def in_parts(variables: Variables, inputs: PyTree, numbers: jax.Array) -> list[PyTree]:
@@ -137,22 +181,28 @@ def program(points: tuple[Point, ...], part: int) -> Callable:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
   mesh, data = meshes.for_examples(), PartitionSpec('data')
-  on_cpu = jax.shard_map(in_parts, mesh=mesh, in_specs=(PartitionSpec(), data, data), out_specs=data, check_vma=False)
+  on_cpu = jax.shard_map(
+    in_parts, mesh=mesh, in_specs=(PartitionSpec(), data, data), out_specs=data, check_vma=False
+  )
   along = meshes.spec(mesh, 'data')
-  return jax.jit(on_cpu if jax.default_backend() == 'cpu' else run, in_shardings=(meshes.spec(mesh), along, along), out_shardings=along)
+  return jax.jit(
+    on_cpu if jax.default_backend() == 'cpu' else run,
+    in_shardings=(meshes.spec(mesh), along, along),
+    out_shardings=along,
+  )
 
 
-def _part(network: Network, variables: Variables, inputs: PyTree) -> int:
+def _part(network: Network, form: Form, variables: Variables) -> int:
   """How many examples a CPU device takes at a time: a power of two, as many as CPU_BYTES allow."""
+
   def between(variables: Variables, x: PyTree) -> list[PyTree]:
-    entered = [step.enter(x, step.Phase((), ()))]
+    entered = [form.enter(x)]
     for i in range(len(network.stages) - 1):
       if network.stages[i] in variables.params:
         entered.append(network.apply(variables, entered[-1], train=False, start=i, stop=i + 1)[0])
     return entered
 
-  one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), inputs)
-  largest = max(map(trees.num_bytes, jax.eval_shape(between, variables, one)))
+  largest = max(map(trees.num_bytes, jax.eval_shape(between, variables, forms.stored(form, 1))))
   return min(BATCH, 1 << int(max(CPU_BYTES / largest, 1)).bit_length() - 1)
 
 
@@ -161,15 +211,20 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
   began = time.perf_counter()
   mesh = meshes.for_examples()
   used = {stage for point in points.values() for stage in point.stages}
-  params, stats = ({stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables)
+  params, stats = (
+    {stage: tree[stage] for stage in used if stage in tree} for tree in trunk.variables
+  )
   variables = Variables({stage: {} for stage in used} | params, stats)
-  run = program(tuple(points.values()), _part(next(iter(points.values())).network, variables, inputs))
+  first_point = next(iter(points.values()))
+  run = pass_program(
+    tuple(points.values()), _part(first_point.network, first_point.form, variables)
+  )
   variables = meshes.put(variables, meshes.spec(mesh))
-  size, views, length = BATCH * mesh.size, max(1, next(iter(points.values())).phase.views), _length(inputs)
+  size, views, length = BATCH * mesh.size, max(1, first_point.phase.views), feed.length(inputs)
   drafts: dict[str, _Draft] = {}
   for view in range(views):
     for first in range(0, length, size):
-      batch = jax.tree.map(lambda leaf: feed.filled(leaf[first:first + size], size), inputs)  # noqa: B023
+      batch = jax.tree.map(lambda leaf: feed.filled(leaf[first : first + size], size), inputs)  # noqa: B023
       rows = slice(view * length + first, view * length + min(first + size, length))
       numbers = np.arange(rows.start, rows.start + size, dtype=np.int32)
       found = meshes.get(run(variables, *meshes.put((batch, numbers), meshes.spec(mesh, 'data'))))
@@ -178,8 +233,10 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
           drafts[name] = _Draft(trunk.folder / name, activation, views * length)
         drafts[name].fill(rows, activation)
   about = {'examples': length, 'views': views, 'seconds': round(time.perf_counter() - began, 3)}
-  return {name: draft.finish({'stage': points[name].network.stages[points[name].phase.start], **about})
-          for name, draft in drafts.items()}
+  return {
+    name: draft.finish({'stage': points[name].network.stages[points[name].phase.start], **about})
+    for name, draft in drafts.items()
+  }
 
 
 class _Draft:
@@ -193,33 +250,44 @@ class _Draft:
       shutil.rmtree(self.folder, ignore_errors=True)
       self.folder.mkdir(parents=True)
     self.names = [name for name, _ in trees.named_leaves(example)]
-    self.arrays = [self._array(i, (length, *leaf.shape[1:]), leaf.dtype) for i, leaf in enumerate(jax.tree.leaves(example))]
+    self.arrays = [
+      self._array(i, (length, *leaf.shape[1:]), leaf.dtype)
+      for i, leaf in enumerate(jax.tree.leaves(example))
+    ]
 
   def _array(self, i: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if not meshes.is_first():
       return np.empty(shape, dtype)
-    stored = dtype if dtype.kind in 'biuf' else np.dtype(f'u{dtype.itemsize}')  # .npy has no name for bfloat16
+    stored = (
+      dtype if dtype.kind in 'biuf' else np.dtype(f'u{dtype.itemsize}')
+    )  # .npy has no name for bfloat16
     return np.lib.format.open_memmap(self.folder / f'{i}.npy', 'w+', stored, shape).view(dtype)
 
   def fill(self, rows: slice, activation: PyTree) -> None:
     """Puts the first examples of a batch, of which there are as many as `rows`, in their place."""
     for array, leaf in zip(self.arrays, jax.tree.leaves(activation)):
-      array[rows] = leaf[:rows.stop - rows.start]
+      array[rows] = leaf[: rows.stop - rows.start]
 
   def finish(self, about: Mapping[str, Any]) -> PyTree:
     """The activations; from now on the folder counts. Of two writers of one place the first to end fills it."""
     if meshes.is_first():
       for array in self.arrays:
         array.base.flush() if not isinstance(array, np.memmap) else array.flush()  # type: ignore[union-attr]
-      meta = {**about, 'leaves': self.names, 'dtypes': [str(array.dtype) for array in self.arrays],
-              'bytes': sum(array.nbytes for array in self.arrays),
-              'sha256': [_digest(self.folder / f'{i}.npy') for i in range(len(self.arrays))]}
+      meta = {
+        **about,
+        'leaves': self.names,
+        'dtypes': [str(array.dtype) for array in self.arrays],
+        'bytes': sum(array.nbytes for array in self.arrays),
+        'sha256': [_digest(self.folder / f'{i}.npy') for i in range(len(self.arrays))],
+      }
       checkpoint.write_json(epath.Path(self.folder) / 'meta.json', meta)
       if _read(self.place) is None:
         shutil.rmtree(self.place, ignore_errors=True)  # not there, or damaged
       with contextlib.suppress(OSError):  # another was faster
         self.folder.rename(self.place)
-      shutil.rmtree(self.folder, ignore_errors=True)  # memory-mapped arrays outlive their files' names
+      shutil.rmtree(
+        self.folder, ignore_errors=True
+      )  # memory-mapped arrays outlive their files' names
     return _tree(self.names, self.arrays)
 
 
@@ -240,7 +308,10 @@ def _read(folder: pathlib.Path) -> PyTree | None:
     meta = checkpoint.read_json(epath.Path(folder) / 'meta.json')
     if [_digest(folder / f'{i}.npy') for i in range(len(meta['leaves']))] != meta['sha256']:
       return None
-    arrays = [np.load(folder / f'{i}.npy', mmap_mode='r').view(jnp.dtype(dtype)) for i, dtype in enumerate(meta['dtypes'])]
+    arrays = [
+      np.load(folder / f'{i}.npy', mmap_mode='r').view(jnp.dtype(dtype))
+      for i, dtype in enumerate(meta['dtypes'])
+    ]
     return _tree(meta['leaves'], arrays)
   except (OSError, ValueError, KeyError, TypeError):
     return None

@@ -1,4 +1,5 @@
 """How the runs of a cohort and their batches lie on the devices."""
+
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ FSDP_SIZE = 2**14  # scalars in the smallest leaf that is worth splitting over d
 
 class Devices(NamedTuple):
   """How a cohort lies on the devices; 0 is for `mesh.shape` to choose."""
+
   run: int = 0
   data: int = 0
   fsdp: bool = False
@@ -24,15 +26,20 @@ ANY_DEVICES = Devices()
 
 class Spread(NamedTuple):
   """How the runs of a cohort lie on the devices: dealt to those of the axis 'run', their batches split along 'data'."""
+
   mesh: jax.sharding.Mesh
   num_runs: int
   rows: np.ndarray  # the run that each place computes
   fsdp: bool
 
   @classmethod
-  def over(cls, num_runs: int, devices: Devices = ANY_DEVICES, steps: np.ndarray | int = 0) -> 'Spread':
+  def over(
+    cls, num_runs: int, devices: Devices = ANY_DEVICES, steps: np.ndarray | int = 0
+  ) -> 'Spread':
     """Dealt to the devices one by one, those of most `steps` first; the last again where places are left."""
-    run, data = meshes.shape(num_runs, jax.device_count(), {'run': devices.run, 'data': devices.data})
+    run, data = meshes.shape(
+      num_runs, jax.device_count(), {'run': devices.run, 'data': devices.data}
+    )
     order = np.argsort(-np.broadcast_to(steps, num_runs), kind='stable')
     dealt = np.pad(order, (0, -num_runs % run), 'edge').reshape(-1, run).T
     return cls(meshes.make(run, data), num_runs, dealt.reshape(-1), devices.fsdp)
@@ -46,7 +53,9 @@ class Spread(NamedTuple):
 
   def shardings(self, tree: PyTree) -> PyTree:
     """Where leaves [R, ...] lie: split by runs; with fsdp also along their longest dimension, where they are large."""
-    return jax.tree.map(lambda leaf: meshes.spec(self.mesh, 'run', *self._split(leaf.shape[1:])), tree)
+    return jax.tree.map(
+      lambda leaf: meshes.spec(self.mesh, 'run', *self._split(leaf.shape[1:])), tree
+    )
 
   def _split(self, shape: tuple[int, ...]) -> tuple[str | None, ...]:
     size = self.mesh.shape['data']
@@ -70,13 +79,17 @@ class Spread(NamedTuple):
     return self.place(np.full(len(self.rows), value, np.int32))
 
   def broadcast(self, tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (len(self.rows), *leaf.shape)), tree)
+    return jax.tree.map(
+      lambda leaf: np.broadcast_to(np.asarray(leaf), (len(self.rows), *leaf.shape)), tree
+    )
 
   def split_batch(self, tree: PyTree, *axes: str | None) -> PyTree:
     """Arrays whose dimension after `axes` is a batch, split along 'data' where it divides."""
     fits = lambda leaf: leaf.shape[len(axes)] % self.mesh.shape['data'] == 0
-    return meshes.put(tree, lambda leaf: meshes.spec(self.mesh, *axes, 'data' if fits(leaf) else None))
+    return meshes.put(
+      tree, lambda leaf: meshes.spec(self.mesh, *axes, 'data' if fits(leaf) else None)
+    )
 
-  def batches(self, inputs: PyTree, targets: np.ndarray) -> Batch:
+  def batches(self, inputs: PyTree, targets: PyTree) -> Batch:
     """All examples in padded batches [N / B, B, ...] on the devices."""
     return self.split_batch(feed.padded(inputs, targets, EVAL_BATCH), None)

@@ -1,0 +1,125 @@
+"""Images: stored as uint8, normalised on the device, moved, mirrored and mixed at random."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tlx.plug import closest
+from tlx.types import Array, Batch, Form, Mixed
+
+
+@functools.cache
+def form(
+  image_size: int,
+  channels: int,
+  mean: tuple[float, ...] = (0.0,),
+  std: tuple[float, ...] = (1.0,),
+  interpolation: str = 'bicubic',
+  fit: str = 'squeeze',
+  crop: float = 1.0,
+) -> Form:
+  """Squares uint8 [H, W, C]; what enters a network is float32, (x / 255 - mean) / std.
+
+  `interpolation`, `fit` and `crop` say how an image of another size becomes such a square
+  (`datasets.load`).
+  """
+  stored = {'interpolation': interpolation, 'fit': fit, 'crop': crop}
+  options = {'image_size': image_size, 'channels': channels, 'mean': mean, 'std': std, **stored}
+  spec = jax.ShapeDtypeStruct((image_size, image_size, channels), np.uint8)
+
+  def enter(images: Array) -> Array:
+    return (images.astype(jnp.float32) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
+
+  def check(augmentations: Mapping[str, float]) -> None:
+    _check(augmentations, image_size)
+
+  return Form(f'image {options}', spec, enter, augment, check)
+
+
+def _check(options: Mapping[str, float], image_size: int) -> None:
+  """Raises ValueError for an augmentation there is not, or a value out of its range."""
+  most: Mapping[str, tuple[float, str]] = {
+    'crop': ((image_size - 0.01) / 2, f'pixels, less than half of an image of {image_size}'),
+    'shift': (image_size - 1, f'whole pixels, fewer than an image of {image_size} has'),
+    'flip': (1.0, 'the share of images that are mirrored, up to 1'),
+    'mixup': (1000.0, 'the parameter of a Beta distribution, up to 1000'),
+  }
+  for name, value in options.items():
+    if name not in AUGMENTATIONS:
+      have = ', '.join(AUGMENTATIONS)
+      near = closest(name, AUGMENTATIONS)
+      raise ValueError(f'Unknown augmentation {name!r} of images; have {have}.{near}')
+    high, meaning = most[name]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= high or (name == 'shift' and value != int(value)):
+      raise ValueError(
+        f'Augmentation {name!r} takes a number of at least 0 (0 is off): {meaning}; got {value!r}.'
+      )
+
+
+def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
+  """The batch (images [B, H, W, C]) augmented in the order crop, shift, flip, mixup.
+
+  `{'shift': 2, 'flip': 0.5, 'mixup': 0.2, 'crop': 4}`: pixels, share, Beta parameter, pixels; 0 is
+  off.
+  """
+  if any(options.values()):
+    batch = batch._replace(inputs=batch.inputs.astype(jnp.float32))
+  for i, (name, function) in enumerate(AUGMENTATIONS.items()):
+    if options.get(name):
+      batch = function(jax.random.fold_in(key, i), batch, options[name])
+  return batch
+
+
+def _crop(key: Array, batch: Batch, pixels: float) -> Batch:
+  """A random window, smaller by up to `pixels` a side, resized (linearly) to the image's size."""
+  height, width = batch.inputs.shape[1:3]
+  sides = jax.random.uniform(key, (len(batch.inputs), 4), maxval=pixels)  # top, bottom, left, right
+
+  def window(image: Array, side: Array) -> Array:
+    scale = jnp.stack([height / (height - side[0] - side[1]), width / (width - side[2] - side[3])])
+    begin = -jnp.stack([side[0], side[2]]) * scale
+    return jax.image.scale_and_translate(image, image.shape, (0, 1), scale, begin, 'linear')
+
+  return batch._replace(inputs=jax.vmap(window)(batch.inputs, sides))
+
+
+def _shift(key: Array, batch: Batch, pixels: float) -> Batch:
+  """Moves each image by up to `pixels` in each direction and fills with zeros.
+
+  That is a random crop of the padded image.
+  """
+  pixels = int(pixels)
+  padded = jnp.pad(batch.inputs, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+  corners = jax.random.randint(key, (len(padded), 2), 0, 2 * pixels + 1)
+
+  def cut(image: Array, corner: Array) -> Array:
+    return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), batch.inputs.shape[1:])
+
+  return batch._replace(inputs=jax.vmap(cut)(padded, corners))
+
+
+def _flip(key: Array, batch: Batch, share: float) -> Batch:
+  """Mirrors `share` of the images left to right."""
+  flipped = jax.random.bernoulli(key, float(share), (len(batch.inputs), 1, 1, 1))
+  return batch._replace(inputs=jnp.where(flipped, batch.inputs[:, :, ::-1], batch.inputs))
+
+
+def _mixup(key: Array, batch: Batch, alpha: float) -> Batch:
+  """Convex mixtures of pairs of images, with the targets of both (Zhang et al. 2018).
+
+  The share of the first is drawn from Beta(alpha, alpha).
+  """
+  share_key, pair_key = jax.random.split(key)
+  share = jax.random.beta(share_key, float(alpha), float(alpha))
+  pair = jax.random.permutation(pair_key, len(batch.inputs))
+  images = share * batch.inputs + (1 - share) * batch.inputs[pair]
+  second = jax.tree.map(lambda leaf: leaf[pair], batch.targets)
+  shares = jnp.broadcast_to(share, (len(pair),))
+  return batch._replace(inputs=images, targets=Mixed(batch.targets, second, shares))
+
+
+AUGMENTATIONS = {'crop': _crop, 'shift': _shift, 'flip': _flip, 'mixup': _mixup}

@@ -1,0 +1,126 @@
+"""Which runs a study has: cells, cohorts of them, and what the numbers of each depend on. Touches no data."""
+
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tlx import datasets
+from tlx.types import Cell
+
+PRETRAINING = {
+  'val_fraction': 0.1,
+  'test_fraction': 0.3,
+  'val_examples': 0,
+}  # of the data set that a source is trained on
+
+
+class Cohort(NamedTuple):
+  """Cells that are trained together; cohorts of one source, target and method are chosen from together."""
+
+  id: str
+  cells: tuple[Cell, ...]
+
+
+def cell_id(cell: Cell) -> str:
+  """The name of a run's folder; rates as the shortest decimals that read back as the same number."""
+  shots = f'{cell.shots}shot' if cell.shots else 'full'
+  rate = f'-lr{float(cell.learning_rate)!r}' if cell.learning_rate else ''
+  decay = f'-wd{float(cell.weight_decay)!r}' if cell.weight_decay else ''
+  return f'{cell.source}-{cell.target}-{cell.method}-{shots}-seed{cell.seed}{rate}{decay}'
+
+
+def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
+  """[(learning rate, weight decay)] that a method really tries.
+
+  Where every phase has a rate of its own or is solved exactly, the grid's rates would make identical runs: there is one, the last
+  phase's, 0.0 for an exact solution.
+  """
+  rates = method['grid']['learning_rate']
+  if all(phase['learning_rate'] or phase['solver'] != 'sgd' for phase in method['phases']):
+    last = method['phases'][-1]
+    rates = (last['learning_rate'] if last['solver'] == 'sgd' else 0.0,)
+  return list(itertools.product(rates, method['grid']['weight_decay']))
+
+
+def cells_of(study: Mapping[str, Any]) -> list[Cell]:
+  """Every run of a resolved config, those that a cohort may hold together next to each other."""
+  return [
+    Cell(source, target, name, shots, seed, rate, decay)
+    for source, target, (name, method) in itertools.product(
+      study['sources'], study['targets'], study['methods'].items()
+    )
+    for shots, seed in itertools.product(study['shots'], study['seeds'])
+    for rate, decay in settings_of(method)
+  ]
+
+
+def dependencies(
+  study: Mapping[str, Any],
+  cell: Cell,
+  data_sha256: str | None = None,
+  source_sha256: str | None = None,
+) -> dict[str, Any]:
+  """All that a run's numbers depend on but its own cell and the versions of the code, under the names it has in the config.
+
+  Of the source that is its form and its parameters, whatever they came from. Digests that are None are not known yet, and left out.
+  """
+  source, method = study['sources'][cell.source], dict(study['methods'][cell.method])
+  method.pop('grid')
+  known: dict[str, Any] = {
+    'sources': {cell.source: {name: source[name] for name in ('backbone', 'input')}},
+    'targets': {cell.target: study['targets'][cell.target]},
+    'methods': {cell.method: method},
+    'validation': study['validation'],
+  }
+  if data_sha256 is not None:
+    known['data'] = {f'{cell.source}/{cell.target}': data_sha256}
+  if source_sha256 is not None:
+    known['weights'] = {cell.source: source_sha256}
+  return known
+
+
+def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, ...]:
+  """The class names of a source's or a target's data set."""
+  return info_of(study, data).class_names
+
+
+def num_train(study: Mapping[str, Any], cell: Cell) -> int:
+  """The examples a cell trains on; 0 for all of a set that TFDS does not know the size of yet."""
+  data = study['targets'][cell.target]
+  return cell.shots * len(classes_of(study, data)) or counts_of(study, data)['train']
+
+
+def examples_of(study: Mapping[str, Any], target: str) -> dict[str, int] | None:
+  """The images of each split that a study looks at, of the training part at most every subset's; None where TFDS does not know yet."""
+  data = study['targets'][target]
+  counts = counts_of(study, data)
+  most = max(study['shots']) * len(classes_of(study, data)) * len(study['seeds'])
+  train = counts['train'] if 0 in study['shots'] else min(counts['train'], most)
+  return counts | {'train': train} if all(counts.values()) else None
+
+
+def counts_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:
+  """The examples of 'train', 'val' and 'test', as a data set of one split will be divided; 0 where TFDS does not know yet."""
+  counts = dict(info_of(study, data).num_examples)
+  train = counts.pop('train', counts.pop('all', 0))
+  for split in ('test', 'val'):
+    if split not in counts:
+      counts[split] = int(data[f'{split}_fraction'] * train)
+      train -= counts[split]
+  val = min(counts['val'], data['val_examples'] or counts['val'])
+  return counts | {'train': train, 'val': val}
+
+
+def info_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> datasets.Info:
+  return _info(
+    data['dataset'], study['data_dir'] or None, data['shift'], data['group'], data['skip_bad']
+  )
+
+
+_info = functools.lru_cache(maxsize=None)(datasets.info)
+
+
+def forget() -> None:
+  """Classes and counts of data sets are looked up anew."""
+  _info.cache_clear()

@@ -1,0 +1,121 @@
+"""From a config to the cohorts that run, in their order; what cannot run is refused here, without touching data."""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tlx import datasets
+from tlx.study import ranges
+from tlx.study.cells import (
+  PRETRAINING,
+  Cohort,
+  cell_id,
+  cells_of,
+  classes_of,
+  counts_of,
+  info_of,
+  num_train,
+)
+from tlx.study.config import located
+from tlx.study.cost import run_bytes
+from tlx.study.phases import phases_of
+from tlx.train.job import num_steps
+from tlx.types import Cell
+
+
+def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[Cohort]:
+  """The cohorts of a resolved config, in the order they run: of each group those `begun` before, then its other cells.
+
+  Raises:
+    ValueError: an unknown data set or option, rules that do not fit the network, more shots or steps than there can be, or runs that
+      would share a folder.
+  """
+  _check_ids(study)
+  cohorts: list[Cohort] = []
+  for source in study['sources'].values():
+    _check_source(study, source)
+    for name, target in study['targets'].items():
+      located(f'config.targets.{name}', functools.partial(_check_memory, study, target, source))
+  for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
+    _check_shots(study, group[1])
+    own = [cohort for cohort in begun if cohort.cells[0][:3] == group]
+    there = {cell for cohort in own for cell in cohort.cells}
+    cells = [cell for cell in wanted if cell not in there]
+    cohorts += own
+    if cells:
+      _check_steps(study, cells)
+      size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
+      free = _free_ids('-'.join(group), {cohort.id for cohort in own})
+      cohorts += [
+        Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)
+      ]
+  return cohorts
+
+
+def _free_ids(name: str, taken: set[str]) -> Iterator[str]:
+  """name, name-2, name-3, ..., without those that are taken."""
+  numbered = itertools.chain([name], (f'{name}-{number}' for number in itertools.count(2)))
+  return (one for one in numbered if one not in taken)
+
+
+def _check_ids(study: Mapping[str, Any]) -> None:
+  """Raises ValueError where two runs would have one folder, or a folder's name would be too long for a file system."""
+  ids = [cell_id(cell) for cell in cells_of(study)]
+  if len(set(ids)) < len(ids):
+    raise ValueError(
+      f'Two runs would share the folder {next(name for name in ids if ids.count(name) > 1)!r}; give their methods other names.'
+    )
+  longest = max(ids, key=len)
+  if len(longest.encode()) > 200:
+    raise ValueError(
+      f'The run {longest!r} has a name of {len(longest.encode())} bytes, more than 200; shorten the names of sources, targets or '
+      'methods.'
+    )
+
+
+def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
+  """Raises ValueError where epochs come to more steps than can be counted."""
+  for cell, phase in itertools.product(cells, study['methods'][cells[0].method]['phases']):
+    steps = num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
+    if steps > ranges.MOST_STEPS or steps * phase['batch_size'] > ranges.MOST_EXAMPLES:
+      raise ValueError(
+        f'config.methods.{cell.method}: {phase["epochs"]:,} epochs of {num_train(study, cell):,} examples are {steps:,} steps of '
+        f'{phase["batch_size"]:,}; there are at most {ranges.MOST_STEPS:,}, of {ranges.MOST_EXAMPLES:,} examples.'
+      )
+
+
+def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
+  datasets.check(
+    **{name: value for name, value in source['input'].items() if name not in ('mean', 'std')}
+  )
+  if source['dataset']:
+    located('config.sources', lambda: _check_memory(study, {**PRETRAINING, **source}, source))
+    located(
+      'config.sources',
+      lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))),
+    )
+
+
+def _check_memory(
+  study: Mapping[str, Any], data: Mapping[str, Any], source: Mapping[str, Any]
+) -> None:
+  """Refuses a data set whose images, as far as their number is known, take more than config.data_bytes."""
+  count = sum(counts_of(study, data).values())
+  datasets.check_memory(
+    count, source['input']['image_size'], source['input']['channels'], study['data_bytes']
+  )
+
+
+def _check_shots(study: Mapping[str, Any], target: str) -> None:
+  """Catches what the counts of the training part alone rule out; the exact counts of each class are checked with the data."""
+  data = study['targets'][target]
+  info = info_of(study, data)
+  if (
+    info.num_examples.get('train')
+    and max(study['shots']) * len(info.class_names) > info.num_examples['train']
+  ):
+    raise ValueError(
+      f'config.shots: {max(study["shots"])} shots of {len(info.class_names)} classes are more than the '
+      f'{info.num_examples["train"]} training examples of {data["dataset"]!r}.'
+    )

@@ -1,0 +1,319 @@
+"""What a study will cost, before it runs: FLOPs, bytes and programs; and what frozen stages spare by running once."""
+
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from tlx import inputs as forms
+from tlx import tree
+from tlx.study.cells import (
+  PRETRAINING,
+  Cohort,
+  classes_of,
+  counts_of,
+  examples_of,
+  num_train,
+  settings_of,
+)
+from tlx.study.config import form_of, located
+from tlx.study.phases import network_of, phases_of, shapes_of, sizes_of, task_of
+from tlx.train import cohort, step
+from tlx.train.job import ORDER_STEPS, PhasePlan
+from tlx.train.prefix import activation, variable_shapes
+from tlx.types import Cell, Form, Network, Variables
+
+
+def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any]]:
+  """What the study will cost: a row a cohort, trained sources first. Memory is parameters, gradients and optimizer state of its runs.
+
+  'GFLOP' is training, 'evaluation' validation and test of the chosen runs, NaN where a data set's size is not known yet; what frozen
+  stages cost that run once is in neither (`frozen_flops`).
+  """
+  rows: list[dict[str, Any]] = []
+  programs: set[tuple] = set()
+  for name, source, data, head_after, plans, examples, chosen in _trainings(study, cohorts):
+    network, form = network_of(source, task_of(study, data).head, head_after), form_of(source)
+    shapes, num_runs, counts = shapes_of(source, network), len(examples), counts_of(study, data)
+    trained = [
+      sum(size for leaf, size in sizes_of(shapes) if dict(plan.phase.labels)[leaf] != 'frozen')
+      for plan in plans
+    ]
+    steps = np.array([[plan.steps_for(num) for plan in plans] for num in examples])  # [R, phases]
+    before = len(programs)
+    programs |= {
+      (network, plan.phase, plan.batch_size, num_runs, max(ORDER_STEPS, longest))
+      for plan, longest in zip(plans, steps.max(0))
+    }
+    known = all(examples) or not any(plan.epochs for plan in plans)
+    rows.append(
+      {
+        'cohort': name,
+        'runs': num_runs,
+        'phases': len(plans),
+        'new programs': len(programs) - before,
+        'steps': int(steps.sum(1).max()) if known else float('nan'),
+        'trained': max(trained),
+        'share': max(trained) / tree.count(shapes.params),
+        'reused': ','.join(str(plan.phase.start) for plan in plans),
+        'stages': len(network.stages),
+        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form) / 1e9
+        if known
+        else float('nan'),
+        'evaluation': _evaluation_flops(network, form, plans, num_runs, chosen, counts) / 1e9
+        if all(counts.values())
+        else float('nan'),
+        'MB': num_runs * max(_state_bytes(shapes, plan) for plan in plans) / 1e6,
+      }
+    )
+  return rows
+
+
+class _Training(NamedTuple):
+  """Runs that are trained together, a source's or a cohort's."""
+
+  name: str
+  source: Mapping[str, Any]
+  data: Mapping[str, Any]
+  head_after: Any
+  phases: tuple[PhasePlan, ...]
+  examples: list[int]  # of each run; 0 where their number is not known yet
+  chosen: float  # how many of the runs are tested
+
+
+def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Training]:
+  for name, source in study['sources'].items():
+    if source['dataset']:
+      data = PRETRAINING | source
+      phases = phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source)))
+      yield _Training(
+        f'source {name}', source, data, '', phases, [counts_of(study, data)['train']], 1
+      )
+  for pair, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
+    of_methods = phases_for(study, *pair)
+    for one in group:
+      name = one.cells[0].method
+      method, examples = study['methods'][name], [num_train(study, cell) for cell in one.cells]
+      yield _Training(
+        one.id,
+        study['sources'][pair[0]],
+        study['targets'][pair[1]],
+        method['head_after'],
+        of_methods[name],
+        examples,
+        len(one.cells) / len(settings_of(method)),
+      )
+
+
+def phases_for(
+  study: Mapping[str, Any], source: str, target: str, counts: Mapping[str, int] | None = None
+) -> dict[str, tuple[PhasePlan, ...]]:
+  """{method: its phases} from a source to a target, as the study trains them.
+
+  Frozen stages run once for every image only where that costs less than running them in every step and evaluation; where exact
+  solutions ask for their activations anyway, others take part.
+
+  Args:
+    counts: the images of 'train' (used by some run), 'val' and 'test', for a data set whose size was not known without its data.
+  """
+  images = examples_of(study, target) or counts
+  of_methods = functools.partial(_phases_of_methods, study, source, target, room_of(study, images))
+  phases = of_methods(reuse=True)
+  if images is None:
+    return phases
+  cost = _frozen_flops(study, source, target, phases, images)
+  return phases if cost.once - cost.needed < cost.spared else of_methods(reuse=False)
+
+
+def _phases_of_methods(
+  study: Mapping[str, Any], source: str, target: str, room: float, reuse: bool
+):
+  config, data = study['sources'][source], study['targets'][target]
+  num_classes = len(classes_of(study, data))
+  return {
+    name: phases_of(method, config, num_classes, room, reuse, data['task'])
+    for name, method in study['methods'].items()
+  }
+
+
+class Frozen(NamedTuple):
+  """FLOPs of stages that stay frozen."""
+
+  once: float  # to run once for every image
+  needed: float  # of `once`, what exact solutions and kept views ask for
+  instead: float  # in every step and evaluation, if activations were not kept
+  spared: float  # of `instead`, what is of steps that could do without
+
+
+def frozen_flops(study: Mapping[str, Any], source: str, target: str) -> Frozen | None:
+  """What the frozen stages from a source to a target cost as the study runs them; None where the target's size is not known yet."""
+  images = examples_of(study, target)
+  return (
+    None
+    if images is None
+    else _frozen_flops(study, source, target, phases_for(study, source, target), images)
+  )
+
+
+def _frozen_flops(
+  study: Mapping[str, Any],
+  source: str,
+  target: str,
+  phases: Mapping[str, tuple[PhasePlan, ...]],
+  images: Mapping[str, int],
+) -> Frozen:
+  config, data = study['sources'][source], study['targets'][target]
+  form, num_classes, head = form_of(config), len(classes_of(study, data)), task_of(study, data).head
+  once: dict[tuple, float] = {}
+  needed: dict[tuple, float] = {}
+  instead = spared = 0.0
+  for name, plans in phases.items():
+    method = study['methods'][name]
+    network = network_of(config, head, method['head_after'])
+    settings = len(settings_of(method))
+    sizes_of_runs = [
+      shots * num_classes or images['train'] for shots in study['shots'] for _ in study['seeds']
+    ]
+    for plan in plans:
+      flops = prefix_flops(network, form, plan.phase.start)
+      exact = plan.phase.solver != 'sgd'
+      views = max(1, plan.phase.views)
+      passes = {
+        ('train', plan.phase.views and plan.phase.augment, views): views * images['train'],
+        ('held out',): images['val'] + images['test'],
+      }
+      for key, count in passes.items():
+        for total in (once, needed) if exact or plan.phase.views else (once,):
+          total[key] = max(total.get(key, 0.0), flops * count)
+      trained = sum(
+        num if exact else plan.steps_for(num) * plan.batch_size for num in sizes_of_runs
+      )
+      seen = settings * (trained + len(sizes_of_runs) * len(plan.stops) * images['val'])
+      seen += len(sizes_of_runs) * images['test'] if plan is plans[-1] else 0
+      instead += flops * seen
+      spared += 0.0 if exact or plan.phase.views else flops * seen
+  return Frozen(sum(once.values()), sum(needed.values()), instead, spared)
+
+
+def room_of(study: Mapping[str, Any], images: Mapping[str, int] | None) -> float:
+  """Bytes that may be kept of each image's activations; all of them where the number of images is not known yet."""
+  return (
+    study['feature_bytes'] / max(sum(images.values()) if images else 1, 1)
+    if study['reuse']
+    else 0.0
+  )
+
+
+def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tuple[str, ...]]:
+  """The groups of methods that train the same parameters in the same way, but perhaps with other rates of the grid."""
+  config, head = study['sources'][source], task_of(study, study['targets'][target]).head
+  found: dict[tuple, list[str]] = {}
+  for name, plans in phases_for(study, source, target).items():
+    method = study['methods'][name]
+    network = network_of(config, head, method['head_after'])
+    found.setdefault((network, method['init'], tuple(map(_way, plans))), []).append(name)
+  return [tuple(names) for names in found.values() if len(names) > 1]
+
+
+def _way(plan: PhasePlan) -> tuple:
+  """Equal for phases that train the same parameters in the same way, whatever their groups are called."""
+  rates = dict(plan.phase.rates)
+  leaves = tuple((name, rates.get(label)) for name, label in plan.phase.labels)
+  return leaves, plan._replace(
+    phase=plan.phase._replace(labels=(), rates=(), start=0), evaluations=1
+  )
+
+
+def train_flops(
+  phases: tuple[PhasePlan, ...], steps: Sequence[int], network: Network, form: Form
+) -> float:
+  """FLOPs of so many training steps of each phase; evaluation and what runs once for all runs are not counted."""
+  return float(sum(count * _flops(network, form, plan) for plan, count in zip(phases, steps)))
+
+
+def _evaluation_flops(
+  network: Network,
+  form: Form,
+  phases: tuple[PhasePlan, ...],
+  num_runs: int,
+  chosen: float,
+  counts: Mapping[str, int],
+) -> float:
+  """FLOPs of looking at the validation part as often as the phases do, and once at the test part with each chosen run."""
+  rest = [
+    _stages_flops(network, form, plan.phase.start, len(network.stages)) for plan in phases
+  ]  # of one example
+  val = sum(len(plan.stops) * flops for plan, flops in zip(phases, rest))
+  return num_runs * counts['val'] * val + chosen * counts['test'] * rest[-1]
+
+
+def _flops(network: Network, form: Form, plan: PhasePlan) -> float:
+  """FLOPs of one step of a phase; an exact solution's are not known before it is found, and small."""
+  if plan.phase.solver != 'sgd':
+    return 0.0
+  return cohort.gradient_flops(
+    cohort.costing(step.Recipe(network, form, plan.task, plan.phase)), plan.batch_size
+  )
+
+
+def prefix_flops(network: Network, form: Form, start: int) -> float:
+  """FLOPs of one example's way to stage `start`."""
+  return _stages_flops(network, form, 0, start)
+
+
+@functools.cache
+def _stages_flops(network: Network, form: Form, start: int, stop: int) -> float:
+  """FLOPs of one example's way from stage `start` to stage `stop`, as XLA counts them; computes nothing."""
+  if start == stop:
+    return 0.0
+  inputs = activation(network, form, start) if start else forms.entered(form, 1)
+  run = jax.jit(
+    lambda variables, x: network.apply(variables, x, train=False, start=start, stop=stop)[0]
+  )
+  return float(
+    (run.lower(variable_shapes(network, form), inputs).cost_analysis() or {}).get(
+      'flops', float('nan')
+    )
+  )
+
+
+def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
+  """The FLOPs of an example of the source's input over those of one of the input `own`; 0.0 where the network does not take that."""
+  network = network_of(source, 2)
+  stop = len(network.stages) - 1
+  try:
+    return prefix_flops(network, form_of(source), stop) / prefix_flops(
+      network, form_of({**source, 'input': own}), stop
+    )
+  except ValueError:
+    return 0.0
+
+
+def _state_bytes(shapes: Variables, plan: PhasePlan) -> int:
+  """Bytes of a run's trainable parameters, their gradients and updates, and its optimizer state."""
+  scalar = jax.ShapeDtypeStruct((), np.float32)
+  state = jax.eval_shape(
+    lambda params, stats, hyper: step.init_state(
+      step.split(params, plan.phase)[0], stats, plan.phase, hyper
+    ),
+    shapes.params,
+    shapes.stats,
+    step.Hyper(scalar, scalar, scalar),
+  )
+  return 3 * tree.num_bytes(state.trainable) + tree.num_bytes(state.opt_state)
+
+
+def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
+  source = study['sources'][cell.source]
+  target = study['targets'][cell.target]
+  classes = classes_of(study, target)
+  method, room = study['methods'][cell.method], room_of(study, examples_of(study, cell.target))
+  phases = located(
+    f'config.methods.{cell.method}',
+    lambda: phases_of(method, source, len(classes), room, task=target['task']),
+  )
+  shapes = shapes_of(source, network_of(source, task_of(study, target).head, method['head_after']))
+  return max(_state_bytes(shapes, plan) for plan in phases)

@@ -1,0 +1,242 @@
+"""What a run trains, phase by phase: task, network, rules, and the stage at which each phase begins."""
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tlx import backbones, freezing, tree
+from tlx.plug import plug
+from tlx.study.cells import classes_of
+from tlx.study.config import form_of, named
+from tlx.train import step
+from tlx.train.job import PhasePlan
+from tlx.train.prefix import activation, boundary, variable_shapes
+from tlx.types import Form, Network, Task, Variables
+
+TASK = 'classification'  # where the config does not say
+
+
+def task_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
+  """What is asked of a source's or a target's data set; a source's own training is classification."""
+  return make_task(data.get('task', TASK), len(classes_of(study, data)))
+
+
+def make_task(
+  task: str | Mapping[str, Any], num_classes: int, label_smoothing: float = 0.0
+) -> Task:
+  """The task of that name and options; the same arguments give the same object, so programs are shared.
+
+  Raises:
+    ValueError: an option that the task does not take.
+  """
+  name, options = named(task)
+  options |= {'label_smoothing': label_smoothing} if label_smoothing else {}
+  try:
+    return plug('tasks', name).task(num_classes, **options)
+  except TypeError as error:
+    raise ValueError(f'Task {name!r}: {str(error).replace("task()", "it")}.') from None
+
+
+def network_of(
+  source: Mapping[str, Any], num_outputs: int, head_after: str | Mapping[str, Any] = ''
+) -> Network:
+  """A source's architecture with a head of `num_outputs`; the same arguments give the same object, so programs are shared."""
+  return _build(
+    json.dumps(source['backbone'], sort_keys=True),
+    num_outputs,
+    json.dumps(head_after, sort_keys=True),
+  )
+
+
+@functools.cache
+def _build(backbone: str, num_outputs: int, head_after: str) -> Network:
+  name, options = named(json.loads(backbone))
+  options = {
+    key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
+  }
+  try:
+    network = plug('backbones', name).build(num_outputs, **options)
+    stage, place = named(json.loads(head_after), 'stage')
+    return backbones.head_after(network, stage, num_outputs, **place) if stage else network
+  except TypeError as error:
+    raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
+
+
+def shapes_of(source: Mapping[str, Any], network: Network) -> Variables:
+  """The shapes of a network's variables for the examples of its source."""
+  return variable_shapes(network, form_of(source))
+
+
+def sizes_of(shapes: Variables) -> list[tuple[str, int]]:
+  """[(name, number of scalars)] of the parameters."""
+  return [(name, int(np.prod(leaf.shape))) for name, leaf in tree.named_leaves(shapes.params)]
+
+
+def phases_of(
+  method: Mapping[str, Any],
+  source: Mapping[str, Any],
+  num_classes: int,
+  room: float = 0.0,
+  reuse: bool = True,
+  task: str | Mapping[str, Any] = TASK,
+) -> tuple[PhasePlan, ...]:
+  """A method's phases on one architecture.
+
+  Args:
+    task: as a target of the config has it.
+    room: bytes that may be kept of each example's activations; each phase begins at the deepest stage that frozen stages lead to
+      and whose activation fits. 0: at the first.
+    reuse: False lets phases begin at the first stage, but for exact solutions and kept views, whose numbers are of activations.
+
+  Raises:
+    ValueError: rules that do not fit the network's parameters or train none, groups without a learning rate, or what needs a frozen
+      prefix without one.
+  """
+  network, form = (
+    network_of(source, make_task(task, num_classes).head, method.get('head_after', '')),
+    form_of(source),
+  )
+  shapes = shapes_of(source, network)
+  depth = freezing.groups(network.stages, shapes.params)
+  plans: list[PhasePlan] = []
+  changed = (
+    {name for name, _ in tree.named_leaves(shapes.params)}
+    if method.get('init') == 'random'
+    else set()
+  )
+  for phase in method['phases']:
+    policy, options = named(phase['tune'], 'policy')
+    try:
+      rules = tuple(plug('freezing', policy).rules(depth, **options))
+    except TypeError as error:
+      raise ValueError(
+        f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.'
+      ) from None
+    groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
+    if all(label == 'frozen' for _, label in groups):
+      raise ValueError(
+        f'tune = {phase["tune"]!r} freezes every parameter; a phase trains at least one, such as the head.'
+      )
+    labels, rates = _layer_rates(groups, depth, phase['rates'], phase['layer_decay'])
+    optimizer, optimizer_options = named(phase['optimizer'])
+    frozen_norms = freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
+    asked = make_task(task, num_classes, phase['label_smoothing'])
+    if phase['solver'] not in ('sgd', *asked.solvers):
+      have = ', '.join(('sgd', *asked.solvers))
+      raise ValueError(f'solver {phase["solver"]!r} solves no {named(task)[0]}; it has {have}.')
+    deepest = boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed))
+    start = _start(network, form, phase, deepest, room, reuse)
+    moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
+    changed |= {name for name, group in labels if group != 'frozen'} | moving
+    static = step.Phase(
+      labels,
+      rates,
+      frozen_norms,
+      optimizer,
+      tuple(sorted(optimizer_options.items())),
+      phase['schedule'],
+      phase['warmup'],
+      phase['clip_norm'],
+      tuple(sorted(phase['augment'].items())),
+      start,
+      phase['views'],
+      phase['solver'],
+      phase['remat'],
+      phase['accumulate'],
+    )
+    plans.append(
+      PhasePlan(
+        static,
+        asked,
+        phase['steps'],
+        phase['batch_size'],
+        phase['evaluations'],
+        phase['learning_rate'],
+        phase['epochs'],
+      )
+    )
+  return tuple(plans)
+
+
+def _start(
+  network: Network, form: Form, phase: Mapping[str, Any], deepest: int, room: float, reuse: bool
+) -> int:
+  """The stage a phase begins at: the deepest there is whose activation fits into `room`."""
+  head = len(network.stages) - 1
+  if phase['solver'] != 'sgd':
+    feature = activation(network, form, head)
+    if (
+      deepest < head
+      or (any(phase['augment'].values()) and not phase['views'])
+      or getattr(feature, 'ndim', 0) != 2
+    ):
+      raise ValueError(
+        f'solver {phase["solver"]!r} wants fixed feature vectors: every stage before the head frozen with its statistics '
+        f"(norm = 'frozen'), no augment, and a stage such as 'pool' before the head, got {feature}."
+      )
+    return head
+  if not phase['views'] and (not reuse or any(phase['augment'].values())):
+    return 0
+  if phase['views'] and not deepest:
+    raise ValueError(
+      f'views = {phase["views"]} are kept of what is frozen, and tune = {phase["tune"]!r} trains from the first stage on. '
+      'Set views = 0: images are augmented anew at every step.'
+    )
+  fitting = (
+    start
+    for start in range(deepest, 0, -1)
+    if max(1, phase['views']) * tree.num_bytes(activation(network, form, start)) <= room
+  )
+  start = next(fitting, 0)
+  if phase['views'] and not start:
+    raise ValueError(
+      f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.reuse and '
+      'config.feature_bytes leave.'
+    )
+  return start
+
+
+def _layer_rates(
+  labels: Sequence[tuple[str, str]],
+  depth: freezing.Groups,
+  rates: Mapping[str, float],
+  decay: float,
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, float], ...]]:
+  """((name, label), ...) and ((label, rate), ...); with layer-wise decay each group of stages has a label of its own.
+
+  Rates as in MAE and timm: the group of the head learns at 1, each below at `decay` times the one above it.
+  """
+  if decay == 1.0:
+    return tuple(labels), tuple(
+      sorted((label, rates[label]) for label in {label for _, label in labels} - {'frozen'})
+    )
+  layer = {stage: i for i, group in enumerate(depth) for stage in group}
+  layered: dict[str, float] = {}
+  renamed = []
+  for name, label in labels:
+    i = layer[name.split('/')[0]]
+    own = label if label == 'frozen' else f'{label}@{depth[i][-1]}'
+    renamed.append((name, own))
+    if own != 'frozen':
+      layered[own] = rates[label] * decay ** (len(depth) - 1 - i)
+  return tuple(renamed), tuple(sorted(layered.items()))
+
+
+def frozen_groups(
+  network: Network, shapes: Variables, labels: Mapping[str, str]
+) -> tuple[int, int]:
+  """(how many groups of stages before the first with a trained parameter, how many groups there are): the depth of freezing.
+
+  `labels` are those of a phase. Groups are counted as the freezing policies do (`freezing.groups`).
+  """
+  depth = freezing.groups(network.stages, shapes.params)
+  trained = {name.split('/')[0] for name, label in labels.items() if label != 'frozen'}
+  return freezing.leading(depth, trained), len(depth)
+
+
+def reused_groups(network: Network, shapes: Variables, start: int) -> int:
+  """How many whole groups of stages run once before a phase that begins at stage `start`."""
+  return freezing.leading(freezing.groups(network.stages, shapes.params), network.stages[start:])
