@@ -1,5 +1,5 @@
 """The few types everything else speaks in: tuples of arrays and of pure functions."""
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -35,6 +35,37 @@ class Batch(NamedTuple):
   inputs: PyTree
   targets: PyTree
   mask: PyTree
+
+
+class Mixed(NamedTuple):
+  """Targets of examples that are mixtures of two: `share` [B] of the first and the rest of the second.
+
+  The loss of a mixture is that of both targets in these shares, whatever the task.
+  """
+  first: PyTree
+  second: PyTree
+  share: Array
+
+
+class Form(NamedTuple):
+  """What an example is stored as and how it enters a network. Made by `tlx.inputs.<name>.form(**options)`.
+
+  Equal forms share data and programs: the name holds every option, and the functions are made once for it (functools.cache).
+
+  name: 'image ...', the file of tlx/inputs and its options as text
+  spec: a jax.ShapeDtypeStruct for each leaf of one stored example, without batch axis; a single one or nested dicts
+  enter(leaves [B, ...]) -> what stage 0 takes of them, on the device
+  augment(key, Batch, options) -> Batch, random; targets of mixed examples are `Mixed`
+  check(options) raises ValueError for augmentations that the form does not have, or not with these values
+  """
+  name: str
+  spec: PyTree
+  enter: Callable[[PyTree], PyTree]
+  augment: Callable[[Array, Batch, Mapping[str, float]], Batch]
+  check: Callable[[Mapping[str, float]], None]
+
+  def __hash__(self) -> int:
+    return hash(self.name)  # a spec of several leaves is a dict, which has none
 
 
 class Task(NamedTuple):
