@@ -124,7 +124,8 @@ def test_wrong_pixels(table, pixels, message):
 def test_wrong_files(table, tmp_path):
   with pytest.raises(ValueError, match=r'nowhere.csv is none. Check the path'):
     datasets.info(f'csv:{tmp_path}/nowhere.csv')
-  with pytest.raises(ValueError, match=r'csv:.* wants a file'):
+  with pytest.raises(ValueError, match=r'holds labels.csv. Want train.csv'):
+    table('image,label\ni/00.png,a\n')
     datasets.info(f'csv:{tmp_path}')
   path = table('image,label\ni/00.png,caf\u00e9\n', 'latin-1')
   with pytest.raises(ValueError, match=r'Cannot read .*labels.csv: .*utf-8.*Want CSV in UTF-8'):

@@ -8,18 +8,19 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from tlx.datasets import _groups
-from tlx.datasets._types import MOST_NAMED, SPLITS, SUFFIXES, Examples, Published, in_order, is_file, listing
+from tlx.datasets import _groups, _tables
+from tlx.datasets._types import MOST_NAMED, SPLITS, SUFFIXES, Examples, Published, in_order, is_file
 
 # The names that a column may have, whatever the case; of several the first is taken.
+IMAGE = ('image', 'path', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path', 'image_id')
+PIXELS = ('pixels',)
 _NAMES = {
-    'image': ('image', 'path', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path', 'image_id'),
-    'pixels': ('pixels',),
+    'image': IMAGE,
+    'pixels': PIXELS,
     'label': ('label', 'class', 'category', 'emotion', 'expression', 'species', 'target'),
-    'split': ('split', 'usage', 'subset'),
-    'group': ('group', 'group_id', 'subject', 'subject_id', 'patient', 'patient_id', 'person', 'person_id'),
+    'split': _tables.SPLIT,
+    'group': _tables.GROUP,
 }
-_MISSING = ('', 'nan', 'null', '<na>', 'n/a', '#n/a')  # what programs write where they have no value
 
 
 class _Row(NamedTuple):
@@ -37,42 +38,28 @@ def _columns(file: epath.Path, header: Sequence[str], wanted: Sequence[str], gro
     wanted: which of these there must be.
     group: the column that names the groups; '' is one of the usual names, if there is one.
   """
-  names = [name.strip().lower() for name in header]
-  found = {kind: [name for name in accepted if name in names] for kind, accepted in _NAMES.items()}
+  found = _tables.columns(file, header, _NAMES, group)
   for kind in wanted:
-    if not found[kind] and not (kind == 'image' and found['pixels']):
+    if kind not in found and not (kind == 'image' and 'pixels' in found):
+      names = [name.strip().lower() for name in header]
       raise ValueError(f'{file} has the columns {", ".join(names)}; wanted one for the {kind}, named {", ".join(_NAMES[kind])}'
-                       f'{" (or pixels)" if kind == "image" else ""}. Rename the one that is meant.')
-  if len(found['label']) > 1 and found['label'][0] != 'label':  # taking the wrong one would go unnoticed
-    raise ValueError(f"{file} has the columns {' and '.join(found['label'])}. Rename the one that is meant to 'label'.")
-  if group.lower() in names:
-    found['group'] = [group.lower()]
-  elif group:
-    _groups.check(group, names)
-    found['group'] = []
-  if len(found['group']) > 1:
-    raise ValueError(f"{file} has the columns {' and '.join(found['group'])}. Say which names the groups: group = {found['group'][0]!r}.")
-  if found['image']:
-    found['pixels'] = []
-  return {kind: names.index(accepted[0]) for kind, accepted in found.items() if accepted}
+                       f'{" (or pixels), or one for a text" if kind == "image" else ""}. Rename the one that is meant.')
+  if 'image' in found:
+    found.pop('pixels', None)
+  return {kind: header.index(column) for kind, column in found.items()}
 
 
 def _cells(file: epath.Path, wanted: Sequence[str], group: str = '') -> Iterator[tuple[str, dict[str, str]]]:
   """('line 7 of FILE', {'image' or 'pixels', 'label', 'split', 'group'}) of each row; what is missing is ''."""
   with file.open('rb') as opened, io.TextIOWrapper(opened, 'utf-8-sig', newline='') as text:
     try:
-      first = text.readline()
-      delimiter = max(',;\t', key=first.count)
-      header = next(csv.reader([first], delimiter=delimiter))
+      delimiter, header = _tables.header(text.readline())
       columns = _columns(file, header, wanted, group)
-      reader = csv.reader(text, delimiter=delimiter)
-      for row in reader:
-        where = f'line {reader.line_num + 1} of {file}'
-        if row and len(row) != len(header):
-          raise ValueError(f'{where} has {len(row)} fields, wanted {len(header)} as in the first line.')
-        if row:
-          cells = {kind: row[i].strip() for kind, i in columns.items()}
-          yield where, {kind: '' if cell.lower() in _MISSING else cell for kind, cell in cells.items()}
+      for row in _tables.rows(text, delimiter, len(header)):
+        where = f'line {row.line} of {file}'
+        if row.wrong:
+          raise ValueError(f'{where} has {row.wrong}.')
+        yield where, {kind: _tables.value(row.cells[i]) for kind, i in columns.items()}
     except (csv.Error, UnicodeDecodeError) as error:
       raise ValueError(f'Cannot read {file}: {error}. Want CSV in UTF-8 with a first line of column names.') from error
 
@@ -91,9 +78,7 @@ def _find(root: epath.Path, name: str, where: str) -> tuple[str, epath.Path | No
 
 def _read(path: str, group: str, skip_bad: bool) -> tuple[list[_Row], tuple[str, ...]]:
   """(the rows that can be used, notes on the others); the split is 'all' where the table has no column for it."""
-  file = epath.Path(path).expanduser()
-  if not is_file(file):
-    raise ValueError(f'csv:{path} wants a file, and {file} is none. Check the path.')
+  file = _tables.find('csv', path)
   rows: list[_Row] = []
   bad: list[str] = []
   lines: dict[str, str] = {}  # where each id stands
@@ -112,18 +97,13 @@ def _read(path: str, group: str, skip_bad: bool) -> tuple[list[_Row], tuple[str,
       raise ValueError(f'{where} names the image {name!r}, as does {lines[name]}. Keep one.')
     lines[name] = where
     rows.append(_Row(name, cells['label'], split if 'split' in cells else 'all', cells.get('group', ''), image))
-  if bad and not skip_bad:
-    raise ValueError(f'{len(bad):,} lines of {file} cannot be used:\n  ' + '\n  '.join(bad[:MOST_NAMED])
-                     + (f'\n  and {len(bad) - MOST_NAMED:,} more' if len(bad) > MOST_NAMED else '')
-                     + '\nRepair or remove them, or leave them out: skip_bad = True.')
+  notes = _tables.left_out(file, bad, skip_bad, MOST_NAMED)
   if not rows:
     raise ValueError(f'{file} lists no image. Want a first line of column names and a line for every image.')
-  trained = {row.label for row in rows if row.split in ('train', 'all')}
-  if missing := [name for name in in_order(row.label for row in rows) if name not in trained]:
-    raise ValueError(f'{file} has no training example of {", ".join(missing)}. Add some, or remove the class.')
+  _tables.check_trained(file, [row.label for row in rows], {row.label for row in rows if row.split in ('train', 'all')})
   if group and not rows[0].group:
     rows = [row._replace(group=found) for row, found in zip(rows, _groups.matched(group, [row.id for row in rows]))]
-  return rows, (f'{len(bad):,} lines of the table are left out: {listing(bad)}.',) if bad else ()
+  return rows, notes
 
 
 def groups(file: epath.Path) -> dict[str, str]:

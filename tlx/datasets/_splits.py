@@ -101,8 +101,8 @@ def capped(examples: Examples, most: int) -> Examples:
   return examples.take(np.sort([place[-1] for place in sorted(places)[:most]]))
 
 
-def group_notes(splits: Mapping[str, Examples]) -> tuple[str, ...]:
-  """How groups lie over the parts; published ones may share some."""
+def group_notes(splits: Mapping[str, Examples], noun: str) -> tuple[str, ...]:
+  """How groups lie over the parts; published ones may share some. `noun` is what examples are called."""
   of_part = {name: splits[name].groups for name in ('train', 'val', 'test')}
   if not any(of_part.values()):
     return ()
@@ -110,9 +110,9 @@ def group_notes(splits: Mapping[str, Examples]) -> tuple[str, ...]:
   notes = []
   for one, other in itertools.combinations(of_part, 2):
     if shared := set(of_part[one]) & set(of_part[other]):
-      images = sum(group in shared for group in of_part[other])
+      count = sum(group in shared for group in of_part[other])
       notes.append(f'The published parts share groups: {len(shared):,} are both in {_WORDS[one]} and in {_WORDS[other]}, '
-                   f'{images:,} of {len(of_part[other]):,} {_WORDS[other]} images are of such a group.')
+                   f'{count:,} of {len(of_part[other]):,} {_WORDS[other]} {noun} are of such a group.')
   return (f'Groups: {counts}{"" if notes else "; none is in two parts"}.', *notes)
 
 

@@ -2,7 +2,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
@@ -19,9 +19,10 @@ MOST_NAMED = 100  # of the things that an error lists, a line each
 
 
 class Split(NamedTuple):
-  """Decoded examples: inputs uint8 [N, H, W, C], labels int32 [N], ids unique within a data set ('train/0007').
+  """Examples: inputs, labels int32 [N], ids unique within a data set ('train/0007').
 
-  digests: uint64 [N], of each image before the shift; images that are equal byte for byte have equal ones.
+  inputs: of images uint8 [N, H, W, C]; of texts an array [N] of str, or of pairs of str.
+  digests: uint64 [N], of each image before the shift, or text; those equal byte for byte have equal ones.
   groups: the group of each example ('subject_12'), or () where the data set has none.
   """
   inputs: np.ndarray
@@ -35,6 +36,11 @@ class Split(NamedTuple):
     groups = tuple(self.groups[row] for row in rows) if self.groups else ()
     ids = tuple(self.ids[row] for row in rows)
     return Split(self.inputs[rows], self.labels[rows], ids, self.digests[rows], groups)
+
+
+def noun(split: Split) -> str:
+  """What its examples are called: 'images' or 'texts'."""
+  return 'texts' if split.inputs.dtype == object else 'images'
 
 
 class Dataset(NamedTuple):
@@ -57,13 +63,13 @@ class Info(NamedTuple):
 
 
 class Examples(NamedTuple):
-  """A split yet to be decoded: ids, labels int32 [N], and `read([0, 5])`, the image files of its first and sixth example.
+  """A split yet to be decoded: ids, labels int32 [N], and `read([0, 5])`, the image files or texts of its first and sixth example.
 
   An image file is given as its bytes, as the path to it, or as the error why there is none. `groups` are as in `Split`.
   """
   ids: tuple[str, ...]
   labels: np.ndarray
-  read: Callable[[Sequence[int]], Sequence[bytes | epath.Path | ValueError]]
+  read: Callable[[Sequence[int]], Sequence[Any]]
   groups: tuple[str, ...] = ()
 
   def take(self, rows: np.ndarray) -> 'Examples':
