@@ -12,6 +12,8 @@ from typing import Any
 
 from tlx.plug import closest
 
+# Small files that say, from the same folder, how weights compute and which tokens they were trained on.
+BESIDE = ('config.json', 'tokenizer.json', 'vocab.txt')
 _CONFIG_BYTES, _LARGEST_INDEX, _LARGEST_HOLE = 1 << 20, 1 << 26, 1 << 30
 
 

