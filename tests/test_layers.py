@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-LEVEL = {'types': 0, 'plug': 0, 'tree': 1, 'checkpoint': 2, 'backbones': 2, 'sources': 3, 'datasets': 2, 'tasks': 2, 'freezing': 2, 'tokenize': 2,
+LEVEL = {'types': 0, 'plug': 0, 'tree': 1, 'checkpoint': 2, 'backbones': 2, 'sources': 3, 'datasets': 2, 'tasks': 2, 'freezing': 2, 'inputs': 2,
          'generate': 3, 'train': 3, 'study': 4, 'report': 4, 'parity': 4}
 PLUGS = ('backbones', 'sources', 'datasets', 'tasks', 'freezing')
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))

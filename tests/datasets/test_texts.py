@@ -8,6 +8,8 @@ import pytest
 
 from tlx import datasets
 
+QUOTE = '"'
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -156,7 +158,7 @@ def test_a_text_is_kept_as_it_is_written(write):
     '"quoted", with comma',
   ]
   table = 'label,text\n' + ''.join(
-    '%s,"%s"\n' % ('ab'[i % 2], t.replace('"', '""')) for i, t in enumerate(kept)
+    f'{"ab"[i % 2]},"{text.replace(QUOTE, QUOTE * 2)}"\n' for i, text in enumerate(kept)
   )
   for name in (
     f'csv:{write("x.csv", table)}',

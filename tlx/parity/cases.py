@@ -14,8 +14,9 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from tlx import sources, tokenize
+from tlx import sources
 from tlx.backbones import from_weights, options_of
+from tlx.inputs import _tokenizers
 from tlx.plug import plug
 from tlx.types import Network, PyTree, Variables
 
@@ -149,7 +150,7 @@ def _public(name: str, outputs: dict[str, np.ndarray]) -> Case:
     inputs = ((outputs.pop('image') / 255 - np.array(spec['mean'])) / np.array(spec['std'])).astype('float32')
   else:
     inputs = _text(outputs)
-    tokenizer = tokenize.read(str(sources.resolve(public.tokenizer))) if public.tokenizer else tokenize.from_gguf(weights.metadata)
+    tokenizer = _tokenizers.read(str(sources.resolve(public.tokenizer))) if public.tokenizer else _tokenizers.from_gguf(weights.metadata)
   return Case(name, public.backbone, options, weights.arrays, inputs, outputs, tokenizer, (weights.metadata, weights.config))
 
 
