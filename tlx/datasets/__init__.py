@@ -153,7 +153,7 @@ def _dataset(splits: dict[str, Split], duplicates: str, class_names: tuple[str, 
 def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
   """What a source is trained on: `source` without the training images that are in a target's validation or test part.
 
-  Images are compared byte for byte before any shift, so all are given in the source's form.
+  Images are compared byte for byte before any shift, so all are given in the source's form; texts but for case and spaces.
 
   Raises:
     ValueError: a class that nothing is left of.

@@ -1,4 +1,7 @@
-"""Images (at the study's size, before the shift) or texts that two parts have, equal byte for byte, whatever they are called."""
+"""Examples that two parts have, whatever they are called.
+
+Images are compared byte for byte at the study's size and before the shift, texts but for case and spaces.
+"""
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -52,8 +55,13 @@ def _sentence(parts: dict[str, Split], name: str, other: str, copied: np.ndarray
     digest = int(parts[other].digests[row])
     pairs.append(f'{parts[other].ids[row]} is {parts[name].ids[first[digest]]}')
     relabelled += labels[digest] != {int(parts[other].labels[row])}
-  return (f'{len(pairs):,} of {len(copied):,} {_WORDS[other]} {noun(parts[other])} are also in {_WORDS[name]}, byte for byte, '
+  return (f'{len(pairs):,} of {len(copied):,} {_WORDS[other]} {noun(parts[other])} are also in {_WORDS[name]}, {_alike(parts[name])}, '
           f'{relabelled:,} of them under another label: {listing(pairs)}.')
+
+
+def _alike(split: Split) -> str:
+  """How examples are compared."""
+  return 'byte for byte' if noun(split) == 'images' else 'but for case and spaces'
 
 
 def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
@@ -73,7 +81,7 @@ def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
 
 
 def overlap(source_train: Split, target: Dataset) -> tuple[str, ...]:
-  """What to say of target examples that the source was trained on, compared byte for byte before any shift.
+  """What to say of target examples that the source was trained on.
 
   The rule: training examples may be among them, which is said; validation and test examples may not.
 
@@ -85,7 +93,7 @@ def overlap(source_train: Split, target: Dataset) -> tuple[str, ...]:
   """
   for name, part in (('validation', target.val), ('test', target.test)):
     if count := np.count_nonzero(np.isin(part.digests, source_train.digests)):
-      raise ValueError(f'The source was trained on {count:,} of the {len(part.ids):,} {name} {noun(part)} of the target, byte for byte. '
+      raise ValueError(f'The source was trained on {count:,} of the {len(part.ids):,} {name} {noun(part)} of the target, {_alike(part)}. '
                        'Train it without them, or choose another target.')
   if count := np.count_nonzero(np.isin(target.train.digests, source_train.digests)):
     return (f'The source was trained, with its own labels, on {count:,} of the {len(target.train.ids):,} training {noun(source_train)} of the target '

@@ -145,8 +145,9 @@ def split_of(examples: Examples) -> Split:
 
 
 def _digest(text: Any) -> int:
-  """A number of 64 bits for the bytes of a text or of both of a pair."""
-  data = text if isinstance(text, str) else '\0'.join(text)
+  """A number of 64 bits for a text or both of a pair, whatever their case and spaces."""
+  texts = [text] if isinstance(text, str) else text
+  data = '\0'.join(' '.join(one.casefold().split()) for one in texts)
   return int.from_bytes(hashlib.blake2b(data.encode(), digest_size=8).digest(), 'little')
 
 

@@ -22,7 +22,8 @@ class Split(NamedTuple):
   """Examples: inputs, labels int32 [N], ids unique within a data set ('train/0007').
 
   inputs: of images uint8 [N, H, W, C]; of texts an array [N] of str, or of pairs of str.
-  digests: uint64 [N], of each image before the shift, or text; those equal byte for byte have equal ones.
+  digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for texts that are the same but
+    for case and spaces.
   groups: the group of each example ('subject_12'), or () where the data set has none.
   """
   inputs: np.ndarray
