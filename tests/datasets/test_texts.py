@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tlx import datasets
+from tlx.datasets._texts import _digest
 
 QUOTE = '"'
 
@@ -53,7 +54,7 @@ def test_jsonl_csv_and_packed_give_the_same_bytes(write):
   records = _texts(20)
   table = 'label;text\n' + ''.join(f'{r["label"]};"{r["text"]}"\n' for r in records)
   paths = {
-    'jsonl': [write('a.jsonl', _json(records)), write('b.jsonl.gz', _json(records))],
+    'jsonl': [write('a.jsonl', _json(records)), write('b.jsonl.gz', '\ufeff' + _json(records))],
     'csv': [write('a.csv', table), write('b.csv.gz', '\ufeff' + table)],
   }
   for path in paths['csv']:
@@ -93,6 +94,12 @@ def test_a_folder_of_parts(write, kind, ending):
   assert data.test.ids[0] == f'test/{first:06d}' and data.val.ids[0] == f'val/{first:06d}'
 
 
+def test_the_name_of_a_file_goes_before_its_column(write):
+  for name in ('train', 'test'):
+    path = write(f'parts/{name}.jsonl', _json(_texts(6, word=name, split='dev')))
+  assert datasets.info(f'jsonl:{path.parent}').num_examples == {'train': 6, 'test': 6}
+
+
 def test_a_column_divides_and_another_groups(write):
   parts = ('train', 'train', 'Validation', 'test')
   records = [
@@ -122,6 +129,8 @@ def test_groups_stay_whole(write):
   )
   single = datasets.load_text(f'jsonl:{path}', group=r'(.*)')
   assert single.train.groups == single.train.ids
+  renamed = write('y.jsonl', path.read_text().replace('"group"', '"Speaker"'))
+  assert datasets.load_text(f'jsonl:{renamed}', group='speaker').train.groups == data.train.groups
   with pytest.raises(ValueError, match="group 'author' is none of text, label, group"):
     datasets.load_text(f'jsonl:{path}', group='author')
 
@@ -135,6 +144,7 @@ def test_pairs(write, first, second):
   number = int(data.train.ids[0]) - 1
   assert data.train.inputs[0] == (f'a{number}', f'b{number}')
   assert data.train.inputs.shape == (len(data.train.ids),)
+  assert _digest(('a', 'bc')) != _digest(('ab', 'c'))
   swapped = [
     {first: record[second], second: record[first], 'label': record['label']} for record in records
   ]

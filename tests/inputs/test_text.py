@@ -69,7 +69,9 @@ def test_all_parts_have_one_length_and_cuts_are_said(tokenizer):
     '1 of 3 texts of test are longer than 32 tokens and were cut (length).',
     f'Texts are stored as 32 tokens, {1 - (12 + 64) / 192:.0%} of them padding.',
   )
-  assert len(text.store_parts(parts, tokenizer, 64)[1]) == 1
+  assert text.store_parts(parts, tokenizer, 256)[1] == (
+    f'Texts are stored as 64 tokens, {1 - (12 + 32 + 42) / 384:.0%} of them padding.',
+  )
 
 
 def test_pairs_have_types_and_lose_the_longer_first(tokenizer):

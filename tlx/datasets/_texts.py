@@ -231,7 +231,7 @@ def _jsonl(stream: Iterable[bytes]) -> tuple[list[str], list[_Line]]:
     if not data.strip():
       continue
     try:
-      found = json.loads(data.decode('utf-8-sig' if number == 1 else 'utf-8'))
+      found = json.loads(data.decode('utf-8-sig'))
     except UnicodeDecodeError:
       lines.append(_Line(number, {}, 'bytes that are not UTF-8'))
     except (ValueError, RecursionError) as error:
