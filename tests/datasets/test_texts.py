@@ -170,10 +170,8 @@ def test_a_text_is_kept_as_it_is_written(write):
   table = 'label,text\n' + ''.join(
     f'{"ab"[i % 2]},"{text.replace(QUOTE, QUOTE * 2)}"\n' for i, text in enumerate(kept)
   )
-  for name in (
-    f'csv:{write("x.csv", table)}',
-    f'jsonl:{write("x.jsonl", _json([{"text": t, "label": "ab"[i % 2]} for i, t in enumerate(kept)]))}',
-  ):
+  records = _json([{'text': text, 'label': 'ab'[i % 2]} for i, text in enumerate(kept)])
+  for name in (f'csv:{write("x.csv", table)}', f'jsonl:{write("x.jsonl", records)}'):
     data = datasets.load_text(name, 0.4, 0.4)
     assert sorted(text for split in data[:3] for text in split.inputs) == sorted(kept)
 
@@ -263,7 +261,8 @@ def test_copies_across_parts(write):
   path = write('p/test.jsonl', _json([{'text': text, 'label': label} for text, label in test]))
   data = datasets.load_text(f'jsonl:{path.parent}')
   assert data.notes == (
-    '2 of 3 test texts are also in training, but for case and spaces, 1 of them under another label: '
+    '2 of 3 test texts are also in training, but for case and spaces, 1 of them under another '
+    'label: '
     'test/000001 is train/000001, test/000002 is train/000002. '
     "duplicates = 'drop' leaves them out of training.",
   )
@@ -289,16 +288,31 @@ def test_capped_validation_and_subsets(write):
 @pytest.mark.parametrize('kind, name, text, message', [
   ('jsonl', 'x.jsonl', '\n', 'holds no text'),
   ('jsonl', 'x.jsonl', '{}\n', 'has the columns ; wanted one for the text'),
-  ('jsonl', 'x.jsonl', '{"words": "x", "label": 1}\n', 'has the columns words, label; wanted one for the text, named text, sentence, .* or two for a pair'),
-  ('jsonl', 'x.jsonl', '{"text": "x", "y": 1}\n', 'has the columns text, y; wanted one for the label, named label, intent'),
-  ('jsonl', 'x.jsonl', '{"review": "x", "comment": "", "label": 1}\n', "has the columns review and comment. Rename the one that is meant to 'text'"),
-  ('jsonl', 'x.jsonl', '{"text": "x", "topic": 1, "class": 2}\n', "has the columns class and topic. Rename the one that is meant to 'label'"),
-  ('jsonl', 'x.jsonl', '{"text": "x", "label": 1, "split": "holdout"}\n', "line 1 of .* has the split 'holdout'; have train"),
-  ('jsonl', 'x.jsonl', '{"text": "x", "label": 1, "split": "train"}\n{"text": "y", "label": 2, "split": "test"}\n', 'no training example of 2'),
-  ('jsonl', 'x.jsonl', '{"text": "x", "label": 1}\n{"text": "y", "label": 1}\n', 'has the classes 1; there is nothing to tell apart'),
+  ('jsonl', 'x.jsonl', '{"words": "x", "label": 1}\n', 'has the columns words, label; wanted one '
+                                                       'for the text, named text, sentence, .* or '
+                                                       'two for a pair'),
+  ('jsonl', 'x.jsonl', '{"text": "x", "y": 1}\n', 'has the columns text, y; wanted one for the '
+                                                  'label, named label, intent'),
+  ('jsonl', 'x.jsonl', '{"review": "x", "comment": "", "label": 1}\n', "has the columns review "
+                                                                       "and comment. Rename the "
+                                                                       "one that is meant to "
+                                                                       "'text'"),
+  ('jsonl', 'x.jsonl', '{"text": "x", "topic": 1, "class": 2}\n', "has the columns class and "
+                                                                  "topic. Rename the one that is "
+                                                                  "meant to 'label'"),
+  ('jsonl', 'x.jsonl', '{"text": "x", "label": 1, "split": "holdout"}\n', "line 1 of .* has the "
+                                                                          "split 'holdout'; have "
+                                                                          "train"),
+  ('jsonl', 'x.jsonl', '{"text": "x", "label": 1, "split": "train"}\n{"text": "y", "label": 2, '
+                       '"split": "test"}\n', 'no training example of 2'),
+  ('jsonl', 'x.jsonl', '{"text": "x", "label": 1}\n{"text": "y", "label": 1}\n', 'has the classes '
+                                                                                 '1; there is '
+                                                                                 'nothing to tell '
+                                                                                 'apart'),
   ('csv', 'x.csv', 'text,label\n', 'holds no text'),
   ('csv', 'x.csv', 'text,y\na,b\n', 'has the columns text, y; wanted one for the label'),
-  ('csv', 'x.csv', 'image,text,label\na,b,c\n', r'columns of images \(image\) and of texts \(text\)'),
+  ('csv', 'x.csv', 'image,text,label\na,b,c\n', r'columns of images \(image\) and of texts '
+                                                r'\(text\)'),
 ])  # fmt: skip
 def test_wrong_files(write, kind, name, text, message):
   path = write(name, text)
@@ -309,7 +323,8 @@ def test_wrong_files(write, kind, name, text, message):
 
 @pytest.mark.parametrize('files, message', [
   (('test.jsonl',), r'holds test.jsonl. Want train.jsonl \(or .gz\)'),
-  (('train.jsonl', 'train.jsonl.gz'), 'holds train.jsonl and train.jsonl.gz, both of train. Keep one'),
+  (('train.jsonl', 'train.jsonl.gz'), 'holds train.jsonl and train.jsonl.gz, both of train. Keep '
+                                      'one'),
   (('train.jsonl', 'dev.jsonl', 'val.jsonl'), 'holds dev.jsonl and val.jsonl, both of val'),
   (('train.jsonl', 'extra.jsonl'), 'holds extra.jsonl beside train.jsonl'),
   (('README.md',), 'holds no jsonl file'),

@@ -1,4 +1,6 @@
-"""What tables of images and records of texts share: columns by their usual names, rows of CSV, lines that cannot be used."""
+"""What tables of images and records of texts share: columns by their usual names, rows of CSV,
+lines that cannot be used.
+"""
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,7 +41,8 @@ def find(kind: str, path: str) -> epath.Path:
 def columns(
   file: epath.Path, header: Sequence[str], accepted: Mapping[str, Sequence[str]], group: str
 ) -> dict[str, str]:
-  """{kind: the column, as the header has it} for every kind of `accepted` that the header has a name for.
+  """{kind: the column, as the header has it} for every kind of `accepted` that the header has a
+  name for.
 
   Args:
     accepted: {kind: names in lower case}; 'label' and 'group' are held to be one column each.
@@ -84,7 +87,7 @@ def header(first: str) -> tuple[str, list[str]]:
 
 
 class Row(NamedTuple):
-  """A row of CSV: the line of the file that it ends on, its cells, and what is wrong with it or ''."""
+  """A row of CSV: the line that it ends on, its cells, and what is wrong with it or ''."""
 
   line: int
   cells: list[str]

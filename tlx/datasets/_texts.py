@@ -1,4 +1,4 @@
-"""jsonl:PATH and csv:PATH: texts, or pairs of texts, with a label each; a file, or a folder of a file for each part."""
+"""jsonl:PATH and csv:PATH: texts or pairs of texts with labels; a file, or one for each part."""
 
 import contextlib
 import gzip
@@ -258,7 +258,7 @@ def _table(stream: IO[bytes]) -> tuple[list[str], list[_Line]]:
 
 
 def _text_columns(names: Iterable[str]) -> tuple[str, ...]:
-  """The column of the text, or the two of a pair, among names in lower case; () where there is none.
+  """The column of the text, or the two of a pair, among names in lower case; or ().
 
   >>> _text_columns(['label', 'premise', 'hypothesis']), _text_columns(['text', 'label'])
   (('premise', 'hypothesis'), ('text',))

@@ -1,4 +1,4 @@
-"""Tokenizers that come with the weights: tokenizer.json, a WordPiece vocab.txt, or inside a GGUF file."""
+"""Tokenizers that come with weights: tokenizer.json, a WordPiece vocab.txt, or in a GGUF file."""
 
 import os
 import re
@@ -22,11 +22,13 @@ from tokenizers import (
 _SPARE = 1024  # rows of an embedding without a token; Qwen2's 151,936 have 271
 _BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 _QWEN2 = (
-  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+  r'?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|'
   r'\s+(?!\S)|\s+'
 )
 
-# How a GGUF file's 'tokenizer.ggml.pre' splits text before the merges, after the tokenizer.json of the models that use it.
+# How a GGUF file's 'tokenizer.ggml.pre' splits text before the merges, after the tokenizer.json of
+# the models that use it.
 _GGUF_SPLITS = {
   'default': _BYTES,
   'gpt-2': _BYTES,
@@ -64,7 +66,7 @@ def of_weights(file: str | os.PathLike, metadata: Mapping[str, Any]) -> Tokenize
 
 
 def read(path: str | os.PathLike) -> Tokenizer:
-  """The tokenizer of a tokenizer.json, without its padding and truncation, or of a BERT's vocab.txt.
+  """The tokenizer of a tokenizer.json, without padding and truncation, or of a BERT's vocab.txt.
 
   Raises:
     ValueError: another kind of file, or a broken one.
@@ -87,9 +89,9 @@ def read(path: str | os.PathLike) -> Tokenizer:
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-  """Raises ValueError where the tokens are not those that an embedding of so many rows was trained on.
+  """Raises ValueError where an embedding of so many rows was not trained on these tokens.
 
-  Rows without a token at the end are usual, since sizes are rounded up; as many as `_SPARE` are not.
+  Some rows without a token are usual, since sizes are rounded up; as many as `_SPARE` are not.
   """
   tokens = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
   if tokens > vocab_size or vocab_size - tokens >= _SPARE:
@@ -109,12 +111,16 @@ def check_pairs(tokenizer: Tokenizer) -> None:
 
 
 def _wordpiece(vocabulary: dict[str, int], path: str) -> Tokenizer:
-  """BERT's tokenizer (arXiv:1810.04805); without capital letters in its vocabulary, text loses its own and its accents."""
+  """BERT's tokenizer (arXiv:1810.04805).
+
+  Where the vocabulary has no capital letters, text loses its own, and its accents.
+  """
   special = ('[UNK]', '[CLS]', '[SEP]', '[PAD]', '[MASK]')
   missing = [word for word in special if word not in vocabulary]
   if missing:
     raise ValueError(
-      f'{path} has {len(vocabulary)} words but not {", ".join(missing)}; wanted the vocab.txt of a BERT.'
+      f'{path} has {len(vocabulary)} words but not {", ".join(missing)}; wanted the vocab.txt of '
+      'a BERT.'
     )
   tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token='[UNK]'))
   cased = any(word != word.lower() for word in vocabulary if not re.fullmatch(r'\[.*\]', word))
@@ -131,7 +137,8 @@ def _wordpiece(vocabulary: dict[str, int], path: str) -> Tokenizer:
 
 
 def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
-  """The byte-level BPE tokenizer in the fields of a GGUF file ('tokenizer.ggml.tokens': [...], ...); it adds no special token.
+  """The byte-level BPE tokenizer in the fields of a GGUF file ('tokenizer.ggml.tokens': [...],
+  ...); it adds no special token.
 
   Raises:
     ValueError: a tokenizer of another kind, or a way to split text that is not known.
@@ -139,7 +146,8 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
   kind, split = fields.get('tokenizer.ggml.model'), fields.get('tokenizer.ggml.pre', 'default')
   if kind != 'gpt2' or split not in _GGUF_SPLITS:
     raise ValueError(
-      f"The GGUF file has a tokenizer of kind {kind!r} that splits like {split!r}; have kind 'gpt2' with "
+      f'The GGUF file has a tokenizer of kind {kind!r} that splits like {split!r}; have kind '
+      "'gpt2' with "
       f'{", ".join(_GGUF_SPLITS)}. Use the tokenizer.json of the model.'
     )
   words = fields['tokenizer.ggml.tokens']
@@ -161,7 +169,7 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
 def encodings(
   tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], length: int | None = None
 ) -> list[Encoding]:
-  """The tokens of each text or pair with the special ones around them, which remain where a text is cut at `length`.
+  """The tokens of each text or pair; where it is cut at `length`, special ones around it remain.
 
   `overflowing` of an encoding is what was cut off. Of a pair the longer text is cut first.
 
@@ -183,7 +191,7 @@ def encodings(
 def stacked(
   tokenizer: Tokenizer, rows: Sequence[Encoding], size: int, types: bool = False
 ) -> dict[str, np.ndarray]:
-  """{'ids', 'mask'} int32 [N, size], padded at the right, with 'types' (which text of a pair) if asked."""
+  """{'ids', 'mask'} int32 [N, size], padded at the right; if asked 'types', which of two texts."""
   names = ('ids', 'mask', 'types') if types else ('ids', 'mask')
   leaves = {name: np.zeros((len(rows), size), np.int32) for name in names}
   leaves['ids'][:] = _pad_id(tokenizer)
@@ -198,7 +206,7 @@ def stacked(
 def encode(
   tokenizer: Tokenizer, texts: Sequence[str], length: int | None = None
 ) -> dict[str, np.ndarray]:
-  """`stacked` tokens of texts, padded to `length` or to the longest text; longer texts are cut there."""
+  """`stacked` tokens of texts, of `length` or as many as the longest has; longer ones are cut."""
   rows = encodings(tokenizer, texts, length)
   return stacked(tokenizer, rows, length or max(map(len, rows)))
 

@@ -1,4 +1,4 @@
-"""Texts and pairs of texts: stored as token ids of one length, which enter a network as they are."""
+"""Texts and pairs of texts: stored as token ids of one length, which enter networks as they are."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,8 @@ Text = str | tuple[str, str]
 
 @functools.cache
 def form(length: int, types: bool = False) -> Form:
-  """Texts of `length` tokens, padding included: {'ids', 'mask'} int32 [length]; `types` are those of pairs.
+  """Texts of `length` tokens, padding included: {'ids', 'mask'} int32 [length]; `types` are those
+  of pairs.
 
   `length` is that of stored texts (`bucket`), so data whose texts are short make a short program.
   """
@@ -46,7 +47,8 @@ def check(options: Mapping[str, float]) -> None:
 
 
 def bucket(longest: int, length: int) -> int:
-  """The length to which texts are padded: the smallest of `BUCKETS` that holds the longest, `length` at most.
+  """The length to which texts are padded: the smallest of `BUCKETS` that holds the longest,
+  `length` at most.
 
   >>> bucket(20, 256), bucket(200, 256), bucket(98, 100)
   (32, 256, 100)
