@@ -287,6 +287,7 @@ def test_capped_validation_and_subsets(write):
 
 @pytest.mark.parametrize('kind, name, text, message', [
   ('jsonl', 'x.jsonl', '\n', 'holds no text'),
+  ('csv', 'x.csv', '\rtext,label\na,b\n', 'wanted one for the image|has images, wanted texts'),
   ('jsonl', 'x.jsonl', '{}\n', 'has the columns ; wanted one for the text'),
   ('jsonl', 'x.jsonl', '{"words": "x", "label": 1}\n', 'has the columns words, label; wanted one '
                                                        'for the text, named text, sentence, .* or '
@@ -310,6 +311,7 @@ def test_capped_validation_and_subsets(write):
                                                                                  'nothing to tell '
                                                                                  'apart'),
   ('csv', 'x.csv', 'text,label\n', 'holds no text'),
+  ('csv', 'x.csv', '"' + 'a' * 200_000, 'Cannot read .*x.csv: field larger .* Want CSV in UTF-8'),
   ('csv', 'x.csv', 'text,y\na,b\n', 'has the columns text, y; wanted one for the label'),
   ('csv', 'x.csv', 'image,text,label\na,b,c\n', r'columns of images \(image\) and of texts '
                                                 r'\(text\)'),
@@ -343,6 +345,10 @@ def test_a_broken_archive(write):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=r'Cannot unpack .*x.jsonl.gz: .* Copy it anew'):
       datasets.info(f'jsonl:{path}')
+  path = write('x.csv.gz', 'text,label\n')
+  path.write_bytes(b'no archive')
+  with pytest.raises(ValueError, match=r'Cannot unpack .*x.csv.gz: .* Copy it anew'):
+    datasets.kind(f'csv:{path}')
 
 
 def test_the_other_kind_of_data_is_refused(write):

@@ -2,7 +2,6 @@
 FER-2013 (arXiv:1307.0414).
 """
 
-import csv
 import io
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -76,14 +75,14 @@ def _cells(
   """
   with file.open('rb') as opened, io.TextIOWrapper(opened, 'utf-8-sig', newline='') as text:
     try:
-      delimiter, header = _tables.header(text.readline())
+      delimiter, header = _tables.header(file, text.readline())
       columns = _columns(file, header, wanted, group)
       for row in _tables.rows(text, delimiter, len(header)):
         where = f'line {row.line} of {file}'
         if row.wrong:
           raise ValueError(f'{where} has {row.wrong}.')
         yield where, {kind: _tables.value(row.cells[i]) for kind, i in columns.items()}
-    except (csv.Error, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
       raise ValueError(
         f'Cannot read {file}: {error}. Want CSV in UTF-8 with a first line of column names.'
       ) from error

@@ -80,10 +80,19 @@ def value(cell: str) -> str:
   return '' if stripped.lower() in _MISSING else stripped
 
 
-def header(first: str) -> tuple[str, list[str]]:
-  """(the delimiter of a table: a comma, semicolon or tab; its columns) by its first line."""
+def header(file: epath.Path, first: str) -> tuple[str, list[str]]:
+  """(the delimiter of a table: a comma, semicolon or tab; its columns) by its first line.
+
+  Raises:
+    ValueError: the line is none of CSV.
+  """
   delimiter = max(',;\t', key=first.count)
-  return delimiter, next(csv.reader([first], delimiter=delimiter), [])
+  try:
+    return delimiter, next(csv.reader([first], delimiter=delimiter), [])
+  except csv.Error as error:
+    raise ValueError(
+      f'Cannot read {file}: {error}. Want CSV in UTF-8 with a first line of column names.'
+    ) from error
 
 
 class Row(NamedTuple):

@@ -90,8 +90,8 @@ def is_table(path: str) -> bool:
   """
   file = _files('csv', path)[0].path
   with _opened(file) as stream:
-    first = stream.readline().decode('utf-8-sig', 'replace')
-  names = [name.strip().lower() for name in _tables.header(first)[1]]
+    columns = _tables.header(file, _decoded(stream).readline())[1]
+  names = [name.strip().lower() for name in columns]
   images = [name for name in (*_csv.IMAGE, *_csv.PIXELS) if name in names]
   texts = _text_columns(names)
   if images and texts:
@@ -194,22 +194,26 @@ def _files(kind: str, path: str) -> list[_File]:
 
 @contextlib.contextmanager
 def _opened(file: epath.Path) -> Iterator[Any]:
-  """The bytes of a file, unpacked."""
+  """The bytes of a file, unpacked.
+
+  Raises:
+    ValueError: it cannot be unpacked to its end.
+  """
   with file.open('rb') as stream:
     if not file.name.lower().endswith('.gz'):
       yield stream
       return
-    with gzip.open(stream) as unpacked:
-      yield unpacked
+    try:
+      with gzip.open(stream) as unpacked:
+        yield unpacked
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+      raise ValueError(f'Cannot unpack {file}: {error}. Copy it anew.') from error
 
 
 def _read(kind: str, file: _File, group: str) -> tuple[list[_Record], list[str]]:
   """(the records of a file, 'line 7 of FILE has ...' of the lines that cannot be used)."""
-  try:
-    with _opened(file.path) as stream:
-      header, lines = _jsonl(stream) if kind == 'jsonl' else _table(stream)
-  except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-    raise ValueError(f'Cannot unpack {file.path}: {error}. Copy it anew.') from error
+  with _opened(file.path) as stream:
+    header, lines = _jsonl(stream) if kind == 'jsonl' else _table(file.path, stream)
   usable = any(not line.wrong for line in lines)
   columns = _columns(file.path, header, group) if header or usable else {}
   records: list[_Record] = []
@@ -246,11 +250,15 @@ def _jsonl(stream: Iterable[bytes]) -> tuple[list[str], list[_Line]]:
   return list(keys), lines
 
 
-def _table(stream: IO[bytes]) -> tuple[list[str], list[_Line]]:
+def _decoded(stream: IO[bytes]) -> io.TextIOWrapper:
+  """The text of a table; what is no UTF-8 becomes lone surrogates, which `_record` finds."""
+  return io.TextIOWrapper(stream, 'utf-8-sig', 'surrogateescape', newline='')
+
+
+def _table(file: epath.Path, stream: IO[bytes]) -> tuple[list[str], list[_Line]]:
   """(the column names, the rows below them) of a table."""
-  # What is no UTF-8 becomes lone surrogates, which _record finds in the row that they are in.
-  text = io.TextIOWrapper(stream, 'utf-8-sig', 'surrogateescape', newline='')
-  delimiter, header = _tables.header(text.readline())
+  text = _decoded(stream)
+  delimiter, header = _tables.header(file, text.readline())
   lines = []
   for row in _tables.rows(text, delimiter, len(header)):
     lines.append(_Line(row.line, dict(zip(header, row.cells)), row.wrong))
