@@ -56,7 +56,7 @@ DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/ten
 def info(
   name: str, data_dir: DataDir = None, shift: str = 'none', group: str = '', skip_bad: bool = False
 ) -> Info:
-  """Classes (of the shifted labels) and counts, without decoding; TFDS is imported for its own only.
+  """Classes (of the shifted labels) and counts, without decoding; imports TFDS for its own only.
 
   Raises:
     ValueError: an unknown name, shift or group, or a data set that cannot be used; the message says
