@@ -26,7 +26,8 @@ class Network(NamedTuple):
   apply(variables, x, *, train, key=None, start=None, stop=None, frozen_norms=frozenset())
     -> (activation, stats) runs `stages[start:stop]` on the activation that enters stage `start`.
     `stats` is the whole tree, updated where `train` is set. Norm layers named in `frozen_norms`
-    ('block1/norm') use their stored statistics even in training.
+    ('block1/norm') use their stored statistics even in training. Networks of tlx/backbones take
+    `edits` too, the calls that added leaves change (tlx/peft).
   """
 
   stages: tuple[str, ...]

@@ -140,9 +140,7 @@ def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
   source = configs.resolve(config)['sources']['turned']
   for result in (json.loads(path.read_text()) for path in tmp_path.glob('runs/*/result.json')):
     if result['chosen']:
-      network = network_of(
-        source, 10, configs.resolve(config)['methods'][result['cell']['method']]['head_after']
-      )
+      network = network_of(source, 10, configs.resolve(config)['methods'][result['cell']['method']])
       logits, _ = network.apply(
         Variables(*store.params(tmp_path, result['id'])), images, train=False
       )

@@ -81,6 +81,7 @@ TARGET = {
 }
 METHOD = {
   'init': 'source',  # source | random
+  'added': '',  # weights that the source did not bring: 'lora', or {'name': 'lora', 'rank': 4}; tune = 'added' trains them alone
   'head_after': '',  # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid': 4} for 4 x 4
   # averages; 'input' is the images themselves, '' the last stage
   'grid': {},  # its own grid, of the same size as the study's
@@ -128,7 +129,14 @@ class Config(ml_collections.ConfigDict):
       super().__setitem__(key, value)
 
 
-PLUGINS = ('tune', 'optimizer', 'backbone', 'head_after', 'task')  # a name, or a dict with options
+PLUGINS = (
+  'tune',
+  'optimizer',
+  'backbone',
+  'head_after',
+  'added',
+  'task',
+)  # a name, or a dict with options
 _DICTS = (Mapping, ml_collections.ConfigDict)
 
 
@@ -492,6 +500,8 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(
       f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.'
     )
+  if added := located(f'{where}.added', lambda: named(method['added']))[0]:
+    located(f'{where}.added', lambda: plug('peft', added))
   stage, place = located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
   if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
     raise ValueError(
@@ -512,6 +522,7 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   return {
     'init': method['init'],
     'head_after': method['head_after'],
+    'added': method['added'],
     'grid': grid,
     'phases': phases,
   }

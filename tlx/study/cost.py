@@ -35,8 +35,8 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
   """
   rows: list[dict[str, Any]] = []
   programs: set[tuple] = set()
-  for name, source, data, head_after, plans, examples, chosen in _trainings(study, cohorts):
-    network, form = network_of(source, task_of(study, data).head, head_after), form_of(source)
+  for name, source, data, method, plans, examples, chosen in _trainings(study, cohorts):
+    network, form = network_of(source, task_of(study, data).head, method), form_of(source)
     shapes, num_runs, counts = shapes_of(source, network), len(examples), counts_of(study, data)
     trained = [
       sum(size for leaf, size in sizes_of(shapes) if dict(plan.phase.labels)[leaf] != 'frozen')
@@ -78,7 +78,7 @@ class _Training(NamedTuple):
   name: str
   source: Mapping[str, Any]
   data: Mapping[str, Any]
-  head_after: Any
+  method: Mapping[str, Any]
   phases: tuple[PhasePlan, ...]
   examples: list[int]  # of each run; 0 where their number is not known yet
   chosen: float  # how many of the runs are tested
@@ -90,7 +90,7 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
       data = PRETRAINING | source
       phases = phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source)))
       yield _Training(
-        f'source {name}', source, data, '', phases, [counts_of(study, data)['train']], 1
+        f'source {name}', source, data, {}, phases, [counts_of(study, data)['train']], 1
       )
   for pair, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
     of_methods = phases_for(study, *pair)
@@ -101,7 +101,7 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
         one.id,
         study['sources'][pair[0]],
         study['targets'][pair[1]],
-        method['head_after'],
+        method,
         of_methods[name],
         examples,
         len(one.cells) / len(settings_of(method)),
@@ -172,7 +172,7 @@ def _frozen_flops(
   instead = spared = 0.0
   for name, plans in phases.items():
     method = study['methods'][name]
-    network = network_of(config, head, method['head_after'])
+    network = network_of(config, head, method)
     settings = len(settings_of(method))
     sizes_of_runs = [
       shots * num_classes or images['train'] for shots in study['shots'] for _ in study['seeds']
@@ -213,7 +213,7 @@ def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tup
   found: dict[tuple, list[str]] = {}
   for name, plans in phases_for(study, source, target).items():
     method = study['methods'][name]
-    network = network_of(config, head, method['head_after'])
+    network = network_of(config, head, method)
     found.setdefault((network, method['init'], tuple(map(_way, plans))), []).append(name)
   return [tuple(names) for names in found.values() if len(names) > 1]
 
@@ -315,5 +315,5 @@ def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
     f'config.methods.{cell.method}',
     lambda: phases_of(method, source, len(classes), room, task=target['task']),
   )
-  shapes = shapes_of(source, network_of(source, task_of(study, target).head, method['head_after']))
+  shapes = shapes_of(source, network_of(source, task_of(study, target).head, method))
   return max(_state_bytes(shapes, plan) for plan in phases)

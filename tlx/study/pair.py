@@ -260,7 +260,7 @@ class Pair:
 
   def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:
     """Where a phase's inputs are taken; only training sees augmented views."""
-    network = network_of(self.source, self.task.head, self.study['methods'][method]['head_after'])
+    network = network_of(self.source, self.task.head, self.study['methods'][method])
     return prefix.Point(
       network, form_of(self.source), phase if split == 'train' else phase._replace(views=0)
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tlx import backbones, freezing, tree
+from tlx import backbones, freezing, peft, tree
 from tlx.plug import plug
 from tlx.study.cells import classes_of
 from tlx.study.config import form_of, named
@@ -41,28 +41,38 @@ def make_task(
 
 
 def network_of(
-  source: Mapping[str, Any], num_outputs: int, head_after: str | Mapping[str, Any] = ''
+  source: Mapping[str, Any], num_outputs: int, method: Mapping[str, Any] | None = None
 ) -> Network:
-  """A source's architecture with a head of `num_outputs`; the same arguments give the same object, so programs are shared."""
+  """A source's architecture with a head of `num_outputs`, and what a method makes of it: where the head is, what is added.
+
+  The same arguments give the same object, so programs are shared.
+  """
+  changes = {name: (method or {}).get(name, '') for name in ('head_after', 'added')}
   return _build(
     json.dumps(source['backbone'], sort_keys=True),
     num_outputs,
-    json.dumps(head_after, sort_keys=True),
+    json.dumps(changes, sort_keys=True),
   )
 
 
 @functools.cache
-def _build(backbone: str, num_outputs: int, head_after: str) -> Network:
+def _build(backbone: str, num_outputs: int, changes: str) -> Network:
   name, options = named(json.loads(backbone))
   options = {
     key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
   }
   try:
     network = plug('backbones', name).build(num_outputs, **options)
-    stage, place = named(json.loads(head_after), 'stage')
-    return backbones.head_after(network, stage, num_outputs, **place) if stage else network
   except TypeError as error:
     raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
+  stage, place = named(json.loads(changes)['head_after'], 'stage')
+  if stage:
+    network = backbones.head_after(network, stage, num_outputs, **place)
+  name, options = named(json.loads(changes)['added'])
+  try:
+    return peft.wrap(network, plug('peft', name).added(**options)) if name else network
+  except TypeError as error:
+    raise ValueError(f'What is added, {name!r}: {str(error).replace("added()", "it")}.') from None
 
 
 def shapes_of(source: Mapping[str, Any], network: Network) -> Variables:
@@ -96,17 +106,15 @@ def phases_of(
       prefix without one.
   """
   network, form = (
-    network_of(source, make_task(task, num_classes).head, method.get('head_after', '')),
+    network_of(source, make_task(task, num_classes).head, method),
     form_of(source),
   )
   shapes = shapes_of(source, network)
   depth = freezing.groups(network.stages, shapes.params)
   plans: list[PhasePlan] = []
-  changed = (
-    {name for name, _ in tree.named_leaves(shapes.params)}
-    if method.get('init') == 'random'
-    else set()
-  )
+  leaves = [name for name, _ in tree.named_leaves(shapes.params)]
+  brought = method.get('init') != 'random'
+  changed = {name for name in leaves if not brought or tree.is_added(name)}
   for phase in method['phases']:
     policy, options = named(phase['tune'], 'policy')
     try:

@@ -115,7 +115,13 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'val_examples': COUNT,
     'spread_shots': SWITCH,
   },
-  'method': {'init': ('source', 'random'), 'head_after': STAGE, 'grid': FIELDS, 'phases': PHASES},
+  'method': {
+    'init': ('source', 'random'),
+    'head_after': STAGE,
+    'added': PLUGIN,
+    'grid': FIELDS,
+    'phases': PHASES,
+  },
   'mesh': {'run': Range(0, 2**16), 'data': Range(0, 2**16), 'fsdp': SWITCH},
   'config': {
     'name': TEXT,

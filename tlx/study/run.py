@@ -200,7 +200,7 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     pair = Pair(study, source, target, None)
     for cohort in group:
       name = cohort.cells[0].method
-      network = network_of(pair.source, pair.task.head, study['methods'][name]['head_after'])
+      network = network_of(pair.source, pair.task.head, study['methods'][name])
       shapes = shapes_of(pair.source, network)
       zeros = jax.tree.map(
         lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes
@@ -220,7 +220,7 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         pair.source,
         pretrained,
         arrays,
-        study['methods'][name]['head_after'],
+        study['methods'][name],
       )
       rows += [{'cohort': cohort.id, **row} for row in fit.compile_ahead(job)]
   return rows
@@ -325,7 +325,7 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
       pair.source,
       source,
       arrays,
-      lab.study['methods'][name]['head_after'],
+      lab.study['methods'][name],
     )
   say = functools.partial(lab.reporter.say, cohort.id)
   fitted = fit.fit(
@@ -480,20 +480,17 @@ def _job(
   source_config: Mapping[str, Any],
   source: Source,
   arrays: Mapping[str, Any],
-  head_after: str = '',
+  method: Mapping[str, Any] | None = None,
 ) -> Job:
   """A cohort with all that its runs begin with; `arrays` are the fields of Job that say what they are trained and evaluated on."""
   network, form = (
-    network_of(source_config, phases[-1].task.head, head_after),
+    network_of(source_config, phases[-1].task.head, method),
     configs.form_of(source_config),
   )
   shapes = shapes_of(source_config, network)
   own, stats = _initial(network, form, source, [cell.seed for cell in cells])
-  loaded = source.variables.params if source.variables else {}
-  base = {
-    stage: loaded.get(stage, jax.tree.map(lambda _: None, leaves))
-    for stage, leaves in shapes.params.items()
-  }
+  loaded = dict(tree.named_leaves(source.variables.params)) if source.variables else {}
+  base = tree.map_named(lambda name, _: loaded.get(name), shapes.params)
   return Job(
     network,
     form,
@@ -512,36 +509,33 @@ def _job(
 def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
   """(params [R, ...] that the source does not bring, stats [R, ...]); runs of one seed begin alike."""
   shapes, loaded = variable_shapes(network, form), source.variables or Variables({}, {})
-  fresh = _initialiser(
-    network, form, tuple(stage for stage in shapes.params if stage not in loaded.params)
-  )
+  brought = {name for name, _ in tree.named_leaves(loaded.params)}
+  missing = tuple(name for name, _ in tree.named_leaves(shapes.params) if name not in brought)
+  moving = tuple(stage for stage in shapes.stats if stage not in loaded.stats)
+  fresh = _initialiser(network, form, missing, moving)
   drawn = {
     seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)
   }
   params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
-  stats |= {
-    stage: jax.tree.map(
-      lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), loaded.stats[stage]
-    )
-    for stage in shapes.stats
-    if stage in loaded.stats
-  }
-  return {
-    stage: params.get(stage, jax.tree.map(lambda _: None, leaves))
-    for stage, leaves in shapes.params.items()
-  }, stats
+  for stage in shapes.stats:
+    if stage in loaded.stats:
+      stats[stage] = jax.tree.map(
+        lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), loaded.stats[stage]
+      )
+  return params, stats
 
 
 @functools.cache
-def _initialiser(network: Network, form: Form, stages: tuple[str, ...]) -> Callable:
-  """key -> (params, stats) of `stages`, as a compiled program; the other stages are not computed."""
+def _initialiser(
+  network: Network, form: Form, leaves: tuple[str, ...], stages: tuple[str, ...]
+) -> Callable:
+  """key -> (params with None but at `leaves`, stats of `stages`), as a compiled program; nothing else is computed."""
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.entered(form, 1))
 
   def fresh(key):
-    variables = network.init(key, zeros)
-    return tuple(
-      {stage: leaves for stage, leaves in part.items() if stage in stages} for part in variables
-    )
+    params, stats = network.init(key, zeros)
+    params = tree.map_named(lambda name, leaf: leaf if name in leaves else None, params)
+    return params, {stage: of_stage for stage, of_stage in stats.items() if stage in stages}
 
   return jax.jit(fresh)
 
