@@ -23,13 +23,13 @@ study: $(VENV)/study-$(VERSION)
 
 test: $(VENV)/test-$(VERSION)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2
 
 check: $(VENV)/test-$(VERSION)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2 $(addprefix --ignore=,$(SLOW))
 

@@ -121,10 +121,8 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
   network = network_of(source, len(data.class_names))
   shapes = shapes_of(source, network)
   arrays = sources.load(source['weights']).arrays
-  module, options = (
-    plug('backbones', source['backbone']['name']),
-    {key: value for key, value in source['backbone'].items() if key != 'name'},
-  )
+  module = plug('backbones', source['backbone']['name'])
+  options = {key: value for key, value in source['backbone'].items() if key != 'name'}
   variables, _ = backbones.fill(
     shapes, arrays, module.names(arrays, **options), network.stages[-1:], module.IGNORE
   )

@@ -90,10 +90,8 @@ def _random_weights(model: Model, folder: pathlib.Path) -> str:
 
 def last_blocks(model: Model, num_blocks: int) -> tuple[tuple[str, str], ...]:
   """Rules that train the last blocks with all that follows them."""
-  name, options = (
-    model.backbone['name'],
-    {key: value for key, value in model.backbone.items() if key != 'name'},
-  )
+  name = model.backbone['name']
+  options = {key: value for key, value in model.backbone.items() if key != 'name'}
   stages = plug('backbones', name).build(10, **options).stages
   blocks = [i for i, stage in enumerate(stages) if stage.startswith(('block', 'layer'))]
   return (f'^({"|".join(stages[blocks[-num_blocks] :])})/', 'train'), ('.*', 'frozen')

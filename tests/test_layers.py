@@ -17,7 +17,6 @@ LEVEL = {
   'tasks': 2,
   'inputs': 2,
   'freezing': 2,
-  'tokenize': 2,
   'generate': 3,
   'peft': 3,
   'train': 3,

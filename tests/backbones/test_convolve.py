@@ -57,10 +57,8 @@ def test_cpu_and_lax_agree(size, inputs, outputs, width, stride, padding, monkey
 
 def test_convolutions_batch_over_runs():
   random = np.random.RandomState(0)
-  x, kernels = (
-    random.randn(2, 6, 6, 3).astype('float32'),
-    random.randn(4, 3, 3, 1, 3).astype('float32'),
-  )
+  x = random.randn(2, 6, 6, 3).astype('float32')
+  kernels = random.randn(4, 3, 3, 1, 3).astype('float32')
 
   @jax.jit
   def gradient(kernel):

@@ -259,10 +259,8 @@ def test_wrong_inputs(case, inputs, message):
 
 def test_roberta_counts_the_positions_of_real_tokens_from_behind_its_padding():
   options = {'vocab_size': 9, 'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'max_positions': 8}
-  roberta, plain = (
-    plug('backbones', 'bert').build(**options, pad_id=1),
-    plug('backbones', 'bert').build(**options),
-  )
+  roberta = plug('backbones', 'bert').build(**options, pad_id=1)
+  plain = plug('backbones', 'bert').build(**options)
   ids = np.array([[5, 6, 7, 1, 1]], np.int32)
   variables = drawn(roberta, {'ids': ids})
   embed = variables.params['embed']

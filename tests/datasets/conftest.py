@@ -1,4 +1,5 @@
 """A data_dir shared by the tests of this folder, so that each data set is prepared once."""
+
 import pytest
 from PIL import Image
 
@@ -10,9 +11,13 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture
 def make_images():
-  """make_images(folder, count, mode='RGB', suffix='png', size=(6, 4)) writes plain grey images, lighter one by one."""
+  """make_images(folder, count, mode='RGB', suffix='png', size=(6, 4)) writes plain grey images,
+  lighter one by one.
+  """
+
   def make(folder, count, mode='RGB', suffix='png', size=(6, 4)):
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
       Image.new('L', size, 10 * i).convert(mode).save(folder / f'{i:02d}.{suffix}')
+
   return make

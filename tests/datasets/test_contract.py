@@ -1,4 +1,5 @@
 """What every data set of this room must satisfy."""
+
 import numpy as np
 import pytest
 
@@ -12,8 +13,13 @@ def name(request):
 
 
 def _all(data):
-  return [*zip((i for split in data[:3] for i in split.ids), np.concatenate([s.inputs for s in data[:3]]),
-               np.concatenate([s.labels for s in data[:3]]))]
+  return [
+    *zip(
+      (i for split in data[:3] for i in split.ids),
+      np.concatenate([s.inputs for s in data[:3]]),
+      np.concatenate([s.labels for s in data[:3]]),
+    )
+  ]
 
 
 def test_counts_classes_and_ranges(name, data_dir):
@@ -24,7 +30,9 @@ def test_counts_classes_and_ranges(name, data_dir):
   assert len(data.train.ids) + len(data.val.ids) == info.num_examples['train']
   assert len(data.test.ids) == info.num_examples['test']
   for split in data[:3]:
-    assert split.inputs.shape == (len(split.ids), height, height, 1) and split.inputs.dtype == np.uint8
+    assert (
+      split.inputs.shape == (len(split.ids), height, height, 1) and split.inputs.dtype == np.uint8
+    )
     assert split.labels.shape == (len(split.ids),) and split.labels.dtype == np.int32
     assert set(split.labels) == set(range(len(info.class_names)))
     assert split.inputs.min() == 0 and split.inputs.max() == 255
@@ -36,7 +44,9 @@ def test_splits_are_disjoint_and_stratified(name, data_dir):
   assert len(set(ids)) == len(ids) == sum(datasets.info(name).num_examples.values())
   train, val, test = (np.bincount(split.labels) for split in data[:3])
   np.testing.assert_allclose(val, (train + val) * 0.25, atol=0.51)
-  np.testing.assert_allclose(test, (train + val + test) * plug('datasets', name).TEST_FRACTION, atol=0.51)
+  np.testing.assert_allclose(
+    test, (train + val + test) * plug('datasets', name).TEST_FRACTION, atol=0.51
+  )
 
 
 def test_images_are_those_of_the_package(name, data_dir):
@@ -63,7 +73,9 @@ def test_sha256_tells_data_apart(data_dir):
 
 
 def test_two_processes_preparing_at_once(tmp_path, monkeypatch):
-  """The other process is done just when this one has read the file: the copy that is there is used, and no rest is left."""
+  """The other process is done just when this one has read the file: the copy that is there is used,
+  and no rest is left.
+  """
   name, digests = 'uci_digits', []
   module = plug('datasets', name)
   read = module.read
@@ -86,6 +98,9 @@ def test_enough_digits_for_80_shots(data_dir):
 
 def test_uci_digits_against_the_published_file():
   images, labels = plug('datasets', 'uci_digits').read()
-  # First row of the first image in optdigits.tes: 0 0 5 13 9 1 0 0, of 16. Class counts as the UCI repository states them.
+  # First row of the first image in optdigits.tes: 0 0 5 13 9 1 0 0, of 16. Class counts as the UCI
+  # repository states them.
   np.testing.assert_array_equal(images[0, 0, :, 0], [0, 0, 80, 207, 143, 16, 0, 0])
-  np.testing.assert_array_equal(np.bincount(labels), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
+  np.testing.assert_array_equal(
+    np.bincount(labels), [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+  )

@@ -1,4 +1,7 @@
-"""Folders and tables as people have them: photographs from phones, other formats, damaged files, files that are no images."""
+"""Folders and tables as people have them: photographs from phones, other formats, damaged files,
+files that are no images.
+"""
+
 import io
 import os
 
@@ -9,7 +12,9 @@ from PIL import Image
 from tlx import datasets
 
 RANDOM = np.random.default_rng(0)
-CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8)  # red green / blue white
+CORNERS = np.array(
+  [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8
+)  # red green / blue white
 
 
 @pytest.fixture
@@ -43,9 +48,23 @@ def _ids(data):
   return sorted(name for split in data[:3] for name in split.ids)
 
 
-@pytest.mark.parametrize('suffix,kind', [
-    ('tif', 'TIFF'), ('TIFF', 'TIFF'), ('jfif', 'JPEG'), ('jpe', 'JPEG'), ('JPG', 'JPEG'), ('ppm', 'PPM'), ('pgm', 'PPM'),
-    ('pnm', 'PPM'), ('pbm', 'PPM'), ('jp2', 'JPEG2000'), ('avif', 'AVIF'), ('webp', 'WEBP')])
+@pytest.mark.parametrize(
+  'suffix,kind',
+  [
+    ('tif', 'TIFF'),
+    ('TIFF', 'TIFF'),
+    ('jfif', 'JPEG'),
+    ('jpe', 'JPEG'),
+    ('JPG', 'JPEG'),
+    ('ppm', 'PPM'),
+    ('pgm', 'PPM'),
+    ('pnm', 'PPM'),
+    ('pbm', 'PPM'),
+    ('jp2', 'JPEG2000'),
+    ('avif', 'AVIF'),
+    ('webp', 'WEBP'),
+  ],
+)
 def test_formats_are_read(folder, suffix, kind):
   mode = {'pgm': 'L', 'pbm': '1'}.get(suffix, 'RGB')
   Image.new('L', (40, 40), 255).convert(mode).save(folder / 'cat' / f'new.{suffix}', kind)
@@ -78,20 +97,31 @@ def test_nested_folders_within_splits(tmp_path):
 
 def test_what_is_no_image_is_named(folder):
   before = _load(folder)
-  for path in ('cat/Thumbs.db', 'cat/notes.txt', 'dog/.DS_Store', 'dog/._1.jpg', 'README.md', 'cat/.thumbnails/0.png', 'stray.png',
-               '.git/config'):
+  for path in (
+    'cat/Thumbs.db',
+    'cat/notes.txt',
+    'dog/.DS_Store',
+    'dog/._1.jpg',
+    'README.md',
+    'cat/.thumbnails/0.png',
+    'stray.png',
+    '.git/config',
+  ):
     (folder / path).parent.mkdir(exist_ok=True)
     (folder / path).write_bytes(b'?')
   data = _load(folder)
   assert data.sha256 == before.sha256
-  note, = data.notes
-  assert note == ("8 of the folder's files are not read as images: .git, README.md, cat/.thumbnails, cat/Thumbs.db, cat/notes.txt "
-                  'and 3 more.')
+  (note,) = data.notes
+  assert note == (
+    "8 of the folder's files are not read as images: .git, README.md, cat/.thumbnails, "
+    'cat/Thumbs.db, cat/notes.txt '
+    'and 3 more.'
+  )
 
 
 def test_links_to_folders_are_named_and_not_entered(folder):
   os.symlink(folder, folder / 'cat' / 'loop')
-  note, = _load(folder).notes
+  (note,) = _load(folder).notes
   assert 'cat/loop' in note
 
 
@@ -103,14 +133,22 @@ def _damage(folder):
   Image.fromarray(np.ones((3, 3), np.int32)).save(folder / 'dog' / 'whole.tif')
   os.mkfifo(folder / 'dog' / 'pipe.png')
   os.symlink('nowhere.png', folder / 'dog' / 'link.png')
-  files = {'cat/empty.jpg': (b'', 'it is empty'), 'cat/half.jpg': (photograph.getvalue()[:3000], 'truncated'),
-           'cat/text.png': (b'hello', 'no image of a known kind'), 'cat/IMG_1.HEIC': (b'\0' * 99, 'convert it to JPEG'),
-           'cat/renamed.jpg': (b'\0\0\0\x18ftypheic' + b'\0' * 99, 'it is HEIC'),
-           'cat/raw.dng': ((folder / 'dog' / '0.png').read_bytes(), '.dng files are not read')}
+  files = {
+    'cat/empty.jpg': (b'', 'it is empty'),
+    'cat/half.jpg': (photograph.getvalue()[:3000], 'truncated'),
+    'cat/text.png': (b'hello', 'no image of a known kind'),
+    'cat/IMG_1.HEIC': (b'\0' * 99, 'convert it to JPEG'),
+    'cat/renamed.jpg': (b'\0\0\0\x18ftypheic' + b'\0' * 99, 'it is HEIC'),
+    'cat/raw.dng': ((folder / 'dog' / '0.png').read_bytes(), '.dng files are not read'),
+  }
   for name, (data, _) in files.items():
     (folder / name).write_bytes(data)
   return {name: words for name, (_, words) in files.items()} | {
-      'dog/float.tif': 'pixels of mode F', 'dog/whole.tif': 'pixels of mode I,', 'dog/pipe.png': 'it is no file', 'dog/link.png': 'it is no file'}
+    'dog/float.tif': 'pixels of mode F',
+    'dog/whole.tif': 'pixels of mode I,',
+    'dog/pipe.png': 'it is no file',
+    'dog/link.png': 'it is no file',
+  }
 
 
 def test_all_bad_images_are_in_one_error(folder):
@@ -130,30 +168,46 @@ def test_skipped_images_are_as_if_they_were_not_there(folder):
   _damage(folder)
   data = _load(folder, skip_bad=True)
   assert data.sha256 == before.sha256 and not before.notes
-  note, = data.notes
-  assert note.startswith('10 of 30 images cannot be read and are left out: ') and note.endswith(' and 5 more.')
+  (note,) = data.notes
+  assert note.startswith('10 of 30 images cannot be read and are left out: ') and note.endswith(
+    ' and 5 more.'
+  )
   assert 'cat/empty.jpg: it is empty' in _load(folder, skip_bad=True, val_examples=2).notes[0]
 
 
 def test_a_class_of_bad_images_is_not_skipped(folder):
   for file in (folder / 'cat').iterdir():
     file.write_bytes(b'')
-  with pytest.raises(ValueError, match=r'No image of the classes cat in all of folder:.* can be read'):
+  with pytest.raises(
+    ValueError, match=r'No image of the classes cat in all of folder:.* can be read'
+  ):
     _load(folder, skip_bad=True)
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'TIFF', 'WEBP', 'AVIF'])
 @pytest.mark.parametrize('orientation', range(1, 9))
 def test_orientation(folder, kind, orientation):
-  """The letter F as EXIF's orientations store it, against the standard's table (row 0 is the visual ..., column 0 the visual ...)."""
+  """The letter F as EXIF's orientations store it, against the standard's table (row 0 is the visual
+  ..., column 0 the visual ...).
+  """
   image = np.kron(CORNERS, np.ones((16, 24, 1), np.uint8))
-  stored = {1: image, 2: image[:, ::-1], 3: image[::-1, ::-1], 4: image[::-1], 5: image.swapaxes(0, 1),
-            6: np.rot90(image, 1), 7: image.swapaxes(0, 1)[::-1, ::-1], 8: np.rot90(image, -1)}[orientation]
+  stored = {
+    1: image,
+    2: image[:, ::-1],
+    3: image[::-1, ::-1],
+    4: image[::-1],
+    5: image.swapaxes(0, 1),
+    6: np.rot90(image, 1),
+    7: image.swapaxes(0, 1)[::-1, ::-1],
+    8: np.rot90(image, -1),
+  }[orientation]
   exif = Image.Exif()
   exif[0x0112] = orientation
   file = folder / 'cat' / f'turned.{kind.lower()}'
   Image.fromarray(stored).save(file, kind, exif=exif.tobytes(), quality=100)
-  np.testing.assert_allclose(_of(_load(folder, size=2), f'cat/{file.name}').astype(int), CORNERS, atol=60)
+  np.testing.assert_allclose(
+    _of(_load(folder, size=2), f'cat/{file.name}').astype(int), CORNERS, atol=60
+  )
 
 
 def test_damaged_exif_is_no_reason(folder):
@@ -174,19 +228,37 @@ def test_sixteen_bits_are_scaled(folder, suffix):
 
 
 def test_transparency_stands_on_white(folder):
-  seen = {'rgba.png': Image.new('RGBA', (4, 4), (0, 0, 0, 0)), 'half.png': Image.new('RGBA', (4, 4), (200, 100, 0, 51)),
-          'grey.png': Image.new('LA', (4, 4), (10, 0)), 'palette.png': Image.new('RGBA', (4, 4), (0, 0, 0, 0)).quantize(),
-          'solid.png': Image.new('RGBA', (4, 4), (200, 100, 50, 255))}
+  seen = {
+    'rgba.png': Image.new('RGBA', (4, 4), (0, 0, 0, 0)),
+    'half.png': Image.new('RGBA', (4, 4), (200, 100, 0, 51)),
+    'grey.png': Image.new('LA', (4, 4), (10, 0)),
+    'palette.png': Image.new('RGBA', (4, 4), (0, 0, 0, 0)).quantize(),
+    'solid.png': Image.new('RGBA', (4, 4), (200, 100, 50, 255)),
+  }
   for name, image in seen.items():
     image.save(folder / 'cat' / name)
   Image.new('RGB', (4, 4), (1, 2, 3)).save(folder / 'cat' / 'key.png', transparency=(1, 2, 3))
   Image.new('L', (4, 4), 7).save(folder / 'cat' / 'greykey.png', transparency=7)
-  Image.fromarray(np.full((4, 4), 700, np.uint16)).save(folder / 'cat' / 'deepkey.png', transparency=700)
-  Image.new('RGBA', (4, 4), (9, 9, 9, 0)).save(folder / 'cat' / 'clear.webp', lossless=True, exact=True)
+  Image.fromarray(np.full((4, 4), 700, np.uint16)).save(
+    folder / 'cat' / 'deepkey.png', transparency=700
+  )
+  Image.new('RGBA', (4, 4), (9, 9, 9, 0)).save(
+    folder / 'cat' / 'clear.webp', lossless=True, exact=True
+  )
   data = _load(folder)
-  for name in ('rgba.png', 'grey.png', 'palette.png', 'key.png', 'greykey.png', 'deepkey.png', 'clear.webp'):
+  for name in (
+    'rgba.png',
+    'grey.png',
+    'palette.png',
+    'key.png',
+    'greykey.png',
+    'deepkey.png',
+    'clear.webp',
+  ):
     np.testing.assert_array_equal(_of(data, f'cat/{name}'), 255, err_msg=name)
-  np.testing.assert_allclose(_of(data, 'cat/half.png')[0, 0], [244, 224, 204], atol=1)  # a fifth of it, four fifths white
+  np.testing.assert_allclose(
+    _of(data, 'cat/half.png')[0, 0], [244, 224, 204], atol=1
+  )  # a fifth of it, four fifths white
   np.testing.assert_array_equal(_of(data, 'cat/solid.png')[0, 0], [200, 100, 50])
   assert (_of(_load(folder, channels=1), 'cat/rgba.png') == 255).all()
 
@@ -208,7 +280,9 @@ def test_names_that_are_no_unicode(folder):
 def test_one_class_is_refused(folder):
   (folder / 'cat').rename(folder.parent / 'elsewhere')
   for function in (datasets.info, lambda name: datasets.load(name, 4, 3)):
-    with pytest.raises(ValueError, match=r'folder:.*images has the classes dog; there is nothing to tell apart'):
+    with pytest.raises(
+      ValueError, match=r'folder:.*images has the classes dog; there is nothing to tell apart'
+    ):
       function(f'folder:{folder}')
 
 
@@ -216,10 +290,16 @@ def test_class_names_in_natural_order(folder):
   for name in ('class10', 'class9', 'Class11'):
     (folder / name).mkdir()
     _noise().save(folder / name / 'a.png')
-  table = ''.join(f'{file.relative_to(folder)},{file.parent.name}\n' for file in sorted(folder.glob('*/*')))
+  table = ''.join(
+    f'{file.relative_to(folder)},{file.parent.name}\n' for file in sorted(folder.glob('*/*'))
+  )
   (folder / 'labels.csv').write_text('image,label\n' + table)
   wanted = ('Class11', 'cat', 'class9', 'class10', 'dog')
-  assert datasets.info(f'folder:{folder}').class_names == datasets.info(f'csv:{folder}/labels.csv').class_names == wanted
+  assert (
+    datasets.info(f'folder:{folder}').class_names
+    == datasets.info(f'csv:{folder}/labels.csv').class_names
+    == wanted
+  )
 
 
 def test_numbers_as_classes_of_a_folder(tmp_path, make_images):
@@ -227,21 +307,32 @@ def test_numbers_as_classes_of_a_folder(tmp_path, make_images):
     make_images(tmp_path / name, 10)
   assert datasets.info(f'folder:{tmp_path}').class_names == ('-1', '9', '10')
   data = _load(tmp_path)
-  assert all(data.class_names[label] == name.split('/')[0] for name, label in zip(data.train.ids, data.train.labels))
+  assert all(
+    data.class_names[label] == name.split('/')[0]
+    for name, label in zip(data.train.ids, data.train.labels)
+  )
 
 
 @pytest.mark.parametrize('missing', ['nan', 'NaN', '', 'null', 'NULL', '<NA>', 'N/A', '#N/A'])
 def test_missing_labels_are_no_class(folder, missing):
-  lines = [f'{file.relative_to(folder)},{file.parent.name}\n' for file in sorted(folder.glob('*/*'))]
+  lines = [
+    f'{file.relative_to(folder)},{file.parent.name}\n' for file in sorted(folder.glob('*/*'))
+  ]
   table = folder / 'labels.csv'
   table.write_text('image,label\n' + ''.join(lines))
   before = datasets.load(f'csv:{table}', 4, 3)
   for name in ('a', 'b'):
     _noise().save(folder / f'{name}.png')
-  table.write_text('image,label\n' + f'a.png,{missing}\n' + ''.join(lines) + f'b.png,{missing}\nc.png,cat\n')
+  table.write_text(
+    'image,label\n' + f'a.png,{missing}\n' + ''.join(lines) + f'b.png,{missing}\nc.png,cat\n'
+  )
   for function in (datasets.info, lambda name: datasets.load(name, 4, 3)):
-    with pytest.raises(ValueError, match=r'(?s)3 lines of .* cannot be used:\n  line 2 of .* has an empty label\n  line 23 of .*'
-                                         r"has an empty label\n  line 24 of .* names the image 'c.png', and .*c.png is no file\n.*skip_bad = True"):
+    with pytest.raises(
+      ValueError,
+      match=r'(?s)3 lines of .* cannot be used:\n  line 2 of .* has an empty label\n  line 23 of .*'
+      r"has an empty label\n  line 24 of .* names the image 'c.png', and .*c.png is no "
+      r'file\n.*skip_bad = True',
+    ):
       function(f'csv:{table}')
   data = datasets.load(f'csv:{table}', 4, 3, skip_bad=True)
   assert data.sha256 == before.sha256
@@ -250,8 +341,13 @@ def test_missing_labels_are_no_class(folder, missing):
 
 
 def test_a_class_may_be_called_none(folder):
-  (folder / 'labels.csv').write_text('image,label\n' + ''.join(
-      f'{file.relative_to(folder)},{"None" if file.parent.name == "cat" else "NA"}\n' for file in sorted(folder.glob('*/*'))))
+  (folder / 'labels.csv').write_text(
+    'image,label\n'
+    + ''.join(
+      f'{file.relative_to(folder)},{"None" if file.parent.name == "cat" else "NA"}\n'
+      for file in sorted(folder.glob('*/*'))
+    )
+  )
   assert datasets.info(f'csv:{folder}/labels.csv').class_names == ('NA', 'None')
 
 

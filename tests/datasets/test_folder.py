@@ -30,7 +30,9 @@ def test_undivided(undivided):
   data = _load(undivided, val_fraction=0.5, test_fraction=0.2)
   assert [np.bincount(split.labels).tolist() for split in data[:3]] == [[8, 4], [8, 4], [4, 2]]
   assert {i for split in data[:3] for i in split.ids} == {
-      *(f'cat/{i:02d}.jpg' for i in range(20)), *(f'dog/{i:02d}.png' for i in range(10))}
+    *(f'cat/{i:02d}.jpg' for i in range(20)),
+    *(f'dog/{i:02d}.png' for i in range(10)),
+  }
   for split in data[:3]:
     for i, image, label in zip(split.ids, split.inputs, split.labels):
       assert label == ('cat', 'dog').index(i[:3])
@@ -58,9 +60,22 @@ def test_train_may_be_a_class(tmp_path, make_images):
   assert datasets.info(f'folder:{tmp_path}').class_names == ('ship', 'train')
 
 
-@pytest.mark.parametrize('mode,suffix', [('RGB', 'png'), ('RGBA', 'png'), ('L', 'png'), ('LA', 'png'), ('P', 'png'),
-                                         ('1', 'png'), ('CMYK', 'jpg'), ('RGB', 'bmp'), ('RGB', 'webp'), ('P', 'gif'),
-                                         ('RGB', 'JPEG')])
+@pytest.mark.parametrize(
+  'mode,suffix',
+  [
+    ('RGB', 'png'),
+    ('RGBA', 'png'),
+    ('L', 'png'),
+    ('LA', 'png'),
+    ('P', 'png'),
+    ('1', 'png'),
+    ('CMYK', 'jpg'),
+    ('RGB', 'bmp'),
+    ('RGB', 'webp'),
+    ('P', 'gif'),
+    ('RGB', 'JPEG'),
+  ],
+)
 def test_modes_and_formats(tmp_path, make_images, mode, suffix):
   make_images(tmp_path / 'a', 4, mode, suffix)
   make_images(tmp_path / 'b', 4, mode, suffix)
@@ -79,7 +94,9 @@ def test_a_transparent_palette_stands_on_white(tmp_path, make_images):
   image.putpalette([200, 100, 50] * 256)
   image.save(tmp_path / 'a' / 'see_through.png', transparency=bytes(256))
   data = _load(tmp_path)
-  found = [image for split in data[:3] for i, image in zip(split.ids, split.inputs) if 'see_through' in i]
+  found = [
+    image for split in data[:3] for i, image in zip(split.ids, split.inputs) if 'see_through' in i
+  ]
   np.testing.assert_array_equal(found[0], 255)
 
 
@@ -101,15 +118,22 @@ def test_resizing_is_antialiased(tmp_path, make_images):
   stripes[:, ::2] = 200
   Image.fromarray(stripes).save(tmp_path / 'a' / 'stripes.png')
   data = _load(tmp_path, size=4, channels=1)
-  found = [image for split in data[:3] for i, image in zip(split.ids, split.inputs) if 'stripes' in i]
+  found = [
+    image for split in data[:3] for i, image in zip(split.ids, split.inputs) if 'stripes' in i
+  ]
   np.testing.assert_allclose(found[0], 100, atol=15)
 
 
-@pytest.mark.parametrize('damage', [lambda data: data[:len(data) // 2], lambda data: b'', lambda data: b'hello'])
+@pytest.mark.parametrize(
+  'damage', [lambda data: data[: len(data) // 2], lambda data: b'', lambda data: b'hello']
+)
 def test_damaged_image(undivided, damage):
   file = undivided / 'cat' / '07.jpg'
   file.write_bytes(damage(file.read_bytes()))
-  with pytest.raises(ValueError, match=r'Cannot read 1 of the 30 images of folder:.*:\n  cat/07.jpg: .*\nRepair or remove'):
+  with pytest.raises(
+    ValueError,
+    match=r'Cannot read 1 of the 30 images of folder:.*:\n  cat/07.jpg: .*\nRepair or remove',
+  ):
     _load(undivided)
 
 
@@ -143,17 +167,22 @@ def test_names_of_parts(divided):
   (divided / 'Training').rename(divided / 'dev')
   with pytest.raises(ValueError, match=r'holds the parts Test, VALID, dev. Want train/'):
     _load(divided)
-  (divided / 'dev').rename(divided / 'val' )
+  (divided / 'dev').rename(divided / 'val')
   (divided / 'VALID').rename(divided / 'train')
   (divided / 'testing').mkdir()
-  with pytest.raises(ValueError, match=r'holds the parts Test, testing, train, val. Want train/.* one test/'):
+  with pytest.raises(
+    ValueError, match=r'holds the parts Test, testing, train, val. Want train/.* one test/'
+  ):
     _load(divided)
 
 
 def test_parts_below_classes_are_refused(undivided):
   (undivided / 'cat' / 'Test').mkdir()
   (undivided / 'cat' / '00.jpg').rename(undivided / 'cat' / 'Test' / '00.jpg')
-  with pytest.raises(ValueError, match=r'Class folder .*cat holds Test. Parts go above classes: PATH/\{train,val,test\}/<class>'):
+  with pytest.raises(
+    ValueError,
+    match=r'Class folder .*cat holds Test. Parts go above classes: PATH/\{train,val,test\}/<class>',
+  ):
     _load(undivided)
 
 

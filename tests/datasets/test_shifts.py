@@ -31,7 +31,9 @@ def test_translate():
 
 def test_rotate():
   turned, _ = _shift('rotate_90')
-  np.testing.assert_array_equal(turned[:, 0, 0], INPUTS[:, 0, 3])  # the top right corner comes to the top left
+  np.testing.assert_array_equal(
+    turned[:, 0, 0], INPUTS[:, 0, 3]
+  )  # the top right corner comes to the top left
 
 
 def test_invert():
@@ -47,8 +49,10 @@ def test_permute_moves_whole_pixels_alike_in_every_image():
 
 
 def test_load_shifts_every_split_and_the_class_names(data_dir):
-  plain, merged, inverted = (datasets.load('uci_digits', 8, 1, shift=shift, data_dir=data_dir)
-                             for shift in ('none', 'relabel_mod5', 'invert'))
+  plain, merged, inverted = (
+    datasets.load('uci_digits', 8, 1, shift=shift, data_dir=data_dir)
+    for shift in ('none', 'relabel_mod5', 'invert')
+  )
   assert merged.class_names == ('0/5', '1/6', '2/7', '3/8', '4/9')
   assert merged.class_names == datasets.info('uci_digits', shift='relabel_mod5').class_names
   for a, b, c in zip(plain[:3], merged[:3], inverted[:3]):
@@ -58,7 +62,9 @@ def test_load_shifts_every_split_and_the_class_names(data_dir):
 
 
 def test_wrong_shifts(data_dir):
-  with pytest.raises(ValueError, match=r"Unknown shift 'inverted'; have none, .*Did you mean 'invert'"):
+  with pytest.raises(
+    ValueError, match=r"Unknown shift 'inverted'; have none, .*Did you mean 'invert'"
+  ):
     datasets.load('uci_digits', 8, 1, shift='inverted', data_dir=data_dir)
   with pytest.raises(ValueError, match=r"Unknown shift 'rotate'"):
     datasets.info('uci_digits', shift='rotate')

@@ -1,4 +1,5 @@
 """Held-out parts and k-shot subsets."""
+
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ def test_subsets_are_balanced_and_nested():
   assert list(found) == [20, 1, 5, 0]
   for k in (1, 5, 20):
     np.testing.assert_array_equal(np.bincount(LABELS[found[k]]), [k, k, k])
-    np.testing.assert_array_equal(found[k], found[0][:3 * k])
+    np.testing.assert_array_equal(found[k], found[0][: 3 * k])
   assert sorted(found[0]) == list(range(150))
 
 
@@ -52,5 +53,8 @@ def test_subsets_depend_on_seed_and_ids_only():
 
 @pytest.mark.parametrize('shots', [41, -1])
 def test_too_many_shots(shots):
-  with pytest.raises(ValueError, match=rf'{shots} shots wanted, but class 0 has 40 training examples. Ask for 1 to 40 shots'):
+  with pytest.raises(
+    ValueError,
+    match=rf'{shots} shots wanted, but class 0 has 40 training examples. Ask for 1 to 40 shots',
+  ):
     subsets(LABELS, IDS, [1, shots], seed=0)

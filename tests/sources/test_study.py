@@ -93,10 +93,8 @@ def test_a_run_from_scratch_has_its_own_leaves_alone(tmp_path):
 
 
 def test_the_digest_is_that_of_the_weights(tmp_path):
-  uri, same = (
-    write_study(tmp_path / 'one'),
-    write_study(tmp_path / 'other', meta={'cost': {'train_seconds': 2.5}}),
-  )
+  uri = write_study(tmp_path / 'one')
+  same = write_study(tmp_path / 'other', meta={'cost': {'train_seconds': 2.5}})
   first, second = (sources.load(u).provenance['sha256'] for u in (uri, same))
   assert first == second == sources.digest(sources.resolve(uri))
   sources.load(uri, first.upper())

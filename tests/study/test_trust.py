@@ -437,3 +437,19 @@ def test_a_full_disk_is_one_error_and_loses_nothing(tmp_path, monkeypatch):
   assert caught.value.errno == errno.ENOSPC
   assert checkpoint.steps(folder) == [1] and not (folder / '2').exists()
   np.testing.assert_array_equal(checkpoint.load(folder)['a'], tree['a'])
+
+
+@pytest.mark.parametrize(
+  'file, change',
+  [
+    ('study.json', lambda c: c['config'].update(baseline='probe')),
+    ('study.json', lambda c: c['plan'].update(runs=c['plan']['runs'][:1])),
+    ('subsets/digits.json', lambda c: c['0'].update({'4': c['1']['4']})),
+  ],
+)
+def test_the_report_reads_no_file_that_was_changed(finished, file, change):
+  content = json.loads((finished / file).read_text())
+  change(content)
+  (finished / file).write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=f'(?s){file}.*(changed|digest|sha256).*Delete'):
+    report.summary(finished)

@@ -1,10 +1,12 @@
-"""Makes efficientnet_lite1, efficientnet_lite2 and face_recognition: official outputs for public weights, which are not copied here.
+"""Makes efficientnet_lite1, efficientnet_lite2 and face_recognition: official outputs for public
+weights, which are not copied here.
 
     python third_party/parity/make_public.py LITE1.pth LITE2.pth
 
-Images are coloured blocks. Run it in a folder where the packages that face_api.cjs names are installed. Needs: torch
-efficientnet-lite-pytorch, node.
+Images are coloured blocks. Run it in a folder where the packages that face_api.cjs names are
+installed. Needs: torch efficientnet-lite-pytorch, node.
 """
+
 import json
 import subprocess
 import sys
@@ -24,7 +26,12 @@ def main() -> None:
     model = EfficientNet.from_pretrained(f'efficientnet-{name}', weights_path=path).eval()
     image = np.concatenate([blocks(size, 10), blocks(size, 20)])
     x = torch.from_numpy((image.astype('float32') - 127) / 128).permute(0, 3, 1, 2)
-    np.savez_compressed(OUT / f'efficientnet_{name}.npz', image=image, pooled=model.extract_features(x).mean((2, 3)), logits=model(x))
+    np.savez_compressed(
+      OUT / f'efficientnet_{name}.npz',
+      image=image,
+      pooled=model.extract_features(x).mean((2, 3)),
+      logits=model(x),
+    )
 
   image = np.concatenate([blocks(150, 10), blocks(150, 25)])
   Path('images.json').write_text(json.dumps(image.tolist()))

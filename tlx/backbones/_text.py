@@ -182,11 +182,9 @@ class Attention(nn.Module):
       # [B, H, T, d]
       return dense(rows).reshape(batch, num_tokens, heads, self.head_dim).transpose(0, 2, 1, 3)
 
-    query, key, value = (
-      project('query', self.heads),
-      project('key', self.kv_heads),
-      project('value', self.kv_heads),
-    )
+    query = project('query', self.heads)
+    key = project('key', self.kv_heads)
+    value = project('value', self.kv_heads)
     if self.norm_eps is not None:
       query, key = (
         nn.RMSNorm(self.norm_eps, self.dtype, name=f'{name}_norm')(array)

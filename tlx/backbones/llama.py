@@ -439,11 +439,9 @@ def _factors(field: str, rope: Mapping[str, Any], found: _config.Told) -> tuple[
     number = found['head_dim'][1] // 2
     if kind == 'linear':
       return (float(rope['factor']),) * number
-    length, low, high = (
-      rope['original_max_position_embeddings'],
-      rope['low_freq_factor'],
-      rope['high_freq_factor'],
-    )
+    length = rope['original_max_position_embeddings']
+    low = rope['low_freq_factor']
+    high = rope['high_freq_factor']
     frequencies = found['rope_theta'][1] ** -(np.arange(number) / number)
     # within the length that the model was first trained on
     turns = length * frequencies / (2 * np.pi)

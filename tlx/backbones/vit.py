@@ -53,27 +53,19 @@ class Options(NamedTuple):
 
 
 _SIZES = {
-  'ti': (192, 12, 3),
-  's': (384, 12, 6),
-  'b': (768, 12, 12),
-  'l': (1024, 24, 16),
-  'h': (1280, 32, 16),
+  'ti': {'dim': 192, 'depth': 12, 'heads': 3},
+  's': {'dim': 384, 'depth': 12, 'heads': 6},
+  'b': {'dim': 768, 'depth': 12, 'heads': 12},
+  'l': {'dim': 1024, 'depth': 24, 'heads': 16},
+  'h': {'dim': 1280, 'depth': 32, 'heads': 16},
 }
 VARIANTS: dict[str, dict[str, Any]] = {}
-for _name, (_dim, _depth, _heads) in _SIZES.items():
+for _name, _widths in _SIZES.items():
   for _patch in (8, 14, 16, 32):
-    VARIANTS[f'{_name}/{_patch}'] = {
-      'dim': _dim,
-      'depth': _depth,
-      'heads': _heads,
-      'patch': _patch,
-    }
+    VARIANTS[f'{_name}/{_patch}'] = {**_widths, 'patch': _patch}
 for _name in 'sbl':
-  VARIANTS[f'dinov2_{_name}/14'] = {
-    **VARIANTS[f'{_name}/14'],
-    'image_size': 518,
-    'layer_scale': 1e-5,
-  }
+  _of_dinov2 = {'image_size': 518, 'layer_scale': 1e-5}
+  VARIANTS[f'dinov2_{_name}/14'] = {**VARIANTS[f'{_name}/14'], **_of_dinov2}
 IGNORE = (r'mask_token$', r'pooler\.')  # tensors of public files that a network does not use
 # and those that stand between features and head, where the head is not used either
 IGNORE_WITH_HEAD = (r'pre_logits',)
@@ -537,7 +529,8 @@ def _told_by_timm(config: Mapping[str, Any]) -> _config.Told:
   name = config['architecture']
   args = _config.timm_args(config, ('global_pool', 'act_layer'))
   plain = re.fullmatch(
-    r'(?:jx_)?(?:vit|deit)_(tiny|small|base|large|huge)_p(?:atch)?(\d+)(?:_(\d+))?(_in21k|_dinov2|_reg4_dinov2)?',
+    r'(?:jx_)?(?:vit|deit)_(tiny|small|base|large|huge)_p(?:atch)?(\d+)(?:_(\d+))?'
+    r'(_in21k|_dinov2|_reg4_dinov2)?',
     name,
   )
   if not plain:
@@ -548,21 +541,16 @@ def _told_by_timm(config: Mapping[str, Any]) -> _config.Told:
       'deit_SIZE_patchN_SIZE only',
     )
   size, patch, image, dino = plain.groups()
-  pool, act = (
-    args.get('global_pool', config.get('global_pool', 'token')),
-    args.get('act_layer', 'gelu'),
-  )
+  pool = args.get('global_pool', config.get('global_pool', 'token'))
+  act = args.get('act_layer', 'gelu')
   _config.only(
     {'global_pool': pool, 'model_args.act_layer': act},
     {'global_pool': ('token', ''), 'model_args.act_layer': ('gelu', 'gelu_tanh', 'quick_gelu')},
     'vit',
   )
-  dim, depth, heads = _SIZES['ti' if size == 'tiny' else size[0]]
   dino = dino if dino and 'dinov2' in dino else ''
   options = {
-    'dim': dim,
-    'depth': depth,
-    'heads': heads,
+    **_SIZES['ti' if size == 'tiny' else size[0]],
     'patch': int(patch),
     'image_size': 518 if dino else int(image or 224),
     'norm_eps': 1e-6,

@@ -1,112 +1,236 @@
-"""Data sets by name, as arrays in memory.
+"""Data sets by name, in memory: images as arrays, texts as they are.
 
-  mnist_5k, uci_digits           digits that ship in installed packages: one file each in this folder
-  tfds:NAME[/config][:version]   any TFDS data set of images with a label; a bare TFDS name works too
-  vtab1k:TASK                    one of the tasks of VTAB-1k that are an image and its class
-  folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>
-  csv:PATH/labels.csv            a table of image files, labels and perhaps splits; or of pixels, as in FER-2013
+mnist_5k, uci_digits           digits that ship in installed packages: one file each in this folder
+tfds:NAME[/config][:version]   any TFDS data set of images with a label; a bare TFDS name works too
+vtab1k:TASK                    one of the tasks of VTAB-1k that are an image and its class
+folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>
+csv:PATH/labels.csv            a table of image files, labels and perhaps splits; or of pixels
+csv:PATH, jsonl:PATH           texts or pairs of texts with labels: a file, or one for each part
 """
+
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
-from tlx.datasets import _copies, _csv, _folder, _groups, _images, _shifts, _splits, _vtab
+from tlx.datasets import _copies, _csv, _folder, _groups, _images, _shifts, _splits, _texts, _vtab
 from tlx.datasets._copies import overlap
 from tlx.datasets._images import check_memory
 from tlx.datasets._subsets import subsets
-from tlx.datasets._types import MOST_NAMED, Dataset, Examples, Form, Info, Published, Split, listing
+from tlx.datasets._types import (
+  MOST_NAMED,
+  Dataset,
+  Examples,
+  Form,
+  Info,
+  Published,
+  Split,
+  listing,
+  noun,
+)
 from tlx.plug import available, closest, plug
 
-__all__ = ['Dataset', 'Info', 'Split', 'check', 'check_memory', 'info', 'keep_out', 'load', 'overlap', 'subsets']
+__all__ = [
+  'Dataset',
+  'Info',
+  'Split',
+  'check',
+  'check_memory',
+  'info',
+  'keep_out',
+  'kind',
+  'load',
+  'load_text',
+  'overlap',
+  'subsets',
+]
 
-_FILES = {'folder': _folder, 'csv': _csv}
+_FILES: dict[str, Any] = {'folder': _folder, 'csv': _csv, 'jsonl': _texts}
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
 
 
-def info(name: str, data_dir: DataDir = None, shift: str = 'none', group: str = '', skip_bad: bool = False) -> Info:
-  """Classes (of the shifted labels) and counts, without reading data; importing TFDS for its own only.
+def info(
+  name: str, data_dir: DataDir = None, shift: str = 'none', group: str = '', skip_bad: bool = False
+) -> Info:
+  """Classes (of the shifted labels) and counts, without decoding; imports TFDS for its own only.
 
   Raises:
-    ValueError: an unknown name, shift or group, or a data set that cannot be used; the message says why.
+    ValueError: an unknown name, shift or group, or a data set that cannot be used; the message says
+      why.
   """
-  kind, rest = _parse(name)
-  if kind == 'package':
+  place, rest = _parse(name)
+  if place == 'package':
     _groups.check(group)
     module = plug('datasets', rest)
     found = Info(module.CLASS_NAMES, dict(module.NUM_EXAMPLES))
-  elif kind in _FILES:
-    listed = _FILES[kind].published(rest, group, skip_bad)
-    found = Info(listed.class_names, {split: len(examples.ids) for split, examples in listed.splits.items()})
+  elif place in _FILES:
+    if kind(name) == 'text' and shift != 'none':
+      raise ValueError(f'{name} has texts, and shift {shift!r} changes images. Leave it out.')
+    listed = _published(name, None, group, skip_bad)
+    found = Info(
+      listed.class_names, {split: len(examples.ids) for split, examples in listed.splits.items()}
+    )
   else:
     from tlx.datasets import _tfds
-    rest, splits = _vtab.splits(rest) if kind == 'vtab1k' else (rest, None)
+
+    rest, splits = _vtab.splits(rest) if place == 'vtab1k' else (rest, None)
     found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False), splits, group)
   return found._replace(class_names=_class_names(name, shift, found.class_names))
 
 
-def check(image_size: int, channels: int, interpolation: str = 'bicubic', fit: str = 'squeeze', crop: float = 1.0) -> None:
+def kind(name: str) -> str:
+  """'image' or 'text': what the examples are; of a table its columns say it.
+
+  Raises:
+    ValueError: an unknown name, or a table that is not there or may be either.
+  """
+  place, rest = _parse(name)
+  return 'text' if place == 'jsonl' or (place == 'csv' and _texts.is_table(rest)) else 'image'
+
+
+def check(
+  image_size: int,
+  channels: int,
+  interpolation: str = 'bicubic',
+  fit: str = 'squeeze',
+  crop: float = 1.0,
+) -> None:
   """Raises ValueError where `load` would not take these arguments, without reading data."""
   _images.check(Form(image_size, channels, interpolation, fit, crop))
 
 
-def load(name: str, image_size: int, channels: int, shift: str = 'none', val_fraction: float = 0.2,
-         test_fraction: float = 0.3, data_dir: DataDir = None, data_bytes: float = 4 * 2**30, interpolation: str = 'bicubic',
-         fit: str = 'squeeze', crop: float = 1.0, group: str = '', val_examples: int = 0, duplicates: str = 'keep',
-         skip_bad: bool = False) -> Dataset:
-  """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at every call.
+def load(
+  name: str,
+  image_size: int,
+  channels: int,
+  shift: str = 'none',
+  val_fraction: float = 0.2,
+  test_fraction: float = 0.3,
+  data_dir: DataDir = None,
+  data_bytes: float = 4 * 2**30,
+  interpolation: str = 'bicubic',
+  fit: str = 'squeeze',
+  crop: float = 1.0,
+  group: str = '',
+  val_examples: int = 0,
+  duplicates: str = 'keep',
+  skip_bad: bool = False,
+) -> Dataset:
+  """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at
+  every call.
 
   How an image becomes square, `scaled` being image_size / crop rounded down:
-    fit 'squeeze': all of it is resized to scaled x scaled, whose centre is taken (crop 1.0: all of it)
-    fit 'crop': its shorter side is resized to `scaled`, then the centre is taken, as timm and torchvision evaluate
-    fit 'pad': its longer side is resized to image_size, and it stands in the middle of black, as face-api does it
+    fit 'squeeze': all of it is resized to scaled x scaled, whose centre is taken (crop 1.0: all of
+      it)
+    fit 'crop': its shorter side is resized to `scaled`, then the centre is taken, as timm and
+      torchvision evaluate
+    fit 'pad': its longer side is resized to image_size, and it stands in the middle of black, as
+      face-api does it
   Interpolation is nearest, bilinear, bicubic or lanczos; all but nearest are antialiased.
 
-  Published splits are kept. Where there is none, test is taken from the whole (`test_fraction`) and val from train
-  (`val_fraction`), of each class alike and by hash of the ids; with groups, by hash of the groups, which stay whole. The shift
-  comes last and applies to every split.
+  Published splits are kept. Where there is none, test is taken from the whole (`test_fraction`) and
+  val from train (`val_fraction`), of each class alike and by hash of the ids; with groups, by hash
+  of the groups, which stay whole. The shift comes last and applies to every split.
 
   Args:
-    group: what names the group of an example: a column (csv), a feature (TFDS), or a regular expression with one capture group
-      over its id. '' takes what the data set says: a column such as 'subject', or groups.csv in the folder.
+    group: what names the group of an example: a column (csv), a feature (TFDS), or a regular
+      expression with one capture group over its id. '' takes what the data set says: a column such
+      as 'subject', or groups.csv in the folder.
     val_examples: at most so many of the validation part are used, of each class alike; 0 is all.
-    duplicates: 'drop' keeps copies of test images, byte for byte, out of the other parts, and copies of validation out of training.
-    skip_bad: leave out images that cannot be read and lines of a table that lack something, as if they were not there.
+    duplicates: 'drop' keeps copies of test images, byte for byte, out of the other parts, and
+      copies of validation out of training.
+    skip_bad: leave out images that cannot be read and lines of a table that lack something, as if
+      they were not there.
 
   Raises:
-    ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, a class too small to divide, or
-      arrays of more than `data_bytes`.
+    ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, a
+      class too small to divide, or arrays of more than `data_bytes`.
   """
   form = Form(image_size, channels, interpolation, fit, crop)
   _images.check(form)
   _shifts.check(shift)
   _copies.check(duplicates)
+  if kind(name) != 'image':
+    raise ValueError(
+      f'{name} has texts, wanted images. Use datasets.load_text, with a backbone of texts.'
+    )
   published = _published(name, data_dir, group, skip_bad)
   class_names = _class_names(name, shift, published.class_names)
   _check_ids(name, published.splits)
 
   while True:
-    parts = _splits.complete(published.splits, val_fraction, test_fraction, published.class_names)
-    notes = _splits.group_notes(parts)
-    if 0 < val_examples < (count := len(parts['val'].ids)):
-      parts['val'] = _splits.capped(parts['val'], val_examples)
-      notes += (f'Validation uses {val_examples:,} of its {count:,} images (val_examples), of each class alike.',)
+    parts, notes = _divided(published, val_fraction, test_fraction, val_examples, 'images')
     check_memory(sum(len(part.ids) for part in parts.values()), image_size, channels, data_bytes)
     splits, bad = _decode(parts, form, shift)
     if not bad:
       break
     published = _without(name, published, bad, skip_bad)
+  return _dataset(splits, duplicates, class_names, (*published.notes, *notes))
+
+
+def load_text(
+  name: str,
+  val_fraction: float = 0.2,
+  test_fraction: float = 0.3,
+  group: str = '',
+  val_examples: int = 0,
+  duplicates: str = 'keep',
+  skip_bad: bool = False,
+) -> Dataset:
+  """The data set as texts or pairs of texts, just as they are written; arguments and parts are as
+  in `load`.
+
+  Raises:
+    ValueError: an unknown name, a set of images, a class too small to divide, or what is wrong in
+      which lines.
+  """
+  _copies.check(duplicates)
+  if kind(name) != 'text':
+    raise ValueError(
+      f'{name} has images, wanted texts. Use datasets.load, with a backbone of images.'
+    )
+  published = _published(name, None, group, skip_bad)
+  class_names = _class_names(name, 'none', published.class_names)
+  _check_ids(name, published.splits)
+  parts, notes = _divided(published, val_fraction, test_fraction, val_examples, 'texts')
+  splits = {part: _texts.split_of(examples) for part, examples in parts.items()}
+  return _dataset(splits, duplicates, class_names, (*published.notes, *notes))
+
+
+def _divided(
+  published: Published, val_fraction: float, test_fraction: float, val_examples: int, called: str
+) -> tuple[dict[str, Examples], tuple[str, ...]]:
+  """(the three parts, what to say of groups and of a capped validation part)."""
+  parts = _splits.complete(published.splits, val_fraction, test_fraction, published.class_names)
+  notes = _splits.group_notes(parts, called)
+  if 0 < val_examples < (count := len(parts['val'].ids)):
+    parts['val'] = _splits.capped(parts['val'], val_examples)
+    notes += (
+      f'Validation uses {val_examples:,} of its {count:,} {called} (val_examples), of each class '
+      'alike.',
+    )
+  return parts, notes
+
+
+def _dataset(
+  splits: dict[str, Split], duplicates: str, class_names: tuple[str, ...], notes: tuple[str, ...]
+) -> Dataset:
+  """The data set of these parts, after copies across them are dropped or said."""
   splits, of_copies = _copies.across(splits, duplicates, class_names)
   train, val, test = splits['train'], splits['val'], splits['test']
-  return Dataset(train, val, test, class_names, _sha256(train, val, test), (*published.notes, *notes, *of_copies))
+  return Dataset(train, val, test, class_names, _sha256(train, val, test), (*notes, *of_copies))
 
 
 def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
-  """What a source is trained on: `source` without the training images that are in a target's validation or test part.
+  """What a source is trained on: `source` without the training images that are in a target's
+  validation or test part.
 
-  Images are compared byte for byte before any shift, so all are given in the source's form.
+  Images are compared byte for byte before any shift, so all are given in the source's form; texts
+  but for case and spaces.
 
   Raises:
     ValueError: a class that nothing is left of.
@@ -114,10 +238,14 @@ def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
   train, note = _copies.keep_out(source.train, targets)
   if not note:
     return source
-  return source._replace(train=train, sha256=_sha256(train, source.val, source.test), notes=(*source.notes, note))
+  return source._replace(
+    train=train, sha256=_sha256(train, source.val, source.test), notes=(*source.notes, note)
+  )
 
 
-def _decode(parts: dict[str, Examples], form: Form, shift: str) -> tuple[dict[str, Split], dict[str, str]]:
+def _decode(
+  parts: dict[str, Examples], form: Form, shift: str
+) -> tuple[dict[str, Split], dict[str, str]]:
   """(the parts, shifted; {id: what is wrong with it} of the images that cannot be read)."""
   of_inputs, of_labels = _shifts.SHIFTS[shift]
   splits: dict[str, Split] = {}
@@ -130,45 +258,66 @@ def _decode(parts: dict[str, Examples], form: Form, shift: str) -> tuple[dict[st
 
 
 def _without(name: str, published: Published, bad: Mapping[str, str], skip: bool) -> Published:
-  """The data set without its bad images, and a note of them; an error that lists them where they may not be skipped."""
+  """The data set without its bad images, and a note of them; an error that lists them where they
+  may not be skipped.
+  """
   count = sum(len(examples.ids) for examples in published.splits.values())
   lines = [f'{image}: {reason}' for image, reason in sorted(bad.items())]
   if not skip:
     more = f'\n  and {len(lines) - MOST_NAMED:,} more' if len(lines) > MOST_NAMED else ''
-    raise ValueError(f'Cannot read {len(lines):,} of the {count:,} images of {name}:\n  ' + '\n  '.join(lines[:MOST_NAMED]) + more
-                     + '\nRepair or remove them, or leave them out: skip_bad = True.')
+    raise ValueError(
+      f'Cannot read {len(lines):,} of the {count:,} images of {name}:\n  '
+      + '\n  '.join(lines[:MOST_NAMED])
+      + more
+      + '\nRepair or remove them, or leave them out: skip_bad = True.'
+    )
   splits = {}
   for split, examples in published.splits.items():
-    splits[split] = kept = examples.take(np.array([row for row, image in enumerate(examples.ids) if image not in bad], int))
+    splits[split] = kept = examples.take(
+      np.array([row for row, image in enumerate(examples.ids) if image not in bad], int)
+    )
     if lost := sorted(set(examples.labels.tolist()) - set(kept.labels.tolist())):
-      raise ValueError(f'No image of the classes {", ".join(published.class_names[k] for k in lost)} in {split} of {name} can be read. '
-                       'Repair some, or remove the class.')
+      raise ValueError(
+        f'No image of the classes {", ".join(published.class_names[k] for k in lost)} in {split} '
+        f'of {name} can be read. Repair some, or remove the class.'
+      )
   note = f'{len(lines):,} of {count:,} images cannot be read and are left out: {listing(lines)}.'
   return published._replace(splits=splits, notes=(*published.notes, note))
 
 
 def _parse(name: str) -> tuple[str, str]:
-  """(kind of data set, its name within that kind)."""
-  kind, colon, rest = name.partition(':')
-  if colon and kind in ('tfds', 'vtab1k', *_FILES):
-    return kind, rest
+  """(where a data set comes from, its name there)."""
+  place, colon, rest = name.partition(':')
+  if colon and place in ('tfds', 'vtab1k', *_FILES):
+    return place, rest
   names = available('datasets')
   if name in names:
     return 'package', name
   from tlx.datasets import _tfds  # only here: TFDS takes 0.6 s to import
+
   if re.split('[/:]', name)[0] in _tfds.known_names():
     return 'tfds', name
-  raise ValueError(f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, vtab1k:TASK, folder:PATH and csv:FILE.'
-                   f'{closest(name, (*names, *_tfds.known_names()))}')
+  raise ValueError(
+    f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, vtab1k:TASK, folder:PATH, '
+    'csv:FILE and jsonl:FILE.'
+    f'{closest(name, (*names, *_tfds.known_names()))}'
+  )
 
 
 def _published(name: str, data_dir: DataDir, group: str, skip_bad: bool) -> Published:
-  kind, rest = _parse(name)
-  if kind in _FILES:
-    return _FILES[kind].published(rest, group, skip_bad)
+  place, rest = _parse(name)
+  if kind(name) == 'text':
+    return _texts.published(place, rest, group, skip_bad)
+  if place in _FILES:
+    return _FILES[place].published(rest, group, skip_bad)
   from tlx.datasets import _tfds
-  rest, splits = _vtab.splits(rest) if kind == 'vtab1k' else (rest, None)
-  builder = _tfds.package_builder(rest, data_dir) if kind == 'package' else _tfds.tfds_builder(rest, data_dir, prepare=True)
+
+  rest, splits = _vtab.splits(rest) if place == 'vtab1k' else (rest, None)
+  builder = (
+    _tfds.package_builder(rest, data_dir)
+    if place == 'package'
+    else _tfds.tfds_builder(rest, data_dir, prepare=True)
+  )
   return _tfds.published(builder, splits, group)
 
 
@@ -176,22 +325,30 @@ def _class_names(name: str, shift: str, names: tuple[str, ...]) -> tuple[str, ..
   """The names of the shifted labels, of which there are two at least."""
   shifted = _shifts.class_names(shift, names)
   if len(shifted) < 2:
-    raise ValueError(f'{name} has the classes {", ".join(shifted)}; there is nothing to tell apart. Want two at least.')
+    raise ValueError(
+      f'{name} has the classes {", ".join(shifted)}; there is nothing to tell apart. Want two at '
+      'least.'
+    )
   return shifted
 
 
 def _check_ids(name: str, splits: dict[str, Examples]) -> None:
   ids = [i for split in splits.values() for i in split.ids]
   if len(set(ids)) < len(ids):
-    raise ValueError(f'{name} has {len(ids) - len(set(ids))} examples whose id another has too; ids decide splits. '
-                     'Write the data out as folder:PATH.')
+    raise ValueError(
+      f'{name} has {len(ids) - len(set(ids))} examples whose id another has too; ids decide '
+      'splits. Write the data out as folder:PATH.'
+    )
 
 
 def _sha256(*splits: Split) -> str:
   digest = hashlib.sha256()
   for split in splits:
     digest.update(f'{split.inputs.shape} {split.inputs.dtype} {split.labels.dtype}\n'.encode())
-    digest.update(split.inputs.data)  # not tobytes(), which copies
+    if noun(split) == 'texts':
+      digest.update(json.dumps(split.inputs.tolist()).encode())
+    else:
+      digest.update(split.inputs.data)  # not tobytes(), which copies
     digest.update(split.labels.tobytes())
     digest.update('\n'.join(split.ids).encode())
   return digest.hexdigest()

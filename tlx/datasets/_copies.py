@@ -1,9 +1,14 @@
-"""Images that two parts have, equal byte for byte at the study's size and before the shift, whatever they are called."""
+"""Examples that two parts have, whatever they are called.
+
+Images are compared byte for byte at the study's size and before the shift, texts but for case and
+spaces.
+"""
+
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from tlx.datasets._types import Dataset, Split, listing
+from tlx.datasets._types import Dataset, Split, listing, noun
 
 DUPLICATES = ('keep', 'drop')
 _WORDS = {'train': 'training', 'val': 'validation', 'test': 'test'}
@@ -15,8 +20,11 @@ def check(duplicates: str) -> None:
     raise ValueError(f'Unknown duplicates {duplicates!r}; have {" and ".join(DUPLICATES)}.')
 
 
-def across(parts: dict[str, Split], duplicates: str, class_names: Sequence[str]) -> tuple[dict[str, Split], tuple[str, ...]]:
-  """(the parts, what to say of copies). With 'drop', training has no copy of validation or test, validation none of test.
+def across(
+  parts: dict[str, Split], duplicates: str, class_names: Sequence[str]
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+  """(the parts, what to say of copies). With 'drop', training has no copy of validation or test,
+  validation none of test.
 
   Raises:
     ValueError: copies were all that training had of a class.
@@ -31,12 +39,19 @@ def across(parts: dict[str, Split], duplicates: str, class_names: Sequence[str])
       notes.append(f"{note} duplicates = 'drop' leaves them out of {_WORDS[name]}.")
       continue
     before = parts[name]
-    parts = parts | {name: before.take(np.flatnonzero(~np.isin(before.digests, parts[other].digests)))}
+    parts = parts | {
+      name: before.take(np.flatnonzero(~np.isin(before.digests, parts[other].digests)))
+    }
     left_out = len(before.ids) - len(parts[name].ids)
-    notes.append(f"{note} duplicates = 'drop' left {left_out:,} images out of {_WORDS[name]}.")
+    notes.append(
+      f"{note} duplicates = 'drop' left {left_out:,} {noun(before)} out of {_WORDS[name]}."
+    )
     if lost := sorted(set(before.labels.tolist()) - set(parts[name].labels.tolist())):
-      raise ValueError(f"duplicates = 'drop' leaves {_WORDS[name]} without the classes {listing([class_names[k] for k in lost])}: "
-                       f'all their images are in {_WORDS[other]} too. Add others.')
+      raise ValueError(
+        f"duplicates = 'drop' leaves {_WORDS[name]} without the classes "
+        f'{listing([class_names[k] for k in lost])}: '
+        f'all their {noun(before)} are in {_WORDS[other]} too. Add others.'
+      )
   return parts, tuple(notes)
 
 
@@ -52,12 +67,22 @@ def _sentence(parts: dict[str, Split], name: str, other: str, copied: np.ndarray
     digest = int(parts[other].digests[row])
     pairs.append(f'{parts[other].ids[row]} is {parts[name].ids[first[digest]]}')
     relabelled += labels[digest] != {int(parts[other].labels[row])}
-  return (f'{len(pairs):,} of {len(copied):,} {_WORDS[other]} images are also in {_WORDS[name]}, byte for byte, '
-          f'{relabelled:,} of them under another label: {listing(pairs)}.')
+  return (
+    f'{len(pairs):,} of {len(copied):,} {_WORDS[other]} {noun(parts[other])} are also in '
+    f'{_WORDS[name]}, {_alike(parts[name])}, '
+    f'{relabelled:,} of them under another label: {listing(pairs)}.'
+  )
+
+
+def _alike(split: Split) -> str:
+  """How examples are compared."""
+  return 'byte for byte' if noun(split) == 'images' else 'but for case and spaces'
 
 
 def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
-  """(a source's training part without the images of the targets' validation and test parts, what to say of it or '')."""
+  """(a source's training part without the examples of the targets' validation and test parts, what
+  to say of it or '').
+  """
   held = np.zeros(len(source.ids), bool)
   for target in targets:  # one at a time, so that not all are in memory
     for part in (target.val, target.test):
@@ -66,28 +91,41 @@ def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
     return source, ''
   kept = source.take(np.flatnonzero(~held))
   if lost := set(source.labels.tolist()) - set(kept.labels.tolist()):
-    raise ValueError(f'{held.sum():,} of the {len(held):,} training images of the source are in validation or test parts of targets; '
-                     f"without them {len(lost)} of its classes have no example. Lower the targets' val_fraction and test_fraction.")
-  return kept, (f"{held.sum():,} of the source's {len(held):,} training images were left out of its training: they are in the "
-                'validation or test part of a target.')
+    raise ValueError(
+      f'{held.sum():,} of the {len(held):,} training {noun(source)} of the source are in '
+      'validation or test parts of targets; '
+      f"without them {len(lost)} of its classes have no example. Lower the targets' val_fraction "
+      'and test_fraction.'
+    )
+  return kept, (
+    f"{held.sum():,} of the source's {len(held):,} training {noun(source)} were left out of its "
+    'training: they are in the validation or test part of a target.'
+  )
 
 
 def overlap(source_train: Split, target: Dataset) -> tuple[str, ...]:
-  """What to say of target images that the source was trained on, compared byte for byte before any shift.
+  """What to say of target examples that the source was trained on.
 
-  The rule: training images may be among them, which is said; validation and test images may not.
+  The rule: training examples may be among them, which is said; validation and test examples may
+  not.
 
   Args:
-    source_train: what the source was trained on, in the form that the target has, as `study.pair.source_data` gives it.
+    source_train: what the source was trained on, in the form that the target has, as
+      `study.pair.source_data` gives it.
 
   Raises:
-    ValueError: how many of the target's validation or test images the source was trained on.
+    ValueError: how many of the target's validation or test examples the source was trained on.
   """
   for name, part in (('validation', target.val), ('test', target.test)):
     if count := np.count_nonzero(np.isin(part.digests, source_train.digests)):
-      raise ValueError(f'The source was trained on {count:,} of the {len(part.ids):,} {name} images of the target, byte for byte. '
-                       'Train it without them, or choose another target.')
+      raise ValueError(
+        f'The source was trained on {count:,} of the {len(part.ids):,} {name} {noun(part)} of the '
+        f'target, {_alike(part)}. Train it without them, or choose another target.'
+      )
   if count := np.count_nonzero(np.isin(target.train.digests, source_train.digests)):
-    return (f'The source was trained, with its own labels, on {count:,} of the {len(target.train.ids):,} training images of the target '
-            '(before any shift), and on none of its validation and test images.',)
+    return (
+      f'The source was trained, with its own labels, on {count:,} of the '
+      f'{len(target.train.ids):,} training {noun(source_train)} of the target '
+      f'(before any shift), and on none of its validation and test {noun(source_train)}.',
+    )
   return ()

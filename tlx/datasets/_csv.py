@@ -1,5 +1,7 @@
-"""csv:PATH/labels.csv: images listed in a table, a row each; or standing in it as pixels, as in FER-2013 (arXiv:1307.0414)."""
-import csv
+"""csv:PATH/labels.csv: images listed in a table, a row each; or standing in it as pixels, as in
+FER-2013 (arXiv:1307.0414).
+"""
+
 import io
 import posixpath
 from collections.abc import Iterator, Sequence
@@ -8,18 +10,29 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from tlx.datasets import _groups
-from tlx.datasets._types import MOST_NAMED, SPLITS, SUFFIXES, Examples, Published, in_order, is_file, listing
+from tlx.datasets import _groups, _tables
+from tlx.datasets._types import MOST_NAMED, SPLITS, SUFFIXES, Examples, Published, in_order, is_file
 
 # The names that a column may have, whatever the case; of several the first is taken.
+IMAGE = (
+  'image',
+  'path',
+  'file',
+  'filename',
+  'file_name',
+  'filepath',
+  'file_path',
+  'image_path',
+  'image_id',
+)
+PIXELS = ('pixels',)
 _NAMES = {
-    'image': ('image', 'path', 'file', 'filename', 'file_name', 'filepath', 'file_path', 'image_path', 'image_id'),
-    'pixels': ('pixels',),
-    'label': ('label', 'class', 'category', 'emotion', 'expression', 'species', 'target'),
-    'split': ('split', 'usage', 'subset'),
-    'group': ('group', 'group_id', 'subject', 'subject_id', 'patient', 'patient_id', 'person', 'person_id'),
+  'image': IMAGE,
+  'pixels': PIXELS,
+  'label': ('label', 'class', 'category', 'emotion', 'expression', 'species', 'target'),
+  'split': _tables.SPLIT,
+  'group': _tables.GROUP,
 }
-_MISSING = ('', 'nan', 'null', '<na>', 'n/a', '#n/a')  # what programs write where they have no value
 
 
 class _Row(NamedTuple):
@@ -30,58 +43,61 @@ class _Row(NamedTuple):
   image: epath.Path | str  # a file, or its pixels
 
 
-def _columns(file: epath.Path, header: Sequence[str], wanted: Sequence[str], group: str) -> dict[str, int]:
+def _columns(
+  file: epath.Path, header: Sequence[str], wanted: Sequence[str], group: str
+) -> dict[str, int]:
   """{'image' or 'pixels', 'label', perhaps 'split' and 'group': the place of that column}.
 
   Args:
     wanted: which of these there must be.
     group: the column that names the groups; '' is one of the usual names, if there is one.
   """
-  names = [name.strip().lower() for name in header]
-  found = {kind: [name for name in accepted if name in names] for kind, accepted in _NAMES.items()}
+  found = _tables.columns(file, header, _NAMES, group)
   for kind in wanted:
-    if not found[kind] and not (kind == 'image' and found['pixels']):
-      raise ValueError(f'{file} has the columns {", ".join(names)}; wanted one for the {kind}, named {", ".join(_NAMES[kind])}'
-                       f'{" (or pixels)" if kind == "image" else ""}. Rename the one that is meant.')
-  if len(found['label']) > 1 and found['label'][0] != 'label':  # taking the wrong one would go unnoticed
-    raise ValueError(f"{file} has the columns {' and '.join(found['label'])}. Rename the one that is meant to 'label'.")
-  if group.lower() in names:
-    found['group'] = [group.lower()]
-  elif group:
-    _groups.check(group, names)
-    found['group'] = []
-  if len(found['group']) > 1:
-    raise ValueError(f"{file} has the columns {' and '.join(found['group'])}. Say which names the groups: group = {found['group'][0]!r}.")
-  if found['image']:
-    found['pixels'] = []
-  return {kind: names.index(accepted[0]) for kind, accepted in found.items() if accepted}
+    if kind not in found and not (kind == 'image' and 'pixels' in found):
+      names = [name.strip().lower() for name in header]
+      raise ValueError(
+        f'{file} has the columns {", ".join(names)}; wanted one for the {kind}, named '
+        f'{", ".join(_NAMES[kind])}'
+        f'{" (or pixels), or one for a text" if kind == "image" else ""}. Rename the one that is '
+        'meant.'
+      )
+  if 'image' in found:
+    found.pop('pixels', None)
+  return {kind: header.index(column) for kind, column in found.items()}
 
 
-def _cells(file: epath.Path, wanted: Sequence[str], group: str = '') -> Iterator[tuple[str, dict[str, str]]]:
-  """('line 7 of FILE', {'image' or 'pixels', 'label', 'split', 'group'}) of each row; what is missing is ''."""
+def _cells(
+  file: epath.Path, wanted: Sequence[str], group: str = ''
+) -> Iterator[tuple[str, dict[str, str]]]:
+  """('line 7 of FILE', {'image' or 'pixels', 'label', 'split', 'group'}) of each row; what is
+  missing is ''.
+  """
   with file.open('rb') as opened, io.TextIOWrapper(opened, 'utf-8-sig', newline='') as text:
     try:
-      first = text.readline()
-      delimiter = max(',;\t', key=first.count)
-      header = next(csv.reader([first], delimiter=delimiter))
+      delimiter, header = _tables.header(file, text.readline())
       columns = _columns(file, header, wanted, group)
-      reader = csv.reader(text, delimiter=delimiter)
-      for row in reader:
-        where = f'line {reader.line_num + 1} of {file}'
-        if row and len(row) != len(header):
-          raise ValueError(f'{where} has {len(row)} fields, wanted {len(header)} as in the first line.')
-        if row:
-          cells = {kind: row[i].strip() for kind, i in columns.items()}
-          yield where, {kind: '' if cell.lower() in _MISSING else cell for kind, cell in cells.items()}
-    except (csv.Error, UnicodeDecodeError) as error:
-      raise ValueError(f'Cannot read {file}: {error}. Want CSV in UTF-8 with a first line of column names.') from error
+      for row in _tables.rows(text, delimiter, len(header)):
+        where = f'line {row.line} of {file}'
+        if row.wrong:
+          raise ValueError(f'{where} has {row.wrong}.')
+        yield where, {kind: _tables.value(row.cells[i]) for kind, i in columns.items()}
+    except UnicodeDecodeError as error:
+      raise ValueError(
+        f'Cannot read {file}: {error}. Want CSV in UTF-8 with a first line of column names.'
+      ) from error
 
 
 def _find(root: epath.Path, name: str, where: str) -> tuple[str, epath.Path | None]:
-  """(id, file) of an image, no file where there is none; an image_id often comes without the ending of its file."""
+  """(id, file) of an image, no file where there is none; an image_id often comes without the ending
+  of its file.
+  """
   inside = posixpath.normpath(name)
   if posixpath.isabs(name) or inside.split('/')[0] == '..':
-    raise ValueError(f'{where} names the image {name!r}, which is outside {root}. Give paths relative to that folder.')
+    raise ValueError(
+      f'{where} names the image {name!r}, which is outside {root}. Give paths relative to that '
+      'folder.'
+    )
   endings = ('', *SUFFIXES, *map(str.upper, SUFFIXES))
   for ending in endings[:1] if posixpath.splitext(name)[1].lower() in SUFFIXES else endings:
     if is_file(file := root / (inside + ending)):
@@ -90,10 +106,10 @@ def _find(root: epath.Path, name: str, where: str) -> tuple[str, epath.Path | No
 
 
 def _read(path: str, group: str, skip_bad: bool) -> tuple[list[_Row], tuple[str, ...]]:
-  """(the rows that can be used, notes on the others); the split is 'all' where the table has no column for it."""
-  file = epath.Path(path).expanduser()
-  if not is_file(file):
-    raise ValueError(f'csv:{path} wants a file, and {file} is none. Check the path.')
+  """(the rows that can be used, notes on the others); the split is 'all' where the table has no
+  column for it.
+  """
+  file = _tables.find('csv', path)
   rows: list[_Row] = []
   bad: list[str] = []
   lines: dict[str, str] = {}  # where each id stands
@@ -104,26 +120,36 @@ def _read(path: str, group: str, skip_bad: bool) -> tuple[list[_Row], tuple[str,
     split = SPLITS.get(cells.get('split', 'train').lower(), '')
     if not split:
       raise ValueError(f'{where} has the split {cells["split"]!r}; have {", ".join(SPLITS)}.')
-    name, image = _find(file.parent, cells['image'], where) if 'image' in cells else (f'{number:06d}', cells['pixels'])
+    name, image = (
+      _find(file.parent, cells['image'], where)
+      if 'image' in cells
+      else (f'{number:06d}', cells['pixels'])
+    )
     if image is None:
       bad.append(f'{where} names the image {cells["image"]!r}, and {file.parent / name} is no file')
       continue
     if name in lines:
       raise ValueError(f'{where} names the image {name!r}, as does {lines[name]}. Keep one.')
     lines[name] = where
-    rows.append(_Row(name, cells['label'], split if 'split' in cells else 'all', cells.get('group', ''), image))
-  if bad and not skip_bad:
-    raise ValueError(f'{len(bad):,} lines of {file} cannot be used:\n  ' + '\n  '.join(bad[:MOST_NAMED])
-                     + (f'\n  and {len(bad) - MOST_NAMED:,} more' if len(bad) > MOST_NAMED else '')
-                     + '\nRepair or remove them, or leave them out: skip_bad = True.')
+    rows.append(
+      _Row(
+        name, cells['label'], split if 'split' in cells else 'all', cells.get('group', ''), image
+      )
+    )
+  notes = _tables.left_out(file, bad, skip_bad, MOST_NAMED)
   if not rows:
-    raise ValueError(f'{file} lists no image. Want a first line of column names and a line for every image.')
-  trained = {row.label for row in rows if row.split in ('train', 'all')}
-  if missing := [name for name in in_order(row.label for row in rows) if name not in trained]:
-    raise ValueError(f'{file} has no training example of {", ".join(missing)}. Add some, or remove the class.')
+    raise ValueError(
+      f'{file} lists no image. Want a first line of column names and a line for every image.'
+    )
+  _tables.check_trained(
+    file, [row.label for row in rows], {row.label for row in rows if row.split in ('train', 'all')}
+  )
   if group and not rows[0].group:
-    rows = [row._replace(group=found) for row, found in zip(rows, _groups.matched(group, [row.id for row in rows]))]
-  return rows, (f'{len(bad):,} lines of the table are left out: {listing(bad)}.',) if bad else ()
+    rows = [
+      row._replace(group=found)
+      for row, found in zip(rows, _groups.matched(group, [row.id for row in rows]))
+    ]
+  return rows, notes
 
 
 def groups(file: epath.Path) -> dict[str, str]:
@@ -145,7 +171,9 @@ def groups(file: epath.Path) -> dict[str, str]:
 
 
 def _as_file(row: _Row) -> bytes | epath.Path | ValueError:
-  """The row's image; its pixels, grey values 0 to 255 row by row, are put into the simplest of image files (PGM)."""
+  """The row's image; its pixels, grey values 0 to 255 row by row, are put into the simplest of
+  image files (PGM).
+  """
   if not isinstance(row.image, str):
     return row.image
   try:
@@ -153,7 +181,7 @@ def _as_file(row: _Row) -> bytes | epath.Path | ValueError:
   except ValueError as error:
     return ValueError(f'its pixels are no whole numbers from 0 to 255: {error}')
   size = round(len(values) ** 0.5)
-  if size ** 2 != len(values):
+  if size**2 != len(values):
     return ValueError(f'its {len(values)} pixels are no square')
   return b'P5 %d %d 255\n' % (size, size) + values
 
@@ -172,6 +200,13 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
     part = [row for row in rows if row.split == split]
     labels = np.array([number[row.label] for row in part], np.int32)
     of_group = tuple(row.group for row in part) if rows[0].group else ()
-    return Examples(tuple(row.id for row in part), labels, lambda some: [_as_file(part[i]) for i in some], of_group)
+    return Examples(
+      tuple(row.id for row in part),
+      labels,
+      lambda some: [_as_file(part[i]) for i in some],
+      of_group,
+    )
 
-  return Published(classes, {split: examples(split) for split in dict.fromkeys(row.split for row in rows)}, notes)
+  return Published(
+    classes, {split: examples(split) for split in dict.fromkeys(row.split for row in rows)}, notes
+  )

@@ -1,8 +1,10 @@
-"""Targets at a known distance from a source: the same images under one controlled change of inputs or of labels.
+"""Targets at a known distance from a source: the same images under one controlled change of inputs
+or of labels.
 
-They apply after resizing, to every split, so that a study can tell input shift from output shift (Lee et al. 2023, Surgical
-fine-tuning improves adaptation to distribution shifts, ICLR).
+They apply after resizing, to every split, so that a study can tell input shift from output shift
+(Lee et al. 2023, Surgical fine-tuning improves adaptation to distribution shifts, ICLR).
 """
+
 from collections.abc import Callable
 
 import numpy as np
@@ -18,7 +20,8 @@ def _translate_2px(inputs: np.ndarray) -> np.ndarray:
 
 def _permute_pixels(inputs: np.ndarray) -> np.ndarray:
   n, height, width, channels = inputs.shape
-  order = np.random.default_rng(0).permutation(height * width)  # the same for every data set and run of a size
+  # the same for every data set and run of a size
+  order = np.random.default_rng(0).permutation(height * width)
   return np.take(inputs.reshape(n, height * width, channels), order, axis=1).reshape(inputs.shape)
 
 
@@ -28,12 +31,14 @@ def _same(array: np.ndarray) -> np.ndarray:
 
 # name -> (what happens to inputs uint8 [N, H, W, C], what happens to labels [N])
 SHIFTS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]] = {
-    'none': (_same, _same),
-    'relabel_mod5': (_same, lambda labels: labels % 5),  # the same images, classes c and c + 5 made one
-    'translate_2px': (_translate_2px, _same),  # right and down, zeros coming in
-    'rotate_90': (lambda inputs: np.ascontiguousarray(np.rot90(inputs, axes=(1, 2))), _same),  # counter-clockwise
-    'invert': (lambda inputs: 255 - inputs, _same),
-    'permute_pixels': (_permute_pixels, _same),
+  'none': (_same, _same),
+  # the same images, classes c and c + 5 made one
+  'relabel_mod5': (_same, lambda labels: labels % 5),
+  'translate_2px': (_translate_2px, _same),  # right and down, zeros coming in
+  # counter-clockwise
+  'rotate_90': (lambda inputs: np.ascontiguousarray(np.rot90(inputs, axes=(1, 2))), _same),
+  'invert': (lambda inputs: 255 - inputs, _same),
+  'permute_pixels': (_permute_pixels, _same),
 }
 
 
@@ -56,5 +61,8 @@ def class_names(name: str, names: tuple[str, ...]) -> tuple[str, ...]:
   before = np.arange(len(names))
   after = SHIFTS[name][1](before)
   if name.startswith('relabel') and np.array_equal(before, after):
-    raise ValueError(f'Shift {name!r} changes nothing with {len(names)} classes. Use more classes or another shift.')
+    raise ValueError(
+      f'Shift {name!r} changes nothing with {len(names)} classes. Use more classes or another '
+      'shift.'
+    )
   return tuple('/'.join(names[i] for i in before[after == label]) for label in np.unique(after))

@@ -1,4 +1,7 @@
-"""Splits made where a data set has none: stratified by class and decided by each example's id, with no random state."""
+"""Splits made where a data set has none: stratified by class and decided by each example's id, with
+no random state.
+"""
+
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
@@ -10,15 +13,23 @@ from tlx.datasets._types import Examples
 _WORDS = {'train': 'training', 'val': 'validation', 'test': 'test'}
 
 
-def hold_out(labels: np.ndarray, ids: Sequence[str], fraction: float, groups: Sequence[str] = (),
-             names: Sequence[str] = ()) -> np.ndarray:
-  """The mask [N] of the held-out examples: of each class, round(fraction * count) with the smallest SHA-256 of their ids.
+def hold_out(
+  labels: np.ndarray,
+  ids: Sequence[str],
+  fraction: float,
+  groups: Sequence[str] = (),
+  names: Sequence[str] = (),
+) -> np.ndarray:
+  """The mask [N] of the held-out examples: of each class, round(fraction * count) with the smallest
+  SHA-256 of their ids.
 
-  An id keeps its place in the order whatever the others are, so adding examples moves few across. With `groups`, whole
-  groups are held out, and each class comes as near to its share as it can. `names` of the classes are for errors.
+  An id keeps its place in the order whatever the others are, so adding examples moves few across.
+  With `groups`, whole groups are held out, and each class comes as near to its share as it can.
+  `names` of the classes are for errors.
 
   Raises:
-    ValueError: a class too small to leave an example on both sides, or groups too large to come near `fraction`.
+    ValueError: a class too small to leave an example on both sides, or groups too large to come
+      near `fraction`.
   """
   if len(groups):
     return _hold_out_groups(labels, groups, fraction, names)
@@ -27,15 +38,22 @@ def hold_out(labels: np.ndarray, ids: Sequence[str], fraction: float, groups: Se
     members = np.flatnonzero(labels == label)
     num_held = round(fraction * len(members))
     if not 0 < num_held < len(members):
-      raise ValueError(f'Holding out {fraction} of class {_named(label, names)} takes {num_held} of its {len(members)} examples; '
-                       'both sides need one. Change val_fraction or test_fraction, or give the class more examples.')
+      raise ValueError(
+        f'Holding out {fraction} of class {_named(label, names)} takes {num_held} of its '
+        f'{len(members)} examples; '
+        'both sides need one. Change val_fraction or test_fraction, or give the class more '
+        'examples.'
+      )
     held[sorted(members.tolist(), key=lambda i: _hash(ids[i]))[:num_held]] = True
   return held
 
 
-def _hold_out_groups(labels: np.ndarray, groups: Sequence[str], fraction: float, names: Sequence[str]) -> np.ndarray:
-  """The mask [N] of whole groups: in the order of their hashes, each changes sides where that brings the classes nearer to
-  their shares, until none does. Whole numbers only, so that every machine finds the same."""
+def _hold_out_groups(
+  labels: np.ndarray, groups: Sequence[str], fraction: float, names: Sequence[str]
+) -> np.ndarray:
+  """The mask [N] of whole groups: in the order of their hashes, each changes sides where that
+  brings the classes nearer to their shares, until none does. Whole numbers only, so that every
+  machine finds the same."""
   classes, of_class = np.unique(labels, return_inverse=True)
   group_names = sorted(set(groups))
   number = {name: i for i, name in enumerate(group_names)}
@@ -56,20 +74,32 @@ def _hold_out_groups(labels: np.ndarray, groups: Sequence[str], fraction: float,
         missing, held[i], changed = after, not held[i], True
   num_held = counts[held].sum(0)
   for k in np.flatnonzero((num_held == 0) | (num_held == totals)):
-    raise ValueError(f'Holding out {fraction} by group leaves one side without class {_named(classes[k], names)}, whose '
-                     f'{totals[k]} examples are in {np.count_nonzero(counts[:, k])} groups. Change val_fraction or test_fraction, '
-                     'give the class examples of more groups, or take coarser classes.')
+    raise ValueError(
+      f'Holding out {fraction} by group leaves one side without class '
+      f'{_named(classes[k], names)}, whose '
+      f'{totals[k]} examples are in {np.count_nonzero(counts[:, k])} groups. Change val_fraction '
+      'or test_fraction, give the class examples of more groups, or take coarser classes.'
+    )
   share = num_held.sum() / len(labels)
   if abs(share - fraction) > min(fraction, 1 - fraction) / 2:
-    raise ValueError(f'Holding out {fraction} of {len(labels):,} examples by group cannot be met: of {len(group_names)} groups '
-                     f'(the largest has {counts.sum(1).max():,}) the nearest share is {share:.3f}. '
-                     'Change val_fraction or test_fraction, or give examples of more groups.')
+    raise ValueError(
+      f'Holding out {fraction} of {len(labels):,} examples by group cannot be met: of '
+      f'{len(group_names)} groups '
+      f'(the largest has {counts.sum(1).max():,}) the nearest share is {share:.3f}. '
+      'Change val_fraction or test_fraction, or give examples of more groups.'
+    )
   return held[of_group]
 
 
-def complete(published: Mapping[str, Examples], val_fraction: float, test_fraction: float,
-             names: Sequence[str] = ()) -> dict[str, Examples]:
-  """{'train', 'val', 'test'}: as published where there is one; else test from the whole, then val from the rest."""
+def complete(
+  published: Mapping[str, Examples],
+  val_fraction: float,
+  test_fraction: float,
+  names: Sequence[str] = (),
+) -> dict[str, Examples]:
+  """{'train', 'val', 'test'}: as published where there is one; else test from the whole, then val
+  from the rest.
+  """
   splits = {name: split for name, split in published.items() if name != 'all'}
   if 'all' in published:
     splits['train'] = published['all']
@@ -82,7 +112,8 @@ def complete(published: Mapping[str, Examples], val_fraction: float, test_fracti
 
 
 def capped(examples: Examples, most: int) -> Examples:
-  """At most so many of a split, of each class alike and one of each at least, those with the smallest SHA-256 of their ids.
+  """At most so many of a split, of each class alike and one of each at least, those with the
+  smallest SHA-256 of their ids.
 
   A larger `most` keeps what a smaller one does.
 
@@ -93,16 +124,23 @@ def capped(examples: Examples, most: int) -> Examples:
     return examples
   classes, counts = np.unique(examples.labels, return_counts=True)
   if most < len(classes):
-    raise ValueError(f'val_examples is {most}, fewer than the {len(classes)} classes. Take at least one of each, or 0 for all.')
+    raise ValueError(
+      f'val_examples is {most}, fewer than the {len(classes)} classes. Take at least one of each, '
+      'or 0 for all.'
+    )
   places: list[tuple[float, int, int]] = []  # (how far down its class, class, row)
   for label, count in zip(classes, counts):
-    members = sorted(np.flatnonzero(examples.labels == label).tolist(), key=lambda i: _hash(examples.ids[i]))
+    members = sorted(
+      np.flatnonzero(examples.labels == label).tolist(), key=lambda i: _hash(examples.ids[i])
+    )
     places += [(rank / int(count), int(label), row) for rank, row in enumerate(members)]
   return examples.take(np.sort([place[-1] for place in sorted(places)[:most]]))
 
 
-def group_notes(splits: Mapping[str, Examples]) -> tuple[str, ...]:
-  """How groups lie over the parts; published ones may share some."""
+def group_notes(splits: Mapping[str, Examples], noun: str) -> tuple[str, ...]:
+  """How groups lie over the parts; published ones may share some. `noun` is what examples are
+  called.
+  """
   of_part = {name: splits[name].groups for name in ('train', 'val', 'test')}
   if not any(of_part.values()):
     return ()
@@ -110,9 +148,12 @@ def group_notes(splits: Mapping[str, Examples]) -> tuple[str, ...]:
   notes = []
   for one, other in itertools.combinations(of_part, 2):
     if shared := set(of_part[one]) & set(of_part[other]):
-      images = sum(group in shared for group in of_part[other])
-      notes.append(f'The published parts share groups: {len(shared):,} are both in {_WORDS[one]} and in {_WORDS[other]}, '
-                   f'{images:,} of {len(of_part[other]):,} {_WORDS[other]} images are of such a group.')
+      count = sum(group in shared for group in of_part[other])
+      notes.append(
+        f'The published parts share groups: {len(shared):,} are both in {_WORDS[one]} and in '
+        f'{_WORDS[other]}, '
+        f'{count:,} of {len(of_part[other]):,} {_WORDS[other]} {noun} are of such a group.'
+      )
   return (f'Groups: {counts}{"" if notes else "; none is in two parts"}.', *notes)
 
 

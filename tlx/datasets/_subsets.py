@@ -1,16 +1,25 @@
 """Small training sets: class-balanced, nested, and the same for the same seed."""
+
 from collections.abc import Sequence
 
 import numpy as np
 
 
-def subsets(labels: np.ndarray, ids: Sequence[str], shots: Sequence[int], seed: int, groups: Sequence[str] = (),
-            names: Sequence[str] = ()) -> dict[int, np.ndarray]:
-  """{k: indices of k examples per class} for each k of `shots`; 0 stands for all examples, balanced or not.
+def subsets(
+  labels: np.ndarray,
+  ids: Sequence[str],
+  shots: Sequence[int],
+  seed: int,
+  groups: Sequence[str] = (),
+  names: Sequence[str] = (),
+) -> dict[int, np.ndarray]:
+  """{k: indices of k examples per class} for each k of `shots`; 0 stands for all examples, balanced
+  or not.
 
-  Every array is a prefix of each larger one: one example of every class, then a second of every class, and so on. The order
-  within class c is drawn by `default_rng([seed, c])` over its ids, so it does not depend on the order of the arrays. With
-  `groups` it goes round them: no second example of a group before every group of the class gave one.
+  Every array is a prefix of each larger one: one example of every class, then a second of every
+  class, and so on. The order within class c is drawn by `default_rng([seed, c])` over its ids, so
+  it does not depend on the order of the arrays. With `groups` it goes round them: no second example
+  of a group before every group of the class gave one.
 
   >>> subsets(np.array([0, 1, 0, 1]), ['a', 'b', 'c', 'd'], [1, 0], seed=0)
   {1: array([0, 1]), 0: array([0, 1, 2, 3])}
@@ -27,8 +36,12 @@ def subsets(labels: np.ndarray, ids: Sequence[str], shots: Sequence[int], seed: 
   for k in shots:
     if not 0 <= k <= counts[smallest]:
       label = int(classes[smallest])
-      raise ValueError(f'{k} shots wanted, but class {repr(names[label]) if names else label} has {counts[smallest]} training examples. '
-                       f'Ask for 1 to {counts[smallest]} shots or 0 (all), lower val_fraction, or add examples of that class.')
+      raise ValueError(
+        f'{k} shots wanted, but class {repr(names[label]) if names else label} has '
+        f'{counts[smallest]} training examples. '
+        f'Ask for 1 to {counts[smallest]} shots or 0 (all), lower val_fraction, or add examples '
+        'of that class.'
+      )
   texts = np.asarray(ids)
   rank = np.empty(len(labels), int)  # the place of each example in the order of its class
   for label in classes.tolist():
@@ -41,7 +54,7 @@ def subsets(labels: np.ndarray, ids: Sequence[str], shots: Sequence[int], seed: 
 
 
 def _round_the_groups(rows: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-  """The rows with the first of each group first, then the second of each, otherwise in their order."""
+  """The rows with the first of each group first, then the second of each, else in their order."""
   seen: dict[str, int] = {}
   rounds = []
   for row in rows.tolist():

@@ -1,4 +1,7 @@
-"""tfds:NAME and our own builders, through TFDS without TensorFlow. Importing this file imports TFDS (0.6 s)."""
+"""tfds:NAME and our own builders, through TFDS without TensorFlow. Importing this file imports TFDS
+(0.6 s).
+"""
+
 import contextlib
 import functools
 import os
@@ -15,13 +18,21 @@ from tlx.datasets._types import Examples, Info, Published
 from tlx.plug import closest
 
 _CHUNK = 512  # records in memory while ids and labels are read
-_SPLITS = {'train': 'train', 'validation': 'val', 'val': 'val', 'valid': 'val', 'dev': 'val', 'test': 'test'}
+_SPLITS = {
+  'train': 'train',
+  'validation': 'val',
+  'val': 'val',
+  'valid': 'val',
+  'dev': 'val',
+  'test': 'test',
+}
 
 
 @functools.cache
 def known_names() -> tuple[str, ...]:
   """The data sets that the installed TFDS has code for."""
-  return tuple(tfds.list_builders(with_community_datasets=False))  # the community's list is a download
+  # the community's list is a download
+  return tuple(tfds.list_builders(with_community_datasets=False))
 
 
 def package_builder(name: str, data_dir: str | os.PathLike | None) -> tfds.core.DatasetBuilder:
@@ -29,11 +40,15 @@ def package_builder(name: str, data_dir: str | os.PathLike | None) -> tfds.core.
   return _prepare(lambda: builder_class(name)(data_dir=data_dir, file_format='array_record'))
 
 
-def tfds_builder(name: str, data_dir: str | os.PathLike | None, prepare: bool) -> tfds.core.DatasetBuilder:
-  """The builder of 'NAME[/config][:version]'; prepared (downloaded, where it is not in `data_dir` yet) if asked.
+def tfds_builder(
+  name: str, data_dir: str | os.PathLike | None, prepare: bool
+) -> tfds.core.DatasetBuilder:
+  """The builder of 'NAME[/config][:version]'; prepared (downloaded, where it is not in `data_dir`
+  yet) if asked.
 
   Raises:
-    ValueError: TFDS does not know it, wants TensorFlow for it, or cannot download it, with TFDS's own words.
+    ValueError: TFDS does not know it, wants TensorFlow for it, or cannot download it, with TFDS's
+      own words.
   """
   make = functools.partial(tfds.builder, name, data_dir=data_dir, file_format='array_record')
   with _explained('open', name):
@@ -50,13 +65,17 @@ def _explained(step: str, name: str) -> Iterator[None]:
   try:
     yield
   except tfds.core.DatasetNotFoundError as error:
-    raise ValueError(f'TFDS has neither code nor prepared data for {name!r}.{closest(name, known_names())} '
-                     'Some of its data sets show only where TensorFlow is installed; folder:PATH takes any images.') from error
-  except Exception as error:  # TFDS raises AssertionError, ImportError, OSError, its own kinds and those of HTTP clients
     raise ValueError(
-        f'Cannot {step} tfds:{name}: {type(error).__name__}: {str(error)[:400]}\n'
-        f'Check the name; or prepare it where TensorFlow and the network are, with `tfds build {name} '
-        f'--file_format=array_record`, and give that folder as data_dir.') from error
+      f'TFDS has neither code nor prepared data for {name!r}.{closest(name, known_names())} '
+      'Some of its data sets show only where TensorFlow is installed; folder:PATH takes any images.'
+    ) from error
+  # TFDS raises AssertionError, ImportError, OSError, its own kinds and those of HTTP clients
+  except Exception as error:
+    raise ValueError(
+      f'Cannot {step} tfds:{name}: {type(error).__name__}: {str(error)[:400]}\n'
+      'Check the name; or prepare it where TensorFlow and the network are, with `tfds build '
+      f'{name} --file_format=array_record`, and give that folder as data_dir.'
+    ) from error
 
 
 def _prepare(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
@@ -65,7 +84,8 @@ def _prepare(make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetB
   try:
     builder.download_and_prepare(file_format='array_record')  # nothing where it is prepared
   except OSError:
-    # TFDS writes to a folder of its own and renames it when complete, which fails where another process was first.
+    # TFDS writes to a folder of its own and renames it when complete, which fails where another
+    # process was first.
     builder = make()
     if not builder.is_prepared():
       raise
@@ -76,11 +96,15 @@ def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
   """The names of the image and of the label feature."""
   features = builder.info.features
   image, label = keys = builder.info.supervised_keys or ('image', 'label')
-  is_pair = isinstance(image, str) and isinstance(label, str) and image in features and label in features
+  is_pair = (
+    isinstance(image, str) and isinstance(label, str) and image in features and label in features
+  )
   kinds = ((image, tfds.features.Image), (label, tfds.features.ClassLabel))
   if not is_pair or not all(isinstance(features[key], kind) for key, kind in kinds):
-    raise ValueError(f'tfds:{builder.name} has the features {", ".join(features)}, supervised {keys}; '
-                     'wanted an Image and a ClassLabel. Use another data set, or write it out as folder:PATH.')
+    raise ValueError(
+      f'tfds:{builder.name} has the features {", ".join(features)}, supervised {keys}; '
+      'wanted an Image and a ClassLabel. Use another data set, or write it out as folder:PATH.'
+    )
   return image, label
 
 
@@ -88,18 +112,26 @@ def _check_group(builder: tfds.core.DatasetBuilder, group: str) -> None:
   """Raises ValueError where `group` is neither a feature that can name groups nor a pattern."""
   features = builder.info.features
   _groups.check(group, tuple(features))
-  if group in features and (features[group].shape != () or np.dtype(features[group].np_dtype).kind == 'f'):
-    raise ValueError(f'group {group!r} of tfds:{builder.name} is no text and no whole number. Choose another feature.')
+  if group in features and (
+    features[group].shape != () or np.dtype(features[group].np_dtype).kind == 'f'
+  ):
+    raise ValueError(
+      f'group {group!r} of tfds:{builder.name} is no text and no whole number. Choose another '
+      'feature.'
+    )
 
 
 def _split_names(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
-  """{our split: TFDS's}; a data set with one split has 'all', splits of other names are left aside."""
+  """{our split: TFDS's}; a data set with one split has 'all'; other names are left aside."""
   theirs = list(builder.info.splits)
   ours = {_SPLITS[split]: split for split in theirs if split in _SPLITS}
   if len(theirs) == 1:
     return {'all': theirs[0]}
   if theirs and 'train' not in ours:
-    raise ValueError(f'tfds:{builder.name} has the splits {", ".join(theirs)}; wanted train. Write it out as folder:PATH.')
+    raise ValueError(
+      f'tfds:{builder.name} has the splits {", ".join(theirs)}; wanted train. Write it out as '
+      'folder:PATH.'
+    )
   return ours
 
 
@@ -108,22 +140,36 @@ def _slice(builder: tfds.core.DatasetBuilder, spec: str) -> tuple[str, range]:
   try:
     (part,) = tfds.core.ReadInstruction.from_spec(spec).to_absolute(builder.info.splits)
   except ValueError as error:
-    raise ValueError(f'tfds:{builder.info.full_name} has no {spec}: {error} Prepare the whole data set.') from None
-  return part.splitname, range(builder.info.splits[part.splitname].num_examples)[part.from_:part.to]
+    raise ValueError(
+      f'tfds:{builder.info.full_name} has no {spec}: {error} Prepare the whole data set.'
+    ) from None
+  return part.splitname, range(builder.info.splits[part.splitname].num_examples)[
+    part.from_ : part.to
+  ]
 
 
-def describe(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None, group: str = '') -> Info:
-  """Class names, and counts where the data is prepared; of the published splits, or of {our split: a slice of TFDS's}."""
+def describe(
+  builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None, group: str = ''
+) -> Info:
+  """Class names, and counts where the data is prepared; of the published splits, or of {our split:
+  a slice of TFDS's}.
+  """
   _, label = _keys(builder)
   _check_group(builder, group)
   splits = splits if splits and builder.info.splits else _split_names(builder)
-  return Info(tuple(builder.info.features[label].names), {ours: len(_slice(builder, spec)[1]) for ours, spec in splits.items()})
+  return Info(
+    tuple(builder.info.features[label].names),
+    {ours: len(_slice(builder, spec)[1]) for ours, spec in splits.items()},
+  )
 
 
-def published(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None, group: str = '') -> Published:
+def published(
+  builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None, group: str = ''
+) -> Published:
   """The published splits, or {our split: a slice of TFDS's}.
 
-  An id is 'split/id' where the data set has ids, else 'split/row'. Groups are a feature, or found in the ids.
+  An id is 'split/id' where the data set has ids, else 'split/row'. Groups are a feature, or found
+  in the ids.
   """
   image, label = _keys(builder)
   features = builder.info.features
@@ -132,26 +178,40 @@ def published(builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | Non
 
   def examples(spec: str) -> Examples:
     split, part = _slice(builder, spec)
-    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    source = builder.as_data_source(
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
 
     def rows(indices: Sequence[int]) -> Iterator[Any]:
-      for record in source.__getitems__([part[i] for i in indices]):  # a list at a time, which ArrayRecord reads in parallel
+      # a list at a time, which ArrayRecord reads in parallel
+      for record in source.__getitems__([part[i] for i in indices]):
         yield tf_example_pb2.Example.FromString(record).features.feature
 
     ids, labels, groups = [], [], []
     for start in range(0, len(part), _CHUNK):
       for i, row in enumerate(rows(range(start, min(start + _CHUNK, len(part)))), part[start]):
-        ids.append(f'{split}/{row["id"].bytes_list.value[0].decode()}' if has_ids else f'{split}/{i:06d}')
+        ids.append(
+          f'{split}/{row["id"].bytes_list.value[0].decode()}' if has_ids else f'{split}/{i:06d}'
+        )
         labels.append(row[label].int64_list.value[0])
         if labels[-1] < 0:
-          raise ValueError(f'{ids[-1]} of tfds:{builder.name} has no label ({labels[-1]}). '
-                           'Write the labelled part out as folder:PATH.')
+          raise ValueError(
+            f'{ids[-1]} of tfds:{builder.name} has no label ({labels[-1]}). '
+            'Write the labelled part out as folder:PATH.'
+          )
         if group in features:
           texts, numbers = row[group].bytes_list.value, row[group].int64_list.value
           groups.append(texts[0].decode() if texts else str(numbers[0]))
     if group and not groups:
       groups = list(_groups.matched(group, ids))
-    return Examples(tuple(ids), np.array(labels, np.int32), lambda some: [row[image].bytes_list.value[0] for row in rows(some)],
-                    tuple(groups))
+    return Examples(
+      tuple(ids),
+      np.array(labels, np.int32),
+      lambda some: [row[image].bytes_list.value[0] for row in rows(some)],
+      tuple(groups),
+    )
 
-  return Published(tuple(features[label].names), {ours: examples(spec) for ours, spec in (splits or _split_names(builder)).items()})
+  return Published(
+    tuple(features[label].names),
+    {ours: examples(spec) for ours, spec in (splits or _split_names(builder)).items()},
+  )

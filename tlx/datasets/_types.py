@@ -1,29 +1,76 @@
-"""The types of this room. No jax and no TFDS in here: a dry run asks for classes before anything heavy is imported."""
+"""The types of this room. No jax and no TFDS in here: a dry run asks for classes before anything
+heavy is imported.
+"""
+
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 
-# Of image files. The second kind are images too, which Pillow cannot read or of which it reads the thumbnail alone.
-SUFFIXES = ('.jpg', '.png', '.jpeg', '.jfif', '.jpe', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.avif', '.jp2', '.pgm', '.ppm',
-            '.pbm', '.pnm')
-UNREADABLE = ('.heic', '.heif', '.jxl', '.svg', '.dng', '.cr2', '.cr3', '.nef', '.arw', '.orf', '.raf', '.rw2')
+# Of image files. The second kind are images too, which Pillow cannot read or of which it reads the
+# thumbnail alone.
+SUFFIXES = (
+  '.jpg',
+  '.png',
+  '.jpeg',
+  '.jfif',
+  '.jpe',
+  '.webp',
+  '.bmp',
+  '.gif',
+  '.tif',
+  '.tiff',
+  '.avif',
+  '.jp2',
+  '.pgm',
+  '.ppm',
+  '.pbm',
+  '.pnm',
+)
+UNREADABLE = (
+  '.heic',
+  '.heif',
+  '.jxl',
+  '.svg',
+  '.dng',
+  '.cr2',
+  '.cr3',
+  '.nef',
+  '.arw',
+  '.orf',
+  '.raf',
+  '.rw2',
+)
 
-# The names that a part may have in a folder or a table, whatever the case; FER-2013 has a public and a private test.
-SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val',
-          'publictest': 'val', 'test': 'test', 'testing': 'test', 'privatetest': 'test'}
+# The names that a part may have in a folder or a table, whatever the case; FER-2013 has a public
+# and a private test.
+SPLITS = {
+  'train': 'train',
+  'training': 'train',
+  'val': 'val',
+  'valid': 'val',
+  'validation': 'val',
+  'dev': 'val',
+  'publictest': 'val',
+  'test': 'test',
+  'testing': 'test',
+  'privatetest': 'test',
+}
 MOST_NAMED = 100  # of the things that an error lists, a line each
 
 
 class Split(NamedTuple):
-  """Decoded examples: inputs uint8 [N, H, W, C], labels int32 [N], ids unique within a data set ('train/0007').
+  """Examples: inputs, labels int32 [N], ids unique within a data set ('train/0007').
 
-  digests: uint64 [N], of each image before the shift; images that are equal byte for byte have equal ones.
+  inputs: of images uint8 [N, H, W, C]; of texts an array [N] of str, or of pairs of str.
+  digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for
+    texts that are the same but for case and spaces.
   groups: the group of each example ('subject_12'), or () where the data set has none.
   """
+
   inputs: np.ndarray
   labels: np.ndarray
   ids: tuple[str, ...]
@@ -37,11 +84,17 @@ class Split(NamedTuple):
     return Split(self.inputs[rows], self.labels[rows], ids, self.digests[rows], groups)
 
 
+def noun(split: Split) -> str:
+  """What its examples are called: 'images' or 'texts'."""
+  return 'texts' if split.inputs.dtype == object else 'images'
+
+
 class Dataset(NamedTuple):
   """Three disjoint splits; `sha256` covers their inputs, labels and ids.
 
   notes: what whoever reads the numbers should know of the data, a sentence each.
   """
+
   train: Split
   val: Split
   test: Split
@@ -51,30 +104,39 @@ class Dataset(NamedTuple):
 
 
 class Info(NamedTuple):
-  """Known without reading data. `num_examples` counts the splits as published, before a missing one is made; {} if unknown."""
+  """Known without reading data. `num_examples` counts the splits as published, before a missing one
+  is made; {} if unknown.
+  """
+
   class_names: tuple[str, ...]
   num_examples: dict[str, int]
 
 
 class Examples(NamedTuple):
-  """A split yet to be decoded: ids, labels int32 [N], and `read([0, 5])`, the image files of its first and sixth example.
+  """A split yet to be decoded: ids, labels int32 [N], and `read([0, 5])`, the image files or texts
+  of its first and sixth example.
 
-  An image file is given as its bytes, as the path to it, or as the error why there is none. `groups` are as in `Split`.
+  An image file is given as its bytes, as the path to it, or as the error why there is none.
+  `groups` are as in `Split`.
   """
+
   ids: tuple[str, ...]
   labels: np.ndarray
-  read: Callable[[Sequence[int]], Sequence[bytes | epath.Path | ValueError]]
+  read: Callable[[Sequence[int]], Sequence[Any]]
   groups: tuple[str, ...] = ()
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """Some of the examples, in the order of `rows`."""
     groups = tuple(self.groups[row] for row in rows) if self.groups else ()
     ids = tuple(self.ids[row] for row in rows)
-    return Examples(ids, self.labels[rows], lambda some: self.read([int(rows[i]) for i in some]), groups)
+    return Examples(
+      ids, self.labels[rows], lambda some: self.read([int(rows[i]) for i in some]), groups
+    )
 
 
 class Published(NamedTuple):
   """A data set as it is published; the only split is 'all' where it is not divided."""
+
   class_names: tuple[str, ...]
   splits: dict[str, Examples]
   notes: tuple[str, ...] = ()
@@ -82,6 +144,7 @@ class Published(NamedTuple):
 
 class Form(NamedTuple):
   """What an image is made into; the fields are explained at `datasets.load`."""
+
   image_size: int
   channels: int
   interpolation: str
@@ -90,12 +153,15 @@ class Form(NamedTuple):
 
 
 def is_file(path: epath.Path) -> bool:
-  """Whether there is a file to read; on this machine's disks a pipe is none, which `epath` would wait for."""
+  """Whether there is a file to read; on this machine's disks a pipe is none, which `epath` would
+  wait for.
+  """
   return path.is_file() if '://' in os.fspath(path) else os.path.isfile(path)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-  """The names of classes sorted: as numbers where all are, else with the whole numbers within them as numbers.
+  """The names of classes sorted: as numbers where all are, else with the whole numbers within them
+  as numbers.
 
   >>> in_order(['10', '-1', '2.5']), in_order(['class10', 'class9', 'Class11'])
   (('-1', '2.5', '10'), ('Class11', 'class9', 'class10'))

@@ -11,9 +11,9 @@ import numpy as np
 from tlx import tree
 from tlx.backbones import vit
 from tlx.generate import generate
+from tlx.inputs._tokenizers import encode
 from tlx.parity import cases
 from tlx.parity.cases import Case
-from tlx.tokenize import encode
 from tlx.types import Array, Network, Variables
 
 # The greatest |ours - official| over the greatest |official|, by the type that activations are

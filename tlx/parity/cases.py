@@ -16,8 +16,9 @@ import jax
 import numpy as np
 from safetensors.numpy import load_file
 
-from tlx import sources, tokenize
+from tlx import sources
 from tlx.backbones import from_weights, options_of
+from tlx.inputs import _tokenizers
 from tlx.plug import plug
 from tlx.types import Network, PyTree, Variables
 
@@ -223,10 +224,8 @@ def _saved(folder: Path) -> Case:
 def _public(name: str, outputs: dict[str, np.ndarray]) -> Case:
   """A case with public weights; images pass the preprocessing of the backbone's `input_spec`."""
   public = PUBLIC[name]
-  module, options = (
-    plug('backbones', public.backbone),
-    {'variant': public.variant} if public.variant else {},
-  )
+  module = plug('backbones', public.backbone)
+  options = {'variant': public.variant} if public.variant else {}
   weights = sources.load(public.uri, public.sha256)
   tokenizer = None
   if 'image' in outputs:
@@ -237,9 +236,9 @@ def _public(name: str, outputs: dict[str, np.ndarray]) -> Case:
   else:
     inputs = _text(outputs)
     tokenizer = (
-      tokenize.read(str(sources.resolve(public.tokenizer)))
+      _tokenizers.read(str(sources.resolve(public.tokenizer)))
       if public.tokenizer
-      else tokenize.from_gguf(weights.metadata)
+      else _tokenizers.from_gguf(weights.metadata)
     )
   return Case(
     name,

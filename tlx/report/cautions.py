@@ -22,7 +22,7 @@ def intervals(results: Results, source: str, target: str) -> str:
     return ''
   says = ['Intervals are over seeds only.']
   shared = overlap(results, target)
-  if shared:
+  if any(share >= 0.05 for share in shared.values()):
     parts = []
     for shots, share in shared.items():
       parts.append(f'{100 * share:.0f}% at {f"{shots} per class" if shots else "all"}')

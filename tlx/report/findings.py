@@ -40,14 +40,13 @@ def sentences(results: Results) -> dict[str, list[str]]:
   """
   means = numbers.means(results)
   if not len(means):
-    return {
-      'Nothing yet': ['No chosen run has seen the test set yet: there is nothing to compare.']
-    }
-  against, depths, stages = (
-    numbers.differences(results, results.baseline),
-    layers.depths(results),
-    layers.stages(results),
-  )
+    words = 'No chosen run has seen the test set yet: there is nothing to compare.'
+    if (results.runs['status'] != 'ok').all():
+      words = 'No run ended in numbers that can be used: lower the learning rates.'
+    return {'Nothing yet': [words]}
+  against = numbers.differences(results, results.baseline)
+  depths = layers.depths(results)
+  stages = layers.stages(results)
   reference = numbers.scratch(results)
   gains = numbers.gains(results, reference)
   useless = cautions.unusable(results)

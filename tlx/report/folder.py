@@ -112,6 +112,9 @@ class Results(NamedTuple):
   runs: pd.DataFrame
 
 
+_STUDY_REMEDY = 'Delete it and run the study again, it writes it first.'
+
+
 def as_path(path):
   """A pathlib.Path, or an etils path where the name has a scheme such as gs://."""
   if '://' in str(path):
@@ -168,13 +171,13 @@ def _wanted(folder) -> frozenset[str]:
   """The runs of the study's last config: the folder may hold others, of a config that had more.
   Empty where nobody says.
   """
-  study = _json(folder / 'study.json', 'Run the study again, it writes it first.') or {}
+  study = _json(folder / 'study.json', _STUDY_REMEDY) or {}
   plan = study.get('plan')
   return frozenset(plan.get('runs', ())) if isinstance(plan, Mapping) else frozenset()
 
 
 def _sealed(path, remedy: str) -> Mapping[str, Any] | None:
-  """A result.json as `_json` gives it, refused if its content is not what its `sha256` says.
+  """A sealed file as `_json` gives it, refused if its content is not what its `sha256` says.
 
   Earlier versions wrote none, and no `files` either.
   """
@@ -361,23 +364,19 @@ def _study(path) -> dict[str, Any]:
   Raises:
     ValueError: it is missing or cannot be read; its name is in the message.
   """
-  study = _json(path, 'Delete it and run the study again, it writes it first.')
+  study = _sealed(path, _STUDY_REMEDY)
   if study is None:
     raise ValueError(
       f'No {path}: the report takes the claim and the baseline from it. Run the study again, it '
       'writes it first.'
     )
   if 'config' not in study:
-    raise ValueError(
-      f"Cannot read {path}: no field 'config'. Delete it and run the study again, it writes it "
-      'first.'
-    )
+    raise ValueError(f"Cannot read {path}: no field 'config'. {_STUDY_REMEDY}")
   study = {**study, **{name: study.get(name) or {} for name in ('plan', 'versions', 'data')}}
   for name in ('config', 'plan', 'versions', 'data'):
     if not isinstance(study[name], Mapping):
       raise ValueError(
-        f'Cannot read {path}: {name} is an object with fields, got {study[name]!r}. '
-        'Delete it and run the study again, it writes it first.'
+        f'Cannot read {path}: {name} is an object with fields, got {study[name]!r}. {_STUDY_REMEDY}'
       )
   return study
 
@@ -483,6 +482,10 @@ def read_subsets(workdir, target: str) -> dict[int, dict[int, frozenset[str]]]:
   """
   path = as_path(workdir) / 'subsets' / f'{target}.json'
   remedy = 'Delete it and run the study again.'
+  study = _json(as_path(workdir) / 'study.json', _STUDY_REMEDY) or {}
+  wanted = (study.get('files') or {}).get(f'subsets/{target}.json')
+  if wanted and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+    raise ValueError(f'{path} has changed since it was written. {remedy}')
   found: dict[int, dict[int, frozenset[str]]] = {}
   try:
     for seed, of_seed in (_json(path, remedy) or {}).items():

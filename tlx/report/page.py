@@ -91,10 +91,8 @@ def _definitions(results: Results) -> list[str]:
   """What a reader must know to believe the numbers, said as it is in this study."""
   runs, rates = results.runs, numbers.rates(results)
   budgets = sorted(rates['settings'].unique())
-  seeds, test_seen = (
-    runs['seed'].nunique(),
-    runs.loc[~runs['chosen'], 'test_accuracy'].notna().sum(),
-  )
+  seeds = runs['seed'].nunique()
+  test_seen = runs.loc[~runs['chosen'], 'test_accuracy'].notna().sum()
   if not budgets:
     budget = 'No setting has been chosen yet.'
   elif len(budgets) == 1:
@@ -191,10 +189,8 @@ def _provenance(results: Results) -> str:
 
 def _images(results: Results, source: str, target: str) -> list[tuple[str, str]]:
   """The classes and numbers of images of a target, where the folder says them."""
-  data, names = (
-    results.data.get(f'{source}/{target}', {}),
-    classes.class_names(results, source, target),
-  )
+  data = results.data.get(f'{source}/{target}', {})
+  names = classes.class_names(results, source, target)
   rows = [
     (
       f'Images of {tables.arrow(source, target)}',

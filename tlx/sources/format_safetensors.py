@@ -22,4 +22,5 @@ def _read(path: Path, budget: Budget) -> tuple[dict[str, np.ndarray], dict]:
   with safetensors.safe_open(path, 'np') as file:
     # no byte is of two tensors: the reader sees to that
     budget.step('the header', len(file.keys()))
-    return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
+    names = list(file.keys())
+    return {name: file.get_tensor(name) for name in names}, file.metadata() or {}

