@@ -150,7 +150,7 @@ PHASES = [
   ({'augment': {'mixup': 'x'}}, 'mixup'),
   ({'augment': {'flip': True}}, 'flip'),
   ({'augment': {'flop': 1}}, "Did you mean 'flip'"),
-  ({'rates': {'train': -1.0}}, r'rates\.train is more than 0'),
+  ({'rates': {'train': -1.0}}, r'rates\.train is at least 1.2e-38'),
   ({'rates': {'train': math.nan}}, 'rates.train'),
   ({'rates': {'train': 0}}, 'rates.train'),
   ({'rates': {}}, 'rates'),
