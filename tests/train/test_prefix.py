@@ -187,6 +187,7 @@ def kept(tmp_path):
     sha='a',
     network=NETWORK,
     say=runs.append,
+    form=FORM,
     **fields,
   ):
     phase = phase_of(
@@ -196,7 +197,7 @@ def kept(tmp_path):
       prefix.Trunk(variables, 'cnn', tmp_path),
       images,
       sha,
-      [prefix.Point(network, FORM, phase)],
+      [prefix.Point(network, form, phase)],
       say,
     )[0]
 
@@ -221,7 +222,7 @@ def test_another_weight_image_or_form_is_another_entry(kept):
   other.params['block1']['conv']['kernel'][0, 0, 0, 0] += 1e-6
   kept(variables=other)
   kept(sha='b')
-  kept(mean=(0.1,))
+  kept(form=image.form(6, 1, mean=(0.1,)))
   assert len(kept.runs) == 4
   head = jax.tree.map(np.copy, kept.variables)
   head.params['head']['kernel'][0, 0] += 1  # not before the boundary
