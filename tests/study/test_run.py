@@ -233,3 +233,9 @@ def test_a_relative_workdir_and_report_command(study):
     assert shown.returncode == 0 and '12 of 12 runs done' in shown.stdout, shown.stderr
   finally:
     shutil.rmtree(ROOT / workdir, ignore_errors=True)
+
+
+def test_a_field_of_what_is_a_name_says_how_to_set_it(study, tmp_path):
+  refused = study(tmp_path / 'never', '--config.train.optimizer.momentum=0.9')
+  assert refused.returncode != 0 and 'Traceback' not in refused.stderr
+  assert "config.train.optimizer is 'adam' and has no field 'momentum'" in refused.stderr

@@ -260,6 +260,11 @@ def missing_field(config: Any, path: str) -> str:
     if isinstance(place, (list, tuple)):
       if name not in range(len(place)):
         return f'{where} has no field [{name!r}]; it has [0] to [{len(place) - 1}].'
+    elif isinstance(place, str):
+      return (
+        f'{where} is {place!r} and has no field {name!r}. Give --{where}=NAME, or set '
+        f"{{'name': ..., {name!r}: ...}} in the config file."
+      )
     elif not isinstance(place, _DICTS):
       return ''
     elif name not in place:
