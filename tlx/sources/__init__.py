@@ -21,6 +21,9 @@ from tlx.sources._names import Arrays, choose
 __all__ = ['Weights', 'cache', 'check', 'digest', 'fetch', 'load', 'read', 'resolve']
 
 
+_LONGEST_NAME = 255  # of a file
+
+
 class Weights(NamedTuple):
   """What a source gives.
 
@@ -148,6 +151,9 @@ def _ask(uri: str, function: Callable, *arguments: Any) -> Any:
   Raises:
     ValueError: whatever it trips over: names too long, no right to read, no network.
   """
+  longest = max(map(len, uri.split('/')))  # of a signed URL that may be long
+  if longest > _LONGEST_NAME and not uri.startswith('https:'):
+    raise ValueError(f'{brief(uri)} cannot be had: a name is longer than {_LONGEST_NAME} letters')
   try:
     return function(*arguments)
   except (ValueError, ImportError):
