@@ -193,3 +193,9 @@ def test_wrong_files(table, tmp_path):
   path = table('image,label\ni/00.png,caf\u00e9\n', 'latin-1')
   with pytest.raises(ValueError, match=r'Cannot read .*labels.csv: .*utf-8.*Want CSV in UTF-8'):
     datasets.info(f'csv:{path}')
+
+
+def test_a_line_of_blanks_is_none(table):
+  """As spreadsheets leave them at the end."""
+  text = 'path,label\n' + _lines()
+  assert _load(table(text + '\n   \n\n')).sha256 == _load(table(text)).sha256

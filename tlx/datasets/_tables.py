@@ -120,7 +120,7 @@ def rows(lines: Iterable[str], delimiter: str, width: int) -> Iterator[Row]:
       wrong = f'{len(cells)} fields, wanted {width} as in the first line'
     elif delimiter == '\t' and reader.line_num > before + 1:
       wrong = f'a quote that is open since line {before + 2}'  # a stray one would swallow rows
-    if cells:
+    if ''.join(cells).strip() or len(cells) > 1:  # a line of blanks is none
       yield Row(reader.line_num + 1, cells, wrong)  # the first line was read before
 
 
