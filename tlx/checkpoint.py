@@ -173,7 +173,9 @@ def unsealed(path: epath.Path) -> dict[str, Any]:
     ValueError: it is not JSON, or not what was written.
   """
   content = read_json(path)
-  if not isinstance(content, dict) or content.get('sha256') != _seal(content):
+  if not isinstance(content, dict) or 'sha256' not in content:
+    raise ValueError(f'{path} holds no digest of itself: an earlier version wrote it, or it was changed.')
+  if content['sha256'] != _seal(content):
     raise ValueError(f'{path} was changed after it was written: its digest does not fit its content.')
   return content
 

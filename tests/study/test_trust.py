@@ -203,6 +203,15 @@ def test_an_edited_history_is_noticed(config, finished):
     run.run(config, finished)
 
 
+def test_a_file_without_a_digest_is_not_taken_for_a_changed_one_alone(config, finished):
+  """Folders of earlier versions have none."""
+  content = json.loads((finished / 'study.json').read_text())
+  content.pop('sha256')
+  (finished / 'study.json').write_text(json.dumps(content))
+  with pytest.raises(ValueError, match='an earlier version wrote it, or it was changed.*Delete'):
+    run.run(config, finished)
+
+
 def test_every_file_of_a_run_has_its_digest(finished):
   for folder in (finished / 'runs').iterdir():
     result = checkpoint.unsealed(epath.Path(folder / 'result.json'))
