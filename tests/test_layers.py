@@ -15,14 +15,15 @@ LEVEL = {
   'sources': 3,
   'datasets': 2,
   'tasks': 2,
-  'inputs': 2,
+  'ranges': 1,
+  'inputs': 4,
   'freezing': 2,
   'generate': 3,
   'peft': 3,
-  'train': 3,
-  'study': 4,
+  'train': 5,
+  'study': 6,
   'report': 4,
-  'parity': 4,
+  'parity': 5,
 }
 PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'inputs', 'tasks', 'freezing')
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))

@@ -353,11 +353,11 @@ def test_a_broken_archive(write):
 
 def test_the_other_kind_of_data_is_refused(write):
   name = f'jsonl:{write("x.jsonl", _json(_texts(10)))}'
-  with pytest.raises(ValueError, match='has texts, wanted images. Use datasets.load_text'):
+  with pytest.raises(ValueError, match='has texts, wanted images. .*datasets.load_text'):
     datasets.load(name, 8, 1)
   with pytest.raises(ValueError, match="has texts, and shift 'invert' changes images"):
     datasets.info(name, shift='invert')
-  with pytest.raises(ValueError, match='uci_digits has images, wanted texts. Use datasets.load,'):
+  with pytest.raises(ValueError, match=r'uci_digits has images, wanted texts. .*datasets.load\)'):
     datasets.load_text('uci_digits')
   assert datasets.kind('uci_digits') == 'image'
   table = f'csv:{write("labels.csv", "image,label")}'

@@ -23,7 +23,7 @@ def test_equal_forms_are_one_and_every_option_tells_forms_apart():
   assert image.form(**options) == form and hash(image.form(**options)) == hash(form)
   others = [
     {'image_size': 9},
-    {'channels': 3},
+    {'channels': 3, 'mean': (0.1,) * 3, 'std': (0.3,) * 3},
     {'mean': (0.2,)},
     {'std': (0.4,)},
     {'fit': 'crop'},

@@ -21,18 +21,21 @@ def tokenizer(tmp_path):
 
 
 def test_a_form_is_made_once_and_says_what_is_stored():
-  form = text.form(32)
-  assert form is text.form(32) and hash(form) == hash(text.form(32)) and form != text.form(64)
+  form = text.form(32, 'a.json')
+  assert (
+    form is text.form(32, 'a.json')
+    and hash(form) == hash(text.form(32, 'a.json'))
+    and form != text.form(64, 'a.json')
+  )
   assert form.spec == {name: jax.ShapeDtypeStruct((32,), np.int32) for name in ('ids', 'mask')}
-  assert set(text.form(32, types=True).spec) == {'ids', 'mask', 'types'}
-  assert text.form(32, types=True).name != form.name
+  assert text.form(32, 'b.json').name != form.name
   with pytest.raises(ValueError, match='length is 0, wanted 1 token or more'):
-    text.form(0)
+    text.form(0, 'a.json')
 
 
 def test_what_is_stored_has_the_shapes_of_the_form(tokenizer):
   leaves = text.store(['a', 'a b c'], tokenizer, 64)
-  form = text.form(16)
+  form = text.form(16, 'a.json')
   assert (
     jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), leaves) == form.spec
   )
@@ -44,7 +47,7 @@ def test_what_is_stored_has_the_shapes_of_the_form(tokenizer):
 
 
 def test_texts_are_not_augmented(tokenizer):
-  form = text.form(16)
+  form = text.form(16, 'a.json')
   batch = Batch(text.store(['a'], tokenizer, 16), np.zeros(1, np.int32), np.ones(1, np.float32))
   assert form.augment(jax.random.key(0), batch, {}) is batch
   form.check({})
@@ -102,7 +105,9 @@ def test_padding_and_its_length_change_no_output(tokenizer):
   long = text.store(['a b', 'c a a b', 'a ' * 50], tokenizer, 64)
   variables = network.init(jax.random.key(0), short)
   outputs = [
-    network.apply(variables, text.form(leaves['ids'].shape[1]).enter(leaves), train=False)[0]
+    network.apply(
+      variables, text.form(leaves['ids'].shape[1], 'a.json').enter(leaves), train=False
+    )[0]
     for leaves in (short, long)
   ]
   assert short['ids'].shape[1] == 16 and long['ids'].shape[1] == 64

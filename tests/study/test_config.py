@@ -12,10 +12,11 @@ import pytest
 
 from experiments import study as command
 from tests.study import tiny
-from tlx import report
+from tlx import ranges, report
 from tlx.inputs import image
 from tlx.plug import available, plug
-from tlx.study import cohorts, config, ranges, run
+from tlx.study import cohorts, config, run
+from tlx.study import ranges as study_ranges
 from tlx.study.cells import cell_id, cells_of, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.train import optim
@@ -25,7 +26,7 @@ SECTIONS = {
   'config': config.STUDY,
   'train': config.TRAIN,
   'grid': config.GRID,
-  'input': config.INPUT,
+  'input': image.INPUT,
   'source': config.SOURCE,
   'target': config.TARGET,
   'method': config.METHOD,
@@ -69,7 +70,7 @@ def bad_numbers(kind):
 
 def bad_values(section, field):
   """Values that a field may not have, made from its range and its default."""
-  kind, default = ranges.RANGES[section][field], SECTIONS[section][field]
+  kind, default = RANGES[section][field], SECTIONS[section][field]
   if isinstance(kind, ranges.Range):
     return [*bad_numbers(kind), [1], *([kind.low + 0.5] if isinstance(default, int) else [])]
   if isinstance(kind, ranges.Each):
@@ -95,14 +96,15 @@ def bad_values(section, field):
   }[kind]
 
 
-CASES = [(section, field) for section, kinds in ranges.RANGES.items() for field in kinds]
+RANGES = {**study_ranges.RANGES, 'input': image.RANGES}
+CASES = [(section, field) for section, kinds in RANGES.items() for field in kinds]
 
 
 def test_every_field_has_a_range_and_every_range_a_field():
-  assert {section: set(kinds) for section, kinds in ranges.RANGES.items()} == {
+  assert {section: set(kinds) for section, kinds in RANGES.items()} == {
     name: set(fields) for name, fields in SECTIONS.items()
   }
-  assert ranges.RANGES['input']['fit'] and set(config.AUGMENT) == set(image.AUGMENTATIONS)
+  assert image.RANGES['fit'] and set(image.AUGMENT) == set(image.AUGMENTATIONS)
 
 
 @pytest.mark.parametrize('section, field', CASES)
@@ -117,7 +119,7 @@ def test_what_a_field_may_not_hold_is_refused_by_its_name(section, field):
 
 @pytest.mark.parametrize('section, field', CASES)
 def test_what_a_field_may_hold_at_its_ends_is_not(section, field):
-  kind = ranges.RANGES[section][field]
+  kind = RANGES[section][field]
   if isinstance(kind, ranges.Range):
     for end in ([] if kind.above else [kind.low]) + ([] if kind.below else [kind.high]):
       assert ranges.checked('x', end, kind, SECTIONS[section][field]) == end
@@ -127,11 +129,11 @@ def test_what_a_field_may_hold_at_its_ends_is_not(section, field):
 
 @pytest.mark.parametrize(
   'section, field',
-  [case for case in CASES if isinstance(ranges.RANGES[case[0]][case[1]], ranges.Range)],
+  [case for case in CASES if isinstance(RANGES[case[0]][case[1]], ranges.Range)],
 )
 def test_numbers_get_the_type_of_their_default(section, field):
   default = SECTIONS[section][field]
-  kind = ranges.RANGES[section][field]
+  kind = RANGES[section][field]
   assert type(
     ranges.checked('x', float(kind.high if not kind.below else 0.5), kind, default)
   ) is type(default)
@@ -408,7 +410,8 @@ def test_a_fixed_rate_trains_each_run_once(data_dir, tmp_path):
 def test_what_the_backbones_say_of_their_input_is_in_range(backbone):
   module = plug('backbones', backbone)
   if hasattr(module, 'input_spec'):
-    config._fields('input', module.input_spec(), config.INPUT, 'input')
+    form = config.form_module({'backbone': backbone})
+    config._fields('input', module.input_spec(), form.INPUT, form.RANGES)
 
 
 def chained(workdir, name, **source):

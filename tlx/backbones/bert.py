@@ -56,6 +56,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # pretraining tasks.
 IGNORE = (r'position_ids$', r'^cls\.')
 
+FORM = 'text'
+
 
 def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
   """BERT with stages embed, block0.., pool, head; without `num_classes` the head passes on [B, D].
@@ -82,6 +84,16 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   choose('pool', o.pool, ('pooler', 'cls', 'mean'))
   choose('activation', o.activation, tuple(ACTIVATIONS))
   return o
+
+
+def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
+  """How many tokens a text has at most, and the rows of the vocabulary.
+
+  Raises:
+    ValueError: a bad option.
+  """
+  o = _resolve(variant, options)
+  return _text.input_spec(o.vocab_size, o.max_positions - (0 if o.pad_id is None else o.pad_id + 1))
 
 
 def tiny() -> tuple[dict[str, Any], PyTree]:

@@ -49,6 +49,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # Tensors of public files that a network does not use: causal masks kept as buffers.
 IGNORE = (r'attn\.bias$', r'attn\.masked_bias$')
 
+FORM = 'text'
+
 
 def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
   """GPT-2 with stages embed, block0.., norm, head.
@@ -74,6 +76,16 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   o = _text.resolve(Options(), VARIANTS, variant, options)
   choose('activation', o.activation, tuple(ACTIVATIONS))
   return o
+
+
+def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
+  """How many tokens a text has at most, and the rows of the vocabulary.
+
+  Raises:
+    ValueError: a bad option.
+  """
+  o = _resolve(variant, options)
+  return _text.input_spec(o.vocab_size, o.max_positions)
 
 
 def tiny() -> tuple[dict[str, Any], PyTree]:

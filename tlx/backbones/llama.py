@@ -79,6 +79,8 @@ VARIANTS: dict[str, dict[str, Any]] = {  # from the config.json of each model
 # Tensors of public files that a network does not use: rotary frequencies kept as buffers.
 IGNORE = (r'rotary_emb\.inv_freq$', r'^rope_freqs\.weight$')
 
+FORM = 'text'
+
 
 def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
   """A Llama with stages embed, block0.., norm, head.
@@ -99,6 +101,16 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
     ]
   )
   return _text.tie(network) if o.tied and num_classes is None else network
+
+
+def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
+  """How many tokens a text has at most, and the rows of the vocabulary.
+
+  Raises:
+    ValueError: a bad option.
+  """
+  o = _resolve(variant, options)
+  return _text.input_spec(o.vocab_size, None)
 
 
 def tiny() -> tuple[dict[str, Any], PyTree]:

@@ -30,7 +30,6 @@ from tlx.datasets._types import (
   Published,
   Split,
   listing,
-  noun,
 )
 from tlx.plug import available, closest, plug
 
@@ -39,6 +38,7 @@ __all__ = [
   'Info',
   'Split',
   'check',
+  'check_kind',
   'check_memory',
   'info',
   'keep_out',
@@ -46,6 +46,7 @@ __all__ = [
   'load',
   'load_text',
   'overlap',
+  'sha256',
   'subsets',
 ]
 
@@ -90,6 +91,15 @@ def kind(name: str) -> str:
   """
   place, rest = _parse(name)
   return 'text' if place == 'jsonl' or (place == 'csv' and _texts.is_table(rest)) else 'image'
+
+
+def check_kind(name: str, wanted: str) -> None:
+  """Raises ValueError where a data set has texts and images are wanted, or the other way round."""
+  if (found := kind(name)) != wanted:
+    raise ValueError(
+      f'{name} has {found}s, wanted {wanted}s. Take it with a backbone of {found}s '
+      f'({"datasets.load_text" if found == "text" else "datasets.load"}).'
+    )
 
 
 def check(
@@ -154,10 +164,7 @@ def load(
   _images.check(form)
   _shifts.check(shift)
   _copies.check(duplicates)
-  if kind(name) != 'image':
-    raise ValueError(
-      f'{name} has texts, wanted images. Use datasets.load_text, with a backbone of texts.'
-    )
+  check_kind(name, 'image')
   published = _published(name, data_dir, group, skip_bad)
   class_names = _class_names(name, shift, published.class_names)
   _check_ids(name, published.splits)
@@ -189,10 +196,7 @@ def load_text(
       which lines.
   """
   _copies.check(duplicates)
-  if kind(name) != 'text':
-    raise ValueError(
-      f'{name} has images, wanted texts. Use datasets.load, with a backbone of images.'
-    )
+  check_kind(name, 'text')
   published = _published(name, None, group, skip_bad)
   class_names = _class_names(name, 'none', published.class_names)
   _check_ids(name, published.splits)
@@ -222,7 +226,7 @@ def _dataset(
   """The data set of these parts, after copies across them are dropped or said."""
   splits, of_copies = _copies.across(splits, duplicates, class_names)
   train, val, test = splits['train'], splits['val'], splits['test']
-  return Dataset(train, val, test, class_names, _sha256(train, val, test), (*notes, *of_copies))
+  return Dataset(train, val, test, class_names, sha256(train, val, test), (*notes, *of_copies))
 
 
 def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
@@ -239,7 +243,7 @@ def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
   if not note:
     return source
   return source._replace(
-    train=train, sha256=_sha256(train, source.val, source.test), notes=(*source.notes, note)
+    train=train, sha256=sha256(train, source.val, source.test), notes=(*source.notes, note)
   )
 
 
@@ -341,14 +345,17 @@ def _check_ids(name: str, splits: dict[str, Examples]) -> None:
     )
 
 
-def _sha256(*splits: Split) -> str:
+def sha256(*splits: Split) -> str:
+  """A digest of the inputs, labels and ids of splits."""
   digest = hashlib.sha256()
   for split in splits:
-    digest.update(f'{split.inputs.shape} {split.inputs.dtype} {split.labels.dtype}\n'.encode())
-    if noun(split) == 'texts':
-      digest.update(json.dumps(split.inputs.tolist()).encode())
-    else:
-      digest.update(split.inputs.data)  # not tobytes(), which copies
+    leaves = split.inputs if isinstance(split.inputs, dict) else {'': split.inputs}
+    for name, leaf in leaves.items():
+      digest.update(f'{name}{leaf.shape} {leaf.dtype} {split.labels.dtype}\n'.encode())
+      if leaf.dtype == object:
+        digest.update(json.dumps(leaf.tolist()).encode())
+      else:
+        digest.update(leaf.data)  # not tobytes(), which copies
     digest.update(split.labels.tobytes())
     digest.update('\n'.join(split.ids).encode())
   return digest.hexdigest()

@@ -65,13 +65,14 @@ MOST_NAMED = 100  # of the things that an error lists, a line each
 class Split(NamedTuple):
   """Examples: inputs, labels int32 [N], ids unique within a data set ('train/0007').
 
-  inputs: of images uint8 [N, H, W, C]; of texts an array [N] of str, or of pairs of str.
+  inputs: of images uint8 [N, H, W, C]; of texts an array [N] of str, or of pairs of str, or a dict
+    of arrays of their tokens (tlx/inputs).
   digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for
     texts that are the same but for case and spaces.
   groups: the group of each example ('subject_12'), or () where the data set has none.
   """
 
-  inputs: np.ndarray
+  inputs: Any
   labels: np.ndarray
   ids: tuple[str, ...]
   digests: np.ndarray
@@ -81,12 +82,18 @@ class Split(NamedTuple):
     """Some of the examples, in the order of `rows`."""
     groups = tuple(self.groups[row] for row in rows) if self.groups else ()
     ids = tuple(self.ids[row] for row in rows)
-    return Split(self.inputs[rows], self.labels[rows], ids, self.digests[rows], groups)
+    inputs = self.inputs
+    if isinstance(inputs, dict):
+      inputs = {name: leaf[rows] for name, leaf in inputs.items()}
+    else:
+      inputs = inputs[rows]
+    return Split(inputs, self.labels[rows], ids, self.digests[rows], groups)
 
 
 def noun(split: Split) -> str:
   """What its examples are called: 'images' or 'texts'."""
-  return 'texts' if split.inputs.dtype == object else 'images'
+  stored = isinstance(split.inputs, dict)
+  return 'texts' if stored or split.inputs.dtype == object else 'images'
 
 
 class Dataset(NamedTuple):

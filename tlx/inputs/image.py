@@ -2,13 +2,37 @@
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tlx import datasets
 from tlx.plug import closest
+from tlx.ranges import Each, Range
 from tlx.types import Array, Batch, Form, Mixed
+
+KIND = 'image'  # the data sets that are made into this
+INPUT = {  # of a source: the fields, where neither its weights nor the config say otherwise
+  'image_size': 16,
+  'channels': 1,
+  'mean': (0.5,),
+  'std': (0.25,),
+  'interpolation': 'bicubic',
+  'fit': 'squeeze',
+  'crop': 1.0,
+}
+RANGES = {
+  'image_size': Range(1, 8192),
+  'channels': Range(1, 3),
+  'mean': Each(Range(-1000.0, 1000.0), different=False),
+  'std': Each(Range(1e-6, 1000.0), different=False),
+  'interpolation': ('nearest', 'bilinear', 'bicubic', 'lanczos'),
+  'fit': ('squeeze', 'crop', 'pad'),
+  'crop': Range(0.0, 1.0, above=True),
+}
+AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0}  # all off
 
 
 @functools.cache
@@ -25,7 +49,13 @@ def form(
 
   `interpolation`, `fit` and `crop` say how an image of another size becomes such a square
   (`datasets.load`).
+
+  Raises:
+    ValueError: fields that do not go together.
   """
+  if not len(mean) == len(std) == channels:
+    raise ValueError(f'{channels} channels want as many means and stds, got {mean} and {std}.')
+  datasets.check(image_size, channels, interpolation, fit, crop)
   stored = {'interpolation': interpolation, 'fit': fit, 'crop': crop}
   options = {'image_size': image_size, 'channels': channels, 'mean': mean, 'std': std, **stored}
   spec = jax.ShapeDtypeStruct((image_size, image_size, channels), np.uint8)
@@ -37,6 +67,17 @@ def form(
     _check(augmentations, image_size)
 
   return Form(f'image {options}', spec, enter, augment, check)
+
+
+def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
+  """The data set as stored images; `how` holds arguments of `datasets.load`, which raises."""
+  resized = {field: value for field, value in fields.items() if field not in ('mean', 'std')}
+  return datasets.load(name, **resized, **how)
+
+
+def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:
+  """Raises ValueError where so many stored images would take more than `num_bytes`."""
+  datasets.check_memory(count, fields['image_size'], fields['channels'], num_bytes)
 
 
 def _check(options: Mapping[str, float], image_size: int) -> None:

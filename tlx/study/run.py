@@ -217,7 +217,7 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         study,
         cohort.cells,
         pair.phases[name],
-        pair.source,
+        (pair.source, pair.form),
         pretrained,
         arrays,
         study['methods'][name],
@@ -322,7 +322,7 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
       lab.study,
       cohort.cells,
       pair.phases[name],
-      pair.source,
+      (pair.source, pair.form),
       source,
       arrays,
       lab.study['methods'][name],
@@ -441,7 +441,8 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   task = phases[-1].task
   train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
   arrays = {'train': train, 'val': val, 'examples': [np.arange(len(data.train.labels))]}
-  job = _job(lab.study, (cell,), phases, config, Source(None, ''), arrays)
+  form = forms.of_stored(configs.form_of(config), data.train.inputs)
+  job = _job(lab.study, (cell,), phases, (config, form), Source(None, ''), arrays)
   lab.reporter.line(
     f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.'
   )
@@ -477,17 +478,19 @@ def _job(
   study: Mapping[str, Any],
   cells: tuple[Cell, ...],
   phases: tuple[PhasePlan, ...],
-  source_config: Mapping[str, Any],
+  of_source: tuple[Mapping[str, Any], Form],
   source: Source,
   arrays: Mapping[str, Any],
   method: Mapping[str, Any] | None = None,
 ) -> Job:
-  """A cohort with all that its runs begin with; `arrays` are the fields of Job that say what they are trained and evaluated on."""
-  network, form = (
-    network_of(source_config, phases[-1].task.head, method),
-    configs.form_of(source_config),
-  )
-  shapes = shapes_of(source_config, network)
+  """A cohort with all that its runs begin with.
+
+  `of_source` are the source's config and the form of its examples; `arrays` the fields of Job that say what runs are trained and
+  evaluated on.
+  """
+  config, form = of_source
+  network = network_of(config, phases[-1].task.head, method)
+  shapes = shapes_of(config, network)
   own, stats = _initial(network, form, source, [cell.seed for cell in cells])
   loaded = dict(tree.named_leaves(source.variables.params)) if source.variables else {}
   base = tree.map_named(lambda name, _: loaded.get(name), shapes.params)

@@ -1,0 +1,151 @@
+"""Studies of texts: tokens instead of pixels, everything else as for images."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tlx import report
+from tlx.study import config, dry_run, run
+from tlx.study.pair import Pair
+
+WORDS = {  # of each topic, and of any
+  'money': ('bank', 'card', 'loan', 'cash'),
+  'weather': ('rain', 'snow', 'wind', 'sun'),
+  'food': ('rice', 'soup', 'bread', 'fish'),
+}
+FILLERS = ('the', 'a', 'today', 'we', 'like', 'more', 'no')
+
+
+def write_texts(path, name, sizes, seed):
+  """jsonl files of sentences: fillers and two words of their topic."""
+  random = np.random.default_rng(seed)
+  for part, size in sizes.items():
+    lines = []
+    for number in range(size):
+      topic = list(WORDS)[number % len(WORDS)]
+      words = [*random.choice(FILLERS, 5), *random.choice(WORDS[topic], 2)]
+      text = ' '.join([*random.permutation(words), f'number{number}{name}{part}'])
+      lines.append(json.dumps({'text': text, 'label': topic}))
+    folder = path / name
+    folder.mkdir(exist_ok=True)
+    (folder / f'{part}.jsonl').write_text('\n'.join(lines))
+
+
+def get_config(path):
+  """Topics learned from random tokens by a BERT of two blocks, carried to other sentences."""
+  letters = [chr(code) for code in range(ord('a'), ord('z') + 1)] + list('0123456789')
+  words = [word for of_topic in WORDS.values() for word in of_topic]
+  pieces = [*words, *FILLERS, *letters, *(f'##{letter}' for letter in letters)]
+  vocabulary = list(dict.fromkeys(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', *pieces]))
+  (path / 'vocab.txt').write_text('\n'.join(vocabulary))
+  sizes = {'train': 60, 'val': 30, 'test': 30}
+  write_texts(path, 'old', sizes, 0)
+  write_texts(path, 'new', sizes, 1)
+  made = config.base()
+  made.sources.topics = {
+    'backbone': {
+      'name': 'bert',
+      'vocab_size': len(vocabulary),
+      'dim': 16,
+      'depth': 2,
+      'heads': 2,
+      'mlp_dim': 32,
+      'max_positions': 64,
+      'pool': 'mean',
+    },
+    'input': {'length': 48, 'tokenizer': str(path / 'vocab.txt')},
+    'dataset': f'jsonl:{path}/old',
+    'train': {'steps': 60, 'batch_size': 16, 'learning_rate': 3e-3},
+  }
+  made.targets.new = {'dataset': f'jsonl:{path}/new'}
+  made.methods = {
+    'scratch': {'init': 'random'},
+    'probe': {'phases': ({'tune': 'head'},)},
+    'exact': {'phases': ({'tune': 'head', 'solver': 'logistic'},), 'grid': GRID},
+    'last': {'phases': ({'tune': {'policy': 'last', 'k': 2}},)},
+    'lora': {'added': {'name': 'lora', 'rank': 2}, 'phases': ({'tune': 'added'},)},
+  }
+  made.shots, made.seeds = (2, 0), (0, 1)
+  made.grid.learning_rate = (1e-3, 1e-2)
+  made.train.steps, made.train.batch_size, made.train.evaluations = 12, 8, 2
+  made.checkpoint_seconds = 0.0
+  return made
+
+
+GRID = {'learning_rate': (1e-3,), 'weight_decay': (1e-2, 1e-1)}
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+  path = tmp_path_factory.mktemp('texts')
+  made = get_config(path)
+  return made, run.run(made, path / 'whole')
+
+
+def test_texts_are_a_study_like_images(study):
+  made, workdir = study
+  runs = report.read(workdir)
+  assert len(runs) == 5 * 2 * 2 * 2 and set(runs.method) == set(made.methods)
+  chosen = runs[runs.chosen]
+  assert (chosen.test_accuracy > 1 / 3).mean() > 0.8
+  notes = json.loads((workdir / 'study.json').read_text())['data']['topics/new']['notes']
+  assert any('Texts are stored as 32 tokens' in note for note in notes)
+
+
+def test_the_prefix_of_texts_changes_no_number(study, tmp_path):
+  made, workdir = study
+  made = made.copy_and_resolve_references()
+  made.reuse = False
+  made.methods = {name: made.methods[name] for name in ('probe', 'last')}
+  columns = ['method', 'shots', 'seed', 'learning_rate', 'val_loss', 'test_loss']
+  whole = report.read(workdir)[columns]
+  alone = report.read(run.run(made, tmp_path))[columns]
+  both = alone.merge(whole, on=columns[:4], suffixes=('', '_reused'))
+  assert len(both) == 16
+  np.testing.assert_allclose(both.val_loss, both.val_loss_reused, rtol=2e-5)
+
+
+def test_stored_texts_are_as_long_as_their_bucket(study, tmp_path):
+  made, workdir = study
+  resolved = config.resolve(made)
+  pair = Pair(resolved, 'topics', 'new', workdir)
+  assert {leaf.shape[1] for leaf in pair.data.train.inputs.values()} == {32}
+  assert pair.form.spec['ids'].shape == (32,)
+  assert config.form_of(resolved['sources']['topics']).spec['ids'].shape == (48,)
+
+
+def test_the_dry_run_knows_texts(study):
+  made, _ = study
+  text = dry_run.describe(made)
+  assert 'lora' in text and 'topics' in text
+
+
+def broken(made, **changes):
+  made = made.copy_and_resolve_references()
+  for path, value in changes.items():
+    place, fields = made, path.split('__')
+    for field in fields[:-1]:
+      place = place[field]
+    with place.unlocked():
+      place[fields[-1]] = value
+  return made
+
+
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    ({'targets__new__dataset': 'uci_digits'}, 'has images, wanted texts'),
+    ({'sources__topics__input': {'length': 48}}, 'tokenizer is empty'),
+    ({'sources__topics__input__length': 0}, 'input.length is at least 1'),
+    ({'sources__topics__input__image_size': 32}, "no field 'image_size'; it has length"),
+    ({'sources__topics__backbone__vocab_size': 20}, 'tokens, the embedding of the weights 20'),
+    ({'train__augment': {'flip': 0.5}}, 'Texts have no augmentations'),
+    ({'data_bytes': 1000.0}, 'texts of 48 tokens take'),
+  ],
+)
+def test_what_texts_do_not_have_is_one_error(study, tmp_path, changes, message):
+  made, _ = study
+  with pytest.raises(ValueError, match=message):
+    run.run(broken(made, **changes), tmp_path)
+  assert not list(tmp_path.iterdir())
