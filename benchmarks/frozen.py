@@ -231,7 +231,8 @@ def state_bytes(settings: dict[str, Any]) -> str:
   ]
   for tune in ('head', 'all'):
     fields = config.TRAIN | {'tune': tune, 'optimizer': 'adamw', 'steps': 1}
-    phase = phases_of({'phases': (fields,)}, source, len(settings['classes']))[0].phase
+    num_classes = len(settings['classes'])
+    phase = phases_of({'phases': (fields,)}, source, num_classes, 'classification')[0].phase
     recipe = step.Recipe(network, config.form_of(source), task, phase)
     trainable, frozen = step.split(shapes.params, phase)
     state = jax.eval_shape(

@@ -77,7 +77,7 @@ def test_planned_programs_are_those_compiled(data_dir, tmp_path, monkeypatch):
 def test_layer_decay_gives_each_stage_its_rate():
   study = resolved()
   source = study['sources']['turned']
-  phase = phases_of(study['methods']['lp_ft'], source, 10)[1].phase
+  phase = phases_of(study['methods']['lp_ft'], source, 10, 'classification')[1].phase
   assert dict(phase.rates) == {'train@dense1': 0.25, 'train@dense2': 0.5, 'train@head': 1.0}
   assert dict(phase.labels)['dense1/linear/bias'] == 'train@dense1'
 
@@ -93,7 +93,11 @@ def deep(phase, source, num_classes=10):
   )
   source, method = study['sources']['turned'], study['methods']['deep']
   network = network_of(source, num_classes)
-  return phases_of(method, source, num_classes)[0].phase, network, shapes_of(source, network)
+  return (
+    phases_of(method, source, num_classes, 'classification')[0].phase,
+    network,
+    shapes_of(source, network),
+  )
 
 
 RESNET = {

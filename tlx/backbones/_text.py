@@ -50,13 +50,6 @@ def resolve(
   return options
 
 
-def input_spec(vocab_size: int, positions: int | None = None) -> dict[str, Any]:
-  """The fields of tlx/inputs/text.py that a network decides: texts of 128 tokens, or of as many as
-  it has positions for, of its vocabulary.
-  """
-  return {'length': min(positions or 128, 128), 'vocab_size': vocab_size}
-
-
 def begin(inputs: PyTree, max_positions: int | None = None) -> tuple[Array, dict[str, Any]]:
   """(token ids [B, T], the rest of the activation that begins at these inputs); without a mask no
   token is padding.

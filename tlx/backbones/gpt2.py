@@ -79,13 +79,12 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
-  """How many tokens a text has at most, and the rows of the vocabulary.
+  """What the network decides of its texts (tlx/inputs/text.py): the rows of its vocabulary.
 
   Raises:
     ValueError: a bad option.
   """
-  o = _resolve(variant, options)
-  return _text.input_spec(o.vocab_size, o.max_positions)
+  return {'vocab_size': _resolve(variant, options).vocab_size}
 
 
 def tiny() -> tuple[dict[str, Any], PyTree]:

@@ -14,6 +14,7 @@ from tlx.ranges import Range
 from tlx.types import Array, Batch, Form, PyTree
 
 KIND = 'text'  # the data sets that are made into this
+OF_NETWORK = True  # a network's `input_spec` is its own: it has one vocabulary
 INPUT = {
   'length': 128,  # tokens of a text, special ones included, at most
   'tokenizer': '',  # a URI of tlx/sources: a tokenizer.json, a vocab.txt, or weights that bring one

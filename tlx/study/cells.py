@@ -92,7 +92,7 @@ def num_train(study: Mapping[str, Any], cell: Cell) -> int:
 
 
 def examples_of(study: Mapping[str, Any], target: str) -> dict[str, int] | None:
-  """The images of each split that a study looks at, of the training part at most every subset's; None where TFDS does not know yet."""
+  """The examples of each split that a study looks at, of the training part at most every subset's; None where TFDS does not know yet."""
   data = study['targets'][target]
   counts = counts_of(study, data)
   most = max(study['shots']) * len(classes_of(study, data)) * len(study['seeds'])

@@ -90,7 +90,9 @@ def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
     located('config.sources', lambda: _check_data(study, {**PRETRAINING, **source}, source))
     located(
       'config.sources',
-      lambda: phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source))),
+      lambda: phases_of(
+        {'phases': (source['train'],)}, source, len(classes_of(study, source)), source['task']
+      ),
     )
 
 

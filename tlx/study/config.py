@@ -50,6 +50,7 @@ DATA = {  # of sources and targets
   'shift': 'none',
   'group': '',  # what names an example's group, of which no two parts have one: a column, a feature, or a pattern over the id
   'duplicates': 'keep',  # 'drop' leaves images out of training that are in val or test too, byte for byte
+  'task': 'classification',  # what is asked: a file of tlx/tasks, or {'name': ..., 'option': ...}
   'skip_bad': False,  # leaves out images that cannot be read, and says so
 }
 SOURCE = {
@@ -64,7 +65,6 @@ SOURCE = {
 }
 TARGET = {
   **DATA,
-  'task': 'classification',  # what is asked: a file of tlx/tasks, or {'name': ..., 'option': ...}
   'val_fraction': 0.22,  # of what is no test part; where the data set has no validation part of its own
   'test_fraction': 0.3,  # of the whole; where it has no test part
   'val_examples': 0,  # at most so many are validated on; 0 is all
@@ -393,9 +393,10 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   elif field := next((field for field in ('sha256', 'part') if source[field]), ''):
     raise ValueError(f'{where}.{field} is for weights, and this source has none.')
   form = form_module(source)
-  spec = located(f'{where}.backbone', lambda: own_input(source)) or form.INPUT
+  spec = form.INPUT | located(f'{where}.backbone', lambda: own_input(source))
   source['input'] = _fields(f'{where}.input', source['input'], spec, form.RANGES)
   made = located(f'{where}.input', lambda: form_of(source))
+  located(f'{where}.task', lambda: plug('tasks', named(source['task'])[0]))
   trained_on = (made,) if source['dataset'] else ()  # weights are not trained here
   source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), trained_on)
   if source['dataset'] and not source['train']['learning_rate']:
@@ -447,7 +448,9 @@ def form_of(source: Mapping[str, Any]) -> 'Form':
 
 
 def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
-  """The input that a source's weights were trained on, as a resolved config has it; {} where nothing is known of it."""
+  """The input that a source's weights were trained on, or that its network has to have, as a resolved config has it; what is not
+  known is not in it.
+  """
   if source['weights'].startswith('study:'):
     return {
       name: tuple(value) if isinstance(value, list) else value
@@ -455,13 +458,10 @@ def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
     }
   name, options = named(source['backbone'])
   module, form = plug('backbones', name), form_module(source)
-  of_network = (
-    form.KIND != 'image'
-  )  # whose vocabulary and positions are its own, also without weights
-  if not hasattr(module, 'input_spec') or not (source['weights'] or of_network):
+  if not hasattr(module, 'input_spec') or not (source['weights'] or form.OF_NETWORK):
     return {}
   tokenizer = {'tokenizer': source['weights']} if 'tokenizer' in form.INPUT else {}
-  return form.INPUT | module.input_spec(**options) | tokenizer
+  return module.input_spec(**options) | tokenizer
 
 
 def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[str, Any]:

@@ -88,7 +88,9 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
   for name, source in study['sources'].items():
     if source['dataset']:
       data = PRETRAINING | source
-      phases = phases_of({'phases': (source['train'],)}, source, len(classes_of(study, source)))
+      phases = phases_of(
+        {'phases': (source['train'],)}, source, len(classes_of(study, source)), source['task']
+      )
       yield _Training(
         f'source {name}', source, data, {}, phases, [counts_of(study, data)['train']], 1
       )
@@ -113,18 +115,20 @@ def phases_for(
 ) -> dict[str, tuple[PhasePlan, ...]]:
   """{method: its phases} from a source to a target, as the study trains them.
 
-  Frozen stages run once for every image only where that costs less than running them in every step and evaluation; where exact
+  Frozen stages run once for every example only where that costs less than running them in every step and evaluation; where exact
   solutions ask for their activations anyway, others take part.
 
   Args:
-    counts: the images of 'train' (used by some run), 'val' and 'test', for a data set whose size was not known without its data.
+    counts: the examples of 'train' (used by some run), 'val' and 'test', for a data set whose size was not known without its data.
   """
-  images = examples_of(study, target) or counts
-  of_methods = functools.partial(_phases_of_methods, study, source, target, room_of(study, images))
+  examples = examples_of(study, target) or counts
+  of_methods = functools.partial(
+    _phases_of_methods, study, source, target, room_of(study, examples)
+  )
   phases = of_methods(reuse=True)
-  if images is None:
+  if examples is None:
     return phases
-  cost = _frozen_flops(study, source, target, phases, images)
+  cost = _frozen_flops(study, source, target, phases, examples)
   return phases if cost.once - cost.needed < cost.spared else of_methods(reuse=False)
 
 
@@ -134,7 +138,7 @@ def _phases_of_methods(
   config, data = study['sources'][source], study['targets'][target]
   num_classes = len(classes_of(study, data))
   return {
-    name: phases_of(method, config, num_classes, room, reuse, data['task'])
+    name: phases_of(method, config, num_classes, data['task'], room, reuse)
     for name, method in study['methods'].items()
   }
 
@@ -142,7 +146,7 @@ def _phases_of_methods(
 class Frozen(NamedTuple):
   """FLOPs of stages that stay frozen."""
 
-  once: float  # to run once for every image
+  once: float  # to run once for every example
   needed: float  # of `once`, what exact solutions and kept views ask for
   instead: float  # in every step and evaluation, if activations were not kept
   spared: float  # of `instead`, what is of steps that could do without
@@ -150,11 +154,11 @@ class Frozen(NamedTuple):
 
 def frozen_flops(study: Mapping[str, Any], source: str, target: str) -> Frozen | None:
   """What the frozen stages from a source to a target cost as the study runs them; None where the target's size is not known yet."""
-  images = examples_of(study, target)
+  examples = examples_of(study, target)
   return (
     None
-    if images is None
-    else _frozen_flops(study, source, target, phases_for(study, source, target), images)
+    if examples is None
+    else _frozen_flops(study, source, target, phases_for(study, source, target), examples)
   )
 
 
@@ -163,7 +167,7 @@ def _frozen_flops(
   source: str,
   target: str,
   phases: Mapping[str, tuple[PhasePlan, ...]],
-  images: Mapping[str, int],
+  examples: Mapping[str, int],
 ) -> Frozen:
   config, data = study['sources'][source], study['targets'][target]
   form, num_classes, head = form_of(config), len(classes_of(study, data)), task_of(study, data).head
@@ -175,15 +179,15 @@ def _frozen_flops(
     network = network_of(config, head, method)
     settings = len(settings_of(method))
     sizes_of_runs = [
-      shots * num_classes or images['train'] for shots in study['shots'] for _ in study['seeds']
+      shots * num_classes or examples['train'] for shots in study['shots'] for _ in study['seeds']
     ]
     for plan in plans:
       flops = prefix_flops(network, form, plan.phase.start)
       exact = plan.phase.solver != 'sgd'
       views = max(1, plan.phase.views)
       passes = {
-        ('train', plan.phase.views and plan.phase.augment, views): views * images['train'],
-        ('held out',): images['val'] + images['test'],
+        ('train', plan.phase.views and plan.phase.augment, views): views * examples['train'],
+        ('held out',): examples['val'] + examples['test'],
       }
       for key, count in passes.items():
         for total in (once, needed) if exact or plan.phase.views else (once,):
@@ -191,17 +195,17 @@ def _frozen_flops(
       trained = sum(
         num if exact else plan.steps_for(num) * plan.batch_size for num in sizes_of_runs
       )
-      seen = settings * (trained + len(sizes_of_runs) * len(plan.stops) * images['val'])
-      seen += len(sizes_of_runs) * images['test'] if plan is plans[-1] else 0
+      seen = settings * (trained + len(sizes_of_runs) * len(plan.stops) * examples['val'])
+      seen += len(sizes_of_runs) * examples['test'] if plan is plans[-1] else 0
       instead += flops * seen
       spared += 0.0 if exact or plan.phase.views else flops * seen
   return Frozen(sum(once.values()), sum(needed.values()), instead, spared)
 
 
-def room_of(study: Mapping[str, Any], images: Mapping[str, int] | None) -> float:
-  """Bytes that may be kept of each image's activations; all of them where the number of images is not known yet."""
+def room_of(study: Mapping[str, Any], examples: Mapping[str, int] | None) -> float:
+  """Bytes that may be kept of each example's activations; all of them where the number of examples is not known yet."""
   return (
-    study['feature_bytes'] / max(sum(images.values()) if images else 1, 1)
+    study['feature_bytes'] / max(sum(examples.values()) if examples else 1, 1)
     if study['reuse']
     else 0.0
   )
@@ -286,7 +290,7 @@ def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
   stop = len(network.stages) - 1
   try:
     return prefix_flops(network, form_of(source), stop) / prefix_flops(
-      network, form_of({**source, 'input': own}), stop
+      network, form_of({**source, 'input': source['input'] | own}), stop
     )
   except ValueError:
     return 0.0
@@ -313,7 +317,7 @@ def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
   method, room = study['methods'][cell.method], room_of(study, examples_of(study, cell.target))
   phases = located(
     f'config.methods.{cell.method}',
-    lambda: phases_of(method, source, len(classes), room, task=target['task']),
+    lambda: phases_of(method, source, len(classes), target['task'], room),
   )
   shapes = shapes_of(source, network_of(source, task_of(study, target).head, method))
   return max(_state_bytes(shapes, plan) for plan in phases)

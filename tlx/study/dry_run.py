@@ -102,13 +102,13 @@ def _formatted(form: str, value: Any) -> str:
 
 
 def _frozen(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
-  """What is spared by running frozen stages once for every image."""
+  """What is spared by running frozen stages once for every example."""
   costs = [frozen_flops(study, *pair) for pair in pairs]
   known = [cost for cost in costs if cost is not None]
   lines = []
   if once := sum(cost.once for cost in known):
     lines.append(
-      f'Stages that stay frozen (reused: how many, phase by phase) run once for every image: {once / 1e9:,.1f} GFLOP instead of '
+      f'Stages that stay frozen (reused: how many, phase by phase) run once for every example: {once / 1e9:,.1f} GFLOP instead of '
       f'{sum(cost.instead for cost in known) / 1e9:,.1f}.'
     )
   if len(known) < len(costs):
@@ -158,7 +158,7 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
   for name, source in study['sources'].items():
     own = configs.own_input(source)
     for field, value in source['input'].items():
-      if own and value != own[field]:
+      if value != own.get(field, value):
         lines.append(
           f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}."
         )

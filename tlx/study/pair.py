@@ -1,4 +1,4 @@
-"""One source and one target together: the images a study looks at in the source's form, and what frozen stages make of them."""
+"""One source and one target together: the examples a study looks at in the source's form, and what frozen stages make of them."""
 
 import functools
 import json
@@ -54,7 +54,7 @@ def _load(form: Any, name: str, fields: tuple, how: tuple) -> datasets.Dataset:
 
 
 def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
-  """What a source is trained on: its data set, in training without any image of a target's validation or test part.
+  """What a source is trained on: its data set, in training without any example of a target's validation or test part.
 
   Those parts are taken whole (no `val_examples`), so that of groups which a target holds out none is left in training either.
 
@@ -104,7 +104,7 @@ def seen(
   except (ValueError, OSError, KeyError, TypeError, IndexError) as error:
     return [], (
       f'What the run {source["weights"]} was trained on cannot be looked at ({str(error)[:200]}), so nobody knows whether it saw '
-      'images of the target.',
+      'examples of the target.',
     )
 
 
@@ -223,12 +223,12 @@ class Pair:
   def arrays(
     self, split: str, variables: Variables | None, method: str
   ) -> Callable[[step.Phase], feed.Arrays]:
-    """What enters the first stage of a phase of `method`: images as stored, or activations of the source's frozen stages."""
-    images = getattr(self.data, split)
+    """What enters the first stage of a phase of `method`: examples as stored, or activations of the source's frozen stages."""
+    examples = getattr(self.data, split)
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
       if not phase.start:
-        return feed.Arrays(images.inputs, self.targets(split))
+        return feed.Arrays(examples.inputs, self.targets(split))
       point = self._point(split, method, phase)
       if (split, _activation_key(point)) not in self.features:
         self._compute(split, variables)
@@ -240,12 +240,12 @@ class Pair:
 
   def zeros(self, split: str, method: str) -> Callable[[step.Phase], feed.Arrays]:
     """As `arrays`, but nothing is computed: for programs that are only compiled."""
-    images = getattr(self.data, split)
+    examples = getattr(self.data, split)
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
       point = self._point(split, method, phase)
       shapes = prefix.activation(
-        point.network, point.form, phase.start, max(1, point.phase.views) * len(images.labels)
+        point.network, point.form, phase.start, max(1, point.phase.views) * len(examples.labels)
       )
       zeros = jax.tree.map(
         lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes

@@ -16,12 +16,10 @@ from tlx.train.job import PhasePlan
 from tlx.train.prefix import activation, boundary, variable_shapes
 from tlx.types import Form, Network, Task, Variables
 
-TASK = 'classification'  # where the config does not say
-
 
 def task_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
-  """What is asked of a source's or a target's data set; a source's own training is classification."""
-  return make_task(data.get('task', TASK), len(classes_of(study, data)))
+  """What is asked of a source's or a target's data set."""
+  return make_task(data['task'], len(classes_of(study, data)))
 
 
 def make_task(
@@ -89,84 +87,104 @@ def phases_of(
   method: Mapping[str, Any],
   source: Mapping[str, Any],
   num_classes: int,
+  task: str | Mapping[str, Any],
   room: float = 0.0,
   reuse: bool = True,
-  task: str | Mapping[str, Any] = TASK,
 ) -> tuple[PhasePlan, ...]:
   """A method's phases on one architecture.
 
   Args:
-    task: as a target of the config has it.
-    room: bytes that may be kept of each example's activations; each phase begins at the deepest stage that frozen stages lead to
-      and whose activation fits. 0: at the first.
-    reuse: False lets phases begin at the first stage, but for exact solutions and kept views, whose numbers are of activations.
+    task: what the data set asks, as the config has it.
+    room: bytes that may be kept of each example's activations; each phase begins at the deepest
+      stage that frozen stages lead to and whose activation fits. 0: at the first.
+    reuse: False lets phases begin at the first stage, but for exact solutions and kept views, whose
+      numbers are of activations.
 
   Raises:
-    ValueError: rules that do not fit the network's parameters or train none, groups without a learning rate, or what needs a frozen
-      prefix without one.
+    ValueError: rules that do not fit the network's parameters or train none, groups without a
+      learning rate, or what needs a frozen prefix without one.
   """
-  network, form = (
-    network_of(source, make_task(task, num_classes).head, method),
-    form_of(source),
-  )
+  network, form = network_of(source, make_task(task, num_classes).head, method), form_of(source)
   shapes = shapes_of(source, network)
-  depth = freezing.groups(network.stages, shapes.params)
-  plans: list[PhasePlan] = []
-  leaves = [name for name, _ in tree.named_leaves(shapes.params)]
   brought = method.get('init') != 'random'
+  leaves = [name for name, _ in tree.named_leaves(shapes.params)]
   changed = {name for name in leaves if not brought or tree.is_added(name)}
+  plans: list[PhasePlan] = []
   for phase in method['phases']:
-    policy, options = named(phase['tune'], 'policy')
-    try:
-      rules = tuple(plug('freezing', policy).rules(depth, **options))
-    except TypeError as error:
-      raise ValueError(
-        f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.'
-      ) from None
-    groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
-    if all(label == 'frozen' for _, label in groups):
-      raise ValueError(
-        f'tune = {phase["tune"]!r} freezes every parameter; a phase trains at least one, such as the head.'
-      )
-    labels, rates = _layer_rates(groups, depth, phase['rates'], phase['layer_decay'])
-    optimizer, optimizer_options = named(phase['optimizer'])
-    frozen_norms = freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
-    asked = make_task(task, num_classes, phase['label_smoothing'])
-    if phase['solver'] not in ('sgd', *asked.solvers):
-      have = ', '.join(('sgd', *asked.solvers))
-      raise ValueError(f'solver {phase["solver"]!r} solves no {named(task)[0]}; it has {have}.')
+    asked = _asked(task, num_classes, phase)
+    labels, rates, frozen_norms = _partition(network, shapes, phase)
     deepest = boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed))
     start = _start(network, form, phase, deepest, room, reuse)
     moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
     changed |= {name for name, group in labels if group != 'frozen'} | moving
-    static = step.Phase(
-      labels,
-      rates,
-      frozen_norms,
-      optimizer,
-      tuple(sorted(optimizer_options.items())),
-      phase['schedule'],
-      phase['warmup'],
-      phase['clip_norm'],
-      tuple(sorted(phase['augment'].items())),
-      start,
-      phase['views'],
-      phase['solver'],
-      phase['remat'],
-      phase['accumulate'],
-    )
-    plans.append(
-      PhasePlan(
-        static,
-        asked,
-        phase['steps'],
-        phase['batch_size'],
-        phase['evaluations'],
-        phase['learning_rate'],
-        phase['epochs'],
-      )
-    )
+    static = _static(phase, labels, rates, frozen_norms, start)
+    plan = {field: phase[field] for field in _OF_PLAN}
+    plans.append(PhasePlan(static, asked, num_steps=phase['steps'], **plan))
   return tuple(plans)
+
+
+_OF_PLAN = ('batch_size', 'evaluations', 'learning_rate', 'epochs')
+
+
+def _asked(task: str | Mapping[str, Any], num_classes: int, phase: Mapping[str, Any]) -> Task:
+  """The task of a phase.
+
+  Raises:
+    ValueError: the phase's solver does not solve it.
+  """
+  asked = make_task(task, num_classes, phase['label_smoothing'])
+  have = ('sgd', *asked.solvers)
+  if phase['solver'] not in have:
+    raise ValueError(
+      f'solver {phase["solver"]!r} solves no {named(task)[0]}; it has {", ".join(have)}.'
+    )
+  return asked
+
+
+def _partition(
+  network: Network, shapes: Variables, phase: Mapping[str, Any]
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, float], ...], frozenset[str]]:
+  """(the group of each leaf, the rate of each trained group, the norms whose statistics stay)."""
+  depth = freezing.groups(network.stages, shapes.params)
+  policy, options = named(phase['tune'], 'policy')
+  try:
+    rules = tuple(plug('freezing', policy).rules(depth, **options))
+  except TypeError as error:
+    raise ValueError(
+      f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.'
+    ) from None
+  groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
+  if all(label == 'frozen' for _, label in groups):
+    raise ValueError(
+      f'tune = {phase["tune"]!r} freezes every parameter; a phase trains at least one, such as the '
+      'head.'
+    )
+  labels, rates = _layer_rates(groups, depth, phase['rates'], phase['layer_decay'])
+  return labels, rates, freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
+
+
+def _static(
+  phase: Mapping[str, Any],
+  labels: tuple[tuple[str, str], ...],
+  rates: tuple[tuple[str, float], ...],
+  frozen_norms: frozenset[str],
+  start: int,
+) -> step.Phase:
+  """What the program of a phase is made from."""
+  optimizer, options = named(phase['optimizer'])
+  return step.Phase(
+    labels,
+    rates,
+    frozen_norms,
+    optimizer=optimizer,
+    optimizer_options=tuple(sorted(options.items())),
+    augment=tuple(sorted(phase['augment'].items())),
+    start=start,
+    **{name: phase[name] for name in _OF_STEP},
+  )
+
+
+_OF_STEP = ('schedule', 'warmup', 'clip_norm', 'views', 'solver', 'remat', 'accumulate')
 
 
 def _start(
@@ -191,7 +209,7 @@ def _start(
   if phase['views'] and not deepest:
     raise ValueError(
       f'views = {phase["views"]} are kept of what is frozen, and tune = {phase["tune"]!r} trains from the first stage on. '
-      'Set views = 0: images are augmented anew at every step.'
+      'Set views = 0: examples are augmented anew at every step.'
     )
   fitting = (
     start

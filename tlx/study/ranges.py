@@ -29,6 +29,7 @@ DATA: Mapping[str, Kind] = {  # of sources and targets
   'shift': TEXT,
   'group': TEXT,
   'duplicates': ('keep', 'drop'),
+  'task': PLUGIN,
   'skip_bad': SWITCH,
 }
 RANGES: Mapping[str, Mapping[str, Kind]] = {
@@ -66,7 +67,6 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
   },
   'target': {
     **DATA,
-    'task': PLUGIN,
     'val_fraction': SHARE,
     'test_fraction': SHARE,
     'val_examples': COUNT,

@@ -436,7 +436,10 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
     name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0
   )
   phases = phases_of(
-    {'init': 'random', 'phases': (config['train'],)}, config, len(data.class_names)
+    {'init': 'random', 'phases': (config['train'],)},
+    config,
+    len(data.class_names),
+    config['task'],
   )
   task = phases[-1].task
   train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))

@@ -206,7 +206,7 @@ def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
   ):
     raise ValueError(
       f'The source {name} in {workdir} was trained on other data (digest {was}, now {data_sha256}): its data set changed, '
-      'or the targets now hold out images that it was trained on. Give this study another --workdir, or take that back.'
+      'or the targets now hold out examples that it was trained on. Give this study another --workdir, or take that back.'
     )
 
 
