@@ -110,6 +110,7 @@ def main(argv: list[str]) -> None:
       report.speak_utf8()
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
+      print(f'Use: python -m experiments.predict --workdir={workdir} --inputs=NEW --out=labels.csv')
   except (ValueError, OSError, ImportError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:

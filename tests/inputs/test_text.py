@@ -34,7 +34,7 @@ def test_a_form_is_made_once_and_says_what_is_stored():
 
 
 def test_what_is_stored_has_the_shapes_of_the_form(tokenizer):
-  leaves = text.store(['a', 'a b c'], tokenizer, 64)
+  leaves = text.tokenized(['a', 'a b c'], tokenizer, 64)
   form = text.form(16, 'a.json')
   assert (
     jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), leaves) == form.spec
@@ -42,13 +42,13 @@ def test_what_is_stored_has_the_shapes_of_the_form(tokenizer):
   assert leaves['ids'][1].tolist() == [2, 5, 6, 7, 3] + [0] * 11
   assert leaves['mask'].sum(1).tolist() == [3, 5]
   np.testing.assert_array_equal(form.enter(leaves)['ids'], leaves['ids'])
-  for name, leaf in text.store(['a', 'a b c'], tokenizer, 64).items():
+  for name, leaf in text.tokenized(['a', 'a b c'], tokenizer, 64).items():
     np.testing.assert_array_equal(leaf, leaves[name])  # the same bytes again
 
 
 def test_texts_are_not_augmented(tokenizer):
   form = text.form(16, 'a.json')
-  batch = Batch(text.store(['a'], tokenizer, 16), np.zeros(1, np.int32), np.ones(1, np.float32))
+  batch = Batch(text.tokenized(['a'], tokenizer, 16), np.zeros(1, np.int32), np.ones(1, np.float32))
   assert form.augment(jax.random.key(0), batch, {}) is batch
   form.check({})
   with pytest.raises(ValueError, match='Texts have no augmentations, got flip'):
@@ -78,10 +78,10 @@ def test_all_parts_have_one_length_and_cuts_are_said(tokenizer):
 
 
 def test_pairs_have_types_and_lose_the_longer_first(tokenizer):
-  leaves = text.store([('a b', 'c'), ('a', 'b c c')], tokenizer, 16)
+  leaves = text.tokenized([('a b', 'c'), ('a', 'b c c')], tokenizer, 16)
   assert leaves['ids'][0, :6].tolist() == [2, 5, 6, 3, 7, 3]
   assert leaves['types'][:, :7].tolist() == [[0, 0, 0, 0, 1, 1, 0], [0, 0, 0, 1, 1, 1, 1]]
-  cut = text.store([('a', 'b ' * 40)], tokenizer, 16)
+  cut = text.tokenized([('a', 'b ' * 40)], tokenizer, 16)
   assert cut['ids'][0, :4].tolist() == [2, 5, 3, 6] and cut['mask'].sum() == 16
   assert cut['ids'][0, -1] == 3
 
@@ -89,20 +89,20 @@ def test_pairs_have_types_and_lose_the_longer_first(tokenizer):
 def test_what_cannot_be_stored(tokenizer):
   plain = Tokenizer(models.BPE({'a': 0, 'b': 1}, []))  # drops what it does not know
   with pytest.raises(ValueError, match='puts nothing between the texts of a pair'):
-    text.store([('a', 'b')], plain, 16)
+    text.tokenized([('a', 'b')], plain, 16)
   with pytest.raises(ValueError, match=r"1 texts of test have no token, as '\?'"):
     text.store_parts({'train': ['a'], 'test': ['b', '?']}, plain, 16)
   with pytest.raises(ValueError, match='length is 3, and 3 special tokens'):
-    text.store([('a', 'b')], tokenizer, 3)
+    text.tokenized([('a', 'b')], tokenizer, 3)
   with pytest.raises(ValueError, match='The tokenizer cannot encode these texts: .*UNK'):
-    text.store(['?'], Tokenizer(models.WordLevel({'a': 0})), 16)
+    text.tokenized(['?'], Tokenizer(models.WordLevel({'a': 0})), 16)
 
 
 def test_padding_and_its_length_change_no_output(tokenizer):
   options, _ = bert.tiny()
   network = bert.build(**options | {'max_positions': 64})
-  short = text.store(['a b', 'c a a b'], tokenizer, 16)
-  long = text.store(['a b', 'c a a b', 'a ' * 50], tokenizer, 64)
+  short = text.tokenized(['a b', 'c a a b'], tokenizer, 16)
+  long = text.tokenized(['a b', 'c a a b', 'a ' * 50], tokenizer, 64)
   variables = network.init(jax.random.key(0), short)
   outputs = [
     network.apply(

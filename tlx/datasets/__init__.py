@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,18 @@ from tlx.datasets._types import (
   Split,
   listing,
 )
+from tlx.datasets._unlabelled import Unlabelled, unlabelled
 from tlx.plug import available, closest, plug
 
 __all__ = [
   'Dataset',
   'Info',
   'Split',
+  'Unlabelled',
   'check',
   'check_kind',
   'check_memory',
+  'decoded',
   'info',
   'keep_out',
   'kind',
@@ -48,6 +51,7 @@ __all__ = [
   'overlap',
   'sha256',
   'subsets',
+  'unlabelled',
 ]
 
 _FILES: dict[str, Any] = {'folder': _folder, 'csv': _csv, 'jsonl': _texts}
@@ -91,6 +95,25 @@ def kind(name: str) -> str:
   """
   place, rest = _parse(name)
   return 'text' if place == 'jsonl' or (place == 'csv' and _texts.is_table(rest)) else 'image'
+
+
+def decoded(
+  files: Sequence[Any],
+  image_size: int,
+  channels: int,
+  interpolation: str = 'bicubic',
+  fit: str = 'squeeze',
+  crop: float = 1.0,
+) -> tuple[np.ndarray, dict[int, str]]:
+  """(image files as uint8 [N, image_size, image_size, channels], {row: why} of those that cannot
+  be read, whose pixels mean nothing).
+  """
+  rows = tuple(map(str, range(len(files))))
+  labels = np.zeros(len(files), np.int32)
+  examples = Examples(rows, labels, lambda some: [files[row] for row in some])
+  form = Form(image_size, channels, interpolation, fit, crop)
+  split, bad = _images.decode_all(examples, form, lambda images: images)
+  return split.inputs, {int(row): why for row, why in bad.items()}
 
 
 def check_kind(name: str, wanted: str) -> None:

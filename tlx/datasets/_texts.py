@@ -227,6 +227,23 @@ def _read(kind: str, file: _File, group: str) -> tuple[list[_Record], list[str]]
   return records, bad
 
 
+def without_labels(kind: str, path: epath.Path) -> list[tuple[str, Text | ValueError]]:
+  """[(number of the line, its text or pair, or what is wrong with it)] of a file, labels or not.
+
+  Raises:
+    ValueError: it cannot be unpacked, or has no column of texts.
+  """
+  with _opened(path) as stream:
+    header, lines = _jsonl(stream) if kind == 'jsonl' else _table(path, stream)
+  columns = _of_texts(path, header)
+  found: list[tuple[str, Text | ValueError]] = []
+  for line in lines:
+    record = line.wrong or _record(line, columns, 'test')
+    text = ValueError(record) if isinstance(record, str) else record.text
+    found.append((str(line.number), text))
+  return found
+
+
 def _jsonl(stream: Iterable[bytes]) -> tuple[list[str], list[_Line]]:
   """(all keys, the lines that are not empty) of a file of one JSON object a line."""
   keys: dict[str, None] = {}
@@ -286,27 +303,43 @@ def _columns(file: epath.Path, header: list[str], group: str) -> dict[str, str]:
   Raises:
     ValueError: there is none for the text or the label, or there are several.
   """
-  names = [name.strip().lower() for name in header]
-  have = f'{file} has the columns {", ".join(names)}; wanted'
-  texts = _text_columns(names)
+  of_text: dict[str, tuple[str, ...]] = {}
+  for kind, column in _of_texts(file, header).items():
+    of_text[kind] = (column.strip().lower(),)
+  others = {'label': _LABEL, 'split': _tables.SPLIT, 'group': _tables.GROUP}
+  found = _tables.columns(file, header, of_text | others, group)
+  if 'label' not in found:
+    raise ValueError(
+      f'{_have(file, header)} one for the label, named {", ".join(_LABEL)}. Rename the one that is '
+      'meant.'
+    )
+  return found
+
+
+def _have(file: epath.Path, header: list[str]) -> str:
+  names = ', '.join(name.strip().lower() for name in header)
+  return f'{file} has the columns {names}; wanted'
+
+
+def _of_texts(file: epath.Path, header: list[str]) -> dict[str, str]:
+  """{'text' or 'first' and 'second': the column}.
+
+  Raises:
+    ValueError: there is none, or there are several.
+  """
+  theirs = {name.strip().lower(): name for name in header}
+  texts = _text_columns(theirs)
   if not texts:
     raise ValueError(
-      f'{have} one for the text, named {", ".join(_TEXT)}, or two for a pair, such as '
-      f'{" and ".join(_PAIRS[0])} or {" and ".join(_PAIRS[4])}. Rename the ones that are meant.'
+      f'{_have(file, header)} one for the text, named {", ".join(_TEXT)}, or two for a pair, such '
+      f'as {" and ".join(_PAIRS[0])} or {" and ".join(_PAIRS[4])}. Rename the ones that are meant.'
     )
   if len(texts) > 1 and texts not in _PAIRS:
     raise ValueError(
       f"{file} has the columns {' and '.join(texts)}. Rename the one that is meant to 'text'."
     )
   kinds = ('text',) if len(texts) == 1 else ('first', 'second')
-  of_text: dict[str, tuple[str, ...]] = {kind: (name,) for kind, name in zip(kinds, texts)}
-  others = {'label': _LABEL, 'split': _tables.SPLIT, 'group': _tables.GROUP}
-  found = _tables.columns(file, header, of_text | others, group)
-  if 'label' not in found:
-    raise ValueError(
-      f'{have} one for the label, named {", ".join(_LABEL)}. Rename the one that is meant.'
-    )
-  return found
+  return {kind: theirs[name] for kind, name in zip(kinds, texts)}
 
 
 def _record(line: _Line, columns: Mapping[str, str], part: str) -> _Record | str:
@@ -314,7 +347,7 @@ def _record(line: _Line, columns: Mapping[str, str], part: str) -> _Record | str
   if line.wrong:
     return line.wrong
   texts: list[str] = []
-  cells = {'split': '', 'group': ''}
+  cells = {'label': '', 'split': '', 'group': ''}
   for kind, column in columns.items():
     found = line.values.get(column)
     if kind == 'split' and part:  # the name of the file says it

@@ -1,7 +1,7 @@
 """Images: stored as uint8, normalised on the device, moved, mirrored and mixed at random."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,6 +74,12 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
   """The data set as stored images; `how` holds arguments of `datasets.load`, which raises."""
   resized = {field: value for field, value in fields.items() if field not in ('mean', 'std')}
   return datasets.load(name, **resized, **how)
+
+
+def store(records: Sequence[Any], fields: Mapping[str, Any]) -> tuple[np.ndarray, dict[int, str]]:
+  """(image files as they are stored [N, H, W, C], {row: why} of those that cannot be read)."""
+  resized = {field: value for field, value in fields.items() if field not in ('mean', 'std')}
+  return datasets.decoded(records, **resized)
 
 
 def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:

@@ -87,6 +87,7 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
 _OF_TEXT = ('val_fraction', 'test_fraction', 'group', 'val_examples', 'duplicates', 'skip_bad')
 
 
+@functools.lru_cache(maxsize=4)
 def _tokenizer(uri: str) -> Tokenizer:
   """The tokenizer in a file of its own, or that weights bring."""
   file = sources.resolve(uri)
@@ -117,7 +118,22 @@ def bucket(longest: int, length: int) -> int:
   return min([size for size in BUCKETS if longest <= size < length], default=length)
 
 
-def store(texts: Sequence[Text], tokenizer: Tokenizer, length: int) -> dict[str, np.ndarray]:
+def store(
+  records: Sequence[Any], fields: Mapping[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[int, str]]:
+  """(texts or pairs as they are stored [N, T], {row: why} of those that are no texts).
+
+  What is cut off is not said. Raises as `load`.
+  """
+  tokenizer = _tokenizer(fields['tokenizer'])
+  bad = {row: str(text) for row, text in enumerate(records) if isinstance(text, ValueError)}
+  of_pairs = any(isinstance(text, tuple) for text in records)
+  filler: Text = ('.', '.') if of_pairs else '.'
+  texts = [filler if row in bad else text for row, text in enumerate(records)]
+  return tokenized(texts, tokenizer, fields['length']), bad
+
+
+def tokenized(texts: Sequence[Text], tokenizer: Tokenizer, length: int) -> dict[str, np.ndarray]:
   """{'ids', 'mask'} int32 [N, T], of pairs also 'types'; as `store_parts`."""
   return store_parts({'texts': texts}, tokenizer, length)[0]['texts']
 

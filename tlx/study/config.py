@@ -406,6 +406,18 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   return source
 
 
+def source_of(
+  backbone: str | Mapping[str, Any], weights: str, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+  """A source of these weights, resolved, outside of any study.
+
+  Raises:
+    ValueError: as `resolve`.
+  """
+  given = {'backbone': backbone, 'weights': weights, 'input': fields}
+  return _source('source', given, {**STUDY, 'train': dict(TRAIN)})
+
+
 def of_study(uri: str) -> dict[str, Any]:
   """The backbone and input of the source of the run that 'study:WORKDIR/RUN' names, as resolved.
 

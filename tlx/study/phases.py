@@ -39,9 +39,9 @@ def make_task(
 
 
 def network_of(
-  source: Mapping[str, Any], num_outputs: int, method: Mapping[str, Any] | None = None
+  source: Mapping[str, Any], num_outputs: int | None, method: Mapping[str, Any] | None = None
 ) -> Network:
-  """A source's architecture with a head of `num_outputs`, and what a method makes of it: where the head is, what is added.
+  """A source's architecture with a head of `num_outputs` or (None) its own, and what a method makes of it: where the head is, what is added.
 
   The same arguments give the same object, so programs are shared.
   """
@@ -54,7 +54,7 @@ def network_of(
 
 
 @functools.cache
-def _build(backbone: str, num_outputs: int, changes: str) -> Network:
+def _build(backbone: str, num_outputs: int | None, changes: str) -> Network:
   name, options = named(json.loads(backbone))
   options = {
     key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
@@ -64,7 +64,7 @@ def _build(backbone: str, num_outputs: int, changes: str) -> Network:
   except TypeError as error:
     raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
   stage, place = named(json.loads(changes)['head_after'], 'stage')
-  if stage:
+  if stage and num_outputs is not None:
     network = backbones.head_after(network, stage, num_outputs, **place)
   name, options = named(json.loads(changes)['added'])
   try:

@@ -1,13 +1,14 @@
 """Single-label classification."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.special
 
 from tlx.types import Array, Batch, PyTree, Task
 
@@ -46,6 +47,17 @@ def task(num_classes: int, label_smoothing: float = 0.0) -> Task:
     select=('accuracy', +1),
     solvers=('logistic', 'ridge'),
   )
+
+
+def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Sequence[Any]]:
+  """{'class': the names, 'probability': theirs, 'p(NAME)': that of each class}, a number a row."""
+  probabilities = scipy.special.softmax(kept['logits'].astype(np.float64), -1)
+  best = probabilities.argmax(-1)
+  columns: dict[str, Sequence[Any]] = {
+    'class': [class_names[number] for number in best],
+    'probability': probabilities.max(-1),
+  }
+  return columns | {f'p({name})': of_class for name, of_class in zip(class_names, probabilities.T)}
 
 
 def _labels(inputs: PyTree, labels: np.ndarray) -> np.ndarray:

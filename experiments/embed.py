@@ -1,0 +1,55 @@
+"""Vectors of new examples: what a stage of a network makes of each, averaged over places or tokens.
+
+    python -m experiments.embed --workdir=runs/intents --inputs=texts.txt --out=vectors.npy
+    python -m experiments.embed --backbone=bert:minilm_l6 --weights=URI --inputs=photos --out=v.npy
+
+Writes a float32 array [N, D], and beside it the ids, a line each. What cannot be read has NaN.
+"""
+
+import pathlib
+import sys
+
+import numpy as np
+from absl import app, flags, logging
+
+WORKDIR = flags.DEFINE_string('workdir', '', "A study's folder;")
+RUN = flags.DEFINE_string('run', 'best', '  a folder of its runs/, or best.')
+BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:variant],')
+WEIGHTS = flags.DEFINE_string('weights', '', '  and its weights, a URI of tlx/sources.')
+STAGE = flags.DEFINE_string('stage', '', 'The stage; the last before the head, if not given.')
+INPUTS = flags.DEFINE_string('inputs', None, 'Images or texts, as for predict.', required=True)
+OUT = flags.DEFINE_string('out', None, 'A .npy file.', required=True)
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; see --help.')
+  if bool(WORKDIR.value) == bool(WEIGHTS.value):
+    raise app.UsageError('Give either --workdir, or --backbone and --weights.')
+  if not OUT.value.endswith('.npy'):
+    raise app.UsageError(f'--out is a .npy file, got {OUT.value!r}.')
+  logging.set_verbosity(logging.ERROR)
+  from tlx import datasets
+  from tlx.study import use
+
+  try:
+    new = datasets.unlabelled(INPUTS.value)
+    if WORKDIR.value:
+      model = use.load_run(WORKDIR.value, RUN.value)
+    else:
+      name, _, variant = BACKBONE.value.partition(':')
+      options = {'variant': variant} if variant else {}
+      model = use.load_source({'name': name, **options}, WEIGHTS.value)
+    print(model.about)
+    vectors, bad = use.embed(model, new, STAGE.value)
+    np.save(OUT.value, vectors)
+    pathlib.Path(f'{OUT.value}.ids.txt').write_text('\n'.join(new.ids) + '\n', encoding='utf-8')
+  except (ValueError, OSError) as error:
+    sys.exit(f'Error: {error}')
+  for row, why in bad.items():
+    print(f'{new.ids[row]}: {why}')
+  print(f'Wrote {OUT.value}, {vectors.shape[0]:,} x {vectors.shape[1]:,}, and {OUT.value}.ids.txt.')
+
+
+if __name__ == '__main__':
+  app.run(main)

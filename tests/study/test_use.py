@@ -1,0 +1,142 @@
+"""What was trained answers for new examples as it did in its study."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.special
+from PIL import Image
+
+from tests.study import test_texts, tiny
+from tlx import checkpoint, datasets, report
+from tlx.study import config, run, use
+from tlx.study.pair import Pair
+
+
+@pytest.fixture(scope='module')
+def photographs(finished, data_dir, tmp_path_factory):
+  """The test images of the tiny study as files, with one that is broken."""
+  workdir, made = finished[0], tiny.get_config()
+  made.data_dir = str(data_dir)
+  folder = tmp_path_factory.mktemp('photographs')
+  test = Pair(config.resolve(made), 'turned', 'digits', workdir).data.test
+  for row, image in enumerate(test.inputs[:40]):
+    Image.fromarray(image[..., 0]).save(folder / f'{row:03d}.png')
+  (folder / '020x.png').write_bytes(b'no image')
+  return folder, test
+
+
+def kept(workdir, name):
+  with np.load(workdir / 'runs' / name / 'predictions.npz') as file:
+    return {key: file[key] for key in file.files}
+
+
+@pytest.mark.parametrize('method', ['scratch', 'probe', 'lp_ft'])
+def test_a_run_answers_as_it_did_in_its_study(finished, photographs, method):
+  workdir, _ = finished
+  folder, test = photographs
+  runs = report.read(workdir)
+  name = runs[(runs.method == method) & runs.chosen].id.iloc[0]
+  found = pd.DataFrame(use.predict(use.load_run(workdir, name), datasets.unlabelled(folder)))
+  broken = found.id == '020x.png'
+  assert found.error[broken].item() == 'its content is no image of a known kind'
+  assert found['class'][broken].item() == '' and np.isnan(found.probability[broken]).all()
+  read, before = found[~broken], kept(workdir, name)
+  assert tuple(before['ids'][:40]) == test.ids[:40] and not read.error.any()
+  wanted = scipy.special.softmax(before['logits'][:40], -1)
+  np.testing.assert_allclose(read.iloc[:, 3:-1].astype(float), wanted, atol=2e-6)
+  np.testing.assert_allclose(read.probability.astype(float), wanted.max(-1), atol=2e-6)
+  assert list(read['class']) == [str(number) for number in wanted.argmax(-1)]
+
+
+def test_the_best_run_is_the_one_that_validation_prefers(finished):
+  workdir, _ = finished
+  runs = report.read(workdir)
+  runs = runs[runs.chosen & (runs.num_train == runs.num_train.max())]
+  method = runs.groupby('method').val_accuracy.mean().idxmax()
+  of_method = runs[runs.method == method]
+  name, why = use.best_run(workdir)
+  assert name == of_method.loc[of_method.val_accuracy.idxmax()].id
+  assert f'{method} from turned is best on validation with all 40 training examples' in why
+
+
+def test_vectors_are_what_the_stage_makes(finished, photographs):
+  workdir, _ = finished
+  folder, test = photographs
+  model = use.load_run(workdir)
+  vectors, bad = use.embed(model, datasets.unlabelled(folder))
+  assert list(bad) == [21] and np.isnan(vectors[21]).all() and vectors.shape == (41, 12)
+  entered = (test.inputs[:40].astype(np.float32) / 255 - 0.3) / 0.4
+  wanted, _ = model.network.apply(model.variables, entered, train=False, stop=-1)
+  np.testing.assert_allclose(np.delete(vectors, 21, 0), wanted, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def texts(tmp_path_factory):
+  path = tmp_path_factory.mktemp('texts')
+  made = test_texts.get_config(path)
+  made.methods = {name: made.methods[name] for name in ('lora', 'exact')}
+  made.shots, made.seeds = (0,), (0,)
+  return path, run.run(made, path / 'whole')
+
+
+def test_texts_are_labelled_from_the_command_line(texts):
+  path, workdir = texts
+  out = path / 'out.csv'
+  command = [sys.executable, '-m', 'experiments.predict', f'--workdir={workdir}', f'--out={out}']
+  (path / 'bad.jsonl').write_text('{"text": "the bank"}\n{"text": ""}\nno json\n')
+  subprocess.run([*command, f'--inputs={path}/bad.jsonl'], check=True)
+  found = pd.read_csv(out, keep_default_na=False)
+  assert list(found.error) == [
+    '',
+    'an empty text',
+    'no JSON: Expecting value: line 1 column 1 (char 0)',
+  ]
+
+
+def test_texts_are_labelled_as_in_their_study(texts):
+  path, workdir = texts
+  for name in [folder.name for folder in (workdir / 'runs').iterdir()]:
+    if not (workdir / 'runs' / name / 'predictions.npz').exists():
+      continue
+    new = datasets.unlabelled(path / 'new' / 'test.jsonl')
+    found = use.predict(use.load_run(workdir, name), new)
+    wanted = scipy.special.softmax(kept(workdir, name)['logits'], -1).max(-1)
+    np.testing.assert_allclose(found['probability'], wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+  'write, message',
+  [
+    ({}, 'There is nothing at'),
+    ({'x.pdf': '-'}, 'is neither a folder, an image, nor'),
+    ({'x.txt': '\n\n'}, 'holds no text'),
+    ({'x.csv': 'label,number\n1,2\n'}, 'wanted one for the text'),
+    ({'x.txt': 'hello'}, 'takes images, and these are texts'),
+  ],
+)
+def test_what_cannot_be_labelled_is_one_error(finished, tmp_path, write, message):
+  workdir, _ = finished
+  for name, text in write.items():
+    (tmp_path / name).write_text(text)
+  path = tmp_path / next(iter(write), 'nothing')
+  with pytest.raises(ValueError, match=message):
+    use.predict(use.load_run(workdir), datasets.unlabelled(path))
+
+
+def test_runs_on_several_targets_have_no_best(finished, tmp_path):
+  workdir, _ = finished
+  with pytest.raises(ValueError, match='has no chosen run yet'):
+    use.load_run(tmp_path)
+  with pytest.raises(ValueError, match='no finished run'):
+    use.load_run(workdir, 'nothing')
+  for number, path in enumerate(sorted(workdir.glob('runs/*/result.json'))):
+    folder = tmp_path / 'runs' / path.parent.name
+    folder.mkdir(parents=True)
+    result = checkpoint.unsealed(path)
+    result['cell']['target'] = f'target{number % 2}'
+    checkpoint.write_json(folder / 'result.json', checkpoint.sealed(result))
+  with pytest.raises(ValueError, match='has runs on target0, target1. Name one'):
+    use.load_run(tmp_path)

@@ -1,0 +1,196 @@
+"""What was trained, put to use: a run of a study, or bare weights, on examples without labels."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from tlx import backbones, checkpoint, datasets, sources
+from tlx.plug import plug
+from tlx.study import config as configs
+from tlx.study import store
+from tlx.study.cells import cell_id
+from tlx.study.phases import make_task, network_of, shapes_of
+from tlx.train import feed
+from tlx.types import Cell, Network, PyTree, Variables
+
+BATCH = 32  # examples that go through at a time
+
+
+class Model(NamedTuple):
+  """A network with its variables, and all that makes examples for it and sense of its outputs.
+
+  source: the backbone and input of a config, resolved
+  task: a file of tlx/tasks, or {'name': ..., 'option': ...}; '' for bare weights, whose head is
+    their own
+  about: what it is, in words
+  """
+
+  network: Network
+  variables: Variables
+  source: Mapping[str, Any]
+  task: str | Mapping[str, Any]
+  class_names: tuple[str, ...]
+  about: str
+
+
+def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
+  """A finished run of a study; 'best' is the one that validation prefers (`best_run`).
+
+  Raises:
+    ValueError: no such run, a damaged one, or runs that cannot be compared.
+  """
+  folder = epath.Path(workdir).expanduser()
+  name, about = best_run(folder) if run == 'best' else (run, run)
+  of_run, _ = configs.of_run(f'study:{folder}/{name}')
+  cell = Cell(**of_run['cell'])
+  source, method = of_run['sources'][cell.source], of_run['methods'][cell.method]
+  source = {**source, 'input': _as_resolved(source['input'])}
+  task = of_run['targets'][cell.target]['task']
+  data = checkpoint.unsealed(folder / 'study.json')['data'][f'{cell.source}/{cell.target}']
+  class_names = tuple(data['class_names'])
+  network = network_of(source, make_task(task, len(class_names)).head, method)
+  variables = Variables(*store.params(folder, name))
+  return Model(network, variables, source, task, class_names, about)
+
+
+def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
+  """(the run that validation prefers, why): of the largest training sets the source and method with
+  the best mean over seeds, and of its seeds the best.
+
+  Raises:
+    ValueError: no run was chosen yet, or runs are of several targets.
+  """
+  folder = epath.Path(workdir).expanduser()
+  runs = [checkpoint.unsealed(path) for path in sorted(folder.glob('runs/*/result.json'))]
+  chosen = [run for run in runs if run['chosen'] and run['status'] == 'ok']
+  if not chosen:
+    raise ValueError(f'{folder} has no chosen run yet: run its study to the end.')
+  targets = {run['cell']['target'] for run in chosen}
+  if len(targets) > 1:
+    raise ValueError(f'{folder} has runs on {", ".join(sorted(targets))}. Name one of its runs/.')
+  study = checkpoint.unsealed(folder / 'study.json')['config']
+  task = make_task(study['targets'][targets.pop()]['task'], chosen[0]['num_classes'])
+  column, direction = task.select
+  most = max(run['num_train'] for run in chosen)
+  settings: dict[tuple[str, str], list[dict]] = {}
+  for run in chosen:
+    if run['num_train'] == most:
+      settings.setdefault((run['cell']['source'], run['cell']['method']), []).append(run)
+
+  def worth(runs: Sequence[Mapping[str, Any]]) -> float:
+    return direction * float(np.mean([run['val'][column] for run in runs]))
+
+  source, method = max(settings, key=lambda setting: worth(settings[setting]))
+  best = max(settings[source, method], key=lambda run: worth([run]))
+  why = (
+    f'{best["id"]}: {method} from {source} is best on validation with all {most:,} training '
+    f'examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
+    f'{len(settings[source, method])} seeds); of these the best seed, {best["val"][column]:.3f}.'
+  )
+  return cell_id(Cell(**best['cell'])), why
+
+
+def load_source(
+  backbone: str | Mapping[str, Any], weights: str, fields: Mapping[str, Any] | None = None
+) -> Model:
+  """Bare weights: of a language model with its head, of others up to the stage before it.
+
+  Args:
+    backbone: as a source of a config has it: 'gpt2', {'name': 'bert', 'variant': 'minilm_l6'}.
+    weights: a URI of tlx/sources.
+    fields: of the input, where it is another than the weights'.
+
+  Raises:
+    ValueError: an unknown backbone, or weights that cannot be had or do not fit it.
+  """
+  source = configs.source_of(backbone, weights, fields or {})
+  name, options = configs.named(source['backbone'])
+  module = plug('backbones', name)
+  own_head = inspect.signature(module.build).parameters['num_classes'].default is None
+  network = network_of(source, None if own_head else 2)
+  fresh = () if own_head else network.stages[-1:]
+  loaded, shapes = sources.load(weights), shapes_of(source, network)
+  variables, _ = backbones.from_weights(module, options, loaded, shapes, fresh=fresh)
+  return Model(network, variables, source, '', (), f'{name} with {weights}')
+
+
+def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
+  """{'id': ..., what the task answers: a value an example, ..., 'error': '' or why there is none}.
+
+  Raises:
+    ValueError: bare weights, or examples of another kind than the network takes.
+  """
+  if not model.task:
+    raise ValueError(f'{model.about}: bare weights answer no task. Name a run of a study.')
+  name, _ = configs.named(model.task)
+  task = make_task(model.task, len(model.class_names))
+  outputs, bad = apply(model, new)
+  answers = plug('tasks', name).answers(task.keep(outputs), model.class_names)
+  for column in answers.values():
+    blank = '' if isinstance(column, list) else np.nan
+    for row in bad:
+      column[row] = blank
+  return {'id': new.ids, **answers, 'error': [bad.get(row, '') for row in range(len(new.ids))]}
+
+
+def embed(
+  model: Model, new: datasets.Unlabelled, stage: str = ''
+) -> tuple[np.ndarray, dict[int, str]]:
+  """(float32 [N, D]: what a stage makes of each example, averaged over places or tokens; {row: why}
+  of those that cannot be read, whose rows are NaN). The stage is the last before the head, or named.
+
+  Raises:
+    ValueError: no such stage, or examples of another kind than the network takes.
+  """
+  found = model._replace(
+    network=backbones.head_after(model.network, stage or model.network.stages[-2], 2)
+  )
+  vectors, bad = apply(found, new, stop=-1)
+  vectors = np.array(vectors, np.float32)
+  vectors[list(bad)] = np.nan
+  return vectors, bad
+
+
+def apply(
+  model: Model, new: datasets.Unlabelled, stop: int | None = None
+) -> tuple[PyTree, dict[int, str]]:
+  """(what the stages before `stop` make of each example [N, ...], {row: why} of those that cannot be
+  read, whose outputs mean nothing).
+
+  Raises:
+    ValueError: examples of another kind than the network takes.
+  """
+  form = configs.form_module(model.source)
+  if new.kind != form.KIND:
+    raise ValueError(f'{model.about} takes {form.KIND}s, and these are {new.kind}s.')
+  run = _program(model.network, configs.form_of(model.source).enter, stop)
+  parts: list[PyTree] = []
+  bad: dict[int, str] = {}
+  for first in range(0, len(new.ids), BATCH):
+    leaves, wrong = form.store(new.records[first : first + BATCH], model.source['input'])
+    bad |= {first + row: why for row, why in wrong.items()}
+    count = feed.length(leaves)
+    filled = jax.tree.map(lambda leaf: feed.filled(leaf, BATCH), leaves)
+    outputs = jax.device_get(run(model.variables, filled))
+    parts.append(jax.tree.map(lambda leaf, count=count: leaf[:count], outputs))
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts), bad
+
+
+@functools.cache
+def _program(network: Network, enter: Callable, stop: int | None) -> Callable:
+  return jax.jit(
+    lambda variables, leaves: network.apply(variables, enter(leaves), train=False, stop=stop)[0]
+  )
+
+
+def _as_resolved(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of an input as a config has them, read from JSON: tuples, not lists."""
+  return {
+    name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+  }
