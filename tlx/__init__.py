@@ -1,4 +1,4 @@
-"""tlx, the transfer-learning laboratory. `load_run` and `load_source` put to use what was trained."""
+"""tlx, the transfer-learning laboratory; `load_run` and `load_source` use what was trained."""
 
 import os
 from collections.abc import Mapping

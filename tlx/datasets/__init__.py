@@ -19,7 +19,7 @@ import numpy as np
 
 from tlx.datasets import _copies, _csv, _folder, _groups, _images, _shifts, _splits, _texts, _vtab
 from tlx.datasets._copies import overlap
-from tlx.datasets._images import check_memory
+from tlx.datasets._images import Raw, check_memory
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
   MOST_NAMED,
@@ -49,6 +49,7 @@ __all__ = [
   'load',
   'load_text',
   'overlap',
+  'raw_images',
   'sha256',
   'subsets',
   'unlabelled',
@@ -114,6 +115,20 @@ def decoded(
   form = Form(image_size, channels, interpolation, fit, crop)
   split, bad = _images.decode_all(examples, form, lambda images: images)
   return split.inputs, {int(row): why for row, why in bad.items()}
+
+
+def raw_images(name: str, data_dir: DataDir = None, group: str = '', most: int = 1000) -> list[Raw]:
+  """What files of a set of images are, `most` at most and evenly over each split; none unreadable.
+
+  Raises:
+    ValueError: as `load`, for what is no matter of single images.
+  """
+  splits = _published(name, data_dir, group, skip_bad=True).splits.values()
+  found = []
+  for examples in splits:
+    rows = np.unique(np.linspace(0, len(examples.ids) - 1, most // len(splits)).astype(int))
+    found += [_images.raw(file) for file in examples.read(rows.tolist())]
+  return [file for file in found if file]
 
 
 def check_kind(name: str, wanted: str) -> None:

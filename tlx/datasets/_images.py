@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from etils import epath
@@ -89,6 +90,24 @@ def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
       )
   except UnidentifiedImageError:
     raise ValueError(_unidentified(file)) from None
+
+
+class Raw(NamedTuple):
+  """An image file: (width, height) in pixels, and Pillow's names of its mode and format."""
+
+  size: tuple[int, int]
+  mode: str
+  format: str
+
+
+def raw(file: bytes | epath.Path | ValueError) -> Raw | None:
+  """What an image file says of itself, pixels unread; None where it cannot be read."""
+  try:
+    opened = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)  # type: ignore[arg-type]
+    with _without_warnings(), Image.open(opened) as image:
+      return Raw(image.size, image.mode, image.format or '')
+  except Exception:  # as in decode_all; a ValueError in place of a file is no path
+    return None
 
 
 def _unidentified(data: bytes) -> str:

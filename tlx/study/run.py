@@ -88,7 +88,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   pairs.check_feature_folder(study)
   with _signals() as interrupted:
     with fit.booked(spent, 'data'):
-      data, subsets = _data(study, folder)
+      data, subsets = data_of(study, folder)
       meshes.on_first(lambda: store.check_data(folder, cells_of(study), data))
     with fit.booked(spent, 'source'):
       weights = _weights(study, folder)
@@ -140,8 +140,8 @@ def _widened(study: Mapping[str, Any], cohorts: list[Cohort]) -> dict[str, Any]:
   return {**study, **more}
 
 
-def _data(
-  study: Mapping[str, Any], workdir: epath.Path
+def data_of(
+  study: Mapping[str, Any], workdir: epath.Path | None = None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
   """(by 'source/target' the counts, classes, digest and notes of its data, by target the ids of its subsets).
 
@@ -152,7 +152,7 @@ def _data(
   described, ids = {}, {}
   for name, source in study['sources'].items():
     pretraining = pairs.source_data(study, name) if source['dataset'] else None
-    if pretraining:
+    if pretraining and workdir:
       meshes.on_first(functools.partial(store.check_source, workdir, name, pretraining.sha256))
     seen, unknown = pairs.seen(study, name, pretraining)
     for target_name, target in study['targets'].items():

@@ -1,0 +1,152 @@
+"""What a study will see of its data, before it runs: counts, raw files, what to mind, a sheet."""
+
+import io
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tlx import datasets
+from tlx.study import config as configs
+from tlx.study import pair as pairs
+from tlx.study.run import data_of
+
+PARTS = ('train', 'val', 'test')
+FEW = 20  # test examples of a class, of which the share found is uncertain by 20 points or more
+UNEVEN = 3  # times the smallest class
+
+
+class Look(NamedTuple):
+  """Of one source and target: text, and the pictures that the network will see as PNG or b''."""
+
+  text: str
+  sheet: bytes
+
+
+def look(config: Mapping[str, Any]) -> dict[str, Look]:
+  """{'source/target': what a study sees of its data}. Writes nothing.
+
+  Raises:
+    ValueError: what is wrong with the config or the data, as the study would.
+  """
+  study = configs.resolve(config)
+  described, _ = data_of(study)
+  found = {}
+  for name, about in described.items():
+    source, target = name.split('/')
+    data = pairs.load(study, study['targets'][target], study['sources'][source])
+    form = configs.form_module(study['sources'][source])
+    fields = study['sources'][source]['input']
+    lines = [
+      f'{source} -> {target}: {study["targets"][target]["dataset"]}',
+      *_counts(data),
+      *_raw(study, study['targets'][target], fields, form.KIND),
+      *(f'  - {note}' for note in (*about['notes'], *_findings(study, target, data))),
+    ]
+    found[name] = Look('\n'.join(lines), _sheet(data) if form.KIND == 'image' else b'')
+  return found
+
+
+def _counts(data: datasets.Dataset) -> list[str]:
+  """A line a part: examples, classes, and how many the smallest, median and largest class has."""
+  lines = [
+    f'  {"part":<6}{"examples":>10}{"classes":>9}{"smallest":>10}{"median":>8}{"largest":>9}'
+  ]
+  for part in PARTS:
+    counts = np.bincount(getattr(data, part).labels, minlength=len(data.class_names))
+    there = counts[counts > 0]
+    lines.append(
+      f'  {part:<6}{counts.sum():>10,}{len(there):>9,}{there.min():>10,}'
+      f'{np.median(there):>8,.0f}{there.max():>9,}'
+    )
+  return lines
+
+
+def _raw(
+  study: Mapping[str, Any], target: Mapping[str, Any], fields: Mapping[str, Any], kind: str
+) -> list[str]:
+  """What the files of a set of images are, before they are resized."""
+  if kind != 'image':
+    return []
+  files = datasets.raw_images(target['dataset'], study['data_dir'] or None, target['group'])
+  if not files:
+    return []
+  sides = np.array([min(file.size) for file in files])
+  low, middle, high = np.percentile(sides, (0, 50, 100))
+  size = fields['image_size']
+  formats = sorted({file.format for file in files})
+  modes = sorted({file.mode for file in files})
+  lines = [
+    f'  files: {", ".join(formats)}; modes {", ".join(modes)}; shorter sides {low:.0f} to '
+    f'{high:.0f} pixels, median {middle:.0f} (of {len(files):,} files)'
+  ]
+  if middle < size:
+    lines.append(
+      f'  - Half of the files are smaller than image_size = {size} and are enlarged: right for weights '
+      'of that size, for others a cost without a gain (sources.<name>.input.image_size).'
+    )
+  if fields['channels'] == 3 and set(modes) <= {'L', '1', 'I;16', 'I'}:
+    lines.append('  - All files are grey; the three channels will be equal.')
+  if fields['channels'] == 1 and set(modes) & {'RGB', 'P', 'CMYK', 'YCbCr'}:
+    lines.append('  - Files have colour, which is lost: input.channels is 1.')
+  return lines
+
+
+def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> list[str]:
+  """Sentences on what would mislead whoever reads the table, and which field changes it."""
+  train = np.bincount(data.train.labels, minlength=len(data.class_names))
+  test = np.bincount(data.test.labels, minlength=len(data.class_names))
+  notes = []
+  smallest = int(train.argmin())
+  if train.max() >= UNEVEN * train.min():
+    notes.append(
+      f'Classes are unequal: {data.class_names[int(train.argmax())]} has {train.max():,} training '
+      f'examples, {data.class_names[smallest]} {train.min():,}. Read balanced_accuracy beside '
+      'accuracy; shots take as many of each.'
+    )
+  if few := [name for name, count in zip(data.class_names, test) if 0 < count < FEW]:
+    notes.append(
+      f'{len(few):,} of {len(data.class_names):,} classes have fewer than {FEW} test examples, as '
+      f'{few[0]}: the recall of each says little. A larger test_fraction gives more.'
+    )
+  if missing := [name for name, count in zip(data.class_names, test) if not count]:
+    notes.append(f'{", ".join(missing)}: no test example, so no recall.')
+  if max(study['shots']) and train.min() < 2 * max(study['shots']):
+    notes.append(
+      f'{data.class_names[smallest]} has {train.min():,} training examples: the subsets of '
+      f'{max(study["shots"])} a class of different seeds share most of them, so seeds differ by '
+      'less than new samples would. Take smaller shots.'
+    )
+  count = int(test.sum())
+  half = 196 * np.sqrt(0.09 / count)
+  notes.append(
+    f'{count:,} test examples: an accuracy of 90% is known to {half:.1f} points either way (95%), '
+    'whatever the number of seeds.'
+  )
+  if not data.train.groups:
+    notes.append(
+      'No groups are known. Where one person, document or scene gave several examples, say what '
+      f'names it (targets.{target}.group), or test scores will flatter.'
+    )
+  return notes
+
+
+def _sheet(data: datasets.Dataset, rows: int = 8, columns: int = 8) -> bytes:
+  """A PNG of up to so many classes, a row each, with their first training images as stored."""
+  classes = range(min(rows, len(data.class_names)))
+  figure = Figure(figsize=(columns, 1.3 * len(classes)), dpi=80)
+  axes = figure.subplots(len(classes), columns, squeeze=False)
+  for number, row in zip(classes, axes):
+    places = np.flatnonzero(data.train.labels == number)[:columns]
+    for place, cell in enumerate(row):
+      cell.set_axis_off()
+      if place < len(places):
+        image = data.train.inputs[places[place]]
+        cell.imshow(
+          image.squeeze(), cmap='gray' if image.shape[-1] == 1 else None, vmin=0, vmax=255
+        )
+    row[0].set_title(data.class_names[number], fontsize=7, loc='left', parse_math=False)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', bbox_inches='tight')
+  return buffer.getvalue()
