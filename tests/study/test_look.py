@@ -51,7 +51,7 @@ def test_what_is_said_of_images(folder):
   for said in (
     'Half of the files are smaller than image_size = 8',
     'All files are grey',
-    '1 of 29 test images is also in training',
+    '1 of 29 test images are also in',
     'cat has 23 training examples, dog 6',
     '1 of 2 classes have fewer than 20 test examples, as dog',
     'dog has 6 training examples: the subsets of 5',
