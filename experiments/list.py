@@ -1,0 +1,65 @@
+"""Lists what there is, a line each.
+
+python -m experiments.list               rooms
+python -m experiments.list backbones     the files of a room: what a config may name
+python -m experiments.list backbones/bert  one of them: its options, and a backbone's stages
+"""
+
+import inspect
+import re
+import sys
+
+from absl import app, logging
+
+from tlx.plug import available, plug
+
+ROOMS = ('backbones', 'datasets', 'freezing', 'inputs', 'peft', 'sources', 'tasks')
+BUILDERS = ('build', 'rules', 'added', 'task', 'form')  # of a backbone, freezing, peft, ...
+
+
+def main(argv):
+  logging.set_verbosity(logging.ERROR)
+  try:
+    if len(argv) == 1:
+      print('\n'.join(f'{room:<12}{len(available(room)):>3} files' for room in ROOMS))
+    elif len(argv) == 2 and '/' in argv[1]:
+      print(describe(*argv[1].split('/', 1)))
+    elif len(argv) == 2 and argv[1] in ROOMS:
+      for name in available(argv[1]):
+        print(f'{name:<20}{_first(plug(argv[1], name).__doc__)}')
+    else:
+      raise ValueError(f'Got {" ".join(argv[1:])!r}; name one of {", ".join(ROOMS)}, or ROOM/FILE.')
+  except ValueError as error:
+    sys.exit(f'Error: {error}')
+
+
+def describe(room: str, name: str) -> str:
+  """What a plug-in says of itself: its docstring, options with defaults, variants, stages."""
+  if room not in ROOMS:
+    raise ValueError(f'No room {room!r}; have {", ".join(ROOMS)}.')
+  module = plug(room, name)
+  lines = [(module.__doc__ or '').strip()]
+  builder = next((getattr(module, name) for name in BUILDERS if hasattr(module, name)), None)
+  if hasattr(module, 'Options'):
+    lines += [f'  {option} = {value!r}' for option, value in module.Options()._asdict().items()]
+  elif builder:
+    parameters = inspect.signature(builder).parameters.values()
+    lines += [
+      f'  {parameter}' for parameter in parameters if parameter.default is not inspect._empty
+    ]
+  if variants := getattr(module, 'VARIANTS', None):
+    lines.append(f'variants: {", ".join(variants)}')
+  if room == 'backbones':
+    options, _ = module.tiny()
+    lines.append(f'stages of a small one: {", ".join(module.build(**options).stages)}')
+  return '\n'.join(lines)
+
+
+def _first(text: str | None) -> str:
+  """The first sentence of a docstring, on one line."""
+  paragraph = ' '.join((text or '').split('\n\n')[0].split())
+  return re.split(r'(?<!et al)\. ', paragraph)[0].rstrip('.')
+
+
+if __name__ == '__main__':
+  app.run(main)
