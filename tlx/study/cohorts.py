@@ -36,6 +36,7 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
   for source in study['sources'].values():
     _check_source(study, source)
     for name, target in study['targets'].items():
+      located(f'config.targets.{name}', functools.partial(_check_folds, study, target))
       located(f'config.targets.{name}', functools.partial(_check_data, study, target, source))
   for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
     _check_shots(study, group[1])
@@ -106,6 +107,11 @@ def _check_data(
   datasets.check_kind(data['dataset'], form.KIND)
   count = sum(counts_of(study, data).values())
   form.check_memory(source['input'], count, study['data_bytes'])
+
+
+def _check_folds(study: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+  if 'folds' in target:
+    datasets.check_folds(info_of(study, target).num_examples)
 
 
 def _check_shots(study: Mapping[str, Any], target: str) -> None:

@@ -64,12 +64,14 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     **DATA,
     'train': FIELDS,
     'seed': SEED,
+    'seeds': Each(SEED),
   },
   'target': {
     **DATA,
     'val_fraction': SHARE,
     'test_fraction': SHARE,
     'val_examples': COUNT,
+    'folds': Range(0, 1000),
     'spread_shots': SWITCH,
   },
   'method': {
