@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from tlx.report import cautions, layers, numbers
+from tlx.report import cautions, layers, levels, numbers
 from tlx.report.folder import Results, by_size
 from tlx.report.formats import percent, probability
 from tlx.report.tables import arrow, per_class
@@ -100,7 +100,7 @@ def _best(part: pd.DataFrame) -> list[dict]:
 def _preferred(results: Results, row: dict, num_methods: int, against: pd.DataFrame) -> str:
   half = '' if math.isnan(row['low']) else f' ± {percent((row["high"] - row["low"]) / 2)}'
   baseline, place = results.baseline, per_class(results, row['shots'], target=row['target'])
-  score = f'{percent(row["mean"])}{half}% on the test set ({count(row["n"], "seed")})'
+  score = f'{percent(row["mean"])}{half}% on the test set ({_over(results, row)})'
   if num_methods == 1:
     return f'{place}: {row["method"]}, the only method tested, has {score}.'
   start = f'{place}: of {num_methods} methods {row["method"]} is best on validation, with {score}'
@@ -108,6 +108,14 @@ def _preferred(results: Results, row: dict, num_methods: int, against: pd.DataFr
     return f'{start}: no method does better there than this baseline.'
   same = (against[numbers.CELL] == [row[key] for key in numbers.CELL]).all(axis=1)
   return f'{start}; {_compared(against[same].iloc[0], baseline)}' if same.any() else f'{start}.'
+
+
+def _over(results: Results, row: dict) -> str:
+  """'5 seeds', '3 source seeds and 5 seeds': what a mean and its interval are over."""
+  runs = numbers.tested(results)
+  runs = runs[(runs[numbers.CELL] == [row[key] for key in numbers.CELL]).all(axis=1)]
+  one = levels.once(runs)
+  return levels.over(one) if levels.are_crossed(one) else count(row['n'], 'seed')
 
 
 def _compared(pair: pd.Series, baseline: str) -> str:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from tlx.report import statistics
+from tlx.report import levels, statistics
 from tlx.report.folder import Results, in_order, phases_of, read_metrics
 
 CELL = ['source', 'target', 'method', 'shots']
@@ -46,13 +46,16 @@ def means(results: Results) -> pd.DataFrame:
   """Per source, target, method and shots: mean test accuracy over seeds with Student-t and
   bootstrap intervals, and validation.
 
-  `n` counts results: runs that depend on no seed are copies of one.
+  Over source seeds and folds too, where there are any (`levels.interval`); then there is no
+  bootstrap interval. `n` counts results: runs that depend on no seed are copies of one.
   """
   rows = []
   for cell, group in groups(tested(results), results):
     group = once(group)
-    t = statistics.mean_interval(group['test_accuracy'])
-    boot = statistics.bootstrap_interval(group['test_accuracy'])
+    t = levels.interval(group, 'test_accuracy')
+    boot = statistics.Interval(t.mean, math.nan, math.nan, t.n)  # of a single factor only
+    if not levels.are_crossed(group):
+      boot = statistics.bootstrap_interval(group['test_accuracy'])
     rows.append((*cell, *t, boot.low, boot.high, group['val_accuracy'].mean()))
   return pd.DataFrame(
     rows, columns=[*CELL, 'mean', 'low', 'high', 'n', 'bootstrap_low', 'bootstrap_high', 'val_mean']
@@ -61,7 +64,7 @@ def means(results: Results) -> pd.DataFrame:
 
 def once(runs: pd.DataFrame) -> pd.DataFrame:
   """The runs of a cell as results: the first of them alone where no run depends on its seed."""
-  return runs[:1] if len(runs) and runs['deterministic'].all() else runs
+  return levels.once(runs)
 
 
 def chance(results: Results, target: str) -> float:
@@ -97,7 +100,7 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
     part = runs[(runs['source'] == source) & (runs['target'] == target)]
     for (_, _, method, shots), group in groups(part, results):
       if method != reference:
-        pair = _paired(group, reference_runs(source, target, shots))
+        pair = levels.paired(group, reference_runs(source, target, shots), _scores)
         if pair.n:
           rows.append((source, target, method, shots, *pair))
   frame = pd.DataFrame(rows, columns=[*CELL, *statistics.Paired._fields])
@@ -112,17 +115,6 @@ def _verdict(row: Mapping[str, float]) -> str:
   if row['holm_p'] >= 0.05 or row['low'] <= 0 <= row['high']:
     return 'not shown'
   return 'higher' if row['low'] > 0 else 'lower'
-
-
-def _paired(runs: pd.DataFrame, reference: pd.DataFrame) -> statistics.Paired:
-  """Test accuracies of `runs` minus those of `reference`, by seed."""
-  ours, theirs = _by_seed(once(runs)), _by_seed(once(reference))
-  if len(once(runs)) and len(once(reference)):
-    if runs['deterministic'].all():
-      ours = dict.fromkeys(theirs, next(iter(ours.values())))
-    elif reference['deterministic'].all():
-      theirs = dict.fromkeys(ours, next(iter(theirs.values())))
-  return statistics.paired(ours, theirs)
 
 
 def gains(results: Results, reference: str) -> pd.DataFrame:
@@ -256,7 +248,8 @@ def _steps_to(threshold: float, line: np.ndarray, common: np.ndarray, begin: flo
 
 
 def rates(results: Results) -> pd.DataFrame:
-  """Per method and shots: chosen learning rate and weight decay, settings tried, those at an edge.
+  """Per method and shots, source seed and fold: chosen learning rate and weight decay, settings
+  tried, those at an edge.
 
   A method whose phases all fix their learning rate has the first of these as `learning_rate` and
   all of them in `fixed`; its runs at several rates of the grid are one setting. Methods that are
@@ -266,7 +259,7 @@ def rates(results: Results) -> pd.DataFrame:
   weight decay of 0 is no edge: nothing lies below.
   """
   rows = []
-  for cell, group in groups(results.runs, results):
+  for cell, level, group in _choices(results):
     chosen = group[group['chosen']]
     if len(chosen):
       fixed = fixed_rates(results, cell[2])
@@ -287,6 +280,7 @@ def rates(results: Results) -> pd.DataFrame:
       rows.append(
         (
           *cell,
+          *level,
           rate,
           decay,
           chosen['val_accuracy'].mean(),
@@ -305,6 +299,8 @@ def rates(results: Results) -> pd.DataFrame:
     rows,
     columns=[
       *CELL,
+      'source_seed',
+      'fold',
       'learning_rate',
       'weight_decay',
       'val_mean',
@@ -319,6 +315,15 @@ def rates(results: Results) -> pd.DataFrame:
       'fixed',
     ],
   )
+
+
+def _choices(results: Results) -> list[tuple[tuple, tuple, pd.DataFrame]]:
+  """[(cell, (source seed, fold), the runs that a setting was chosen from for them)]."""
+  found = []
+  for cell, group in groups(results.runs, results):
+    of_levels = group.groupby(['source_seed', 'fold'], dropna=False)
+    found += [(cell, level, runs) for level, runs in of_levels]
+  return found
 
 
 def fixed_rates(results: Results, method: str) -> list[float]:
@@ -408,13 +413,14 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
   """Per source, method and shots over two targets or more: interquartile mean of test accuracy,
   P(better than `reference`).
 
-  Over the seeds that every target has; methods that lack a target are left out.
+  Over the seeds that every target has, for each the mean over source seeds and folds; methods that
+  lack a target are left out.
   """
   runs, rows = tested(results), []
   for source in dict(results.pairs):
     targets = [target for s, target in results.pairs if s == source]
     scores = {
-      key: group.pivot(index='seed', columns='target', values='test_accuracy')
+      key: group.pivot_table('test_accuracy', index='seed', columns='target')  # mean over levels
       .reindex(columns=targets)
       .dropna()
       for key, group in runs[runs['source'] == source].groupby(['method', 'shots'])
@@ -457,11 +463,12 @@ def curves(results: Results) -> pd.DataFrame:
   """
   runs = tested(results)
   runs = runs[~runs['method'].isin(results.solved)]
-  lines = read_metrics(results.workdir, runs['id']).merge(runs[['id', *CELL]], on='id')
+  told = ['id', *CELL, 'init', 'deterministic', *levels.FACTORS, 'folds']
+  lines = read_metrics(results.workdir, runs['id']).merge(runs[told], on='id')
   lines = lines[np.isfinite(lines['val_accuracy'])]
   rows = [
-    (*key, *statistics.mean_interval(values))
-    for key, values in lines.groupby([*CELL, 'step'])['val_accuracy']
+    (*key, *levels.interval(of_step, 'val_accuracy'))
+    for key, of_step in lines.groupby([*CELL, 'step'])
   ]
   return pd.DataFrame(rows, columns=[*CELL, 'step', 'mean', 'low', 'high', 'n'])
 
@@ -476,20 +483,12 @@ def groups(runs: pd.DataFrame, results: Results) -> list:
   )
 
 
-def _by_seed(runs: pd.DataFrame) -> dict[int, statistics.Score]:
-  """{seed: test accuracy}, as a fraction of counts where these are known.
-
-  Raises:
-    ValueError: a seed stands twice.
-  """
-  if runs['seed'].duplicated().any():
-    raise ValueError(
-      f'Two chosen runs with one seed: {", ".join(runs["id"])}. A cell has one; remove the folder '
-      'of the wrong one.'
-    )
-  scores: dict[int, statistics.Score] = {}
+def _scores(runs: pd.DataFrame) -> list[statistics.Score]:
+  """Test accuracies, as fractions of counts where these are known."""
+  scores: list[statistics.Score] = []
   for row in runs.to_dict('records'):
-    scores[row['seed']] = row['test_accuracy']
+    score = row['test_accuracy']
     if not math.isnan(row['test_correct']):
-      scores[row['seed']] = Fraction(int(row['test_correct']), int(row['test_count']))
+      score = Fraction(int(row['test_correct']), int(row['test_count']))
+    scores.append(score)
   return scores

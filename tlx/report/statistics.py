@@ -160,16 +160,19 @@ def errors(
   n_test / n_train times (Nadeau, Bengio 2003, eq. 13: (1/J + n_test/n_train) s^2).
   """
   num_factors = num_factors or values.ndim
-  axes = [i for i in range(-num_factors, 0) if values.shape[i] > 1]
-  shares = dict(zip(range(-num_factors, 0), overlap)) if len(overlap) else {}
-  size = math.prod(values.shape[i] for i in axes)
+  sizes = values.shape[-num_factors:]
+  several = [i for i in range(num_factors) if sizes[i] > 1]
+  values = values.reshape(*values.shape[:-num_factors], *(sizes[i] for i in several))
+  axes = range(-len(several), 0)
+  shares = [overlap[i] if len(overlap) else 0.0 for i in several]
+  size = math.prod(sizes)
   alone, freedoms, variance, spread = [], [], 0.0, 0.0
   for count in range(1, len(axes) + 1):
     for of_set in itertools.combinations(axes, count):
       freedom = math.prod(values.shape[i] - 1 for i in of_set)
       part = (_effects(values, axes, of_set) ** 2).sum(axis=tuple(axes)) / freedom / size
       if count == 1:
-        part = part * (1 + values.shape[of_set[0]] * shares.get(of_set[0], 0.0))
+        part = part * (1 + values.shape[of_set[0]] * shares[of_set[0]])
         alone.append(part)
         freedoms.append(freedom)
       variance = variance - (-1) ** count * part

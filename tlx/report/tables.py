@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tlx.report import cautions, classes, layers, numbers, sampling
+from tlx.report import cautions, classes, layers, levels, numbers, sampling
 from tlx.report.folder import Results, by_size, in_order, phases_of
 from tlx.report.formats import Table, percent, probability, quantity, slug
 
@@ -52,11 +52,12 @@ def per_class(results: Results, *shots: int, target: str = '') -> str:
 def accuracy(results: Results) -> list[Table]:
   """Test accuracy of the chosen runs, methods x shots, one table a source and target."""
   frame = numbers.means(results)
-  most = frame['n'].max() if len(frame) else 0
   useless = cautions.unusable(results)
   reasons = {_cell(row): row['reason'] for row in useless.to_dict('records')}
   made = []
   for source, target, part in _by_pair(frame, results):
+    over = _over(results, source, target)
+    most = part['n'].max() if over else frame['n'].max()
 
     def show(row: Mapping, most=most) -> str:
       return _mean(row, most) + ' †' * (_cell(row) in reasons)
@@ -68,6 +69,11 @@ def accuracy(results: Results) -> list[Table]:
       if most > 1
       else 'One seed: no interval.'
     )
+    if over:
+      note = (
+        f'Mean ± half-width of the 95% interval over {over}: it holds the variance of each and of '
+        'their combinations (crossed random effects); n where there are fewer runs.'
+      )
     note += _unvaried(part, results)
     share = numbers.chance(results, target)
     note += f' Guessing has {percent(share)}%.' if math.isfinite(share) else ''
@@ -77,6 +83,13 @@ def accuracy(results: Results) -> list[Table]:
     title = f'Test accuracy in %, {arrow(source, target)}, by examples per class'
     made.append(Table(slug('accuracy', source, target), title, shown, part, note.strip()))
   return made
+
+
+def _over(results: Results, source: str, target: str) -> str:
+  """'3 source seeds and 5 seeds': what the runs of a pair vary; '' where it is the seed at most."""
+  runs = numbers.tested(results)
+  runs = runs[(runs['source'] == source) & (runs['target'] == target)]
+  return levels.over(runs) if levels.are_crossed(runs) else ''
 
 
 def _unvaried(part: pd.DataFrame, results: Results) -> str:
@@ -152,6 +165,8 @@ def across(results: Results) -> list[Table]:
   for source, part in frame.groupby('source', sort=False):
     shown = _wide(part, results, _interquartile)
     note = 'Interquartile mean over targets and seeds with the stratified bootstrap 95% interval'
+    if levels.are_crossed(results.runs[results.runs['source'] == source]):
+      note += ' of the seeds alone, each the mean over its source seeds and folds'
     if results.baseline:
       note += f'; P: the chance that a run beats a run of {results.baseline}, ties half, mean over '
       note += 'targets'
@@ -186,13 +201,20 @@ def differences(results: Results) -> list[Table]:
     if part['wilcoxon_p'].notna().any():
       shown['Wilcoxon p'] = part['wilcoxon_p'].map(probability)
     shown['Shown'] = part['verdict'].replace({'': '–', 'not shown': 'no'})
+    over = _over(results, source, target)
+    same = 'source seed, fold, seed and subset' if over else 'seed and subset'
     note = (
-      'Points of test accuracy, same seed and subset; Holm over the '
+      f'Points of test accuracy, same {same}; Holm over the '
       f'{int(part["t_p"].notna().sum())} comparisons of this table that can be tested. –: one '
       'pair, or pairs that do not vary, say nothing about chance. Shown: higher or lower where the '
       'interval excludes 0 and Holm p is below 0.05; no: not to be read as a finding, its sign '
       'included.'
     )
+    if over:
+      note += (
+        f' Interval and test are over {over}, crossed, as for accuracy; the pairs are not '
+        'independent of each other.'
+      )
     if not set(part['verdict']) & {'higher', 'lower'}:
       note += ' No difference of this table is shown.'
     title = f'Difference to {results.baseline}, {arrow(source, target)}'
@@ -344,18 +366,24 @@ def rates(results: Results) -> list[Table]:
   frame = numbers.rates(results)
   made = []
   for source, target, part in _by_pair(frame, results):
-    shown = _wide(part, results, lambda row: _setting(results, row))
+    said: dict[tuple, dict[str, None]] = {}
+    for row in part.to_dict('records'):
+      said.setdefault(_cell(row), {})[_setting(results, row)] = None
+    shown = _wide(part, results, lambda row, said=said: ', '.join(said[_cell(row)]))
     shown.insert(
       1,
       'Settings tried',
       [_span(part.loc[part['method'] == method, 'settings']) for method in shown['Method']],
     )
+    of_levels = [name for name in ('source_seed', 'fold') if part[name].nunique() < 2]
+    part = part.drop(columns=of_levels)
     what = 'penalties' if results.solved.issuperset(part['method']) else 'learning rates'
     what += (
       ' and penalties' if what == 'learning rates' and results.solved & set(part['method']) else ''
     )
     note = ' '.join(
       [
+        *(['Each source seed and fold chooses for itself.'] if len(of_levels) < 2 else []),
         _edges(results, part, target),
         *_fixed(results, shown['Method']),
         cautions.validation(results, source, target),
@@ -420,7 +448,7 @@ def _advice(results: Results, part: pd.DataFrame, target: str) -> str:
       for mark, word, limit in zip(_MARKS, ('below', 'above'), limits):
         found = rows[rows[edge] == mark]
         if len(found):
-          sizes = ', '.join(size(results, shots, target) for shots in found['shots'])
+          sizes = ', '.join(size(results, shots, target) for shots in found['shots'].unique())
           said.setdefault(f'{what} {word} {found[limit].iloc[0]:g}', []).append(
             f'{method} (at {sizes})'
           )
