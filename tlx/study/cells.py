@@ -51,9 +51,11 @@ def base(name: str) -> str:
 def cells_of(study: Mapping[str, Any]) -> list[Cell]:
   """Every run of a resolved config, those that a cohort may hold together next to each other.
 
-  A random start has nothing of its source: it is run for the first seed of a source alone.
+  A random start has nothing of its source. Of several seeds of one it is run for a single one: that which bears the source's name, else
+  the first.
   """
   firsts = {base(source): source for source in reversed(study['sources'])}
+  firsts |= {source: source for source in study['sources'] if source == base(source)}
   return [
     Cell(source, target, name, shots, seed, rate, decay)
     for source, target, (name, method) in itertools.product(
