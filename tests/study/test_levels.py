@@ -6,6 +6,7 @@ from tests.study import tiny
 from tlx.study import config as configs
 from tlx.study.cells import cell_id, cells_of
 from tlx.study.cohorts import cohorts_of
+from tlx.study.dry_run import describe
 
 
 @pytest.fixture
@@ -80,3 +81,9 @@ def test_folds_of_what_has_a_test_part_are_refused_before_data_are_read(config):
     ValueError, match=r'targets\.digits@1of5: folds .* has a test part of its own'
   ):
     cohorts_of(configs.resolve(config))
+
+
+def test_the_dry_run_says_what_its_estimate_leaves_out(config):
+  assert 'source seed' not in describe(config)
+  config.sources.turned.seeds = (0, 1)
+  assert 'within one source seed and fold' in describe(config)

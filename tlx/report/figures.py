@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from tlx.report import layers, numbers
+from tlx.report import layers, levels, numbers
 from tlx.report.drawing import (
   INK,
   MARKERS,
@@ -36,7 +36,12 @@ def make(results: Results) -> list[Drawing]:
   with matplotlib.rc_context(STYLE):
     plans = (_accuracy, _targets, _freezing, _stages, _parameters, _seconds, _time, _learning)
     drawn = [(plan.__name__.strip('_'), plan(results)) for plan in plans]
-    return [Drawing(name, made[1], *render(made[0])) for name, made in drawn if made]
+    also = ''
+    if levels.are_crossed(results.runs):
+      also = (
+        f' Means and intervals are over {levels.over(results.runs)}, crossed, as in the tables.'
+      )
+    return [Drawing(name, made[1] + also, *render(made[0])) for name, made in drawn if made]
 
 
 def _accuracy(results: Results):
