@@ -385,6 +385,7 @@ def rates(results: Results) -> list[Table]:
       [
         *(['Each source seed and fold chooses for itself.'] if len(of_levels) < 2 else []),
         _edges(results, part, target),
+        *_extended(results),
         *_fixed(results, shown['Method']),
         cautions.validation(results, source, target),
       ]
@@ -399,6 +400,17 @@ def rates(results: Results) -> list[Table]:
       )
     )
   return made
+
+
+def _extended(results: Results) -> list[str]:
+  """What the study did by itself where choices lay at an edge."""
+  most = (results.config.get('grid') or {}).get('extend')
+  if not most:
+    return []
+  return [
+    f'Up to {most} rates were added where the chosen one lay at an edge (grid.extend), so methods '
+    'differ in how many they tried.'
+  ]
 
 
 _MARKS = {'lowest tried': ' ↓', 'highest tried': ' ↑'}

@@ -46,12 +46,19 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
     cohorts += own
     if cells:
       _check_steps(study, cells)
-      size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
-      free = _free_ids('-'.join(group), {cohort.id for cohort in own})
-      cohorts += [
-        Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)
-      ]
+    cohorts += new_cohorts(study, cells, own)
   return cohorts
+
+
+def new_cohorts(
+  study: Mapping[str, Any], cells: Sequence[Cell], own: Sequence[Cohort]
+) -> list[Cohort]:
+  """Cells of one source, target and method as cohorts that memory allows, beside their `own` that there are."""
+  if not cells:
+    return []
+  size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
+  free = _free_ids('-'.join(cells[0][:3]), {cohort.id for cohort in own})
+  return [Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)]
 
 
 def _free_ids(name: str, taken: set[str]) -> Iterator[str]:

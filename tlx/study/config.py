@@ -44,7 +44,11 @@ TRAIN = {
   'accumulate': 1,  # parts of a batch that go through one after another
   'remat': False,  # activations are computed again for the gradient instead of kept
 }
-GRID = {'learning_rate': (1e-3,), 'weight_decay': (0.0,)}
+GRID = {
+  'learning_rate': (1e-3,),
+  'weight_decay': (0.0,),
+  'extend': 0,  # at most so many learning rates are added, for a method and size, beyond the edge at which the chosen one lies
+}
 DATA = {  # of sources and targets
   'dataset': '',
   'shift': 'none',
@@ -550,6 +554,10 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   if sizes[0] != sizes[1]:
     raise ValueError(
       f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.'
+    )
+  if grid['extend'] != study['grid']['extend']:
+    raise ValueError(
+      f'{where}.grid.extend is {grid["extend"]} where config.grid.extend is {study["grid"]["extend"]}; every method gets the same budget.'
     )
   if not method['phases']:
     raise ValueError(

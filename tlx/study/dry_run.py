@@ -133,6 +133,11 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
       lines.append(
         f'{name} tries {tried} of the {declared} settings that its grid declares: no phase takes the learning rate of the grid.'
       )
+  if most := study['grid']['extend']:
+    lines.append(
+      f'Where the best rate lies at the edge of its grid, up to {most} more are tried for that method and size (grid.extend); they are '
+      'not in the table.'
+    )
   return lines
 
 

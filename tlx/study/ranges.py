@@ -54,7 +54,11 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'accumulate': Range(1, 2**16),
     'remat': SWITCH,
   },
-  'grid': {'learning_rate': Each(POSITIVE), 'weight_decay': Each(NOT_NEGATIVE)},
+  'grid': {
+    'learning_rate': Each(POSITIVE),
+    'weight_decay': Each(NOT_NEGATIVE),
+    'extend': Range(0, 100),
+  },
   'source': {
     'backbone': PLUGIN,
     'weights': TEXT,
