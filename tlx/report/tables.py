@@ -212,8 +212,7 @@ def differences(results: Results) -> list[Table]:
     )
     if over:
       note += (
-        f' Interval and test are over {over}, crossed, as for accuracy; the pairs are not '
-        'independent of each other.'
+        f' Interval and test are over {over}, crossed: the pairs are not independent of each other.'
       )
     if not set(part['verdict']) & {'higher', 'lower'}:
       note += ' No difference of this table is shown.'
