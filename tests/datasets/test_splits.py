@@ -68,6 +68,8 @@ def test_folds_are_of_each_class_alike_and_hold_out_every_example_once():
   order = np.random.default_rng(1).permutation(150)
   np.testing.assert_array_equal(fold[order], fold_of(LABELS[order], [IDS[i] for i in order], 4))
   assert (fold != fold_of(LABELS, ['x' + i for i in IDS], 4)).any()
+  small = fold_of(np.repeat([0, 1, 2], 5), IDS[:15], 4)
+  assert sorted(np.bincount(small)[1:]) == [3, 4, 4, 4]
 
 
 def test_folds_keep_groups_whole_and_classes_even():

@@ -180,6 +180,16 @@ def test_runs_that_are_not_there_yet_cost_the_source_seed_that_lacks_them(tmp_pa
   assert (difference['n'], difference['num_missing']) == (10, 3)
 
 
+def test_places_match_in_what_both_depend_on():
+  """A random start has no source seed, an exact solution no seed: they meet at all of both."""
+  start = {(-1, 1, 0): 'a', (-1, 1, 5): 'b', (-1, 2, 0): 'c'}
+  exact = {(7, 1, -1): 'x', (8, 1, -1): 'y', (7, 3, -1): 'z'}
+  ours, theirs = levels.matched(start, exact)
+  met = {(7, 1, 0): 'ax', (8, 1, 0): 'ay', (7, 1, 5): 'bx', (8, 1, 5): 'by'}
+  assert {place: ours[place] + theirs[place] for place in ours.keys() & theirs.keys()} == met
+  assert ours.keys() - met.keys() == {(-1, 2, 0)} and theirs.keys() - met.keys() == {(7, 3, -1)}
+
+
 def test_test_examples_are_drawn_for_source_seeds_too(tmp_path, make_study, predict):
   folder = make(make_study, tmp_path / 'study')
   random = np.random.default_rng(0)

@@ -77,9 +77,7 @@ def test_levels_that_cannot_be_are_refused(config, change, words):
 
 def test_folds_of_what_has_a_test_part_are_refused_before_data_are_read(config):
   config.targets.digits.folds = 5
-  with pytest.raises(
-    ValueError, match=r'targets\.digits@1of5: folds .* has a test part of its own'
-  ):
+  with pytest.raises(ValueError, match=r'targets\.digits: folds .* has a test part of its own'):
     cohorts_of(configs.resolve(config))
 
 

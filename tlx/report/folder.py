@@ -399,8 +399,9 @@ def load(workdir) -> Results:
 def _once(runs: pd.DataFrame, solved: frozenset[str]) -> pd.DataFrame:
   """The runs with `deterministic` set where not told: alike exact solutions of all examples."""
   whole = runs['method'].isin(solved) & (runs['shots'] == 0)
-  of_seeds = ['source_seed', 'fold', *_CELL[:4], *_CELL[5:]]
-  alike = runs.groupby(of_seeds, dropna=False)['val_accuracy'].transform('nunique') == 1
+  alike = (
+    runs.groupby([*_CELL[:4], *_CELL[5:]], dropna=False)['val_accuracy'].transform('nunique') == 1
+  )
   return runs.assign(deterministic=runs['deterministic'] | (whole & alike))
 
 

@@ -10,6 +10,7 @@ from tlx.study import ranges
 from tlx.study.cells import (
   PRETRAINING,
   Cohort,
+  base,
   cell_id,
   cells_of,
   classes_of,
@@ -36,8 +37,9 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
   for source in study['sources'].values():
     _check_source(study, source)
     for name, target in study['targets'].items():
-      located(f'config.targets.{name}', functools.partial(_check_folds, study, target))
-      located(f'config.targets.{name}', functools.partial(_check_data, study, target, source))
+      where = f'config.targets.{base(name)}'
+      located(where, functools.partial(_check_folds, study, target))
+      located(where, functools.partial(_check_data, study, target, source))
   for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
     _check_shots(study, group[1])
     own = [cohort for cohort in begun if cohort.cells[0][:3] == group]
