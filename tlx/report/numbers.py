@@ -466,10 +466,13 @@ def curves(results: Results) -> pd.DataFrame:
   told = ['id', *CELL, 'init', 'deterministic', *levels.FACTORS, 'folds']
   lines = read_metrics(results.workdir, runs['id']).merge(runs[told], on='id')
   lines = lines[np.isfinite(lines['val_accuracy'])]
-  rows = [
-    (*key, *levels.interval(of_step, 'val_accuracy'))
-    for key, of_step in lines.groupby([*CELL, 'step'])
-  ]
+  crossed, rows = levels.are_crossed(runs), []
+  for key, of_step in lines.groupby([*CELL, 'step']):
+    if crossed:
+      interval = levels.interval(of_step, 'val_accuracy')
+    else:  # many steps, and this is quick
+      interval = statistics.mean_interval(of_step['val_accuracy'])
+    rows.append((*key, *interval))
   return pd.DataFrame(rows, columns=[*CELL, 'step', 'mean', 'low', 'high', 'n'])
 
 
