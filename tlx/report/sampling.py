@@ -10,12 +10,13 @@ from tlx.report.folder import Results, read_predictions
 
 
 def intervals(results: Results, reference: str) -> pd.DataFrame:
-  """Per source, target, method and shots: accuracy and its difference to `reference`, with
-  intervals over seeds and test examples.
+  """Per source, target, method and shots: the share of right answers and its difference to
+  `reference`, with intervals over seeds and test examples.
 
   By `statistics.two_level_interval`; the draws of test examples are the same for all methods of a
   target, so differences are paired by seed and by example. Of one seed there is an interval only
-  where the run depends on none. Empty where predictions are missing.
+  where the run depends on none. Empty where predictions are missing; targets whose answers are not
+  counted right or wrong are left out.
 
   Raises:
     ValueError: a predictions.npz cannot be read, or two runs of a target were tested on different
@@ -24,6 +25,8 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
   runs, rows = numbers.tested(results), []
   reference_runs = numbers.references(runs, reference)
   for target in dict.fromkeys(runs['target']):
+    if not results.metrics[target].counted:
+      continue
     right = _right(results, runs.loc[runs['target'] == target, 'id'])
     if not right:
       continue

@@ -163,6 +163,7 @@ def write(
     'id': run_id,
     'cell': cell._asdict(),
     **outcome(job, fitted, row),
+    'select': list(job.phases[-1].task.select),
     'chosen': tested is not None,
     'test': tested and tested.scores,
     'init': method['init'],

@@ -462,6 +462,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   result = {
     'val': outcome['val'],
     'test': scores,
+    'select': list(task.select),
     'data_sha256': data.sha256,
     'config': config,
     'history': record.history(fitted, 0),
