@@ -103,6 +103,7 @@ _KNOWN = {
     Metric('nll', 'negative log-likelihood', -1, low=0.0),
     Metric('nll_scaled', 'negative log-likelihood after temperature', -1, low=0.0),
     Metric('temperature', 'temperature', 0, low=0.0),
+    Metric('forgotten_accuracy', 'source accuracy forgotten', -1, True, -1.0),
   )
 } | _shares(
   {

@@ -31,6 +31,7 @@ class Tested(NamedTuple):
     str, np.ndarray
   ]  # what it compares them with, by name; {} where that is the labels
   seconds: float
+  evaluators: list[dict[str, Any]]  # that looked at it too, as the config has them
 
 
 class Trained(NamedTuple):
@@ -166,6 +167,7 @@ def write(
     'select': list(job.phases[-1].task.select),
     'chosen': tested is not None,
     'test': tested and tested.scores,
+    'evaluators': tested.evaluators if tested else [],
     'init': method['init'],
     'deterministic': exact and not cell.shots and bool(source_sha256),
     'num_train': len(job.examples[row]),

@@ -18,8 +18,8 @@ from tlx import backbones, checkpoint, datasets, sources, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
+from tlx.study import evaluation, progress, record, store
 from tlx.study import pair as pairs
-from tlx.study import progress, record, store
 from tlx.study.cells import Cohort, cell_id, cells_of, dependencies, num_train
 from tlx.study.cohorts import cohorts_of
 from tlx.study.pair import Pair
@@ -84,6 +84,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   meshes.on_first(lambda: store.check(folder, study))
   begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
   cohorts = cohorts_of(study, begun)
+  evaluation.check(study)
   meshes.shape(1, jax.device_count(), study['mesh'])
   pairs.check_feature_folder(study)
   with _signals() as interrupted:
@@ -278,7 +279,7 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
     untested = [
       row
       for row, cell in enumerate(cohort.cells)
-      if cell in chosen and not (results[cell] or {}).get('test')
+      if cell in chosen and evaluation.missing(lab.study, results[cell])
     ]
     if untested and cohort.id not in trained:
       trained[cohort.id] = _fit(lab, cohort, source, pair())
@@ -347,15 +348,18 @@ def _test(
   data = pair.arrays('test', source.variables, trained.cohort.cells[0].method)
   data(trained.job.phases[-1].phase)  # frozen stages run, which is booked by itself
   compiled, began = Program.so_far, time.perf_counter()
-  found = fit.predict(trained.job, trained.fitted, rows, data)
+  found = dict(zip(rows, fit.predict(trained.job, trained.fitted, rows, data)))
+  more = evaluation.columns(pair, trained, found, source.variables)
   compiling = (Program.so_far - compiled).seconds
   seconds = time.perf_counter() - began - compiling
   lab.spent['compile'] += compiling
   lab.spent['eval'] += seconds
   targets, tested = pair.targets('test'), {}
   others = {} if targets is pair.data.test.labels else _named_targets(targets)
-  for row, (sums, kept) in zip(rows, found):
-    tested[row] = Tested(pair.task.scores(sums, kept, targets), kept, others, seconds / len(rows))
+  for row, (sums, kept) in found.items():
+    scores = evaluation.beside(pair.task.scores(sums, kept, targets), more[row])
+    evaluators = evaluation.described(lab.study)
+    tested[row] = Tested(scores, kept, others, seconds / len(rows), evaluators)
   return trained._replace(features=trained.features.plus(pair.cost.since(before))), tested
 
 
