@@ -25,7 +25,8 @@ def intervals(results: Results, source: str, target: str) -> str:
   if any(share >= 0.05 for share in shared.values()):
     parts = []
     for shots, share in shared.items():
-      parts.append(f'{100 * share:.0f}% at {f"{shots} per class" if shots else "all"}')
+      size = f'{shots}{results.each(target)}' if shots else 'all'
+      parts.append(f'{100 * share:.0f}% at {size}')
     says.append(
       f'The training sets of two seeds share {", ".join(parts)} of their examples, so seeds differ '
       'by less than new samples would.'

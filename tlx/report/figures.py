@@ -67,12 +67,12 @@ def _scores(results: Results):
       dodge=0.05,
       metric=results.metrics[target],
     )
-    ax.set(title=arrow(source, target), xlabel='Training examples per class')
+    ax.set(title=arrow(source, target), xlabel=f'Training examples{results.each(target)}')
   _score_axes(axes, results, results.pairs, 'Test')
   legend(figure, axes)
   return figure, (
-    f'Test {results.words} against training examples per class: mean over seeds and 95% '
-    'Student-t interval '
+    f'Test {results.words} against training examples{results.each()}: mean over seeds and '
+    '95% Student-t interval '
     '(none where all seeds are alike). Points are moved apart sideways.'
   )
 

@@ -84,9 +84,10 @@ class Results(NamedTuple):
   sources: {name: its result.json}, of those that have one.
   solved: the methods that are solved exactly in every phase: they have a penalty and no learning
   rate, steps or curves. all_shots: {target: the mean number of examples a class that `shots` 0,
-  which is all, stands for}, where it is known. data: {'source/target': what study.json says of the
-  images: class_names, num_examples, notes}. metrics: {target: what its settings are chosen by}.
-  times: seconds of every start of the study, as in time.json. found: {run: its result.json}.
+  which is all, stands for}, where it is known. whole: the targets whose examples have no classes,
+  so that shots are examples. data: {'source/target': what study.json says of the images:
+  class_names, num_examples, notes}. metrics: {target: what its settings are chosen by}. times:
+  seconds of every start of the study, as in time.json. found: {run: its result.json}.
   """
 
   workdir: Any
@@ -102,11 +103,17 @@ class Results(NamedTuple):
   sources: Mapping[str, Mapping[str, Any]]
   solved: frozenset[str]
   all_shots: Mapping[str, float]
+  whole: frozenset[str]
   data: Mapping[str, Mapping[str, Any]]
   metrics: Mapping[str, Metric]
   times: Sequence[Mapping[str, float]]
   found: Mapping[str, Mapping[str, Any]]
   runs: pd.DataFrame
+
+  def each(self, target: str = '') -> str:
+    """What sizes are counted by: ' per class', or '' where examples have no classes."""
+    targets = {target} if target else set(self.metrics)
+    return '' if targets <= self.whole else ' per class'
 
   @property
   def words(self) -> str:
@@ -326,8 +333,10 @@ def load(workdir) -> Results:
   sources = {
     name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name, _ in pairs
   }
+  strata = {result['cell']['target']: result.get('num_strata') for _, result in found}
+  whole = frozenset(target for target, number in strata.items() if number == 1)
   every = runs[runs['shots'] == 0]
-  per_class = every['num_train'] / every['num_classes']
+  per_class = every['num_train'] / every['num_classes'].mask(every['target'].isin(whole), 1.0)
   all_shots = per_class.groupby(every['target']).max().dropna().to_dict()
   solved = frozenset(name for name in methods if _is_solved(phases_of(config, name)))
   return Results(
@@ -344,6 +353,7 @@ def load(workdir) -> Results:
     sources,
     solved,
     all_shots,
+    whole,
     study['data'],
     _metrics(result for _, result in found),
     _times(folder / 'time.json'),

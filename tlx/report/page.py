@@ -132,8 +132,9 @@ def _definitions(results: Results) -> list[str]:
   ]
   if 0 in set(runs['shots']):
     lines.append(
-      '“all” is every training example, with the mean number of a class in brackets; on axes and '
-      'in interpolation it stands at that number.'
+      '“all” is every training example, with '
+      + ('the mean number of a class' if results.each() else 'their number')
+      + ' in brackets; on axes and in interpolation it stands at that number.'
     )
   stopped = int((numbers.tested(results)['status'] != 'ok').sum())
   if stopped:
@@ -150,8 +151,8 @@ def _definitions(results: Results) -> list[str]:
       'result, have neither. Holm’s correction covers all methods and sizes of one source and '
       'target that can be tested; a difference is '
       'called shown where its interval excludes 0 and Holm’s p is below 0.05.',
-      'Effective data: the examples per class at which the baseline’s mean curve, interpolated '
-      'linearly in log examples, first '
+      f'Effective data: the examples{results.each()} at which the baseline’s mean curve, '
+      'interpolated linearly in log examples, first '
       f'reaches the method’s mean {words}, divided by the examples the method had.',
     ]
   return [

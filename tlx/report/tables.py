@@ -48,7 +48,9 @@ def size(results: Results, shots: int, target: str = '') -> str:
 def per_class(results: Results, *shots: int, target: str = '') -> str:
   """'1, 5, all (93) per class'; 'all examples' where that is all there is to say."""
   text = ', '.join(size(results, number, target) for number in shots)
-  return 'all examples' if text == 'all' else f'{text} per class'
+  if text == 'all':
+    return 'all examples'
+  return f'{text}{results.each(target) or " examples"}'
 
 
 def scores(results: Results) -> list[Table]:
@@ -77,7 +79,7 @@ def scores(results: Results) -> list[Table]:
     if part['unusable'].any():
       note += f' † cannot be used: {_reasons(part, results, target)}.'
     note += ' ' + cautions.intervals(results, source, target)
-    title = f'Test {metric.sided}, {arrow(source, target)}, by examples per class'
+    title = f'Test {metric.sided}, {arrow(source, target)}, {_by(results, target)}'
     made.append(Table(slug(metric.column, source, target), title, shown, part, note.strip()))
   return made
 
@@ -294,7 +296,7 @@ def stages(results: Results) -> list[Table]:
           ' “input” are the pixels, before any stage: what a stage must beat to be worth anything.'
         )
       title = (
-        f'Test {metric.sided} by stage, {family}, {arrow(source, target)}, by examples per class'
+        f'Test {metric.sided} by stage, {family}, {arrow(source, target)}, {_by(results, target)}'
       )
       made.append(Table(slug('stages', source, target, str(family)), title, shown, part, note))
   return made
@@ -310,10 +312,8 @@ def by_class(results: Results) -> list[Table]:
       'The mean of the recalls of all classes, so that common classes count no more than rare '
       f'ones; ± as for {results.metrics[target].words}.' + _unvaried(part, results)
     )
-    title = (
-      f'Balanced test {results.metrics[target].sided}, {arrow(source, target)}, by examples per '
-      'class'
-    )
+    sided = results.metrics[target].sided
+    title = f'Balanced test {sided}, {arrow(source, target)}, {_by(results, target)}'
     made.append(
       Table(
         slug('balanced', source, target),
@@ -589,6 +589,10 @@ def failed(results: Results) -> list[Table]:
       )
     )
   return made
+
+
+def _by(results: Results, target: str) -> str:
+  return f'by examples{results.each(target)}' if results.each(target) else 'by training examples'
 
 
 def _by_pair(frame: pd.DataFrame, results: Results):

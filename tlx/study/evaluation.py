@@ -15,7 +15,7 @@ from tlx.evaluators import Finished, Part, Recalled
 from tlx.plug import plug
 from tlx.study import pair as pairs
 from tlx.study import store
-from tlx.study.cells import PRETRAINING, classes_of
+from tlx.study.cells import PRETRAINING
 from tlx.study.config import TARGET, form_module, form_of, located, named
 from tlx.study.pair import Pair
 from tlx.study.phases import network_of, task_of
@@ -51,16 +51,21 @@ def _check_one(evaluator: str | Mapping[str, Any], kind: str, task: Task, task_n
     inspect.signature(module.evaluate).bind(None, **options)
   except TypeError as error:
     raise ValueError(f'Evaluator {name!r}: {error}.') from None
-  kept = jax.eval_shape(task.keep, jax.ShapeDtypeStruct((1, task.head), np.float32))
-  if module.KEPT and module.KEPT not in kept:
+  if module.KEPT and module.KEPT not in (kept := _kept(task)):
     raise ValueError(
       f'Evaluator {name!r} reads {module.KEPT}, and the task {task_name!r} keeps '
-      f'{", ".join(kept)}. Leave it out.'
+      f'{", ".join(kept) or "nothing"}. Leave it out.'
     )
   if getattr(module, 'FORM', kind) != kind:
     raise ValueError(f'Evaluator {name!r} is for examples of kind {module.FORM}, got {kind}.')
   if hasattr(module, 'check'):
     module.check(task, **options)
+
+
+def _kept(task: Task) -> tuple[str, ...]:
+  """The names of what a task keeps of outputs."""
+  head = task.head if isinstance(task.head, int) else 1  # another head keeps no logits of classes
+  return tuple(jax.eval_shape(task.keep, jax.ShapeDtypeStruct((1, head), np.float32)))
 
 
 def missing(study: Mapping[str, Any], result: Mapping[str, Any] | None) -> bool:
@@ -238,12 +243,14 @@ class Looks:
     params, stats = meshes.on_first(lambda: store.trained(folder, 0))
     own, head = self.variables(run), self.job.network.stages[-1]
     adapted = Variables({**own.params, head: params[head]}, {**stats, **own.stats})
-    number, form = len(classes_of(study, config)), forms.of_stored(form_of(config), data.inputs)
-    with_added = network_of(config, number, {'added': method['added']})
+    task, form = task_of(study, config), forms.of_stored(form_of(config), data.inputs)
+    if 'logits' not in _kept(task):
+      return None
+    with_added = network_of(config, task.head, {'added': method['added']})
     found = []
     for network, variables in (
       (with_added, adapted),
-      (network_of(config, number), Variables(params, stats)),
+      (network_of(config, task.head), Variables(params, stats)),
     ):
       found.append(_in_batches(_outputs(network, form), variables, data.inputs))
     return Recalled(found[0], found[1], data.labels)

@@ -155,7 +155,7 @@ def write(
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
   predictions = tested and {
     'ids': np.asarray(data.test.ids),
-    'labels': data.test.labels,
+    'labels': data.test.targets,
     **tested.kept,
     'class_names': np.asarray(data.class_names),
     **tested.targets,
@@ -172,6 +172,7 @@ def write(
     'deterministic': exact and not cell.shots and bool(source_sha256),
     'num_train': len(job.examples[row]),
     'num_classes': len(data.class_names),
+    'num_strata': len(np.unique(data.train.labels)),
     'num_stages': num_groups,
     'frozen_stages': num_frozen,
     'head': job.network.stages[-1],

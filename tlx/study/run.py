@@ -158,6 +158,8 @@ def data_of(
     seen, unknown = pairs.seen(study, name, pretraining)
     for target_name, target in study['targets'].items():
       data = pairs.load(study, target, source)
+      where = f'config.targets.{target_name}'
+      configs.located(where, functools.partial(_check_targets, study, target, data))
       ids[target_name] = {
         seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
         for seed, of_seed in pairs.subsets(study, target, data).items()
@@ -175,6 +177,14 @@ def data_of(
         'notes': [*data.notes, *of_source],
       }
   return described, ids
+
+
+def _check_targets(
+  study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset
+) -> None:
+  """Raises ValueError where the task cannot be asked for what the data set has."""
+  one = data.val.take(np.arange(1))
+  task_of(study, target).targets(one.inputs, one.targets)
 
 
 def _notes(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -355,7 +365,7 @@ def _test(
   lab.spent['compile'] += compiling
   lab.spent['eval'] += seconds
   targets, tested = pair.targets('test'), {}
-  others = {} if targets is pair.data.test.labels else _named_targets(targets)
+  others = {} if targets is pair.data.test.targets else _named_targets(targets)
   for row, (sums, kept) in found.items():
     scores = evaluation.beside(pair.task.scores(sums, kept, targets), more[row])
     evaluators = evaluation.described(lab.study)
@@ -478,7 +488,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
 
 def _examples(split: datasets.Split, task: Task) -> Callable[[Any], feed.Arrays]:
   """Examples as stored, for every phase."""
-  arrays = feed.Arrays(split.inputs, task.targets(split.inputs, split.labels))
+  arrays = feed.Arrays(split.inputs, task.targets(split.inputs, split.targets))
   return lambda phase: arrays
 
 

@@ -1,12 +1,13 @@
 """Multi-label classification: each example has any number of the labels."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import special
 
 from tlx.types import Array, Batch, PyTree, Task
 
@@ -38,6 +39,16 @@ def task(num_classes: int) -> Task:
     return labels.astype(np.float32)
 
   return Task(num_classes, targets, _terms, _logits, _scores, ('micro_f1', +1))
+
+
+def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Sequence[Any]]:
+  """{'labels': the names given, as 'a|b', 'p(NAME)': the probability of each label}, one a row."""
+  logits = kept['label_logits'].astype(np.float64)
+  given = []
+  for row in logits > 0:
+    given.append('|'.join(name for name, there in zip(class_names, row) if there))
+  shares = zip(class_names, special.expit(logits).T)
+  return {'labels': given} | {f'p({name})': of_label for name, of_label in shares}
 
 
 def _terms(logits: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -45,6 +45,12 @@ def task(num_classes: int, center: float = 0.0, scale: float = 1.0) -> Task:
     return {'values': center + scale * outputs[:, 0]}
 
   return Task(1, _numbers, terms, keep, _scores, ('mse', -1))
+
+
+def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Sequence[Any]]:
+  """{'value': the number}, one a row."""
+  value: Any = kept['values'].astype(np.float64)
+  return {'value': value}
 
 
 def _numbers(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
