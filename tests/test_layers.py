@@ -15,6 +15,7 @@ LEVEL = {
   'sources': 3,
   'datasets': 2,
   'tasks': 2,
+  'evaluators': 3,
   'ranges': 1,
   'inputs': 4,
   'freezing': 2,
@@ -25,7 +26,7 @@ LEVEL = {
   'report': 4,
   'parity': 5,
 }
-PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'inputs', 'tasks', 'freezing')
+PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'inputs', 'tasks', 'freezing', 'evaluators')
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 
 

@@ -46,6 +46,7 @@ STAGE = "a stage, or a dict of a stage and a grid such as {'stage': 'conv2', 'gr
 SWITCH = 'True or False'
 FIELDS = 'a dict'
 PHASES = 'a sequence of dicts, one a phase'
+PLUGINS = "a sequence of names or dicts such as ('calibration', {'name': 'top_k', 'k': 5})"
 Kind = Range | Each | tuple[str, ...] | str
 
 
@@ -80,13 +81,14 @@ def checked(where: str, value: Any, kind: Kind, default: Any) -> Any:
     SWITCH: (bool,),
     FIELDS: (Mapping,),
     PHASES: (tuple, list),
+    PLUGINS: (tuple, list),
   }
   fits = isinstance(value, types[kind])
   if not fits:
     raise ValueError(
       f'{where} takes {kind}{f" such as {default!r}" if default else ""}, got {value!r}.'
     )
-  return tuple(value) if kind == PHASES else value
+  return tuple(value) if kind in (PHASES, PLUGINS) else value
 
 
 def kind_of(default: Any) -> Kind:

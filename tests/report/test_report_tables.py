@@ -1241,7 +1241,7 @@ def test_text_lines_up():
 
 
 def test_saved_numbers_are_the_numbers(results, tmp_path):
-  formats.save(tables.accuracy(results), tmp_path)
+  formats.save(tables.scores(results), tmp_path)
   back = pd.read_csv(tmp_path / 'accuracy-mnist-digits.csv')
   wanted = numbers.means(results).query('target == "digits"').reset_index(drop=True)
   assert back.pop('unusable').isna().all()

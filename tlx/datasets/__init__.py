@@ -5,7 +5,8 @@ tfds:NAME[/config][:version]   any TFDS data set of images with a label; a bare 
 vtab1k:TASK                    one of the tasks of VTAB-1k that are an image and its class
 folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<class>/<image>
 csv:PATH/labels.csv            a table of image files, labels and perhaps splits; or of pixels
-csv:PATH, jsonl:PATH           texts or pairs of texts with labels: a file, or one for each part
+csv:PATH, jsonl:PATH           texts or pairs of texts with labels, a number or any number of
+                               labels each (_values.py): a file, or one for each part
 """
 
 import hashlib
@@ -46,6 +47,7 @@ __all__ = [
   'check_memory',
   'decoded',
   'info',
+  'is_valued',
   'keep_out',
   'kind',
   'load',
@@ -79,15 +81,26 @@ def info(
     if kind(name) == 'text' and shift != 'none':
       raise ValueError(f'{name} has texts, and shift {shift!r} changes images. Leave it out.')
     listed = _published(name, None, group, skip_bad)
-    found = Info(
-      listed.class_names, {split: len(examples.ids) for split, examples in listed.splits.items()}
-    )
+    counts = {split: len(examples.ids) for split, examples in listed.splits.items()}
+    if _is_valued(listed):
+      return Info(listed.class_names, counts)
+    found = Info(listed.class_names, counts)
   else:
     from tlx.datasets import _tfds
 
     rest, splits = _vtab.splits(rest) if place == 'vtab1k' else (rest, None)
     found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False), splits, group)
   return found._replace(class_names=_class_names(name, shift, found.class_names))
+
+
+def is_valued(name: str, group: str = '', skip_bad: bool = False) -> bool:
+  """Whether examples have a number or any number of labels each instead of a class.
+
+  Raises:
+    ValueError: as `info`.
+  """
+  place, rest = _parse(name)
+  return kind(name) == 'text' and _is_valued(_texts.published(place, rest, group, skip_bad))
 
 
 def kind(name: str) -> str:
@@ -245,7 +258,9 @@ def load_text(
   _copies.check(duplicates)
   check_kind(name, 'text')
   published = _published(name, None, group, skip_bad)
-  class_names = _class_names(name, 'none', published.class_names)
+  class_names = published.class_names
+  if not _is_valued(published):
+    class_names = _class_names(name, 'none', class_names)
   _check_ids(name, published.splits)
   shares = (val_fraction, test_fraction, val_examples, fold, folds)
   parts, notes = _divided(published, shares, 'texts')
@@ -392,6 +407,11 @@ def _class_names(name: str, shift: str, names: tuple[str, ...]) -> tuple[str, ..
   return shifted
 
 
+def _is_valued(published: Published) -> bool:
+  """Whether examples have values, which need no two classes to be told apart."""
+  return any(examples.values is not None for examples in published.splits.values())
+
+
 def _check_ids(name: str, splits: dict[str, Examples]) -> None:
   ids = [i for split in splits.values() for i in split.ids]
   if len(set(ids)) < len(ids):
@@ -413,5 +433,7 @@ def sha256(*splits: Split) -> str:
       else:
         digest.update(leaf.data)  # not tobytes(), which copies
     digest.update(split.labels.tobytes())
+    if split.values is not None:
+      digest.update(split.values.tobytes())
     digest.update('\n'.join(split.ids).encode())
   return digest.hexdigest()

@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from etils import epath
 
-from tlx.datasets import _csv, _groups, _tables
+from tlx.datasets import _csv, _groups, _tables, _values
 from tlx.datasets._types import SPLITS, Examples, Published, Split, in_order
 
 # The names that a column may have, whatever the case. Pairs are looked for before single texts.
@@ -65,6 +65,7 @@ class _Record(NamedTuple):
   split: str
   group: str
   text: Text
+  value: Any = None  # where that is asked for instead of the label
 
 
 class _Line(NamedTuple):
@@ -121,17 +122,25 @@ def published(kind: str, path: str, group: str = '', skip_bad: bool = False) -> 
   notes = _tables.left_out(where, bad, skip_bad, MOST_BAD)
   if not records:
     raise ValueError(f'{where} holds no text. Want a text and its label on every line.')
-  labels = [record.label for record in records]
-  trained = {record.label for record in records if record.split in ('train', 'all')}
-  _tables.check_trained(where, labels, trained)
+  values = [record.value for record in records if record.value is not None]
+  if values and len(values) < len(records):
+    raise ValueError(f'Some files of {where} have labels and some have values. Keep one kind.')
+  trained = [record for record in records if record.split in ('train', 'all')]
+  labels = _values.each(values) if values else [record.label for record in records]
+  seen = _values.each(r.value for r in trained) if values else [r.label for r in trained]
+  _tables.check_trained(where, labels, set(seen))
   if group and not any(record.group for record in records):
     of_id = _groups.matched(group, [record.id for record in records])
     records = [record._replace(group=name) for record, name in zip(records, of_id)]
-  classes = in_order(labels)
+  classes = _values.class_names(values) if values else in_order(labels)
   number = {name: i for i, name in enumerate(classes)}
   splits = {}
   for split in dict.fromkeys(record.split for record in records):
-    splits[split] = _examples([record for record in records if record.split == split], number)
+    part = [record for record in records if record.split == split]
+    splits[split] = _examples(part, {_values.ONE: 0} if values else number)
+    if values:
+      of_part = _values.array([record.value for record in part], classes)
+      splits[split] = splits[split]._replace(values=of_part)
   return Published(classes, splits, notes)
 
 
@@ -141,7 +150,7 @@ def split_of(examples: Examples) -> Split:
   inputs = np.empty(len(texts), object)
   inputs[:] = texts  # pairs stay pairs: the array has one axis
   digests = np.array([_digest(text) for text in texts], np.uint64)
-  return Split(inputs, examples.labels, examples.ids, digests, examples.groups)
+  return Split(inputs, examples.labels, examples.ids, digests, examples.groups, examples.values)
 
 
 def _digest(text: Any) -> int:
@@ -307,13 +316,20 @@ def _columns(file: epath.Path, header: list[str], group: str) -> dict[str, str]:
   for kind, column in _of_texts(file, header).items():
     of_text[kind] = (column.strip().lower(),)
   others = {'label': _LABEL, 'split': _tables.SPLIT, 'group': _tables.GROUP}
-  found = _tables.columns(file, header, of_text | others, group)
-  if 'label' not in found:
+  found = _tables.columns(file, header, of_text | others | _values.COLUMNS, group)
+  asked = [kind for kind in ('label', *_values.COLUMNS) if kind in found]
+  if not asked:
     raise ValueError(
-      f'{_have(file, header)} one for the label, named {", ".join(_LABEL)}. Rename the one that is '
+      f'{_have(file, header)} one for the label, named {", ".join(_LABEL)}, a number, named '
+      f'{", ".join(_values.COLUMNS["score"])}, or several labels, named '
+      f'{", ".join(_values.COLUMNS["labels"])}. Rename the one that is meant.'
+    )
+  if asked[0] != 'label' and len(asked) > 1:
+    raise ValueError(
+      f'{file} has the columns {found["score"]} and {found["labels"]}. Rename the one that is not '
       'meant.'
     )
-  return found
+  return {kind: column for kind, column in found.items() if kind not in asked[1:]}
 
 
 def _have(file: epath.Path, header: list[str]) -> str:
@@ -348,6 +364,7 @@ def _record(line: _Line, columns: Mapping[str, str], part: str) -> _Record | str
     return line.wrong
   texts: list[str] = []
   cells = {'label': '', 'split': '', 'group': ''}
+  value = None
   for kind, column in columns.items():
     found = line.values.get(column)
     if kind == 'split' and part:  # the name of the file says it
@@ -355,6 +372,9 @@ def _record(line: _Line, columns: Mapping[str, str], part: str) -> _Record | str
     if kind in ('text', 'first', 'second'):
       texts.append(found if isinstance(found, str) else '')
       wrong = _wrong_value(found, column, (str,), 'text')
+    elif kind in _values.COLUMNS:
+      cells['label'] = _values.ONE
+      value, wrong = _values.read(kind, found)
     else:
       cells[kind] = _tables.value(found if isinstance(found, str) else json.dumps(found))
       wrong = _wrong_value(cells[kind] and found, kind, (str, int, float), 'text or a number')
@@ -365,7 +385,7 @@ def _record(line: _Line, columns: Mapping[str, str], part: str) -> _Record | str
     return f'the split {cells["split"]!r}; have {", ".join(SPLITS)}'
   name = f'{part}/{line.number:06d}' if part else f'{line.number:06d}'
   text = texts[0] if len(texts) == 1 else (texts[0], texts[1])
-  return _Record(name, cells['label'], split, cells['group'], text)
+  return _Record(name, cells['label'], split, cells['group'], text, value)
 
 
 def _wrong_value(found: Any, kind: str, types: tuple[type, ...], wanted: str) -> str:

@@ -70,6 +70,8 @@ class Split(NamedTuple):
   digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for
     texts that are the same but for case and spaces.
   groups: the group of each example ('subject_12'), or () where the data set has none.
+  values: float32 [N] or [N, K], what a task is asked for where that is no class (_values.py).
+    Labels are then 0: there is nothing that subsets and held-out parts balance over.
   """
 
   inputs: Any
@@ -77,6 +79,12 @@ class Split(NamedTuple):
   ids: tuple[str, ...]
   digests: np.ndarray
   groups: tuple[str, ...] = ()
+  values: np.ndarray | None = None
+
+  @property
+  def targets(self) -> np.ndarray:
+    """What a task is asked for: values where there are some, else labels."""
+    return self.labels if self.values is None else self.values
 
   def take(self, rows: np.ndarray) -> 'Split':
     """Some of the examples, in the order of `rows`."""
@@ -87,7 +95,8 @@ class Split(NamedTuple):
       inputs = {name: leaf[rows] for name, leaf in inputs.items()}
     else:
       inputs = inputs[rows]
-    return Split(inputs, self.labels[rows], ids, self.digests[rows], groups)
+    values = None if self.values is None else self.values[rows]
+    return Split(inputs, self.labels[rows], ids, self.digests[rows], groups, values)
 
 
 def noun(split: Split) -> str:
@@ -124,20 +133,22 @@ class Examples(NamedTuple):
   of its first and sixth example.
 
   An image file is given as its bytes, as the path to it, or as the error why there is none.
-  `groups` are as in `Split`.
+  `groups` and `values` are as in `Split`.
   """
 
   ids: tuple[str, ...]
   labels: np.ndarray
   read: Callable[[Sequence[int]], Sequence[Any]]
   groups: tuple[str, ...] = ()
+  values: np.ndarray | None = None
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """Some of the examples, in the order of `rows`."""
     groups = tuple(self.groups[row] for row in rows) if self.groups else ()
     ids = tuple(self.ids[row] for row in rows)
+    values = None if self.values is None else self.values[rows]
     return Examples(
-      ids, self.labels[rows], lambda some: self.read([int(rows[i]) for i in some]), groups
+      ids, self.labels[rows], lambda some: self.read([int(rows[i]) for i in some]), groups, values
     )
 
 

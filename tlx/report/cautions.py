@@ -26,7 +26,8 @@ def intervals(results: Results, source: str, target: str) -> str:
   if any(share >= 0.05 for share in shared.values()):
     parts = []
     for shots, share in shared.items():
-      parts.append(f'{100 * share:.0f}% at {f"{shots} per class" if shots else "all"}')
+      size = f'{shots}{results.each(target)}' if shots else 'all'
+      parts.append(f'{100 * share:.0f}% at {size}')
     says.append(
       f'The training sets of two seeds share {", ".join(parts)} of their examples, so seeds differ '
       'by less than new samples would.'
@@ -41,9 +42,9 @@ def intervals(results: Results, source: str, target: str) -> str:
       says.append('A random start has nothing of the source and is run once for all its seeds.')
   elif source and (runs['init'] == 'source').any():
     says.append('There is one source network, so nothing is said of others.')
-  count = runs['test_count'].max()
-  if math.isfinite(count) and 'fold' not in varied:
-    best = runs.groupby(numbers.CELL)['test_accuracy'].mean().max()
+  count = runs['test_count'].max() if 'test_count' in runs else math.nan
+  if math.isfinite(count) and results.metrics[target].counted and 'fold' not in varied:
+    best = runs.groupby(numbers.CELL)['test_score'].mean().max()
     low, high = statistics.wilson_interval(best, int(count))
     says.append(
       f'There is one test set of {count:,.0f} images: at {percent(best)}%, drawing another one '
@@ -72,7 +73,7 @@ def validation(results: Results, source: str, target: str) -> str:
   """How many images chose the settings of training sets of what size; '' where it is not known."""
   runs = results.runs
   runs = runs[(runs['source'] == source) & (runs['target'] == target)]
-  if not np.isfinite(runs[['val_count', 'num_train']]).all(axis=None):
+  if 'val_count' not in runs or not np.isfinite(runs[['val_count', 'num_train']]).all(axis=None):
     return ''
   counts = runs.groupby('shots')[['val_count', 'num_train']].max()
   counts = counts.loc[in_order(counts.index)].astype(int)
@@ -108,33 +109,34 @@ def unusable(results: Results) -> pd.DataFrame:
   A run that diverged or is not finite spoils its cell. At chance: `numbers.at_chance` for most
   runs, with the training loss where it is low, below half of ln K. Worse than guessing: the mean
   validation loss above ln K of K classes, which guessing has, while the training loss is low, or
-  above twice ln K; and the accuracy no more than half way from guessing to the best method of that
-  size, since a sure network may be useful all the same.
+  above twice ln K; and the share of right answers no more than half way from guessing to the best
+  method of that size, since a sure network may be useful all the same. Where answers are not
+  counted, nothing is known of guessing.
   """
   runs = numbers.tested(results)
   lines = read_metrics(results.workdir, runs['id'])
   last = lines[np.isfinite(lines['loss'])].groupby('id')['loss'].last()
   runs = runs.assign(train_loss=runs['id'].map(last), guessing=numbers.at_chance(results, runs))
   best = (
-    runs.groupby(numbers.CELL)['test_accuracy'].mean().groupby(['source', 'target', 'shots']).max()
+    runs.groupby(numbers.CELL)['test_score'].mean().groupby(['source', 'target', 'shots']).max()
   )
   rows = []
   for (source, target, method, shots), group in numbers.groups(runs, results):
-    guess = math.log(group['num_classes'].max())  # NaN where it is not known: no comparison holds
+    guess = -math.log(numbers.chance(results, target))  # NaN where unknown: no comparison holds
     train, val = group['train_loss'].mean(), group['val_loss'].mean()
     fits = method not in results.solved and train < guess / 2
     words = (
       f'validation loss {quantity(val)}, training loss {quantity(train)}; guessing has '
       f'{quantity(guess)}'
     )
-    poor = 2 * group['test_accuracy'].mean() < best[source, target, shots] + math.exp(-guess)
+    poor = 2 * group['test_score'].mean() < best[source, target, shots] + math.exp(-guess)
     if (group['status'] != 'ok').any():
       count = int((group['status'] != 'ok').sum())
       reason = f'{count} of {len(group)} runs diverged or are not finite'
       rows.append((source, target, method, shots, reason))
     elif group['guessing'].mean() > 0.5:
       though = f', though its training loss is {quantity(train)}' if fits else ''
-      reason = f'at chance ({percent(group["test_accuracy"].mean())}%{though})'
+      reason = f'at chance ({percent(group["test_score"].mean())}%{though})'
       rows.append((source, target, method, shots, reason))
     elif (val > 2 * guess or (val > guess and fits)) and poor:
       rows.append((source, target, method, shots, f'worse than guessing by its loss ({words})'))

@@ -1,4 +1,4 @@
-"""Accuracy class by class, and its mean over classes, as tidy frames of numbers."""
+"""What is found of each class, and its mean over classes, as tidy frames of numbers."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tlx.report import levels, numbers
+from tlx.report import levels, metrics, numbers
 from tlx.report.folder import Results, data_of, read_predictions
 
 
@@ -36,10 +36,10 @@ def recalls(results: Results) -> pd.DataFrame:
 
 
 def balanced(results: Results) -> pd.DataFrame:
-  """Per source, target, method, shots: balanced accuracy (mean recall), its interval over seeds."""
+  """Per source, target, method, shots: the mean recall of the classes, its interval over seeds."""
   rows = []
   for run in _each(results):
-    value = run['test_balanced_accuracy']
+    value = run[f'test_{metrics.BALANCED.column}']
     if math.isnan(value):
       recall = [found for found in _recall(results, run['id']) if math.isfinite(found)]
       value = float(np.mean(recall)) if recall else value
@@ -58,9 +58,13 @@ def class_names(results: Results, source: str, target: str) -> list[str]:
 
 
 def _each(results: Results) -> list[Mapping[str, Any]]:
-  """The chosen runs, those of a cell that depend on no seed once."""
+  """The chosen runs whose answers are counted by class, those of a cell that depend on no seed
+  once.
+  """
   runs: list[Mapping[str, Any]] = []
-  for _, group in numbers.tested(results).groupby(numbers.CELL, sort=False):
+  for cell, group in numbers.tested(results).groupby(numbers.CELL, sort=False):
+    if not results.metrics[cell[1]].counted:
+      continue
     runs += numbers.once(group).to_dict('records')
   return runs
 

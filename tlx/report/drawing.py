@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tlx.report import metrics
 from tlx.report.folder import Results
+from tlx.report.metrics import Metric
 
 INK = '#1a1a1b'  # the page replaces it by the colour of its text
 STYLE: dict[Any, Any] = {
@@ -72,9 +74,10 @@ def lines(
   style: Callable,
   label: Callable = str,
   dodge: float = 0.0,
+  metric: Metric = metrics.ACCURACY,
 ) -> None:
   """A line with error bars for each value of `by`, moved apart on a log axis by `dodge` octaves;
-  accuracies in %, bars within 0 to 100.
+  shares in %, bars within what the metric can be.
   """
   present = [value for value in order if value in set(part[by])]
   for i, value in enumerate(present):
@@ -82,8 +85,8 @@ def lines(
     places = line[x] * 2.0 ** (dodge * (i - (len(present) - 1) / 2))
     ax.errorbar(
       places,
-      100 * line['mean'],
-      yerr=_bars(line),
+      metric.scale * line['mean'],
+      yerr=_bars(line, metric),
       label=label(value),
       capsize=2,
       elinewidth=1,
@@ -91,16 +94,16 @@ def lines(
     )
 
 
-def _bars(line: pd.DataFrame) -> np.ndarray:
-  """[below, above] the mean in points, cut at 0 and 100; none where there is no interval."""
-  below = line['mean'] - line['low'].clip(lower=0.0)
-  above = line['high'].clip(upper=1.0) - line['mean']
-  return 100 * np.nan_to_num(np.stack([below, above])).clip(min=0.0)
+def _bars(line: pd.DataFrame, metric: Metric) -> np.ndarray:
+  """[below, above] the mean as drawn, cut where the metric ends; 0 without an interval."""
+  below = line['mean'] - line['low'].clip(lower=metric.low)
+  above = line['high'].clip(upper=metric.high) - line['mean']
+  return metric.scale * np.nan_to_num(np.stack([below, above])).clip(min=0.0)
 
 
-def percent_axis(ax, share: float, always: bool = True) -> None:
-  """Keeps an axis of accuracies within 0 to 100, markers whole at either end, with a dotted line at
-  `share`, what guessing has.
+def score_axis(ax, metric: Metric, share: float, always: bool = True) -> None:
+  """Keeps an axis of scores within what the metric can be, markers whole at either end, with a
+  dotted line at `share`, what guessing has.
 
   Wants all panels that share the axis to be drawn. Without `always` the line is only there where
   the data reach down to it.
@@ -110,7 +113,7 @@ def percent_axis(ax, share: float, always: bool = True) -> None:
       100 * share, color=INK, linestyle=(0, (1, 2)), linewidth=1, label='guessing', zorder=0
     )
   low, high = ax.get_ylim()
-  ax.set_ylim(max(low, 0.0), min(high, 100.0))
+  ax.set_ylim(max(low, metric.scale * metric.low), min(high, metric.scale * metric.high))
   for line in ax.lines:
     line.set_clip_on(False)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from tlx.report import layers, levels, numbers
+from tlx.report import layers, levels, metrics, numbers
 from tlx.report.drawing import (
   INK,
   MARKERS,
@@ -22,9 +22,9 @@ from tlx.report.drawing import (
   lines,
   method_style,
   panels,
-  percent_axis,
   render,
   scale,
+  score_axis,
 )
 from tlx.report.folder import Results, in_order
 from tlx.report.formats import quantity
@@ -34,8 +34,17 @@ from tlx.report.tables import arrow, per_class, size
 def make(results: Results) -> list[Drawing]:
   """Every figure the study has the runs for, in the order of the report."""
   with matplotlib.rc_context(STYLE):
-    plans = (_accuracy, _targets, _freezing, _stages, _parameters, _seconds, _time, _learning)
-    drawn = [(plan.__name__.strip('_'), plan(results)) for plan in plans]
+    plans = {
+      metrics.name(results.metrics.values()): _scores,
+      'targets': _targets,
+      'freezing': _freezing,
+      'stages': _stages,
+      'parameters': _parameters,
+      'seconds': _seconds,
+      'time': _time,
+      'learning': _learning,
+    }
+    drawn = [(name, plan(results)) for name, plan in plans.items()]
     also = ''
     if levels.are_crossed(results.runs):
       also = (
@@ -44,12 +53,12 @@ def make(results: Results) -> list[Drawing]:
     return [Drawing(name, made[1] + also, *render(made[0])) for name, made in drawn if made]
 
 
-def _accuracy(results: Results):
-  """Test accuracy against shots."""
+def _scores(results: Results):
+  """Test scores against shots."""
   frame = numbers.means(results)
   if not len(frame):
     return None
-  figure, axes = panels(len(results.pairs), 2, width=3.1, height=3.0)
+  figure, axes = panels(len(results.pairs), 2, width=3.1, height=3.0, sharey=_alike(results))
   for ax, (source, target) in zip(axes, results.pairs):
     part = _of(frame, source, target)
     places = _shots_axis(ax, results, target, in_order(part['shots']))
@@ -61,22 +70,26 @@ def _accuracy(results: Results):
       results.methods,
       method_style(results),
       dodge=0.05,
+      metric=results.metrics[target],
     )
-    ax.set(title=arrow(source, target), xlabel='Training examples per class')
-  _percent(axes, results, results.pairs)
-  label_rows(axes, 'Test accuracy (%)')
+    ax.set(title=arrow(source, target), xlabel=f'Training examples{results.each(target)}')
+  _score_axes(axes, results, results.pairs, 'Test')
   legend(figure, axes)
   return figure, (
-    'Test accuracy against training examples per class: mean over seeds and 95% Student-t interval '
+    f'Test {results.words} against training examples{results.each()}: mean over seeds and '
+    '95% Student-t interval '
     '(none where all seeds are alike). Points are moved apart sideways.'
   )
 
 
 def _targets(results: Results):
-  """For several targets: the best depth to freeze, and every method's gain over a random start."""
+  """For several targets of one metric: the best depth to freeze, and every method's gain over a
+  random start.
+  """
   reference = numbers.scratch(results) or results.baseline
   gains = numbers.gains(results, reference)
-  if len({target for _, target in results.pairs}) < 2 or not len(gains):
+  metric = metrics.one(results.metrics.values())
+  if len({target for _, target in results.pairs}) < 2 or not len(gains) or not metric:
     return None
   depths = layers.depths(results)
   best = depths[depths['best']].drop_duplicates(['source', 'target', 'shots'], keep='last')
@@ -89,14 +102,16 @@ def _targets(results: Results):
   if first:
     _best_depths(axes[0], results, best, pairs)
   style = method_style(results)
+  over = 'Points over' if metric.share else 'Difference to'
+  worse = 'left' if metric.direction > 0 else 'right'
   for ax, shots in zip(axes[first:], sizes):
     for i, method in enumerate(methods):
       part = gains[(gains['method'] == method) & (gains['shots'] == shots)]
       places = np.array([pairs.index(pair) for pair in zip(part['source'], part['target'])])
       places = places + 0.7 * ((i + 0.5) / len(methods) - 0.5)
-      error = 100 * np.nan_to_num(part['difference'] - part['low'])
+      error = metric.scale * np.nan_to_num(part['difference'] - part['low'])
       ax.errorbar(
-        100 * part['difference'],
+        metric.scale * part['difference'],
         places,
         xerr=error,
         label=method,
@@ -105,7 +120,7 @@ def _targets(results: Results):
         **{**style(method), 'linestyle': 'none'},
       )
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set(title=per_class(results, shots), xlabel=f'Points over {reference}')
+    ax.set(title=per_class(results, shots), xlabel=f'{over} {reference}')
   for ax in axes:
     ax.set_ylim(len(pairs) - 0.5, -0.5)
     ax.set_yticks(
@@ -119,13 +134,15 @@ def _targets(results: Results):
     ax.grid(axis='y', visible=False)
   legend(figure, axes)
   left = (
-    'Left: the number of frozen stages with the best mean validation accuracy. ' if first else ''
+    f'Left: the number of frozen stages with the best mean validation {results.words}. '
+    if first
+    else ''
   )
   return figure, (
-    f'{left}Points: paired difference in test accuracy to {reference} of the methods that start '
-    'from the source, with 95% Student-t interval; '
+    f'{left}{over.split()[0]}: paired difference in test {results.words} to '
+    f'{reference} of the methods that start from the source, with 95% Student-t interval; '
     + (
-      'left of the line is worse; the table of differences says which of them are shown.'
+      f'{worse} of the line is worse; the table of differences says which of them are shown.'
       if numbers.scratch(results)
       else 'no method starts at random.'
     )
@@ -159,40 +176,39 @@ def _best_depths(ax, results: Results, best: pd.DataFrame, pairs: list) -> None:
 
 
 def _freezing(results: Results):
-  """Test accuracy against the number of frozen stages, a line per size."""
+  """Test scores against the number of frozen stages, a line per size."""
   frame = layers.depths(results)
   if not len(frame):
     return None
   pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
   sizes = in_order(frame['shots'])
   styles = dict(zip(sizes, scale(len(sizes))))
-  figure, axes = panels(len(pairs), 2, width=3.1)
+  figure, axes = panels(len(pairs), 2, width=3.1, sharey=_alike(results))
+  name = functools.partial(per_class, results)
   for ax, pair in zip(axes, pairs):
-    part = _of(frame, *pair)
-    lines(
-      ax, part, 'frozen_stages', 'shots', sizes, styles.get, functools.partial(per_class, results)
-    )
+    part, metric = _of(frame, *pair), results.metrics[pair[1]]
+    lines(ax, part, 'frozen_stages', 'shots', sizes, styles.get, name, metric=metric)
     ax.set(
       title=arrow(*pair),
       xlabel=f'Frozen stages of {int(part["num_stages"].max())}',
       xticks=sorted(part['frozen_stages'].unique()),
     )
-  _percent(axes, results, pairs)
-  label_rows(axes, 'Test accuracy (%)')
+  _score_axes(axes, results, pairs, 'Test')
   legend(figure, axes)
   named = frame.sort_values('frozen_stages').drop_duplicates(['frozen_stages', 'method'])
   named = ', '.join(
     f'{depth} {method}' for depth, method in zip(named['frozen_stages'], named['method'])
   )
   return figure, (
-    'Test accuracy against the number of leading stages frozen, methods of one phase that start '
-    'from the source: mean over seeds and 95% Student-t interval. Where several freeze alike, the '
-    f'one that trains most parameters is shown. Depths: {named}.'
+    f'Test {results.words} against the number of leading stages frozen, methods of one phase that '
+    'start from the source: mean over seeds and 95% Student-t interval. Where several freeze '
+    'alike, the one that trains most parameters is shown. '
+    f'Depths: {named}.'
   )
 
 
 def _stages(results: Results):
-  """Test accuracy against the stage that the head follows, a line per size, a panel per family."""
+  """Test scores against the stage that the head follows, a line per size, a panel per family."""
   frame = layers.stages(results)
   if not len(frame):
     return None
@@ -202,7 +218,8 @@ def _stages(results: Results):
   )
   sizes = in_order(frame['shots'])
   styles = dict(zip(sizes, scale(len(sizes))))
-  figure, axes = panels(len(parts), 2, width=3.1, height=3.2)
+  figure, axes = panels(len(parts), 2, width=3.1, height=3.2, sharey=_alike(results))
+  name = functools.partial(per_class, results)
   for ax, ((source, target, family), part) in zip(axes, parts):
     named = (
       _of(frame, source, target)
@@ -211,19 +228,18 @@ def _stages(results: Results):
     )
     places = {at: i for i, at in enumerate(zip(named['depth'], named['grid']))}
     part = part.assign(place=[places[at] for at in zip(part['depth'], part['grid'])])
-    lines(ax, part, 'place', 'shots', sizes, styles.get, functools.partial(per_class, results))
+    lines(ax, part, 'place', 'shots', sizes, styles.get, name, metric=results.metrics[target])
     ax.set(title=f'{arrow(source, target)}: {family}', xlim=(-0.5, len(places) - 0.5))
     ax.set_xticks(
       range(len(places)), list(named['label']), rotation=30, ha='right', rotation_mode='anchor'
     )
-  _percent(axes, results, [at[:2] for at, _ in parts])
-  label_rows(axes, 'Test accuracy (%)')
+  _score_axes(axes, results, [at[:2] for at, _ in parts], 'Test')
   legend(figure, axes)
   return figure, (
-    'Test accuracy against the stage that the head follows, from the first stages of the network '
-    'to its last: mean over seeds and 95% Student-t interval. Each panel shows methods that differ '
-    'in this stage only. In brackets: the mean over all places, or over n×n fields; input: the '
-    'pixels.'
+    f'Test {results.words} against the stage that the head follows, from the first stages of the '
+    'network to its last: mean over seeds and 95% Student-t interval. Each panel shows methods '
+    'that differ in this stage only. In brackets: the mean over all places, or over n×n fields; '
+    'input: the pixels.'
   )
 
 
@@ -310,7 +326,7 @@ def _time(results: Results):
 
 
 def _against_cost(results: Results, column: str, label: str, words: str, dodge: float = 0.0):
-  """Test accuracy against a cost on a log axis, a panel per pair and size."""
+  """Test scores against a cost on a log axis, a panel per pair and size."""
   frame = numbers.means(results).merge(
     numbers.costs(results)[[*numbers.CELL, column]], on=numbers.CELL
   )
@@ -327,6 +343,7 @@ def _against_cost(results: Results, column: str, label: str, words: str, dodge: 
       results.methods,
       lambda method: {**method_style(results)(method), 'linestyle': 'none'},
       dodge=dodge,
+      metric=results.metrics[part['target'].iloc[0]],
     )
     low, high = part[column].min() / 1.6, part[column].max() * 1.6
     ax.set(xscale='log', xlim=(low, high))
@@ -334,12 +351,15 @@ def _against_cost(results: Results, column: str, label: str, words: str, dodge: 
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: quantity(value)))
 
-  figure = _by_size(results, frame, label, 'Test accuracy (%)', draw, chance=False)
-  return figure, f'Test accuracy against {words}: mean over seeds and 95% Student-t interval.'
+  figure = _by_size(results, frame, label, 'Test', draw, chance=False)
+  return (
+    figure,
+    f'Test {results.words} against {words}: mean over seeds and 95% Student-t interval.',
+  )
 
 
 def _learning(results: Results):
-  """Validation accuracy against step."""
+  """Validation scores against step."""
   frame = numbers.curves(results)
   if not len(frame):
     return None
@@ -348,27 +368,30 @@ def _learning(results: Results):
   def draw(ax, part):
     # curves that are alike lie beside each other, not on each other
     step = part['step'].max() / 120
+    metric = results.metrics[part['target'].iloc[0]]
     present = [method for method in results.methods if method in set(part['method'])]
     for i, method in enumerate(present):
       line = part[part['method'] == method].sort_values('step')
       places = line['step'] + step * (i - (len(present) - 1) / 2)
       look = {'linewidth': 1.1, 'markersize': 3, **style(method)}
-      ax.plot(places, 100 * line['mean'], label=method, **look)
+      ax.plot(places, metric.scale * line['mean'], label=method, **look)
       ax.fill_between(
         places,
-        100 * line['low'].clip(lower=0.0),
-        100 * line['high'].clip(upper=1.0),
+        metric.scale * line['low'].clip(lower=metric.low),
+        metric.scale * line['high'].clip(upper=metric.high),
         color=look['color'],
         alpha=0.12,
         linewidth=0,
       )
 
-  figure = _by_size(results, frame, 'Training step', 'Validation accuracy (%)', draw)
+  figure = _by_size(results, frame, 'Training step', 'Validation', draw)
   solved = [method for method in results.methods if method in results.solved]
   same = _same_curves(frame, results.methods)
+  shares = all(metric.share for metric in results.metrics.values())
+  cut = ', cut at 0 and 100' if shares else ''
   return figure, (
-    'Validation accuracy of the chosen runs during training: mean over seeds, band: 95% Student-t '
-    'interval, cut at 0 and 100. Curves are moved apart sideways.'
+    f'Validation {results.words} of the chosen runs during training: mean over seeds, band: 95% '
+    f'Student-t interval{cut}. Curves are moved apart sideways.'
     + (f' The same everywhere: {"; ".join(same)}.' if same else '')
     + (f' Solved exactly and without a curve: {", ".join(solved)}.' if solved else '')
   )
@@ -390,33 +413,47 @@ def _by_size(
   results: Results,
   frame: pd.DataFrame,
   xlabel: str,
-  ylabel: str,
+  part_name: str,
   draw: Callable,
   chance: bool = True,
 ) -> Figure:
-  """Small multiples: a panel per source, target and size (four sizes, spread, of more)."""
+  """Small multiples: a panel per source, target and size (four sizes, spread, of more).
+
+  `part_name` says what the scores are of: 'Test' or 'Validation'.
+  """
   sizes = _spread(frame['shots'])
   pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
   places = list(itertools.product(pairs, sizes))
   names = [(arrow(*pair), per_class(results, shots, target=pair[1])) for pair, shots in places]
   comma = ',\n' if max(len(pair + shots) for pair, shots in names) > 34 else ', '
-  figure, axes = panels(len(places), 2, width=3.1, height=2.3)
+  figure, axes = panels(len(places), 2, width=3.1, height=2.3, sharey=_alike(results))
   for ax, name, (pair, shots) in zip(axes, names, places):
     part = _of(frame, *pair)
     draw(ax, part[part['shots'] == shots])
     ax.set_title(comma.join(name))
   for ax in axes[-2:]:
     ax.set_xlabel(xlabel)
-  _percent(axes, results, [pair for pair, _ in places], chance)
-  label_rows(axes, ylabel)
+  _score_axes(axes, results, [pair for pair, _ in places], part_name, chance)
   legend(figure, axes)
   return figure
 
 
-def _percent(axes, results: Results, pairs, always: bool = True) -> None:
-  """Axes of accuracies, each of a (source, target): within 0 to 100, with what guessing has."""
+def _alike(results: Results) -> bool:
+  """Whether all targets are scored by one column, so that panels may share an axis."""
+  return metrics.one(results.metrics.values()) is not None
+
+
+def _score_axes(axes, results: Results, pairs, part_name: str, always: bool = True) -> None:
+  """Axes of scores, each of a (source, target), with their labels: within what the metric can be,
+  with what guessing has.
+  """
   for ax, (_, target) in zip(axes, pairs):
-    percent_axis(ax, numbers.chance(results, target), always)
+    metric = results.metrics[target]
+    score_axis(ax, metric, numbers.chance(results, target), always)
+    if not _alike(results):
+      ax.set_ylabel(f'{part_name} {metric.axis}')
+  if _alike(results):
+    label_rows(axes, f'{part_name} {results.metrics[pairs[0][1]].axis}')
 
 
 def _spread(sizes, most: int = 4) -> list[int]:

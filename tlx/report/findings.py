@@ -5,8 +5,9 @@ import math
 import pandas as pd
 
 from tlx.report import cautions, layers, levels, numbers
-from tlx.report.folder import Results, by_size
-from tlx.report.formats import percent, probability
+from tlx.report.folder import Results, by_size, scored
+from tlx.report.formats import probability
+from tlx.report.metrics import Metric
 from tlx.report.tables import arrow, per_class
 
 
@@ -28,7 +29,7 @@ def progress(results: Results) -> str:
 
 def _looked_at(results: Results) -> str:
   """How often runs saw the test set that are no longer chosen: the study grew after they were."""
-  seen = results.runs['test_accuracy'].notna() & ~results.runs['chosen']
+  seen = scored(results.runs)['test_score'].notna() & ~results.runs['chosen']
   if not seen.any():
     return ''
   return f' (and {int(seen.sum())} more that were chosen before the study grew)'
@@ -56,7 +57,7 @@ def sentences(results: Results) -> dict[str, list[str]]:
     lines = [_useless(results, row) for row in _of(useless, *pair).to_dict('records')]
     lines += [
       _preferred(results, row, len(part[part['shots'] == row['shots']]), against)
-      for row in _best(part)
+      for row in _best(results, part)
     ]
     if results.baseline and len(part) and not len(_of(against, *pair)):
       lines.append(f'No run can be paired with one of the baseline {results.baseline} yet.')
@@ -89,25 +90,30 @@ def _useless(results: Results, row: dict) -> str:
   return f'{place}: {row["method"]} cannot be used: {row["reason"]}.'
 
 
-def _best(part: pd.DataFrame) -> list[dict]:
-  """For each size the row with the best mean validation accuracy: the test set must not choose."""
-  ranked = part.sort_values(
-    ['shots', 'val_mean'], ascending=[True, False], kind='stable', key=by_size
+def _best(results: Results, part: pd.DataFrame) -> list[dict]:
+  """For each size the row with the best mean validation score: the test set must not choose."""
+  ranked = part.assign(rank=-numbers.rising(results, part, 'val_mean')).sort_values(
+    ['shots', 'rank'], kind='stable', key=by_size
   )
   return ranked.drop_duplicates('shots').to_dict('records')
 
 
 def _preferred(results: Results, row: dict, num_methods: int, against: pd.DataFrame) -> str:
-  half = '' if math.isnan(row['low']) else f' ± {percent((row["high"] - row["low"]) / 2)}'
+  metric = results.metrics[row['target']]
+  written, half = metric.written, metric.half(row['low'], row['high'])
   baseline, place = results.baseline, per_class(results, row['shots'], target=row['target'])
-  score = f'{percent(row["mean"])}{half}% on the test set ({_over(results, row)})'
+  named = '' if metric.counted else f'{metric.words} of '
+  score = f'{named}{written(row["mean"])}{half}{metric.unit} on the test set'
+  score += f' ({_over(results, row)})'
   if num_methods == 1:
     return f'{place}: {row["method"]}, the only method tested, has {score}.'
   start = f'{place}: of {num_methods} methods {row["method"]} is best on validation, with {score}'
   if row['method'] == baseline:
     return f'{start}: no method does better there than this baseline.'
   same = (against[numbers.CELL] == [row[key] for key in numbers.CELL]).all(axis=1)
-  return f'{start}; {_compared(against[same].iloc[0], baseline)}' if same.any() else f'{start}.'
+  return (
+    f'{start}; {_compared(against[same].iloc[0], baseline, metric)}' if same.any() else f'{start}.'
+  )
 
 
 def _over(results: Results, row: dict) -> str:
@@ -118,8 +124,9 @@ def _over(results: Results, row: dict) -> str:
   return levels.over(one) if levels.are_crossed(one) else count(row['n'], 'seed')
 
 
-def _compared(pair: pd.Series, baseline: str) -> str:
-  change = f'{percent(pair["difference"], signed=True)} points against {baseline}'
+def _compared(pair: pd.Series, baseline: str, metric: Metric) -> str:
+  written = metric.written
+  change = f'{written(pair["difference"], signed=True)}{metric.points} against {baseline}'
   if pair['n'] == 1:
     return f'{change} in one pair, which says nothing about chance.'
   if math.isnan(pair['low']):
@@ -128,7 +135,7 @@ def _compared(pair: pd.Series, baseline: str) -> str:
       'interval nor a test, so no difference is shown.'
     )
   change += (
-    f' [{percent(pair["low"], True)}, {percent(pair["high"], True)}], {pair["wins"]} of '
+    f' [{written(pair["low"], True)}, {written(pair["high"], True)}], {pair["wins"]} of '
     f'{pair["n"]} pairs won, Holm p {probability(pair["holm_p"])}'
   )
   if pair['low'] <= 0 <= pair['high']:
@@ -150,9 +157,12 @@ def _transfer(results: Results, gains: pd.DataFrame, reference: str) -> str:
       f'{place}: one pair each, or pairs that do not vary, so neither gain nor negative transfer '
       'can be told from chance.'
     )
-  above, below = sure[sure['verdict'] == 'higher'], sure[sure['verdict'] == 'lower']
+  metric = results.metrics[gains['target'].iloc[0]]
+  verdicts = ('higher', 'lower') if metric.direction > 0 else ('lower', 'higher')
+  above, below = (sure[sure['verdict'] == verdict] for verdict in verdicts)
+  side = 'above' if metric.direction > 0 else 'below'
   text = (
-    f'{place}: of {count(len(sure), "comparison")} {len(above)} gain (95% interval above 0 and '
+    f'{place}: of {count(len(sure), "comparison")} {len(above)} gain (95% interval {side} 0 and '
     f'Holm p below 0.05), {len(sure) - len(above) - len(below)} are not shown either way, '
     f'{len(below)} lose'
   )
@@ -162,8 +172,8 @@ def _transfer(results: Results, gains: pd.DataFrame, reference: str) -> str:
     return f'{text}; no negative transfer is shown.'
   cases = []
   for method, rows in below.groupby('method', sort=False):
-    points = ', '.join(percent(difference, True) for difference in rows['difference'])
-    cases.append(f'{method} at {_sizes(results, rows)} ({points} points)')
+    points = ', '.join(metric.written(difference, True) for difference in rows['difference'])
+    cases.append(f'{method} at {_sizes(results, rows)} ({points}{metric.points})')
   return f'{text}. Negative transfer: {"; ".join(cases)}.'
 
 
@@ -174,7 +184,8 @@ def _freezing(results: Results, part: pd.DataFrame) -> str:
     f'{frozen} of {stages} ({method}) at {_sizes(results, rows)}'
     for (frozen, stages, method), rows in groups
   ]
-  return f'Leading stages to freeze, by validation accuracy: {"; ".join(cases)}.'
+  words = results.metrics[part['target'].iloc[0]].words
+  return f'Leading stages to freeze, by validation {words}: {"; ".join(cases)}.'
 
 
 def _stages(results: Results, part: pd.DataFrame) -> str:
@@ -186,8 +197,9 @@ def _stages(results: Results, part: pd.DataFrame) -> str:
     f'{_stage(label)} at {_sizes(results, rows)}'
     for label, rows in best.groupby('label', sort=False)
   ]
+  words = results.metrics[part['target'].iloc[0]].words
   return (
-    f'The stage to put the head after, by validation accuracy of {part["family"].iloc[0]} over '
+    f'The stage to put the head after, by validation {words} of {part["family"].iloc[0]} over '
     f'{part["label"].nunique()} places: {"; ".join(cases)}.'
   )
 

@@ -14,17 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from tlx.report import metrics
+from tlx.report.metrics import Metric
+
 _CELL = ('source', 'target', 'method', 'shots', 'seed', 'learning_rate', 'weight_decay')
-_SCORES = (
-  'val_accuracy',
-  'val_loss',
-  'val_count',
-  'val_correct',
-  'test_accuracy',
-  'test_loss',
-  'test_count',
-  'test_correct',
-)
 _COST = (
   'trainable_params',
   'total_params',
@@ -41,7 +34,7 @@ _COST = (
 # of the costs: folders of earlier versions lack them
 _NEW = ('eval_seconds', 'feature_seconds', 'compiled_programs')
 _LEVELS = ('source_seed', 'fold', 'folds')
-COLUMNS = (
+_IDENTITY = (
   'id',
   *_CELL,
   *_LEVELS,
@@ -54,8 +47,9 @@ COLUMNS = (
   'frozen_stages',
   'num_stages',
   'num_phases',
-  *_SCORES,
-  'test_balanced_accuracy',
+  'select',
+)
+_TRAINING = (
   *_COST,
   'features',
   'reused_stages',
@@ -67,11 +61,13 @@ COLUMNS = (
   'source_sha256',
   'data_sha256',
 )
+COLUMNS = (*_IDENTITY, *metrics.ALWAYS, *_TRAINING)  # of a classification
 _TEXT = (
   'id',
   *_CELL[:3],
   'status',
   'init',
+  'select',
   'features',
   'frozen_sha256_before',
   'frozen_sha256_after',
@@ -93,8 +89,9 @@ class Results(NamedTuple):
   solved: the methods that are solved exactly in every phase: they have a penalty and no learning
   rate, steps or curves. all_shots: {target: the mean number of examples a class that `shots` 0,
   which is all, stands for}, where it is known. data: {'source/target' by names in the folder: what
-  study.json says of the images: class_names, num_examples, notes}. times: seconds of every start of
-  the study, as in time.json. found: {run: its result.json}.
+  study.json says of the images: class_names, num_examples, notes}. metrics: {target: what its
+  settings are chosen by}. times: seconds of every start of the study, as in time.json. found: {run:
+  its result.json}.
   """
 
   workdir: Any
@@ -110,10 +107,23 @@ class Results(NamedTuple):
   sources: Mapping[str, Mapping[str, Any]]
   solved: frozenset[str]
   all_shots: Mapping[str, float]
+  whole: frozenset[str]
   data: Mapping[str, Mapping[str, Any]]
+  metrics: Mapping[str, Metric]
   times: Sequence[Mapping[str, float]]
   found: Mapping[str, Mapping[str, Any]]
   runs: pd.DataFrame
+
+  def each(self, target: str = '') -> str:
+    """What sizes are counted by: ' per class', or '' where examples have no classes."""
+    targets = {target} if target else set(self.metrics)
+    return '' if targets <= self.whole else ' per class'
+
+  @property
+  def words(self) -> str:
+    """What scores are called: 'accuracy', or 'score' where targets are scored differently."""
+    metric = metrics.one(self.metrics.values())
+    return metric.words if metric else 'score'
 
 
 _STUDY_REMEDY = 'Delete it and run the study again, it writes it first.'
@@ -132,13 +142,14 @@ def read(workdir) -> pd.DataFrame:
   """One row a finished run of the study's last config, sorted by source, target, method, shots (0,
   which is all, last), seed and rates.
 
-  Accuracies are fractions in [0, 1], NaN where the run has none; they are `correct` / `count` where
-  these are known. Costs keep the names and units of docs/results.md. What a folder of an earlier
-  version does not tell is NaN. `reused_stages` is that of the last phase, `reused_steps` counts the
-  steps of all phases that reuse any. `num_phases` counts the phases; `frozen_unchanged` says that
-  the digest of the frozen leaves is the same before and after every phase (False where no phase
-  says so); `frozen_sha256_*` are
-  those of the last phase. `deterministic` runs depend on no seed: those of one cell are copies.
+  `val_<column>` and `test_<column>` are all numbers that some result has, in its own units, NaN
+  where a run has none; `select` is the column that the run was chosen by. Accuracies are fractions
+  in [0, 1]; they are `correct` / `count` where these are known. Costs keep the names and units of
+  docs/results.md. What a folder of an earlier version does not tell is NaN. `reused_stages` is that
+  of the last phase, `reused_steps` counts the steps of all phases that reuse any. `num_phases`
+  counts the phases; `frozen_unchanged` says that the digest of the frozen leaves is the same before
+  and after every phase (False where no phase says so); `frozen_sha256_*` are those of the last
+  phase. `deterministic` runs depend on no seed: those of one cell are copies.
   `source_seed` and `fold` (from 1, of `folds`) are NaN where a source was not trained by the study
   and a target has no folds.
 
@@ -239,17 +250,26 @@ def _frame(
   found: Iterable[tuple[Any, Mapping[str, Any]]], config: Mapping[str, Any]
 ) -> pd.DataFrame:
   """The results as `read` gives them."""
-  rows = []
+  rows: list[dict[str, Any]] = []
+  scores: dict[str, None] = {}
   for path, result in found:
     try:
       row = _row(result)
-      rows.append({name: _typed(name, row[name]) for name in COLUMNS if name not in _LEVELS})
+      of_run = _scores(result)
+      rows.append({name: _typed(name, value) for name, value in (row | of_run).items()})
+      scores |= dict.fromkeys(of_run)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       reason = f'no field {error}' if isinstance(error, KeyError) else str(error)
       raise ValueError(f'Cannot read {path}: {reason}. {_REMEDY}') from error
-  frame = _apart(pd.DataFrame(rows), config)[[*COLUMNS]]
+  frame = _apart(pd.DataFrame(rows), config)
+  frame = frame[[*_IDENTITY, *sorted(scores, key=_rank), *_TRAINING]]
   order = ['source', 'source_seed', 'target', 'fold', *_CELL[2:]]
   return frame.sort_values(order, kind='stable', ignore_index=True, key=by_size)
+
+
+def _rank(column: str) -> tuple[bool, bool]:
+  """The key that puts validation before the test, and of each what earlier versions had first."""
+  return column.startswith('test_'), column not in metrics.ALWAYS
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -292,7 +312,7 @@ def in_order(shots: Iterable[int]) -> list[int]:
 
 def _row(result: Mapping[str, Any]) -> dict[str, Any]:
   """{column: its value} of one result.json."""
-  cell, cost, phases, test = result['cell'], result['cost'], result['phases'], result['test'] or {}
+  cell, cost, phases = result['cell'], result['cost'], result['phases']
   last = phases[-1] if phases else {}
   reused = [phase['steps'] for phase in phases if phase.get('reused_stages')]
   told = [phase for phase in phases if 'reused_stages' in phase]
@@ -313,9 +333,7 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     'num_train': result.get('num_train'),
     'num_classes': result.get('num_classes'),
     'num_phases': len(phases),
-    **_scores('val', result['val'] or {}),
-    **_scores('test', test),
-    'test_balanced_accuracy': test.get('balanced_accuracy'),
+    'select': metrics.selected(result)[0],
     **{name: cost.get(name) if name in _NEW else cost[name] for name in _COST},
     'features': cost.get('features', ''),
     'reused_stages': last.get('reused_stages'),
@@ -327,25 +345,16 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def _scores(split: str, scores: Mapping[str, Any]) -> dict[str, float | None]:
-  """Accuracy, loss, count and correct answers of a split.
-
-  Earlier versions wrote accuracies as float32 quotients and no counts of correct answers: equal
-  counts must be equal, so they are found again, and the accuracy is theirs. An accuracy that is no
-  share of `count` keeps its value.
-  """
-  accuracy, count, correct = (scores.get(name) for name in ('accuracy', 'count', 'correct'))
-  if correct is None and accuracy is not None and count and math.isfinite(accuracy):
-    near = round(accuracy * count)
-    correct = near if abs(accuracy - near / count) < 1e-6 else None
-  if correct is not None and count and accuracy is not None:
-    accuracy = correct / count
-  return dict(
-    zip(
-      (f'{split}_{name}' for name in ('accuracy', 'loss', 'count', 'correct')),
-      (accuracy, scores.get('loss'), count, correct),
-    )
-  )
+def _scores(result: Mapping[str, Any]) -> dict[str, float | None]:
+  """{'test_loss': its value} of all scores that are numbers, without lists such as one a class."""
+  column, _ = metrics.selected(result)
+  always = metrics.ALWAYS if column == metrics.SELECT[0] else (f'val_{column}', f'test_{column}')
+  found: dict[str, float | None] = dict.fromkeys(always)
+  for split in ('val', 'test'):
+    for name, value in metrics.repaired(result[split] or {}).items():
+      if value is None or isinstance(value, (int, float)):
+        found[f'{split}_{name}'] = value
+  return found
 
 
 def load(workdir) -> Results:
@@ -371,8 +380,10 @@ def load(workdir) -> Results:
   sources = {
     name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name in names
   }
+  strata = {result['cell']['target']: result.get('num_strata') for _, result in found}
+  whole = frozenset(target for target, number in strata.items() if number == 1)
   every = runs[runs['shots'] == 0]
-  per_class = every['num_train'] / every['num_classes']
+  per_class = every['num_train'] / every['num_classes'].mask(every['target'].isin(whole), 1.0)
   all_shots = per_class.groupby(every['target']).max().dropna().to_dict()
   solved = frozenset(name for name in methods if _is_solved(phases_of(config, name)))
   return Results(
@@ -389,19 +400,50 @@ def load(workdir) -> Results:
     sources,
     solved,
     all_shots,
+    whole,
     study['data'],
+    _metrics(result for _, result in found),
     _times(folder / 'time.json'),
     {result['id']: result for _, result in found},
     _once(runs, solved),
   )
 
 
+def _metrics(found: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
+  """{target: the metric that its runs are chosen by}.
+
+  Raises:
+    ValueError: the runs of one target do not agree on it.
+  """
+  by_target: dict[str, Metric] = {}
+  for result in found:
+    metric, target = metrics.of(*metrics.selected(result)), base(result['cell']['target'])
+    if by_target.setdefault(target, metric) != metric:
+      raise ValueError(
+        f'The runs of {target} are chosen by {by_target[target].column} and by {metric.column}. '
+        'Delete the run folders of one task.'
+      )
+  return by_target
+
+
+def scored(runs: pd.DataFrame) -> pd.DataFrame:
+  """The runs with the column that each was chosen by as `val_score` and `test_score`."""
+  return runs.assign(val_score=_selected(runs, 'val'), test_score=_selected(runs, 'test'))
+
+
+def _selected(rows: pd.DataFrame, split: str) -> pd.Series:
+  """Of each row the column of that split that its `select` names."""
+  score = pd.Series(math.nan, rows.index)
+  for column in rows['select'].unique():
+    score = score.mask(rows['select'] == column, rows.get(f'{split}_{column}', math.nan))
+  return score
+
+
 def _once(runs: pd.DataFrame, solved: frozenset[str]) -> pd.DataFrame:
   """The runs with `deterministic` set where not told: alike exact solutions of all examples."""
   whole = runs['method'].isin(solved) & (runs['shots'] == 0)
-  alike = (
-    runs.groupby([*_CELL[:4], *_CELL[5:]], dropna=False)['val_accuracy'].transform('nunique') == 1
-  )
+  cells = scored(runs).groupby([*_CELL[:4], *_CELL[5:]], dropna=False)
+  alike = cells['val_score'].transform('nunique') == 1
   return runs.assign(deterministic=runs['deterministic'] | (whole & alike))
 
 
@@ -480,13 +522,13 @@ def _ordered(found: Iterable[str], declared) -> list[str]:
 
 def read_metrics(workdir, ids: Iterable[str]) -> pd.DataFrame:
   """The lines of metrics.jsonl of the named runs, with the run's `id`: step, phase, loss,
-  grad_norm, val_accuracy, val_loss.
+  grad_norm, and val_<column> of every column that some line has.
 
   Raises:
     ValueError: a line cannot be read, or the file is not the one that the run wrote.
   """
   rows = []
-  columns = ['step', 'phase', 'loss', 'grad_norm', 'val_accuracy', 'val_loss']
+  columns = dict.fromkeys(('step', 'phase', 'loss', 'grad_norm', 'val_loss'))
   for name in ids:
     path = as_path(workdir) / 'runs' / name / 'metrics.jsonl'
     content = _file(path)
@@ -496,15 +538,22 @@ def read_metrics(workdir, ids: Iterable[str]) -> pd.DataFrame:
       for text in content.decode().splitlines():
         if text.strip():
           line = json.loads(text)
+          columns |= dict.fromkeys(key for key in line if key.startswith('val_'))
           rows.append({'id': name, **{key: _typed(key, line.get(key)) for key in columns}})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
       raise ValueError(f'Cannot read {path}: {error}. {_REMEDY}') from error
   return pd.DataFrame(rows, columns=['id', *columns]).astype(dict.fromkeys(columns, float))
 
 
+def read_curves(workdir, runs: pd.DataFrame) -> pd.DataFrame:
+  """`read_metrics` of some of the runs, with the column that each was chosen by as `val_score`."""
+  lines = read_metrics(workdir, runs['id']).merge(runs[['id', 'select']], on='id')
+  return lines.assign(val_score=_selected(lines, 'val'))
+
+
 def read_predictions(workdir, name: str) -> dict[str, np.ndarray] | None:
-  """ids [N], labels [N] and logits [N, K] of a tested run's test set, as in its predictions.npz;
-  None where there is none.
+  """What a tested run's predictions.npz holds: ids [N], labels [N, ...] and what its task keeps,
+  logits [N, K] of a classification; None where there is none.
 
   Raises:
     ValueError: the file cannot be read, or is not the one that the run wrote.
@@ -515,7 +564,7 @@ def read_predictions(workdir, name: str) -> dict[str, np.ndarray] | None:
     return None
   try:
     with np.load(io.BytesIO(content), allow_pickle=False) as file:
-      return {key: file[key] for key in ('ids', 'labels', 'logits')}
+      return {key: file[key] for key in ('ids', 'labels', *set(file.files) - {'ids', 'labels'})}
   except (
     ValueError,
     KeyError,

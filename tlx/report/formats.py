@@ -34,6 +34,19 @@ def percent(value: float, signed: bool = False) -> str:
   return text.replace('+0.0', '0.0').replace('-', '−')
 
 
+def number(value: float, signed: bool = False, digits: int = 3) -> str:
+  """'0.0313' for 0.03126: so many digits, or all before the point, a true minus sign; '–' for NaN.
+
+  >>> number(-0.03126, signed=True), number(1234.2), number(0.0), number(2.5, signed=True)
+  ('−0.0313', '1234', '0', '+2.5')
+  """
+  if math.isnan(value):
+    return '–'
+  rounded = float(f'{value:.{digits}g}' if abs(value) < 10 ** (digits - 1) else f'{value:.0f}')
+  text = f'{rounded + 0.0:{"+" if signed and rounded else ""}.12g}'
+  return text.replace('-', '−')
+
+
 def quantity(value: float) -> str:
   """Three digits and a power of a thousand: '12.3k'; '–' for NaN, '∞' for infinity.
 

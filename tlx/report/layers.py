@@ -10,12 +10,12 @@ from tlx.report.folder import Results, by_size, method_of
 
 
 def depths(results: Results) -> pd.DataFrame:
-  """Per source, target, shots, frozen stages: test accuracy of one-phase methods from the source.
+  """Per source, target, shots, frozen stages: test score of one-phase methods from the source.
 
   Where several methods train from the same stage on, the one that trains the most parameters stands
   for the depth (so low-rank or bias-only methods do not), ties going to the first in the config.
   Networks that were cut (`head_after`) have other depths and are left out. `best` marks each size's
-  best mean validation accuracy. Empty where no size has two depths.
+  best mean validation score. Empty where no size has two depths.
   """
   runs = results.runs
   whole = ~runs['method'].map(lambda name: _head_after(results, name)).astype(bool)
@@ -30,24 +30,22 @@ def depths(results: Results) -> pd.DataFrame:
   frame = frame.drop_duplicates(['source', 'target', 'shots', 'frozen_stages'])
   curves = frame.groupby(['source', 'target', 'shots'])
   frame = frame[curves['frozen_stages'].transform('nunique') > 1]
-  frame['best'] = frame['val_mean'] == frame.groupby(['source', 'target', 'shots'])[
-    'val_mean'
-  ].transform('max')
+  frame['best'] = _best(results, frame, ['source', 'target', 'shots'])
   return frame.sort_values(
     ['source', 'target', 'shots', 'frozen_stages'], ignore_index=True, key=by_size
   )
 
 
 def stages(results: Results) -> pd.DataFrame:
-  """Per source, target, family, shots and stage that the head follows: test accuracy as in `means`,
+  """Per source, target, family, shots and stage that the head follows: test score as in `means`,
   stages in the network's order.
 
   A family are methods that differ in `head_after` and in their grids alone. `stage` is '' where a
   method takes the whole network and none names its last stage, and 'input' where it takes the
   pixels; `depth` counts the network's stages up to it. `grid` is n where the stage's output is
   averaged over n x n fields, 1 where over all places, and `label` says both. `best` marks a
-  family's best mean validation accuracy at a
-  size. Empty where no family has two stages, or one stage at two grids.
+  family's best mean validation score at a size. Empty where no family has two stages, or one stage
+  at two grids.
   """
   counts = results.runs.groupby(numbers.CELL)['num_stages'].max().reset_index()
   frame = numbers.means(results).merge(counts, on=numbers.CELL)
@@ -64,9 +62,14 @@ def stages(results: Results) -> pd.DataFrame:
   frame = frame.drop_duplicates(['source', 'target', 'family', 'shots', 'depth', 'grid'])
   labels = frame.groupby(['source', 'target', 'family'])['label'].transform('nunique')
   frame = frame[labels > 1].reset_index(drop=True)
-  sizes = frame.groupby(['source', 'target', 'family', 'shots'])
-  frame['best'] = frame['val_mean'] == sizes['val_mean'].transform('max')
+  frame['best'] = _best(results, frame, ['source', 'target', 'family', 'shots'])
   return frame
+
+
+def _best(results: Results, frame: pd.DataFrame, by: list[str]) -> pd.Series:
+  """Which rows have the best mean validation score of their group."""
+  score = numbers.rising(results, frame, 'val_mean')
+  return score == score.groupby([frame[name] for name in by]).transform('max')
 
 
 def _families(results: Results) -> dict[str, str]:

@@ -7,15 +7,18 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from tlx.report import levels, statistics
-from tlx.report.folder import Results, in_order, phases_of, read_metrics
+from tlx.report import levels, metrics, statistics
+from tlx.report.folder import Results, in_order, phases_of, read_curves, scored
 
 CELL = ['source', 'target', 'method', 'shots']
 
 
 def tested(results: Results) -> pd.DataFrame:
-  """The chosen runs that saw the test set."""
-  return results.runs[results.runs['chosen'] & np.isfinite(results.runs['test_accuracy'])]
+  """The chosen runs that saw the test set, with `val_score` and `test_score`: the columns that they
+  were chosen by.
+  """
+  runs = scored(results.runs)
+  return runs[runs['chosen'] & np.isfinite(runs['test_score'])]
 
 
 def scratch(results: Results) -> str:
@@ -43,7 +46,7 @@ def per_class(results: Results, shots: int, target: str = '') -> float:
 
 
 def means(results: Results) -> pd.DataFrame:
-  """Per source, target, method and shots: mean test accuracy over seeds with Student-t and
+  """Per source, target, method and shots: mean test score over seeds with Student-t and
   bootstrap intervals, and validation.
 
   Over source seeds and folds too, where there are any (`levels.interval`); then there is no
@@ -52,14 +55,20 @@ def means(results: Results) -> pd.DataFrame:
   rows = []
   for cell, group in groups(tested(results), results):
     group = once(group)
-    t = levels.interval(group, 'test_accuracy')
+    t = levels.interval(group, 'test_score')
     boot = statistics.Interval(t.mean, math.nan, math.nan, t.n)  # of a single factor only
     if not levels.are_crossed(group):
-      boot = statistics.bootstrap_interval(group['test_accuracy'])
-    rows.append((*cell, *t, boot.low, boot.high, group['val_accuracy'].mean()))
+      boot = statistics.bootstrap_interval(group['test_score'])
+    rows.append((*cell, *t, boot.low, boot.high, group['val_score'].mean()))
   return pd.DataFrame(
     rows, columns=[*CELL, 'mean', 'low', 'high', 'n', 'bootstrap_low', 'bootstrap_high', 'val_mean']
   )
+
+
+def rising(results: Results, frame: pd.DataFrame, column: str) -> pd.Series:
+  """A column of scores so that more is better: negative where the target's metric wants less."""
+  direction = [results.metrics[target].direction for target in frame['target']]
+  return frame[column] * np.asarray(direction, float)
 
 
 def once(runs: pd.DataFrame) -> pd.DataFrame:
@@ -68,31 +77,39 @@ def once(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def chance(results: Results, target: str) -> float:
-  """The accuracy of guessing, 1 / the number of classes; NaN where that is not known."""
-  return 1 / results.runs.loc[results.runs['target'] == target, 'num_classes'].max()
+  """What guessing has, 1 / the number of classes where answers are counted; NaN where that is not
+  known.
+  """
+  counted = results.metrics[target].counted
+  number = results.runs.loc[results.runs['target'] == target, 'num_classes'].max()
+  return 1 / number if counted else math.nan
 
 
 def at_chance(results: Results, runs: pd.DataFrame) -> pd.Series:
   """Which runs are no better on the test set than guessing, given how its examples were drawn.
 
-  Balanced accuracy says so where it is known (one class predicted everywhere is guessing, however
-  common the class), else accuracy; the limit is 1/K + 1.96 sqrt((1/K)(1 - 1/K) / N) for K classes
-  and N examples.
+  The mean recall of the classes says so where it is known (one class predicted everywhere is
+  guessing, however common the class), else the share of right answers; the limit is 1/K + 1.96
+  sqrt((1/K)(1 - 1/K) / N) for K classes and N examples. None where answers are not counted so.
   """
+  counted = np.asarray([results.metrics[target].counted for target in runs['target']], bool)
+  if not counted.any():
+    return pd.Series(counted, runs.index)
   share = 1 / runs['num_classes']
   limit = share + 1.96 * np.sqrt(share * (1 - share) / runs['test_count'])
-  return runs['test_balanced_accuracy'].fillna(runs['test_accuracy']) <= limit
+  balanced = runs[f'test_{metrics.BALANCED.column}']
+  return counted & (balanced.fillna(runs['test_score']) <= limit)
 
 
 def differences(results: Results, reference: str) -> pd.DataFrame:
-  """Per source, target, method and shots: test accuracy minus that of `reference`, paired by seed.
+  """Per source, target, method and shots: test score minus that of `reference`, paired by seed.
 
-  Runs that depend on no seed stand beside every seed of the other method, and count once if both
-  are such. `holm_p` corrects the t-test over all methods and sizes of one source and target;
-  `verdict` is 'higher' or 'lower' where the interval excludes 0 and `holm_p` is below 0.05, 'not
-  shown' where one of them is not, '' where nothing could be tested. Where a randomly started
-  reference was run
-  under another source only, those runs serve: they hold nothing of it.
+  `wins` counts the seeds where it is the better one. Runs that depend on no seed stand beside every
+  seed of the other method, and count once if both are such. `holm_p` corrects the t-test over all
+  methods and sizes of one source and target; `verdict` is 'higher' or 'lower', as the difference
+  is, where the interval excludes 0 and `holm_p` is below 0.05, 'not shown' where one of them is
+  not, '' where nothing could be tested. Where a randomly started reference was run under another
+  source only, those runs serve: they hold nothing of it.
   """
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
@@ -101,6 +118,8 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
     for (_, _, method, shots), group in groups(part, results):
       if method != reference:
         pair = levels.paired(group, reference_runs(source, target, shots), _scores)
+        if results.metrics[target].direction < 0:
+          pair = pair._replace(wins=pair.losses, losses=pair.wins)
         if pair.n:
           rows.append((source, target, method, shots, *pair))
   frame = pd.DataFrame(rows, columns=[*CELL, *statistics.Paired._fields])
@@ -147,24 +166,27 @@ def multipliers(results: Results, reference: str) -> pd.DataFrame:
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
   for source, target in results.pairs:
+    direction = results.metrics[target].direction
     curve: list[tuple[float, float]] = []
     for size in in_order(runs.loc[runs['target'] == target, 'shots']):
       number = per_class(results, size, target)
-      score = reference_runs(source, target, size)['test_accuracy'].mean()
+      score = direction * reference_runs(source, target, size)['test_score'].mean()
       grows = not curve or number > curve[-1][0]  # all may be as many as the largest size
       if np.isfinite([number, score]).all() and grows:
         curve.append((number, score))
     part = runs[(runs['source'] == source) & (runs['target'] == target)]
     for (_, _, method, shots), group in groups(part, results):
       if method != reference and len(curve) > 1:
-        data, bound = statistics.effective_data(group['test_accuracy'].mean(), *zip(*curve))
+        data, bound = statistics.effective_data(
+          direction * group['test_score'].mean(), *zip(*curve)
+        )
         times = data / per_class(results, shots, target)
         rows.append((source, target, method, shots, data, times, bound))
   return pd.DataFrame(rows, columns=[*CELL, 'effective_shots', 'multiplier', 'bound'])
 
 
 def speeds(results: Results, reference: str) -> pd.DataFrame:
-  """Per method and shots: median steps and seconds to `reference`'s last validation accuracy.
+  """Per method and shots: median steps and seconds to `reference`'s last validation score.
 
   Methods are evaluated at steps of their own, and who is looked at more often passes a threshold
   sooner by luck alone. So all curves of a source, target and size are read at the same steps, those
@@ -179,8 +201,8 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
   lines = {
-    name: part[['step', 'val_accuracy']].to_numpy()
-    for name, part in read_metrics(results.workdir, runs['id']).groupby('id')
+    name: part[['step', 'val_score']].to_numpy()
+    for name, part in read_curves(results.workdir, runs).groupby('id')
   }
   runs = runs[runs['id'].isin(lines.keys()) & ~runs['method'].isin(results.solved)]
   for (source, target, method, shots), group in groups(runs, results):
@@ -193,7 +215,8 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
       ]
       common = _least_often(pd.concat([same, reference_runs(source, target, shots)])['id'], lines)
       begin = chance(results, target)
-      steps = np.array([_steps_to(threshold, lines[i], common, begin) for i in group['id']])
+      less = results.metrics[target].direction < 0
+      steps = np.array([_steps_to(threshold, lines[i], common, begin, less) for i in group['id']])
       seconds = [_seconds_to(results, name, step) for name, step in zip(group['id'], steps)]
       rows.append(
         (
@@ -232,9 +255,11 @@ def _least_often(ids, lines: Mapping[str, np.ndarray]) -> np.ndarray:
   return min(found, key=lambda steps: (len(steps), -steps[-1]))
 
 
-def _steps_to(threshold: float, line: np.ndarray, common: np.ndarray, begin: float) -> float:
-  """The step at which a run's curve [evaluations, (step, accuracy)], read at the `common` steps,
-  first reaches the threshold.
+def _steps_to(
+  threshold: float, line: np.ndarray, common: np.ndarray, begin: float, less: bool
+) -> float:
+  """The step at which a run's curve [evaluations, (step, score)], read at the `common` steps, first
+  reaches the threshold, from above where `less` is better.
   """
   line = line[np.isfinite(line[:, 1])]
   if not len(line):
@@ -242,9 +267,9 @@ def _steps_to(threshold: float, line: np.ndarray, common: np.ndarray, begin: flo
   own = np.concatenate([[[0.0, begin if math.isfinite(begin) else line[0, 1]]], line])
   last = own[-1, 0]
   steps = np.unique([0.0, *common[common < last], last])
-  return statistics.first_reaching(
-    threshold, steps.tolist(), np.interp(steps, own[:, 0], own[:, 1]).tolist()
-  )
+  sign = -1.0 if less else 1.0
+  scores = sign * np.interp(steps, own[:, 0], own[:, 1])
+  return statistics.first_reaching(sign * threshold, steps.tolist(), scores.tolist())
 
 
 def rates(results: Results) -> pd.DataFrame:
@@ -283,7 +308,7 @@ def rates(results: Results) -> pd.DataFrame:
           *level,
           rate,
           decay,
-          chosen['val_accuracy'].mean(),
+          chosen['val_score'].mean(),
           settings,
           len(decays),
           min(tried, default=math.nan),
@@ -320,7 +345,7 @@ def rates(results: Results) -> pd.DataFrame:
 def _choices(results: Results) -> list[tuple[tuple, tuple, pd.DataFrame]]:
   """[(cell, (source seed, fold), the runs that a setting was chosen from for them)]."""
   found = []
-  for cell, group in groups(results.runs, results):
+  for cell, group in groups(scored(results.runs), results):
     of_levels = group.groupby(['source_seed', 'fold'], dropna=False)
     found += [(cell, level, runs) for level, runs in of_levels]
   return found
@@ -410,28 +435,32 @@ def reuse(results: Results) -> pd.DataFrame:
 
 
 def across_targets(results: Results, reference: str) -> pd.DataFrame:
-  """Per source, method and shots over two targets or more: interquartile mean of test accuracy,
+  """Per source, method and shots over two targets or more: interquartile mean of test scores,
   P(better than `reference`).
 
   Over the seeds that every target has, for each the mean over source seeds and folds; methods that
-  lack a target are left out.
+  lack a target are left out, and so are sources whose targets are scored by different columns.
   """
   runs, rows = tested(results), []
   for source in dict(results.pairs):
     targets = [target for s, target in results.pairs if s == source]
     scores = {
-      key: group.pivot_table('test_accuracy', index='seed', columns='target')  # mean over levels
+      key: group.pivot_table('test_score', index='seed', columns='target')  # mean over levels
       .reindex(columns=targets)
       .dropna()
       for key, group in runs[runs['source'] == source].groupby(['method', 'shots'])
     }
-    for shots in in_order(runs['shots']):
+    metric = metrics.one(results.metrics[target] for target in targets)
+    for shots in in_order(runs['shots']) if metric else ():
       for method in results.methods:
         table, other = scores.get((method, shots)), scores.get((reference, shots))
         if len(targets) > 1 and table is not None and len(table):
           better = math.nan
           if method != reference and other is not None and len(other):
-            better = statistics.probability_of_improvement(table.to_numpy(), other.to_numpy())
+            sign = metric.direction if metric else 1
+            better = statistics.probability_of_improvement(
+              sign * table.to_numpy(), sign * other.to_numpy()
+            )
           rows.append(
             (
               source,
@@ -457,21 +486,21 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
 
 
 def curves(results: Results) -> pd.DataFrame:
-  """Per source, target, method, shots, step: mean validation accuracy with its Student-t interval.
+  """Per source, target, method, shots, step: mean validation score with its Student-t interval.
 
   Methods that are solved exactly have no curve.
   """
   runs = tested(results)
   runs = runs[~runs['method'].isin(results.solved)]
   told = ['id', *CELL, 'init', 'deterministic', *levels.FACTORS, 'folds']
-  lines = read_metrics(results.workdir, runs['id']).merge(runs[told], on='id')
-  lines = lines[np.isfinite(lines['val_accuracy'])]
+  lines = read_curves(results.workdir, runs).merge(runs[told], on='id')
+  lines = lines[np.isfinite(lines['val_score'])]
   crossed, rows = levels.are_crossed(runs), []
   for key, of_step in lines.groupby([*CELL, 'step']):
     if crossed:
-      interval = levels.interval(of_step, 'val_accuracy')
+      interval = levels.interval(of_step, 'val_score')
     else:  # many steps, and this is quick
-      interval = statistics.mean_interval(of_step['val_accuracy'])
+      interval = statistics.mean_interval(of_step['val_score'])
     rows.append((*key, *interval))
   return pd.DataFrame(rows, columns=[*CELL, 'step', 'mean', 'low', 'high', 'n'])
 
@@ -487,11 +516,11 @@ def groups(runs: pd.DataFrame, results: Results) -> list:
 
 
 def _scores(runs: pd.DataFrame) -> list[statistics.Score]:
-  """Test accuracies, as fractions of counts where these are known."""
+  """Test scores, as fractions of counts where they are such and these are known."""
   scores: list[statistics.Score] = []
   for row in runs.to_dict('records'):
-    score = row['test_accuracy']
-    if not math.isnan(row['test_correct']):
+    score = row['test_score']
+    if row['select'] == metrics.SELECT[0] and not math.isnan(row['test_correct']):
       score = Fraction(int(row['test_correct']), int(row['test_count']))
     scores.append(score)
   return scores

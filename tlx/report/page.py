@@ -10,9 +10,19 @@ from typing import Any
 
 import pandas as pd
 
-from tlx.report import cautions, classes, figures, findings, formats, levels, numbers, tables
+from tlx.report import (
+  cautions,
+  classes,
+  figures,
+  findings,
+  formats,
+  levels,
+  metrics,
+  numbers,
+  tables,
+)
 from tlx.report.drawing import INK, Drawing, save
-from tlx.report.folder import Results, data_of, load
+from tlx.report.folder import Results, data_of, load, scored
 from tlx.report.formats import Table
 
 
@@ -32,9 +42,9 @@ def write(workdir, test_sampling: bool = False):
 
 
 # A section: its heading, the figures and then the kinds of tables (the first word of their names)
-# it shows.
+# it shows. The first has the tables of the scores too, which are named like their columns.
 _SECTIONS = (
-  ('Accuracy', ('accuracy',), ('accuracy', 'sampled', 'across_targets')),
+  ('', (), ('sampled', 'across_targets')),
   ('Against the baseline', ('targets',), ('differences', 'data', 'speed')),
   ('How deep to freeze', ('freezing',), ()),
   ('Which stage carries most', ('stages',), ('stages',)),
@@ -49,7 +59,12 @@ def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
   body = [_header(results), _section('What was found', _found(results))]
   if notes := cautions.notes(results):
     body.append(_section('Data, weights and versions', _list(notes)))
+  main = metrics.one(results.metrics.values())
+  columns = tuple(dict.fromkeys(metric.column for metric in results.metrics.values()))
   for heading, names, kinds in _SECTIONS:
+    if not heading:
+      heading = main.words[0].upper() + main.words[1:] if main else 'Scores'
+      names, kinds = (metrics.name(results.metrics.values()),), (*columns, *kinds)
     parts = []
     for name in names:
       parts += [_figure(drawing) for drawing in drawn if drawing.name == name]
@@ -92,7 +107,9 @@ def _definitions(results: Results) -> list[str]:
   runs, rates = results.runs, numbers.rates(results)
   budgets = sorted(rates['settings'].unique())
   seeds = runs['seed'].nunique()
-  test_seen = runs.loc[~runs['chosen'], 'test_accuracy'].notna().sum()
+  test_seen = scored(runs).loc[~runs['chosen'], 'test_score'].notna().sum()
+  words = results.words
+  scales = ' '.join(metric.scales for metric in dict.fromkeys(results.metrics.values()))
   if not budgets:
     budget = 'No setting has been chosen yet.'
   elif len(budgets) == 1:
@@ -106,14 +123,15 @@ def _definitions(results: Results) -> list[str]:
       'see the table of chosen rates.'
     )
   lines = [
-    'Accuracies are in percent of test examples. ± is the half-width of the 95% Student-t '
+    f'{scales} ± is the half-width of the 95% Student-t '
     f'interval over seeds ({seeds} in this study), '
     't(0.975, n−1) · s / √n; no interval with one seed, and none where all seeds came out alike. '
     'Seeds vary the training subset, the initial '
-    'values and the order of examples; what they leave out stands under each table of accuracy.',
+    'values and the order of examples; what they leave out stands under each table of '
+    f'{words}.',
     *_levels(results),
     'Learning rate and weight decay were chosen for each method, target and size by mean '
-    'validation accuracy over the seeds. ' + budget,
+    f'validation {words} over the seeds. ' + budget,
     *dict.fromkeys(filter(None, (_validation(results, *pair) for pair in results.pairs))),
     (
       'The test set chose nothing: only chosen runs were tested, once.'
@@ -121,17 +139,18 @@ def _definitions(results: Results) -> list[str]:
       else f'Beware: {test_seen} runs that were not chosen have test results too.'
     )
     + ' Sentences that name a best method, and the best depth to freeze, go by validation '
-    'accuracy.',
+    f'{words}.',
   ]
   if 0 in set(runs['shots']):
     lines.append(
-      '“all” is every training example, with the mean number of a class in brackets; on axes and '
-      'in interpolation it stands at that number.'
+      '“all” is every training example, with '
+      + ('the mean number of a class' if results.each() else 'their number')
+      + ' in brackets; on axes and in interpolation it stands at that number.'
     )
   stopped = int((numbers.tested(results)['status'] != 'ok').sum())
   if stopped:
     lines.append(
-      f'{findings.count(stopped, "chosen run")} diverged and counts with the test accuracy of the '
+      f'{findings.count(stopped, "chosen run")} diverged and counts with the test {words} of the '
       'state it stopped in.'
     )
   if results.baseline:
@@ -143,9 +162,9 @@ def _definitions(results: Results) -> list[str]:
       'result, have neither. Holm’s correction covers all methods and sizes of one source and '
       'target that can be tested; a difference is '
       'called shown where its interval excludes 0 and Holm’s p is below 0.05.',
-      'Effective data: the examples per class at which the baseline’s mean curve, interpolated '
-      'linearly in log examples, first '
-      'reaches the method’s mean accuracy, divided by the examples the method had.',
+      f'Effective data: the examples{results.each()} at which the baseline’s mean curve, '
+      'interpolated linearly in log examples, first '
+      f'reaches the method’s mean {words}, divided by the examples the method had.',
     ]
   return [
     *lines,
@@ -225,16 +244,11 @@ def _origin(source: Mapping[str, Any]) -> list[tuple[str, str]]:
   """
   origin, config = source.get('provenance') or {}, source.get('config') or {}
   if not origin:
-    return (
-      [
-        (
-          'trained by the study on',
-          f'{config.get("dataset")}, test accuracy {formats.percent(source["test"]["accuracy"])}%',
-        )
-      ]
-      if source.get('test')
-      else []
-    )
+    if not source.get('test'):
+      return []
+    metric = metrics.of(*metrics.selected(source))
+    score = metric.written(source['test'][metric.column]) + metric.unit
+    return [('trained by the study on', f'{config.get("dataset")}, test {metric.words} {score}')]
   rows = [
     ('weights', origin.get('uri')),
     ('SHA-256 of the file', origin.get('sha256')),

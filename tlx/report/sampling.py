@@ -11,13 +11,14 @@ from tlx.report.folder import Results, read_predictions
 
 
 def intervals(results: Results, reference: str) -> pd.DataFrame:
-  """Per source, target, method and shots: accuracy and its difference to `reference`, with
-  intervals over seeds and test examples.
+  """Per source, target, method and shots: the share of right answers and its difference to
+  `reference`, with intervals over seeds and test examples.
 
   By `statistics.two_level_interval`; the draws of test examples are the same for all methods of a
   target, so differences are paired by seed and by example. Of one seed there is an interval only
-  where the run depends on none. Left out where predictions are missing, and targets of folds, which
-  test other examples each: their intervals hold that already.
+  where the run depends on none. Left out where predictions are missing, targets whose answers are
+  not counted right or wrong, and targets of folds, which test other examples each: their intervals
+  hold that already.
 
   Raises:
     ValueError: a predictions.npz cannot be read, or two runs of a target were tested on different
@@ -27,7 +28,9 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
   reference_runs = numbers.references(runs, reference)
   for target in dict.fromkeys(runs['target']):
     of_target = runs[runs['target'] == target]
-    right = {} if of_target['fold'].notna().any() else _right(results, of_target['id'])
+    if not results.metrics[target].counted or of_target['fold'].notna().any():
+      continue
+    right = _right(results, of_target['id'])
     if not right:
       continue
     draws = dict(zip(right, statistics.resample_examples(np.stack(list(right.values()))).T))

@@ -1,13 +1,15 @@
 """The tables of a study, each as strings to show and as numbers to work with."""
 
+import functools
 import math
 from collections.abc import Mapping
 
 import pandas as pd
 
-from tlx.report import cautions, classes, layers, levels, numbers, sampling
+from tlx.report import cautions, classes, layers, levels, metrics, numbers, sampling
 from tlx.report.folder import Results, by_size, in_order, phases_of
 from tlx.report.formats import Table, percent, probability, quantity, slug
+from tlx.report.metrics import Metric
 
 
 def make(results: Results, test_sampling: bool = False) -> list[Table]:
@@ -15,7 +17,7 @@ def make(results: Results, test_sampling: bool = False) -> list[Table]:
   intervals that draw test examples too.
   """
   return [
-    *accuracy(results),
+    *scores(results),
     *(sampled(results) if test_sampling else ()),
     *across(results),
     *differences(results),
@@ -46,21 +48,24 @@ def size(results: Results, shots: int, target: str = '') -> str:
 def per_class(results: Results, *shots: int, target: str = '') -> str:
   """'1, 5, all (93) per class'; 'all examples' where that is all there is to say."""
   text = ', '.join(size(results, number, target) for number in shots)
-  return 'all examples' if text == 'all' else f'{text} per class'
+  if text == 'all':
+    return 'all examples'
+  return f'{text}{results.each(target) or " examples"}'
 
 
-def accuracy(results: Results) -> list[Table]:
-  """Test accuracy of the chosen runs, methods x shots, one table a source and target."""
+def scores(results: Results) -> list[Table]:
+  """Test scores of the chosen runs, methods x shots, one table a source and target."""
   frame = numbers.means(results)
   useless = cautions.unusable(results)
   reasons = {_cell(row): row['reason'] for row in useless.to_dict('records')}
   made = []
   for source, target, part in _by_pair(frame, results):
+    metric = results.metrics[target]
     over = _over(results, source, target)
     most = part['n'].max() if over else frame['n'].max()
 
-    def show(row: Mapping, most=most) -> str:
-      return _mean(row, most) + ' †' * (_cell(row) in reasons)
+    def show(row: Mapping, most=most, metric=metric) -> str:
+      return _mean(row, most, metric) + ' †' * (_cell(row) in reasons)
 
     part = part.assign(unusable=[reasons.get(_cell(row), '') for row in part.to_dict('records')])
     shown = _wide(part, results, show)
@@ -80,8 +85,8 @@ def accuracy(results: Results) -> list[Table]:
     if part['unusable'].any():
       note += f' † cannot be used: {_reasons(part, results, target)}.'
     note += ' ' + cautions.intervals(results, source, target)
-    title = f'Test accuracy in %, {arrow(source, target)}, by examples per class'
-    made.append(Table(slug('accuracy', source, target), title, shown, part, note.strip()))
+    title = f'Test {metric.sided}, {arrow(source, target)}, {_by(results, target)}'
+    made.append(Table(slug(metric.column, source, target), title, shown, part, note.strip()))
   return made
 
 
@@ -118,7 +123,9 @@ def _reasons(part: pd.DataFrame, results: Results, target: str) -> str:
 
 
 def sampled(results: Results) -> list[Table]:
-  """Accuracies and differences with intervals over seeds and test examples, a table a pair."""
+  """Scores and differences with intervals over seeds and test examples, a table a pair; where
+  answers are counted.
+  """
   made = []
   for source, target, part in _by_pair(sampling.intervals(results, results.baseline), results):
     part = part.sort_values('shots', kind='stable', key=by_size)
@@ -126,7 +133,7 @@ def sampled(results: Results) -> list[Table]:
       {
         'Method': part['method'],
         'Shots': [size(results, shots, target) for shots in part['shots']],
-        'Accuracy': part['mean'].map(percent),
+        results.metrics[target].words.capitalize(): part['mean'].map(percent),
         'with test sampling': [
           _interval(max(row['low'], 0.0), min(row['high'], 1.0)) for row in part.to_dict('records')
         ],
@@ -149,7 +156,7 @@ def sampled(results: Results) -> list[Table]:
     made.append(
       Table(
         slug('sampled', source, target),
-        f'Test accuracy in % with test sampling, {arrow(source, target)}',
+        f'Test {results.metrics[target].sided} with test sampling, {arrow(source, target)}',
         shown,
         part,
         note,
@@ -163,7 +170,10 @@ def across(results: Results) -> list[Table]:
   frame = numbers.across_targets(results, results.baseline)
   made = []
   for source, part in frame.groupby('source', sort=False):
-    shown = _wide(part, results, _interquartile)
+    metric = next(
+      results.metrics[target] for start, target in results.pairs if start == str(source)
+    )
+    shown = _wide(part, results, functools.partial(_interquartile, metric))
     note = 'Interquartile mean over targets and seeds with the stratified bootstrap 95% interval'
     if levels.are_crossed(results.runs[results.runs['source'] == source]):
       note += ' of the seeds alone, each the mean over its source seeds and folds'
@@ -171,7 +181,7 @@ def across(results: Results) -> list[Table]:
       note += f'; P: the chance that a run beats a run of {results.baseline}, ties half, mean over '
       note += 'targets'
     note += '.'
-    title = f'Test accuracy in % over {part["num_targets"].iloc[0]} targets' + (
+    title = f'Test {metric.sided} over {part["num_targets"].iloc[0]} targets' + (
       f', source {source}' if source else ''
     )
     made.append(Table(slug('across_targets', str(source)), title, shown, part, note))
@@ -182,13 +192,16 @@ def differences(results: Results) -> list[Table]:
   """Paired differences to the baseline, one table a source and target, sizes below each other."""
   made = []
   for source, target, part in _by_pair(numbers.differences(results, results.baseline), results):
+    metric = results.metrics[target]
     part = part.sort_values('shots', kind='stable', key=by_size)
     shown = pd.DataFrame(
       {
         'Method': part['method'],
         'Shots': [size(results, shots, target) for shots in part['shots']],
-        'Difference': [percent(d, signed=True) for d in part['difference']],
-        '95% interval': [_range(row) for row in part.to_dict('records')],
+        'Difference': [metric.written(d, signed=True) for d in part['difference']],
+        '95% interval': [
+          _interval(row['low'], row['high'], True, metric) for row in part.to_dict('records')
+        ],
         'Pairs': [_pairs(row) for row in part.to_dict('records')],
         'Won/tied/lost': [
           f'{won}/{tied}/{lost}'
@@ -204,7 +217,7 @@ def differences(results: Results) -> list[Table]:
     over = _over(results, source, target)
     same = 'source seed, fold, seed and subset' if over else 'seed and subset'
     note = (
-      f'Points of test accuracy, same {same}; Holm over the '
+      f'{_differing(metric)}, same {same}; Holm over the '
       f'{int(part["t_p"].notna().sum())} comparisons of this table that can be tested. –: one '
       'pair, or pairs that do not vary, say nothing about chance. Shown: higher or lower where the '
       'interval excludes 0 and Holm p is below 0.05; no: not to be read as a finding, its sign '
@@ -227,7 +240,8 @@ def multipliers(results: Results) -> list[Table]:
   for source, target, part in _by_pair(numbers.multipliers(results, results.baseline), results):
     shown = _wide(part, results, _multiplier)
     note = (
-      f'How many times the examples {results.baseline} needs for the same mean test accuracy; its '
+      f'How many times the examples {results.baseline} needs for the same mean test '
+      f'{results.metrics[target].words}; its '
       'curve is interpolated in log examples, never extrapolated (≥, ≤). Of means: without an '
       'interval.'
     )
@@ -249,16 +263,18 @@ def multipliers(results: Results) -> list[Table]:
 
 
 def speeds(results: Results) -> list[Table]:
-  """Steps until the baseline's last validation accuracy, methods x shots."""
+  """Steps until the baseline's last validation score, methods x shots."""
   made = []
   for source, target, part in _by_pair(numbers.speeds(results, results.baseline), results):
     shown = _wide(
       part, results, lambda row: f'{quantity(row["median_steps"])} ({row["reached"]}/{row["n"]})'
     )
+    begin = 'chance' if results.metrics[target].counted else 'its first value'
     note = (
-      f'Median over seeds of the steps to the last mean validation accuracy of {results.baseline} '
+      'Median over seeds of the steps to the last mean validation '
+      f'{results.metrics[target].words} of {results.baseline} '
       'at that size (∞: half the runs never get there), and how many of the runs do. Every curve '
-      'is read at the steps of the method that was evaluated least often, from chance at step 0 '
+      f'is read at the steps of the method that was evaluated least often, from {begin} at step 0 '
       'and straight between, so that evaluating more often brings nothing forward.'
     )
     made.append(
@@ -274,13 +290,14 @@ def speeds(results: Results) -> list[Table]:
 
 
 def stages(results: Results) -> list[Table]:
-  """Test accuracy by the stage that the head follows, stages x shots, a table a pair and family."""
+  """Test scores by the stage that the head follows, stages x shots, a table a pair and family."""
   made = []
   for source, target, frame in _by_pair(layers.stages(results), results):
+    metric = results.metrics[target]
     for family, part in frame.groupby('family', sort=False):
       sizes, most = in_order(part['shots']), part['n'].max()
       cells = {
-        (row['depth'], row['label'], row['shots']): _mean(row, most) + ' *' * row['best']
+        (row['depth'], row['label'], row['shots']): _mean(row, most, metric) + ' *' * row['best']
         for row in part.to_dict('records')
       }
       rows = part.drop_duplicates(['depth', 'label'])
@@ -292,36 +309,37 @@ def stages(results: Results) -> list[Table]:
       shown = pd.DataFrame(lines, columns=['Head after', 'Stages', *heads])
       note = (
         f'{family}: mean ± half-width of the 95% Student-t interval over seeds; * is best by mean '
-        'validation accuracy at its size. In brackets how places become features: averaged over '
-        'n×n fields, or over all (mean), which says least of early stages.'
+        f'validation {metric.words} at its size. In brackets how places become features: '
+        'averaged over n×n fields, or over all (mean), which says least of early stages.'
       )
       if 'input' in set(part['stage']):
         note += (
           ' “input” are the pixels, before any stage: what a stage must beat to be worth anything.'
         )
       title = (
-        f'Test accuracy in % by stage, {family}, {arrow(source, target)}, by examples per class'
+        f'Test {metric.sided} by stage, {family}, {arrow(source, target)}, {_by(results, target)}'
       )
       made.append(Table(slug('stages', source, target, str(family)), title, shown, part, note))
   return made
 
 
 def by_class(results: Results) -> list[Table]:
-  """Balanced accuracy, methods x shots, and recall class by class at the largest size."""
+  """The mean recall of the classes, methods x shots, and class by class at the largest size."""
   recalls, balanced = classes.recalls(results), classes.balanced(results)
   most = balanced['n'].max() if len(balanced) else 0
   made = []
   for source, target, part in _by_pair(balanced, results):
     note = (
       'The mean of the recalls of all classes, so that common classes count no more than rare '
-      'ones; ± as for accuracy.' + _unvaried(part, results)
+      f'ones; ± as for {results.metrics[target].words}.' + _unvaried(part, results)
     )
-    title = f'Balanced test accuracy in %, {arrow(source, target)}, by examples per class'
+    sided = results.metrics[target].sided
+    title = f'Balanced test {sided}, {arrow(source, target)}, {_by(results, target)}'
     made.append(
       Table(
         slug('balanced', source, target),
         title,
-        _wide(part, results, lambda row: _mean(row, most)),
+        _wide(part, results, lambda row: _mean(row, most, metrics.BALANCED)),
         part,
         note,
       )
@@ -595,7 +613,7 @@ def failed(results: Results) -> list[Table]:
     shown = pd.DataFrame(
       {
         'Run': part['id'],
-        'Test accuracy': [percent(value) + '%' for value in part['test_accuracy']],
+        f'Test {metrics.ACCURACY.words}': [percent(value) + '%' for value in part['test_score']],
         'Guessing': [percent(1 / count) + '%' for count in part['num_classes']],
       }
     )
@@ -605,11 +623,15 @@ def failed(results: Results) -> list[Table]:
         f'Chosen runs at chance: {len(part)} of {len(tested)}',
         shown,
         part,
-        'No better than guessing beyond what drawing the test examples explains (balanced accuracy '
-        'where it is known).',
+        'No better than guessing beyond what drawing the test examples explains '
+        f'({metrics.BALANCED.words} where it is known).',
       )
     )
   return made
+
+
+def _by(results: Results, target: str) -> str:
+  return f'by examples{results.each(target)}' if results.each(target) else 'by training examples'
 
 
 def _by_pair(frame: pd.DataFrame, results: Results):
@@ -632,15 +654,27 @@ def _wide(part: pd.DataFrame, results: Results, show) -> pd.DataFrame:
   return pd.DataFrame(rows, columns=['Method', *heads])
 
 
-def _mean(row: Mapping, most: int) -> str:
+def _differing(metric: Metric) -> str:
+  """What a difference is of: 'Points of test accuracy'."""
+  if metric.share:
+    return f'Points of test {metric.words}'
+  less = ' (less is better: below 0 is an improvement)' if metric.direction < 0 else ''
+  return f'Test {metric.words}{less}'
+
+
+def _mean(row: Mapping, most: int, metric: Metric) -> str:
+  mean = metric.written(row['mean'])
   if row['n'] > 1 and math.isnan(row['low']):
-    return percent(row['mean']) + ' alike' + (f' (n={row["n"]})' if row['n'] < most else '')
-  half = '' if math.isnan(row['low']) else f' ± {percent((row["high"] - row["low"]) / 2)}'
-  return percent(row['mean']) + half + (f' (n={row["n"]})' if row['n'] < max(most, 2) else '')
+    return mean + ' alike' + (f' (n={row["n"]})' if row['n'] < most else '')
+  return (
+    mean
+    + metric.half(row['low'], row['high'])
+    + (f' (n={row["n"]})' if row['n'] < max(most, 2) else '')
+  )
 
 
-def _interquartile(row: Mapping) -> str:
-  shown = f'{percent(row["iqm"])} {_interval(row["low"], row["high"])}'
+def _interquartile(metric: Metric, row: Mapping) -> str:
+  shown = f'{metric.written(row["iqm"])} {_interval(row["low"], row["high"], metric=metric)}'
   chance = row['probability_of_improvement']
   return shown if math.isnan(chance) else f'{shown} P={chance:.2f}'
 
@@ -656,12 +690,12 @@ def _multiplier(row: Mapping) -> str:
   return f'{ {">=": "≥ ", "<=": "≤ "}.get(row["bound"], "") }{row["multiplier"]:.2f}'
 
 
-def _range(row: Mapping) -> str:
-  return _interval(row['low'], row['high'], signed=True)
-
-
-def _interval(low: float, high: float, signed: bool = False) -> str:
-  return '–' if math.isnan(low) else f'[{percent(low, signed)}, {percent(high, signed)}]'
+def _interval(
+  low: float, high: float, signed: bool = False, metric: Metric = metrics.ACCURACY
+) -> str:
+  if math.isnan(low):
+    return '–'
+  return f'[{metric.written(low, signed)}, {metric.written(high, signed)}]'
 
 
 def _span(values: pd.Series) -> str:

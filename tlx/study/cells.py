@@ -119,17 +119,23 @@ def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, 
   return info_of(study, data).class_names
 
 
+def num_strata(study: Mapping[str, Any], data: Mapping[str, Any]) -> int:
+  """What `shots` counts examples of: the classes, or 1 where examples have values instead."""
+  valued = _is_valued(data['dataset'], data['group'], data['skip_bad'])
+  return 1 if valued else len(classes_of(study, data))
+
+
 def num_train(study: Mapping[str, Any], cell: Cell) -> int:
   """The examples a cell trains on; 0 for all of a set that TFDS does not know the size of yet."""
   data = study['targets'][cell.target]
-  return cell.shots * len(classes_of(study, data)) or counts_of(study, data)['train']
+  return cell.shots * num_strata(study, data) or counts_of(study, data)['train']
 
 
 def examples_of(study: Mapping[str, Any], target: str) -> dict[str, int] | None:
   """The examples of each split that a study looks at, of the training part at most every subset's; None where TFDS does not know yet."""
   data = study['targets'][target]
   counts = counts_of(study, data)
-  most = max(study['shots']) * len(classes_of(study, data)) * len(study['seeds'])
+  most = max(study['shots']) * num_strata(study, data) * len(study['seeds'])
   train = counts['train'] if 0 in study['shots'] else min(counts['train'], most)
   return counts | {'train': train} if all(counts.values()) else None
 
@@ -153,8 +159,10 @@ def info_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> datasets.Info:
 
 
 _info = functools.lru_cache(maxsize=None)(datasets.info)
+_is_valued = functools.lru_cache(maxsize=None)(datasets.is_valued)
 
 
 def forget() -> None:
   """Classes and counts of data sets are looked up anew."""
   _info.cache_clear()
+  _is_valued.cache_clear()

@@ -16,6 +16,7 @@ from tlx.study.cells import (
   classes_of,
   counts_of,
   info_of,
+  num_strata,
   num_train,
 )
 from tlx.study.config import form_module, located
@@ -126,12 +127,9 @@ def _check_folds(study: Mapping[str, Any], target: Mapping[str, Any]) -> None:
 def _check_shots(study: Mapping[str, Any], target: str) -> None:
   """Catches what the counts of the training part alone rule out; the exact counts of each class are checked with the data."""
   data = study['targets'][target]
-  info = info_of(study, data)
-  if (
-    info.num_examples.get('train')
-    and max(study['shots']) * len(info.class_names) > info.num_examples['train']
-  ):
+  info, classes = info_of(study, data), num_strata(study, data)
+  if info.num_examples.get('train') and max(study['shots']) * classes > info.num_examples['train']:
     raise ValueError(
-      f'config.shots: {max(study["shots"])} shots of {len(info.class_names)} classes are more than the '
+      f'config.shots: {max(study["shots"])} shots of {classes} classes are more than the '
       f'{info.num_examples["train"]} training examples of {data["dataset"]!r}.'
     )

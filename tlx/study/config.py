@@ -99,6 +99,7 @@ STUDY = {
   'grid': GRID,
   'baseline': '',  # the method that the others are compared with
   'validation': 'all',  # who chooses: all validation examples | 'matched', for each run no more than it trains on
+  'evaluators': (),  # what else is asked of chosen runs: files of tlx/evaluators, or {'name': 'top_k', 'k': 5}
   'train': TRAIN,
   'data_bytes': 4.0 * 2**30,  # at most so much for the decoded images of a data set
   'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
@@ -161,6 +162,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   study['train'] = _fields('config.train', study['train'], TRAIN, 'train')
   study['mesh'] = _fields('config.mesh', study['mesh'], MESH, 'mesh')
   study['grid'] = _fields('config.grid', study['grid'], GRID, 'grid')
+  for i, evaluator in enumerate(study['evaluators']):
+    located(f'config.evaluators[{i}]', functools.partial(_check_evaluator, evaluator))
   for kind in ('sources', 'targets', 'methods'):
     if not study[kind]:
       raise ValueError(f'config.{kind} is empty; a study needs at least one.')
@@ -545,6 +548,15 @@ def _target(where: str, given: Any) -> dict[str, Any]:
     )
   located(f'{where}.task', lambda: plug('tasks', named(target['task'])[0]))
   return target
+
+
+def _check_evaluator(evaluator: Any) -> None:
+  """Raises ValueError where this is no evaluator; what it reads is checked with the targets' tasks."""
+  if not isinstance(evaluator, (str, Mapping)):
+    raise ValueError(
+      f"wants a name, or a dict such as {{'name': 'top_k', 'k': 5}}, got {evaluator!r}."
+    )
+  plug('evaluators', named(evaluator)[0])
 
 
 def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:

@@ -218,8 +218,9 @@ class Pair:
     val = self.data.val
     if self.study['validation'] == 'all':
       return np.arange(len(val.labels))
-    per_class = cell.shots or max(1, len(self.examples(cell)) // len(self.data.class_names))
-    per_class = min(per_class, int(np.unique(val.labels, return_counts=True)[1].min()))
+    _, counts = np.unique(val.labels, return_counts=True)
+    per_class = cell.shots or max(1, len(self.examples(cell)) // len(counts))
+    per_class = min(per_class, int(counts.min()))
     return np.sort(datasets.subsets(val.labels, val.ids, (per_class,), cell.seed)[per_class])
 
   def arrays(
@@ -259,7 +260,7 @@ class Pair:
   def targets(self, split: str, views: int = 0) -> PyTree:
     """What the target's task needs of the labels of a split, again for each of so many views."""
     examples = getattr(self.data, split)
-    targets = self.task.targets(examples.inputs, examples.labels)
+    targets = self.task.targets(examples.inputs, examples.targets)
     return jax.tree.map(lambda leaf: np.concatenate([leaf] * views), targets) if views else targets
 
   def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:

@@ -31,6 +31,7 @@ class Tested(NamedTuple):
     str, np.ndarray
   ]  # what it compares them with, by name; {} where that is the labels
   seconds: float
+  evaluators: list[dict[str, Any]]  # that looked at it too, as the config has them
 
 
 class Trained(NamedTuple):
@@ -154,7 +155,7 @@ def write(
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
   predictions = tested and {
     'ids': np.asarray(data.test.ids),
-    'labels': data.test.labels,
+    'labels': data.test.targets,
     **tested.kept,
     'class_names': np.asarray(data.class_names),
     **tested.targets,
@@ -163,12 +164,15 @@ def write(
     'id': run_id,
     'cell': cell._asdict(),
     **outcome(job, fitted, row),
+    'select': list(job.phases[-1].task.select),
     'chosen': tested is not None,
     'test': tested and tested.scores,
+    'evaluators': tested.evaluators if tested else [],
     'init': method['init'],
     'deterministic': exact and not cell.shots and bool(source_sha256),
     'num_train': len(job.examples[row]),
     'num_classes': len(data.class_names),
+    'num_strata': len(np.unique(data.train.labels)),
     'num_stages': num_groups,
     'frozen_stages': num_frozen,
     'head': job.network.stages[-1],

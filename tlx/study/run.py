@@ -18,8 +18,8 @@ from tlx import backbones, checkpoint, datasets, sources, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
+from tlx.study import evaluation, progress, record, store
 from tlx.study import pair as pairs
-from tlx.study import progress, record, store
 from tlx.study.cells import Cohort, beyond_edges, cell_id, cells_of, dependencies, num_train
 from tlx.study.cohorts import cohorts_of, new_cohorts
 from tlx.study.pair import Pair
@@ -84,6 +84,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   meshes.on_first(lambda: store.check(folder, study))
   begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
   cohorts = cohorts_of(study, begun)
+  evaluation.check(study)
   meshes.shape(1, jax.device_count(), study['mesh'])
   pairs.check_feature_folder(study)
   with _signals() as interrupted:
@@ -155,6 +156,8 @@ def data_of(
     seen, unknown = pairs.seen(study, name, pretraining)
     for target_name, target in study['targets'].items():
       data = pairs.load(study, target, source)
+      where = f'config.targets.{target_name}'
+      configs.located(where, functools.partial(_check_targets, study, target, data))
       ids[target_name] = {
         seed: {shots: [data.train.ids[row] for row in rows] for shots, rows in of_seed.items()}
         for seed, of_seed in pairs.subsets(study, target, data).items()
@@ -172,6 +175,14 @@ def data_of(
         'notes': [*data.notes, *of_source],
       }
   return described, ids
+
+
+def _check_targets(
+  study: Mapping[str, Any], target: Mapping[str, Any], data: datasets.Dataset
+) -> None:
+  """Raises ValueError where the task cannot be asked for what the data set has."""
+  one = data.val.take(np.arange(1))
+  task_of(study, target).targets(one.inputs, one.targets)
 
 
 def _notes(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -282,7 +293,7 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
     untested = [
       row
       for row, cell in enumerate(cohort.cells)
-      if cell in chosen and not (results[cell] or {}).get('test')
+      if cell in chosen and evaluation.missing(lab.study, results[cell])
     ]
     if untested and cohort.id not in trained:
       trained[cohort.id] = _fit(lab, cohort, source, pair())
@@ -377,15 +388,18 @@ def _test(
   data = pair.arrays('test', source.variables, trained.cohort.cells[0].method)
   data(trained.job.phases[-1].phase)  # frozen stages run, which is booked by itself
   compiled, began = Program.so_far, time.perf_counter()
-  found = fit.predict(trained.job, trained.fitted, rows, data)
+  found = dict(zip(rows, fit.predict(trained.job, trained.fitted, rows, data)))
+  more = evaluation.columns(pair, trained, found, source.variables)
   compiling = (Program.so_far - compiled).seconds
   seconds = time.perf_counter() - began - compiling
   lab.spent['compile'] += compiling
   lab.spent['eval'] += seconds
   targets, tested = pair.targets('test'), {}
-  others = {} if targets is pair.data.test.labels else _named_targets(targets)
-  for row, (sums, kept) in zip(rows, found):
-    tested[row] = Tested(pair.task.scores(sums, kept, targets), kept, others, seconds / len(rows))
+  others = {} if targets is pair.data.test.targets else _named_targets(targets)
+  for row, (sums, kept) in found.items():
+    scores = evaluation.beside(pair.task.scores(sums, kept, targets), more[row])
+    evaluators = evaluation.described(lab.study)
+    tested[row] = Tested(scores, kept, others, seconds / len(rows), evaluators)
   return trained._replace(features=trained.features.plus(pair.cost.since(before))), tested
 
 
@@ -492,6 +506,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   result = {
     'val': outcome['val'],
     'test': scores,
+    'select': list(task.select),
     'data_sha256': data.sha256,
     'config': config,
     'history': record.history(fitted, 0),
@@ -503,7 +518,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
 
 def _examples(split: datasets.Split, task: Task) -> Callable[[Any], feed.Arrays]:
   """Examples as stored, for every phase."""
-  arrays = feed.Arrays(split.inputs, task.targets(split.inputs, split.labels))
+  arrays = feed.Arrays(split.inputs, task.targets(split.inputs, split.targets))
   return lambda phase: arrays
 
 

@@ -61,6 +61,12 @@ def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[
 
 
 def _labels(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
+  if np.ndim(labels) != 1 or not np.issubdtype(np.asarray(labels).dtype, np.integer):
+    raise ValueError(
+      f'classification wants a class number for each example, got {np.asarray(labels).dtype} '
+      f"{np.shape(labels)[1:]} of each. Use the task 'regression' for numbers, 'multi_label' for "
+      'several labels an example.'
+    )
   return labels
 
 

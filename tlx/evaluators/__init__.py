@@ -1,0 +1,53 @@
+"""Evaluators: one a file, `evaluate(finished, **options) -> {column: number or list}`.
+
+They look at a run that was trained and chosen, after its task's own columns are known, and change
+nothing of it. Columns are flat beside the task's in `test` of its result.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tlx.types import PyTree, Task
+
+
+class Part(NamedTuple):
+  """Examples of a part: inputs as stored, leaves [N, ...], and what the task compares with."""
+
+  inputs: PyTree
+  targets: PyTree
+
+
+class Recalled(NamedTuple):
+  """The test part of the source's own task: what the run and the source give the source's head."""
+
+  logits: np.ndarray
+  source_logits: np.ndarray
+  labels: np.ndarray
+
+
+class Finished(NamedTuple):
+  """A finished run as an evaluator sees it; what is computed is computed once for all of them.
+
+  predict(part) -> {name: leaf [N, ...]}, what the task keeps of the outputs. A part is 'train' (the
+    run's own examples), 'val', 'test', or other inputs stored in the form of the run's
+  features(part, stage='', source=False) -> [N, D], what comes out of a stage, averaged over places;
+    '' is the last before the head. `source` takes the source's parameters instead of the run's
+  data(part) -> Part of 'train', 'val' or 'test'
+  task: what the run answers
+  on_source() -> Recalled, None where the source's own task or head is not there
+  load(name) -> the inputs of the test part of another data set, in the form of the run's
+  stages: those before the head, in order; of a source as the run has them
+  params, source_params: of the run and of what it started from; None where it started at random
+  """
+
+  predict: Callable[[Any], Mapping[str, np.ndarray]]
+  features: Callable[..., np.ndarray]
+  data: Callable[[str], Part]
+  task: Task
+  on_source: Callable[[], Recalled | None]
+  load: Callable[[str], PyTree]
+  stages: tuple[str, ...]
+  params: PyTree
+  source_params: PyTree | None

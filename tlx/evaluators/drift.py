@@ -1,0 +1,44 @@
+"""How far training carried features and parameters away from the source."""
+
+import numpy as np
+
+from tlx import tree
+from tlx.evaluators import Finished
+
+KEPT = ''
+
+
+def evaluate(finished: Finished) -> dict[str, float]:
+  """Of each stage before the head; nothing of a run that started at random.
+
+  'cka_<stage>': linear CKA of what comes out of the stage in the run and in the source on the test
+    set, averaged over places (Kornblith et al. 2019, eq. 3 with linear kernels): 1 where one is a
+    rotation and scaling of the other, NaN where either is constant
+  'l2_<stage>': the Euclidean distance of the stage's parameters from the source's; added leaves,
+    which the source has not, are left out
+  """
+  if finished.source_params is None:
+    return {}
+  columns = {}
+  for stage in finished.stages:
+    ours, theirs = (finished.features('test', stage, source=which) for which in (False, True))
+    columns[f'cka_{stage}'] = cka(ours, theirs)
+  started = dict(tree.named_leaves(finished.source_params))
+  squares: dict[str, float] = {}
+  for name, leaf in tree.named_leaves(finished.params):
+    stage = name.split('/')[0]
+    if stage in finished.stages and name in started:
+      moved = np.asarray(leaf, np.float64) - np.asarray(started[name], np.float64)
+      squares[stage] = squares.get(stage, 0.0) + float((moved**2).sum())
+  return columns | {f'l2_{stage}': total**0.5 for stage, total in squares.items()}
+
+
+def cka(x: np.ndarray, y: np.ndarray) -> float:
+  """|Yc^T Xc|_F^2 / (|Xc^T Xc|_F |Yc^T Yc|_F) of features [N, D] and [N, E], each minus its mean.
+
+  >>> round(cka(np.array([[1.0], [2.0], [4.0]]), np.array([[3.0], [5.0], [9.0]])), 6)
+  1.0
+  """
+  x, y = (np.asarray(leaf, np.float64) - np.asarray(leaf, np.float64).mean(0) for leaf in (x, y))
+  sizes = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
+  return float(np.linalg.norm(y.T @ x) ** 2 / sizes) if sizes > 0 else float('nan')

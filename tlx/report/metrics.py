@@ -1,0 +1,186 @@
+"""What the columns of results are called, how they are written and which way is better.
+
+The one place of the report that knows single columns. A column that is not here is shown under its
+own name as a plain number, so a new task needs no line of it.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from tlx.report.formats import number, percent
+
+
+class Metric(NamedTuple):
+  """A column of a result's `val` and `test`.
+
+  direction: +1 where more is better, -1 where less is, 0 where neither.
+  share: a fraction in [0, 1], written in percent.
+  low: nothing lies below it.
+  counted: of K classes it is a count of right answers over a count of examples, which K classes'
+    guessing has 1/K of.
+  """
+
+  column: str
+  words: str
+  direction: int = 0
+  share: bool = False
+  low: float = -math.inf
+  counted: bool = False
+
+  @property
+  def scale(self) -> float:
+    """What its values are multiplied by to be shown."""
+    return 100.0 if self.share else 1.0
+
+  @property
+  def high(self) -> float:
+    """Nothing lies above it."""
+    return 1.0 if self.share else math.inf
+
+  @property
+  def unit(self) -> str:
+    """'%' or ''; right behind a number."""
+    return '%' if self.share else ''
+
+  @property
+  def points(self) -> str:
+    """What follows a difference: ' points' of percent, or ''."""
+    return ' points' if self.share else ''
+
+  @property
+  def sided(self) -> str:
+    """'accuracy in %'; 'squared error, less is better'."""
+    less = ', less is better' if self.direction < 0 else ''
+    return f'{self.words}{" in %" if self.share else ""}{less}'
+
+  @property
+  def scales(self) -> str:
+    """A sentence on how it is written, and which way is better where that is not plain."""
+    words = self.words[0].upper() + self.words[1:]
+    if self.counted:
+      return 'Accuracies are in percent of test examples.'
+    unit = 'in percent' if self.share else 'a plain number'
+    return f'{words} is {unit}{": less is better" if self.direction < 0 else ""}.'
+
+  @property
+  def axis(self) -> str:
+    """'accuracy (%)', for an axis."""
+    return f'{self.words} (%)' if self.share else self.words
+
+  def written(self, value: float, signed: bool = False) -> str:
+    """A value, or a difference of two, without its unit."""
+    return percent(value, signed) if self.share else number(value, signed)
+
+  def half(self, low: float, high: float) -> str:
+    """' ± 1.2', half the width of an interval without its unit; '' where there is none."""
+    if math.isnan(low):
+      return ''
+    width = (high - low) / 2
+    return f' ± {percent(width) if self.share else number(width, digits=2)}'
+
+
+def _shares(words: Mapping[str, str]) -> dict[str, Metric]:
+  return {name: Metric(name, text, +1, True, 0.0) for name, text in words.items()}
+
+
+ACCURACY = Metric('accuracy', 'accuracy', +1, True, 0.0, counted=True)
+BALANCED = Metric('balanced_accuracy', 'balanced accuracy', +1, True, 0.0)
+LOSS = Metric('loss', 'loss', -1, low=0.0)
+_KNOWN = {
+  metric.column: metric
+  for metric in (
+    ACCURACY,
+    BALANCED,
+    LOSS,
+    Metric('mse', 'squared error', -1, low=0.0),
+    Metric('mae', 'absolute error', -1, low=0.0),
+    Metric('r2', 'R²', +1),
+    Metric('pearson', 'Pearson correlation', +1),
+    Metric('spearman', 'Spearman correlation', +1),
+    Metric('ece', 'calibration error', -1, True, 0.0),
+    Metric('ece_scaled', 'calibration error after temperature', -1, True, 0.0),
+    Metric('nll', 'negative log-likelihood', -1, low=0.0),
+    Metric('nll_scaled', 'negative log-likelihood after temperature', -1, low=0.0),
+    Metric('temperature', 'temperature', 0, low=0.0),
+    Metric('forgotten_accuracy', 'source accuracy forgotten', -1, True, -1.0),
+  )
+} | _shares(
+  {
+    'macro_f1': 'macro F1',
+    'micro_f1': 'micro F1',
+    'map': 'mean average precision',
+    'auroc': 'AUROC',
+    'exact_match': 'exact match',
+    'knn_accuracy': 'k-NN accuracy',
+    'class_mean_accuracy': 'nearest-class-mean accuracy',
+  }
+)
+_ENDINGS = (
+  '_accuracy',
+  '_auroc',
+)  # of columns whose names hold an option, such as 'top_5_accuracy'
+_COUNTS = ('count', 'correct', 'loss')  # which every classification has; they are no scores
+
+# What earlier versions wrote: columns of classification, and no word on what was selected by.
+SELECT = (ACCURACY.column, ACCURACY.direction)
+_ALWAYS = (ACCURACY.column, 'loss', 'count', 'correct')
+ALWAYS = (
+  *(f'val_{name}' for name in _ALWAYS),
+  *(f'test_{name}' for name in (*_ALWAYS, BALANCED.column)),
+)
+
+
+def of(column: str, direction: int = 0) -> Metric:
+  """The metric of a column; `direction` as the result says it, where it does.
+
+  >>> of('top_5_accuracy').written(0.912), of('words_a_minute', -1).written(81.25)
+  ('91.2', '81.2')
+  """
+  found = _KNOWN.get(column)
+  if found is None:
+    words = column.replace('_', ' ')
+    share = column.endswith(_ENDINGS)
+    found = Metric(column, words, int(share), share, 0.0 if share else -math.inf)
+  return found._replace(direction=direction or found.direction)
+
+
+def selected(result: Mapping[str, Any]) -> tuple[str, int]:
+  """(the column that a result was chosen by, +1 or -1)."""
+  column, direction = result.get('select') or SELECT
+  return str(column), int(direction)
+
+
+def name(metrics: Iterable[Metric]) -> str:
+  """The column of several metrics that are one, else 'scores'."""
+  found = one(metrics)
+  return found.column if found else 'scores'
+
+
+def one(metrics: Iterable[Metric]) -> Metric | None:
+  """The metric of several, None where they differ."""
+  different = set(metrics)
+  return different.pop() if len(different) == 1 else None
+
+
+def others(columns: Iterable[str], main: Metric) -> list[Metric]:
+  """The metrics of the columns of a test, without the main one and what it is counted from."""
+  shown = [name for name in columns if name not in (main.column, BALANCED.column, *_COUNTS)]
+  return [of(name) for name in shown]
+
+
+def repaired(scores: Mapping[str, Any]) -> dict[str, Any]:
+  """The columns of a split, those of classification made exact.
+
+  Earlier versions wrote accuracies as float32 quotients and no counts of correct answers: equal
+  counts must be equal, so they are found again, and the accuracy is theirs. An accuracy that is no
+  share of `count` keeps its value.
+  """
+  accuracy, count, correct = (scores.get(name) for name in (ACCURACY.column, 'count', 'correct'))
+  if accuracy is None or not count:
+    return dict(scores)
+  if correct is None and math.isfinite(accuracy):
+    near = round(accuracy * count)
+    correct = near if abs(accuracy - near / count) < 1e-6 else None
+  exact = {ACCURACY.column: correct / count} if correct is not None else {}
+  return {**scores, 'correct': correct, **exact}

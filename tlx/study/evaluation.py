@@ -1,0 +1,303 @@
+"""What evaluators see of the runs that were just tested, and the columns they give (tlx/evaluators)."""
+
+import functools
+import inspect
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from tlx import backbones, tree
+from tlx import inputs as forms
+from tlx.evaluators import Finished, Part, Recalled
+from tlx.plug import plug
+from tlx.study import pair as pairs
+from tlx.study import store
+from tlx.study.cells import PRETRAINING
+from tlx.study.config import TARGET, form_module, form_of, located, named
+from tlx.study.pair import Pair
+from tlx.study.phases import network_of, task_of
+from tlx.study.record import Trained
+from tlx.train import feed, fit
+from tlx.train import mesh as meshes
+from tlx.train.job import Job
+from tlx.types import Array, Form, Network, PyTree, Task, Variables
+
+BATCH = 256  # examples whose features are computed at a time
+
+
+def check(study: Mapping[str, Any]) -> None:
+  """Whether every evaluator takes its options and can read what every target's task keeps.
+
+  Raises:
+    ValueError: one does not; the message says which.
+  """
+  for i, evaluator in enumerate(study['evaluators']):
+    for source, target in itertools.product(study['sources'].values(), study['targets'].values()):
+      kind, task = form_module(source).KIND, task_of(study, target)
+      task_name = named(target['task'])[0]
+      located(
+        f'config.evaluators[{i}]',
+        functools.partial(_check_one, evaluator, kind, task, task_name),
+      )
+
+
+def _check_one(evaluator: str | Mapping[str, Any], kind: str, task: Task, task_name: str) -> None:
+  name, options = named(evaluator)
+  module = plug('evaluators', name)
+  try:
+    inspect.signature(module.evaluate).bind(None, **options)
+  except TypeError as error:
+    raise ValueError(f'Evaluator {name!r}: {error}.') from None
+  if module.KEPT and module.KEPT not in (kept := _kept(task)):
+    raise ValueError(
+      f'Evaluator {name!r} reads {module.KEPT}, and the task {task_name!r} keeps '
+      f'{", ".join(kept) or "nothing"}. Leave it out.'
+    )
+  if getattr(module, 'FORM', kind) != kind:
+    raise ValueError(f'Evaluator {name!r} is for examples of kind {module.FORM}, got {kind}.')
+  if hasattr(module, 'check'):
+    module.check(task, **options)
+
+
+def _kept(task: Task) -> tuple[str, ...]:
+  """The names of what a task keeps of outputs."""
+  head = task.head if isinstance(task.head, int) else 1  # another head keeps no logits of classes
+  return tuple(jax.eval_shape(task.keep, jax.ShapeDtypeStruct((1, head), np.float32)))
+
+
+def missing(study: Mapping[str, Any], result: Mapping[str, Any] | None) -> bool:
+  """Whether a run has not seen the test set yet, or not for every evaluator."""
+  there = (result or {}).get('evaluators', [])
+  return not (result or {}).get('test') or any(
+    dict(evaluator) not in there for evaluator in described(study)
+  )
+
+
+def described(study: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """The evaluators as results have them: {'name', and the options that the config sets}."""
+  made = []
+  for evaluator in study['evaluators']:
+    name, options = named(evaluator)
+    plain = {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}
+    made.append({'name': name, **plain})
+  return made
+
+
+def columns(
+  pair: Pair, trained: Trained, tested: Mapping[int, fit.Predicted], source: Variables | None
+) -> dict[int, dict[str, Any]]:
+  """{run: the columns of every evaluator} of the runs of a cohort whose test predictions are there.
+
+  Raises:
+    ValueError: two evaluators give one column.
+  """
+  looks = Looks(pair, trained, tested, source)
+  found: dict[int, dict[str, Any]] = {}
+  for run in tested:
+    finished, found[run] = looks.finished(run), {}
+    for evaluator in pair.study['evaluators']:
+      name, options = named(evaluator)
+      made = plug('evaluators', name).evaluate(finished, **options)
+      if twice := found[run].keys() & made.keys():
+        raise ValueError(
+          f'config.evaluators: {name!r} gives the column {min(twice)!r}, which another one gives '
+          'too. Leave one of them out.'
+        )
+      found[run] |= made
+  return found
+
+
+def beside(scores: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+  """The columns of a task and of evaluators.
+
+  Raises:
+    ValueError: a column is of both.
+  """
+  if twice := scores.keys() & more.keys():
+    raise ValueError(
+      f'config.evaluators: the column {min(twice)!r} is one of the task already. Leave out the '
+      'evaluator that gives it.'
+    )
+  return {**scores, **more}
+
+
+class Looks:
+  """What evaluators ask of the tested runs of a cohort; a part is gone through once for all runs."""
+
+  def __init__(
+    self,
+    pair: Pair,
+    trained: Trained,
+    tested: Mapping[int, fit.Predicted],
+    source: Variables | None,
+  ):
+    self.pair, self.source, self.fitted = pair, source, trained.fitted
+    self.job, first = trained.job, trained.cohort.cells[0]
+    self.name, self.method = first.source, first.method
+    self.runs = list(tested)
+    self.kept: dict[str, dict[int, Mapping[str, np.ndarray]]] = {}
+    self.kept['test'] = {run: predicted.kept for run, predicted in tested.items()}
+
+  def finished(self, run: int) -> Finished:
+    """One of the runs as its evaluators see it."""
+    return Finished(
+      predict=functools.partial(self.predict, run),
+      features=functools.partial(self.features, run),
+      data=functools.partial(self.data, run),
+      task=self.pair.task,
+      on_source=functools.partial(self.on_source, run),
+      load=self.load,
+      stages=self.job.network.stages[:-1],
+      params=self.variables(run).params,
+      source_params=self.source.params if self.source else None,
+    )
+
+  def predict(self, run: int, part: Any) -> Mapping[str, np.ndarray]:
+    """What the task keeps of a run's outputs on a part, or on other stored inputs."""
+    if not isinstance(part, str):
+      return self._of_inputs(run, part)
+    if part not in self.kept:
+      self.kept[part] = self._of_part(part)
+    return self.kept[part][run]
+
+  def _of_inputs(self, run: int, inputs: PyTree) -> Mapping[str, np.ndarray]:
+    form = forms.of_stored(form_of(self.pair.source), inputs)
+    labels = np.zeros(feed.length(inputs), np.int32)  # nothing is compared with them
+    arrays = feed.Arrays(inputs, self.pair.task.targets(inputs, labels))
+    job = _from_stored(self.job, form)
+    return fit.predict(job, self.fitted, [run], lambda phase: arrays)[0].kept
+
+  def _of_part(self, part: str) -> dict[int, Mapping[str, np.ndarray]]:
+    """By run; of the training part the rows of each run's own examples."""
+    rows = [self.rows(run, part) for run in self.runs]
+    used = np.unique(np.concatenate(rows))
+    start = self._start(part)
+    arrays = feed.Arrays(self._entering(part, start, used), _taken(self.pair.targets(part), used))
+    job = self.job if start else _from_stored(self.job)
+    found = fit.predict(job, self.fitted, self.runs, lambda phase: arrays)
+    own = {}
+    for run, of_run, predicted in zip(self.runs, rows, found):
+      own[run] = _taken(predicted.kept, np.searchsorted(used, of_run))
+    return own
+
+  def features(self, run: int, part: str, stage: str = '', source: bool = False) -> np.ndarray:
+    """[N, D]: what comes out of a stage, averaged over places; '' is the last before the head."""
+    stages = self.job.network.stages[:-1]
+    stage = stage or stages[-1]
+    length = stages.index(stage) + 1
+    start = self._start(part)
+    if source or start > length:
+      start = 0
+    method = self.pair.study['methods'][self.method]
+    network, variables = self.job.network, self.variables(run)
+    if source and self.source:
+      network = network_of(self.pair.source, self.pair.task.head, {**method, 'added': ''})
+      variables = self.source
+    needed = stages[start:length]
+    variables = Variables(
+      *({name: of_all[name] for name in needed if name in of_all} for of_all in variables)
+    )
+    program = _averaged(network, self.job.form, stage, start)
+    return _in_batches(program, variables, self._entering(part, start, self.rows(run, part)))
+
+  def _start(self, part: str) -> int:
+    """The stage before which activations are kept; 0 where training kept them of augmented views."""
+    phase = self.job.phases[-1].phase
+    return 0 if part == 'train' and phase.views else phase.start
+
+  def _entering(self, part: str, start: int, rows: np.ndarray) -> PyTree:
+    """What enters a stage: examples as stored, or the activations that are kept there."""
+    if not start:
+      return _taken(getattr(self.pair.data, part).inputs, rows)
+    arrays = self.pair.arrays(part, self.source, self.method)
+    return _taken(arrays(self.job.phases[-1].phase).inputs, rows)
+
+  def rows(self, run: int, part: str) -> np.ndarray:
+    """The rows of a part that belong to a run: in training its own."""
+    if part == 'train':
+      return np.asarray(self.job.examples[run])
+    return np.arange(len(getattr(self.pair.data, part).ids))
+
+  def data(self, run: int, part: str) -> Part:
+    """The examples of a part."""
+    rows = self.rows(run, part)
+    return Part(self._entering(part, 0, rows), _taken(self.pair.targets(part), rows))
+
+  def variables(self, run: int) -> Variables:
+    """All that a run has, on the host."""
+    own, stats = _taken((self.fitted.own, self.fitted.stats), run)
+    return Variables(tree.merge(own, self.job.base.params), stats)
+
+  def on_source(self, run: int) -> Recalled | None:
+    """What a source that the study trained still knows of its own test part in a run."""
+    study, config = self.pair.study, self.pair.source
+    method = study['methods'][self.method]
+    if not self.source or not config['dataset'] or method['head_after']:
+      return None
+    data = pairs.load(study, config | PRETRAINING, config).test
+    assert self.pair.workdir is not None  # runs were tested there
+    folder = self.pair.workdir / 'sources' / self.name / 'checkpoints'
+    params, stats = meshes.on_first(lambda: store.trained(folder, 0))
+    own, head = self.variables(run), self.job.network.stages[-1]
+    adapted = Variables({**own.params, head: params[head]}, {**stats, **own.stats})
+    task, form = task_of(study, config), forms.of_stored(form_of(config), data.inputs)
+    if 'logits' not in _kept(task):
+      return None
+    with_added = network_of(config, task.head, {'added': method['added']})
+    found = []
+    for network, variables in (
+      (with_added, adapted),
+      (network_of(config, task.head), Variables(params, stats)),
+    ):
+      found.append(_in_batches(_outputs(network, form), variables, data.inputs))
+    return Recalled(found[0], found[1], data.labels)
+
+  def load(self, name: str) -> PyTree:
+    """The inputs of the test part of another data set, as the source takes them."""
+    study = self.pair.study
+    return pairs.load(study, {**TARGET, 'dataset': name}, self.pair.source).test.inputs
+
+
+def _in_batches(program: Callable, variables: Variables, inputs: PyTree) -> np.ndarray:
+  """`program(variables, batch)` of all inputs [N, ...], the last batch filled up."""
+  found, number = [], feed.length(inputs)
+  for first in range(0, number, BATCH):
+    batch = _taken(inputs, np.minimum(np.arange(first, first + BATCH), number - 1))
+    found.append(np.asarray(program(variables, batch)))
+  return np.concatenate(found)[:number]
+
+
+def _taken(leaves: PyTree, rows: np.ndarray | int) -> PyTree:
+  return jax.tree.map(lambda leaf: leaf[rows], leaves)
+
+
+def _from_stored(job: Job, form: Form | None = None) -> Job:
+  """The job with a last phase that begins with examples as stored, perhaps of another form."""
+  last = job.phases[-1]
+  whole = last._replace(phase=last.phase._replace(start=0, views=0))
+  return job._replace(form=form or job.form, phases=(*job.phases[:-1], whole))
+
+
+@functools.cache
+def _averaged(network: Network, form: Form, stage: str, start: int) -> Callable:
+  """(variables, what enters stage `start`) -> what comes out of `stage`, averaged over places [B, D]."""
+  cut = backbones.head_after(network, stage, 1)
+
+  def run(variables: Variables, x: PyTree) -> Array:
+    x = x if start else form.enter(x)
+    return cut.apply(variables, x, train=False, start=start, stop=len(cut.stages) - 1)[0]
+
+  return jax.jit(run)
+
+
+@functools.cache
+def _outputs(network: Network, form: Form) -> Callable:
+  """(variables, stored examples) -> the outputs of the network."""
+
+  def run(variables: Variables, x: PyTree) -> PyTree:
+    return network.apply(variables, form.enter(x), train=False)[0]
+
+  return jax.jit(run)
