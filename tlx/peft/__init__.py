@@ -17,31 +17,42 @@ from tlx.types import Array, Network, PyTree, Variables
 
 
 class Added(NamedTuple):
-  """What a method adds. At the start it changes no output.
+  """What a method adds. At the start it changes no output, where the method's file does not say so.
 
   name: its leaves stand under '<stage>/added/<name>'.
-  init: (key, params of the network or their shapes) -> {'block0/attention/query/a': leaf}.
+  init: (key, params of the network or their shapes) -> {'block0/attention/query/a': leaf}. The
+    policy `added` of tlx/freezing leaves those frozen whose name has a part 'fixed'.
   intercept: as in `backbones.Edit`; the same function for equal options, so programs are shared.
-  merge: (params with added leaves) -> params of the network alone that give the same output.
+  merge: (params with added leaves) -> params of the network alone that give the same output; None
+    where there are none that do.
+  params, also: as in `backbones.Edit`.
   """
 
   name: str
   init: Callable[[Array, PyTree], Mapping[str, Array]]
-  intercept: Callable[[PyTree], Callable]
-  merge: Callable[[PyTree], PyTree]
+  intercept: Callable[[PyTree], Callable] | None
+  merge: Callable[[PyTree], PyTree] | None
+  params: Callable[[PyTree, PyTree], PyTree] | None = None
+  also: tuple[str, ...] = ()
 
 
 def wrap(network: Network, added: Added) -> Network:
   """The network with added leaves in `params`; its own leaves start as they would without.
 
+  `init` takes `source` too, parameters that will replace the network's own: what is added starts
+  from them.
+
   Raises:
     ValueError: in `init`, as the method's own, or leaves of that name are there already.
   """
-  edit = Edit(added.name, added.intercept)
+  edit = Edit(added.name, added.intercept, added.params, added.also)
 
-  def init(key: Array, inputs: PyTree) -> Variables:
+  def init(key: Array, inputs: PyTree, source: PyTree = None) -> Variables:
     variables = network.init(key, inputs)
-    return variables._replace(params=add(variables.params, added, key))
+    flat = flat_of(variables.params)
+    known = {name: leaf for name, leaf in flat_of(source or {}).items() if name in flat}
+    leaves = add(tree_of(flat | known), added, key)
+    return variables._replace(params=tree_of(flat_of(leaves) | flat))
 
   def apply(
     variables: Variables, x: PyTree, *, edits: tuple[Edit, ...] = (), **options: Any
