@@ -324,7 +324,7 @@ def test_bad_options(options, words):
   [
     (
       {'at': 'attn'},
-      "no dense layer or convolution matches at='attn'; have block0/attention/.*mlp/up, pool/dense.",
+      "no dense layer or convolution matches at='attn'; have block0/attention/.*pool/dense.",
     ),
     ({'rank': 9}, r'rank=9 is above 8, the smaller side of block0/attention/query/kernel \[8, 8\]'),
     ({'rank_pattern': [('block1', 9)]}, 'rank=9 is above 8.*block1/attention/query'),

@@ -16,8 +16,12 @@ from tlx.tree import FIXED, is_added, label, map_named, merge, named_leaves, par
 from tlx.types import Variables
 
 MODULES = {'bert': bert, 'cnn': cnn}
+SIZES = {
+  'bert': {**bert.tiny()[0], 'depth': 1},
+  'cnn': {**cnn.tiny()[0], 'channels': (6,)},
+}
 INPUTS = {name: module.tiny()[1] for name, module in MODULES.items()}
-BASES = {name: module.build(**module.tiny()[0]) for name, module in MODULES.items()}
+BASES = {name: module.build(**SIZES[name]) for name, module in MODULES.items()}
 TARGETS = {'bert': np.array([0, 1, 2]), 'cnn': np.array([0, 1, 2, 0])}
 CONV = r'conv$|linear$'
 # Options for each network; None where the method is not for it (the error stands in REFUSED).
@@ -26,19 +30,29 @@ OPTIONS = {
     'bert': {'rank': 2, 'dora': True, 'bias': True, 'init': 'pissa'},
     'cnn': {'at': CONV, 'rank': 2, 'alpha_pattern': (('block1/', 5.0),)},
   },
+  'adapter': {'bert': {'size': 3}, 'cnn': {'at': CONV, 'size': 3}},
   'ia3': {'cnn': {'at': CONV, 'inputs': 'fc/'}},
   'loha': {'bert': {'rank': 2}, 'cnn': {'at': CONV, 'rank': 2}},
   'lokr': {'bert': {'rank': 1}, 'cnn': {'at': CONV, 'rank': 1}},
   'oft': {'bert': {'block': 4}, 'cnn': {'at': 'linear$', 'block': 8}},
   'vera': {'bert': {'rank': 4}, 'cnn': {'at': 'linear$', 'rank': 2}},
+  'prefix': {'bert': {'tokens': 2}, 'cnn': None},
+  'prompt': {'bert': {'tokens': 2}, 'cnn': None},
 }
-REFUSED: dict[str, str] = {}
+REFUSED = {
+  'prefix': 'wants the blocks of a text backbone',
+  'prompt': 'wants the blocks of a transformer',
+}
+# Tokens beside those of the input change what attention gives, whatever they are.
+STARTS_ELSEWHERE = ('prefix', 'prompt')
 CASES = [
   (method, name)
   for method in available('peft')
   for name in BASES
   if OPTIONS.get(method, {}).get(name, {}) is not None
 ]
+# One method for each way of the seam: layers' calls, parameters, stages' calls.
+WAYS = ('lora', 'loha', 'prompt')
 every_case = pytest.mark.parametrize('method, name', CASES, ids=map('-'.join, CASES))
 
 
@@ -49,13 +63,19 @@ def added(method, name) -> peft.Added:
 @functools.cache
 def wrapped(method, name):
   """(the network with added leaves, its variables at the start)."""
-  network = peft.wrap(BASES[name], added(method, name))
-  return network, network.init(jax.random.key(0), INPUTS[name])
+  method, source = added(method, name), base(name)
+  params = peft.add(source.params, method, jax.random.key(0))
+  return peft.wrap(BASES[name], method), source._replace(params=params)
 
 
 @functools.cache
 def base(name) -> Variables:
-  return BASES[name].init(jax.random.key(0), INPUTS[name])
+  """Kernels are large, so that what is added to one changes the output by more than rounding."""
+  variables = jax.jit(BASES[name].init)(jax.random.key(0), INPUTS[name])
+  if name == 'bert':
+    larger = lambda path, leaf: 8 * leaf if path.endswith('kernel') else leaf
+    variables = variables._replace(params=map_named(larger, variables.params))
+  return variables
 
 
 def moved(method, name, seed=0) -> Variables:
@@ -105,11 +125,13 @@ def test_leaves_stand_under_the_stage_they_serve(method, name):
 @pytest.mark.parametrize('train', [False, True])
 def test_output_is_the_base_networks_at_the_start(method, name, train):
   network, variables = wrapped(method, name)
-  compiled = [jax.jit(functools.partial(one.apply, train=train)) for one in (network, BASES[name])]
-  found, stats = compiled[0](variables, INPUTS[name])
-  want, want_stats = compiled[1](base(name), INPUTS[name])
-  np.testing.assert_array_equal(found, want)
-  jax.tree.map(np.testing.assert_array_equal, stats, want_stats)
+  found, stats = network.apply(variables, INPUTS[name], train=train)
+  want, stats_of_base = BASES[name].apply(base(name), INPUTS[name], train=train)
+  if method in STARTS_ELSEWHERE:
+    assert np.shape(found) == np.shape(want) and np.abs(found - want).max() > 1e-5
+    return
+  same = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+  jax.tree.map(same, (found, stats), (want, stats_of_base))
 
 
 @every_case
@@ -119,19 +141,12 @@ def test_three_steps_move_what_is_trained_and_nothing_else(method, name):
   assert {path for path, _ in named_leaves(trainable)} == {
     path for path, _ in named_leaves(variables.params) if is_trained(path)
   }
-  tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(0.01, weight_decay=0.1))
-
-  @jax.jit
-  def advance(trainable, state):
-    loss = lambda t: loss_of(network, Variables(merge(t, frozen), variables.stats), name)
-    updates, state = tx.update(jax.grad(loss)(trainable), state, trainable)
-    return optax.apply_updates(trainable, updates), state
-
-  before, state = trainable, tx.init(trainable)
+  loss = lambda t: loss_of(network, Variables(merge(t, frozen), variables.stats), name)
+  after = trainable
   for _ in range(3):
-    trainable, state = advance(trainable, state)
-  for (path, leaf), (_, after) in zip(named_leaves(before), named_leaves(trainable), strict=True):
-    assert not np.array_equal(leaf, after), path
+    after = jax.tree.map(lambda leaf, grad: leaf - 0.3 * grad, after, jax.grad(loss)(after))
+  for (path, leaf), (_, other) in zip(named_leaves(trainable), named_leaves(after), strict=True):
+    assert not np.array_equal(leaf, other), path
 
 
 @every_case
@@ -172,14 +187,15 @@ def test_vmap_and_map_over_runs(method, name):
   one_by_one = [np.asarray(logits(leaves)) for _, leaves in own]
   assert np.abs(one_by_one[0] - one_by_one[1]).max() > 1e-3
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(leaves for _, leaves in own))
-  side_by_side = jax.jit(jax.vmap(logits))(stacked)
-  in_turn = jax.jit(lambda leaves: jax.lax.map(logits, leaves))(stacked)
+  side_by_side = jax.vmap(logits)(stacked)
   np.testing.assert_allclose(side_by_side, one_by_one, atol=1e-5)
-  np.testing.assert_allclose(in_turn, one_by_one, atol=1e-5)
+  if method in WAYS:
+    in_turn = jax.jit(lambda leaves: jax.lax.map(logits, leaves))(stacked)
+    np.testing.assert_allclose(in_turn, one_by_one, atol=1e-5)
 
 
-@every_case
-def test_activations_computed_again_give_the_same_gradient(method, name):
+@pytest.mark.parametrize('method', WAYS)
+def test_activations_computed_again_give_the_same_gradient(method, name='bert'):
   network, variables = wrapped(method, name)[0], moved(method, name)
   trainable, frozen = trained_and_frozen(variables.params, network.stages)
 
@@ -214,13 +230,15 @@ def test_compiled_stages_keep_to_their_own_network(method, name):
 @every_case
 def test_bfloat16_stays_bfloat16(method, name):
   module, x = MODULES[name], INPUTS[name]
-  half = module.build(**module.tiny()[0], dtype='bfloat16')
+  half = module.build(**SIZES[name], dtype='bfloat16')
   network, variables = peft.wrap(half, added(method, name)), wrapped(method, name)[1]
   for stop in (2, None):
     runs = ((network, variables), (half, base(name)))
     found, want = (outputs(one, held, x, stop=stop) for one, held in runs)
     assert jax.tree.map(jnp.result_type, found) == jax.tree.map(jnp.result_type, want)
-    jax.tree.map(np.testing.assert_array_equal, found, want)
+    if method not in STARTS_ELSEWHERE:
+      near = functools.partial(np.testing.assert_allclose, rtol=1e-2, atol=1e-2)
+      jax.tree.map(near, found, want)
 
 
 @every_case

@@ -6,7 +6,7 @@ treat it as any other. It reaches the calls it changes as an argument of the sta
 function.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -25,7 +25,8 @@ class Added(NamedTuple):
   intercept: as in `backbones.Edit`; the same function for equal options, so programs are shared.
   merge: (params with added leaves) -> params of the network alone that give the same output; None
     where there are none that do.
-  params, also: as in `backbones.Edit`.
+  params: as in `backbones.Edit`.
+  also: stages of the network -> those that are edited though they have no leaves.
   """
 
   name: str
@@ -33,7 +34,7 @@ class Added(NamedTuple):
   intercept: Callable[[PyTree], Callable] | None
   merge: Callable[[PyTree], PyTree] | None
   params: Callable[[PyTree, PyTree], PyTree] | None = None
-  also: tuple[str, ...] = ()
+  also: Callable[[Sequence[str]], tuple[str, ...]] | None = None
 
 
 def wrap(network: Network, added: Added) -> Network:
@@ -45,7 +46,8 @@ def wrap(network: Network, added: Added) -> Network:
   Raises:
     ValueError: in `init`, as the method's own, or leaves of that name are there already.
   """
-  edit = Edit(added.name, added.intercept, added.params, added.also)
+  also = added.also(network.stages) if added.also else ()
+  edit = Edit(added.name, added.intercept, added.params, also)
 
   def init(key: Array, inputs: PyTree, source: PyTree = None) -> Variables:
     variables = network.init(key, inputs)

@@ -121,10 +121,16 @@ def by_layer(leaves: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   return found
 
 
-def intercept(method: str, change: Callable) -> Callable[[PyTree], Callable]:
-  """`Added.intercept` where `change(leaves, module, x, y)` gives what a layer gives for x.
+LAYERS = (nn.Dense, Conv)
 
-  `leaves` are those of the layer and those of its whole stage; y is what it gives without them.
+
+def intercept(
+  method: str, change: Callable, kinds: tuple[type, ...] = LAYERS
+) -> Callable[[PyTree], Callable]:
+  """`Added.intercept` where `change(leaves, module, x, call)` gives what a layer gives for x.
+
+  `leaves` are those of the layer and those of its whole stage; `call(x)` is what it gives without
+  them. `kinds` are what modules with leaves may be.
   """
 
   def of_stage(leaves: PyTree) -> Callable:
@@ -135,25 +141,21 @@ def intercept(method: str, change: Callable) -> Callable[[PyTree], Callable]:
       own = layers.get('/'.join(context.module.path))
       if own is None or context.method_name != '__call__':
         return call(*args, **kwargs)
-      return change({**shared, **own}, _checked(method, context.module), args[0], call)
+      if not isinstance(context.module, kinds):
+        kind, name = type(context.module).__name__, '/'.join(context.module.path)
+        raise ValueError(f'{method} changes dense layers and convolutions, and {name} is a {kind}.')
+      x, *rest = args
+      own_call = functools.partial(_call, call, rest, kwargs)
+      return change({**shared, **own}, context.module, x, own_call)
 
     return around
 
   return of_stage
 
 
-def _checked(method: str, module: nn.Module) -> nn.Module:
-  """The module, which is a layer.
-
-  Raises:
-    ValueError: it only has a kernel.
-  """
-  if not isinstance(module, nn.Dense | Conv):
-    raise ValueError(
-      f'{method} changes dense layers and convolutions, and {"/".join(module.path)} is a '
-      f'{type(module).__name__}.'
-    )
-  return module
+def _call(call: Callable, rest: Sequence[Any], options: Mapping[str, Any], x: Array) -> Any:
+  """What `call` gives for x and the arguments that come with it."""
+  return call(x, *rest, **options)
 
 
 def standardises(module: nn.Module) -> bool:

@@ -36,7 +36,7 @@ def added(at: str = r'attention/(query|value)$', rank: int = 256) -> Added:
     most = [max(sizes) for sizes in zip(*layers.values(), strict=True)]
     a = _kaiming(_layers.key_of(key, NAME, 'fixed/a'), (most[0], rank), most[0])
     b = _kaiming(_layers.key_of(key, NAME, 'fixed/b'), (rank, most[1]), rank)
-    leaves = {}
+    leaves: dict[str, Array] = {}
     for name, shape in layers.items():
       _layers.check_rank(NAME, rank, name, shape)
       stage = name.partition('/')[0]
