@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tlx import backbones, peft, sources
+from tlx import adapters, backbones, peft, sources
 from tlx.backbones import bert
 from tlx.parity import cases, relative_error
 from tlx.plug import plug
@@ -26,13 +26,13 @@ PREFIX = 'base_model.model.'
 class Base(NamedTuple):
   """A network with the weights that peft added to.
 
-  theirs: our layers by the official name, one or (GPT-2's query, key and value) several a name.
-  stop: the stage before which the official output stands.
+  official: its layers by their official names, as `adapters.layers` gives them
+  stop: the stage before which the official output stands
   """
 
   network: Network
   variables: Variables
-  theirs: dict[str, list[str]]
+  official: dict[str, adapters.Official]
   inputs: PyTree
   stop: int | None
 
@@ -52,25 +52,15 @@ def base(name: str) -> Base:
     weights = sources.load(str(cases.FOLDER / 'peft_base.safetensors'))
     network, inputs = bert.build(**BERT), {'ids': stored()['ids'].astype(np.int32)}
     shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
-    variables, record = backbones.from_weights(bert, BERT, weights, shapes)
-    stop = len(network.stages) - 2
-    names = record['names']
-  else:
-    case = cases.read(name)
-    network, variables = cases.build(case)
-    module = plug('backbones', case.backbone)
-    names = {
-      ours: theirs for ours, (theirs, _) in module.names(case.arrays, **case.options).items()
-    }
-    stop = None
-    inputs = {'ids': stored()['text'].astype(np.int32)}
-    if name == 'resnet_basic':
-      inputs = stored()['images'].transpose(0, 2, 3, 1)
-  theirs: dict[str, list[str]] = {}
-  for ours, official in names.items():
-    if ours.endswith('/kernel'):
-      theirs.setdefault(official.removesuffix('.weight'), []).append(ours.removesuffix('/kernel'))
-  return Base(network, variables, theirs, inputs, stop)
+    variables, _ = backbones.from_weights(bert, BERT, weights, shapes)
+    layers = adapters.layers(bert, weights.arrays, **BERT)
+    return Base(network, variables, layers, inputs, len(network.stages) - 2)
+  case = cases.read(name)
+  inputs = {'ids': stored()['text'].astype(np.int32)}
+  if name == 'resnet_basic':
+    inputs = stored()['images'].transpose(0, 2, 3, 1)
+  layers = adapters.layers(plug('backbones', case.backbone), case.arrays, **case.options)
+  return Base(*cases.build(case), layers, inputs, None)
 
 
 def layers(case: str, name: str) -> dict[str, dict[str, np.ndarray]]:
@@ -98,8 +88,9 @@ def split(path: str) -> tuple[str, str]:
 
 def ours_of(name: str, module: str) -> list[str]:
   """Our layers of an official one, whose name may have something before it."""
-  known = base(name).theirs
-  return known[max((one for one in known if f'.{module}'.endswith(f'.{one}')), key=len)]
+  known = base(name).official
+  official = max((one for one in known if f'.{module}'.endswith(f'.{one}')), key=len)
+  return [part.ours for part in known[official].parts]
 
 
 def with_leaves(name: str, added: peft.Added, leaves: dict[str, np.ndarray]) -> PyTree:

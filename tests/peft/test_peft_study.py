@@ -13,8 +13,7 @@ METHODS = {
   'vera': {'name': 'vera', 'at': 'linear$', 'rank': 4},
   'loha': {'name': 'loha', 'at': 'linear$', 'rank': 2},
 }
-WIDTHS = (64, 16, 12)
-PAIRS = tuple(zip(WIDTHS, WIDTHS[1:], strict=False))
+PAIRS = ((64, 16), (16, 12))
 TRAINED = {
   'pissa': sum(2 * rows + 3 * columns for rows, columns in PAIRS),
   'vera': sum(4 + columns for _, columns in PAIRS),
