@@ -1,13 +1,9 @@
 """LoRA: where it reaches, how it starts, what a step costs, and the numbers of the peft library."""
 
-import functools
-import math
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from tests.peft import official
@@ -18,7 +14,7 @@ from tlx.parity import relative_error
 from tlx.peft import lora
 from tlx.plug import available, plug
 from tlx.train import optim
-from tlx.tree import is_added, label, map_named, merge, named_leaves, partition, sha256
+from tlx.tree import is_added, label, map_named, named_leaves, partition, sha256
 from tlx.types import Variables
 
 SIZES, INPUTS = bert.tiny()
@@ -119,41 +115,6 @@ def test_the_start():
       assert leaf.shape == (64, 8) and 0.97 / 8 < np.abs(leaf).max() <= 1 / 8
       assert abs(leaf.mean()) < 0.01
   assert len({sha256(leaf) for name, leaf in more.items() if name.endswith('/a')}) == 13
-
-
-@functools.cache
-def gradient(trained):
-  """(FLOPs of the compiled gradient of a loss, its shapes, FLOPs of the kernels' own gradients)."""
-  sizes = {**SIZES, 'dim': 64, 'mlp_dim': 256, 'max_positions': 16}
-  network = peft.wrap(bert.build(**sizes), lora.added(rank=2))
-  inputs = {name: np.ones((8, 16), np.int32) for name in ('ids', 'mask')}
-  variables = jax.eval_shape(network.init, KEY, inputs)
-  rules = plug('freezing', trained).rules(freezing.groups(network.stages, variables.params))
-  trainable, frozen = partition(variables.params, label(variables.params, rules))
-
-  def loss(trainable, frozen):
-    logits, _ = network.apply(Variables(merge(trainable, frozen), {}), inputs, train=True)
-    return optax.softmax_cross_entropy_with_integer_labels(logits, np.arange(8) % 3).mean()
-
-  compiled = jax.jit(jax.grad(loss)).lower(trainable, frozen).compile()
-  shapes = jax.eval_shape(jax.grad(loss), trainable, frozen)
-  kernels = [
-    leaf
-    for name, leaf in named_leaves(variables.params)
-    if name.startswith('block') and name.endswith('/kernel')
-  ]
-  own = sum(2 * 8 * 16 * math.prod(kernel.shape) for kernel in kernels)
-  return compiled.cost_analysis()['flops'], shapes, own
-
-
-def test_no_gradient_of_a_whole_kernel_is_computed():
-  """A third of full fine-tuning's products are those gradients: LoRA's program is without them."""
-  (full, whole, own), (thin, shapes, _) = gradient('all'), gradient('added')
-  assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(whole)) > 100_000
-  for name, leaf in named_leaves(shapes):
-    assert name.startswith('head/') or 2 in leaf.shape, name
-  assert full - thin > 0.85 * own
-  assert thin < 0.75 * full
 
 
 def test_a_matrix_that_is_no_dense_layers_is_refused_when_it_is_called():
