@@ -565,7 +565,8 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
   moving = tuple(stage for stage in shapes.stats if stage not in loaded.stats)
   fresh = _initialiser(network, form, missing, moving)
   drawn = {
-    seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)
+    seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0), loaded.params))
+    for seed in set(seeds)
   }
   params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
   for stage in shapes.stats:
@@ -580,11 +581,13 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
 def _initialiser(
   network: Network, form: Form, leaves: tuple[str, ...], stages: tuple[str, ...]
 ) -> Callable:
-  """key -> (params with None but at `leaves`, stats of `stages`), as a compiled program; nothing else is computed."""
+  """(key, what the source brings) -> (params with None but at `leaves`, stats of `stages`), as a compiled program; nothing else is computed."""
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.entered(form, 1))
+  starts_from_source = any(map(tree.is_added, leaves))
 
-  def fresh(key):
-    params, stats = network.init(key, zeros)
+  def fresh(key, brought):
+    options = {'source': brought} if starts_from_source else {}
+    params, stats = network.init(key, zeros, **options)
     params = tree.map_named(lambda name, leaf: leaf if name in leaves else None, params)
     return params, {stage: of_stage for stage, of_stage in stats.items() if stage in stages}
 
