@@ -436,16 +436,16 @@ def _confusion(results: Results):
   if not found:
     return None
   most = max(len(table[2]) for _, table in found)
-  side = 2.9 if most <= 12 else 4.2
+  side = 2.9 if most <= 12 else 4.8
   figure, axes = panels(len(found), 2 if most <= 12 else 1, width=side, height=side, sharey=False)
   for ax, (pair, (method, largest, shares)) in zip(axes, found):
     names = classes.class_names(results, *pair) or list(map(str, range(len(shares))))
     shown = ax.pcolormesh(100 * shares, cmap='cividis', vmin=0, vmax=100)  # drawn as shapes
-    ax.set_aspect('equal')
     ax.invert_yaxis()
     places = np.arange(len(names)) + 0.5
     short = [name if len(name) <= 14 else f'{name[:13]}…' for name in names]
     turned = {'rotation': 60, 'ha': 'right', 'rotation_mode': 'anchor'}
+    ax.tick_params(labelsize=8 if len(names) <= 20 else 5)
     ax.set_xticks(places, short, **(turned if max(map(len, short)) > 2 else {}))
     ax.set_yticks(places, short)
     ax.grid(False)
