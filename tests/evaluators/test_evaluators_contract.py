@@ -207,6 +207,7 @@ def test_drift_by_hand():
     LABELS,
     features=lambda part, stage, source: features[stage, source],
     params={
+      'b': {'kernel': np.ones(1)},
       'a': {'kernel': np.array([3.0, 0.0]), 'bias': np.array([4.0]), 'added': {'lora': np.ones(9)}},
       'head': {'kernel': np.ones(2)},
     },

@@ -38,7 +38,7 @@ def impulse_noise(x: np.ndarray, severity: int, random: np.random.Generator) -> 
 def gaussian_blur(x: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:
   """A blur whose radius is that of 224 pixels at the size of the images."""
   radius = (1, 2, 3, 4, 6)[severity - 1] * x.shape[1] / SIZE
-  return ndimage.gaussian_filter(x, (0, radius, radius, 0))
+  return ndimage.gaussian_filter(x, (0, radius, radius, 0), mode='nearest')
 
 
 def brightness(x: np.ndarray, severity: int, random: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ KEPT = ''
 
 
 def evaluate(finished: Finished) -> dict[str, float]:
-  """Of each stage before the head; nothing of a run that started at random.
+  """Of each stage with parameters before the head; nothing of a run that started at random.
 
   'cka_<stage>': linear CKA of what comes out of the stage in the run and in the source on the test
     set, averaged over places (Kornblith et al. 2019, eq. 3 with linear kernels): 1 where one is a
@@ -20,7 +20,7 @@ def evaluate(finished: Finished) -> dict[str, float]:
   if finished.source_params is None:
     return {}
   columns = {}
-  for stage in finished.stages:
+  for stage in (stage for stage in finished.stages if finished.params.get(stage)):
     ours, theirs = (finished.features('test', stage, source=which) for which in (False, True))
     columns[f'cka_{stage}'] = cka(ours, theirs)
   started = dict(tree.named_leaves(finished.source_params))

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from tlx.report import layers, levels, metrics, numbers
+from tlx.report import beside, classes, layers, levels, metrics, numbers
 from tlx.report.drawing import (
   INK,
   MARKERS,
@@ -43,6 +43,8 @@ def make(results: Results) -> list[Drawing]:
       'seconds': _seconds,
       'time': _time,
       'learning': _learning,
+      'reliability': _reliability,
+      'confusion': _confusion,
     }
     drawn = [(name, plan(results)) for name, plan in plans.items()]
     also = ''
@@ -395,6 +397,88 @@ def _learning(results: Results):
     + (f' The same everywhere: {"; ".join(same)}.' if same else '')
     + (f' Solved exactly and without a curve: {", ".join(solved)}.' if solved else '')
   )
+
+
+def _reliability(results: Results):
+  """The share of right answers against their probability, a line a method."""
+  frame = beside.reliability(results)
+  if not len(frame):
+    return None
+  pairs = [pair for pair in results.pairs if len(_of(frame, *pair))]
+  figure, axes = panels(len(pairs), 2, width=3.1, height=3.0)
+  style = method_style(results)
+  for ax, pair in zip(axes, pairs):
+    part = _of(frame, *pair)
+    largest = in_order(part['shots'])[-1]
+    part = part[part['shots'] == largest]
+    ax.plot((0, 100), (0, 100), color=INK, linestyle=(0, (1, 2)), linewidth=1, label='calibrated')
+    for method in results.methods:
+      line = part[part['method'] == method].sort_values('bin')
+      if len(line):
+        look = {'linewidth': 1.1, **style(method), 'markersize': 3}
+        ax.plot(100 * line['probability'], 100 * line['share'], label=method, **look)
+    place = per_class(results, largest, target=pair[1])
+    ax.set(title=f'{arrow(*pair)}, {place}', xlabel='Largest probability (%)')
+    ax.set(xlim=(0, 100), ylim=(0, 100))
+    for line in ax.lines:
+      line.set_clip_on(False)
+  label_rows(axes, 'Right (%)')
+  legend(figure, axes)
+  return figure, (
+    'Reliability: the share of test examples that are right against their mean largest '
+    'probability, bin by bin of that, of all seeds together. Below the dotted line a method is '
+    'surer than it is right. Bins of less than 1% of the examples are left out.'
+  )
+
+
+def _confusion(results: Results):
+  """Which classes the best method takes for which, a panel a source and target."""
+  found = []
+  for pair in results.pairs:
+    table = beside.confusion(results, *pair)
+    if table and len(table[2]) <= _NAMED:
+      found.append((pair, table))
+  if not found:
+    return None
+  most = max(len(table[2]) for _, table in found)
+  side = 2.9 if most <= 12 else 4.8
+  figure, axes = panels(len(found), 2 if most <= 12 else 1, width=side, height=side, sharey=False)
+  for ax, (pair, (method, largest, shares)) in zip(axes, found):
+    names = classes.class_names(results, *pair) or list(map(str, range(len(shares))))
+    shown = ax.pcolormesh(100 * shares, cmap='cividis', vmin=0, vmax=100)  # drawn as shapes
+    ax.invert_yaxis()
+    places = np.arange(len(names)) + 0.5
+    short = [name if len(name) <= 14 else f'{name[:13]}…' for name in names]
+    turned = {'rotation': 60, 'ha': 'right', 'rotation_mode': 'anchor'}
+    ax.tick_params(labelsize=8 if len(names) <= 20 else 5)
+    ax.set_xticks(places, short, **(turned if max(map(len, short)) > 2 else {}))
+    ax.set_yticks(places, short)
+    ax.grid(False)
+    place = per_class(results, largest, target=pair[1])
+    ax.set(title=f'{arrow(*pair)}: {method},\n{place}', xlabel='Taken for', ylabel='Class')
+    if len(names) <= _WRITTEN:
+      _write_shares(ax, shares)
+    else:
+      figure.colorbar(shown, ax=ax, shrink=0.7, label='% of the class')
+  return figure, (
+    'Which classes are taken for which: of the test examples of each class, a row, the share in % '
+    'that was taken for each, of all seeds together. Of the method that is best on validation at '
+    'the largest size.'
+  )
+
+
+_NAMED, _WRITTEN = 60, 12  # classes that are drawn, and whose shares are written
+
+
+def _write_shares(ax, shares: np.ndarray) -> None:
+  """The shares of at least half a percent as numbers, in what stands out from the colour."""
+  for row, of_row in enumerate(shares):
+    for column, share in enumerate(of_row):
+      if share >= 0.005:
+        colour = 'black' if share > 0.55 else 'white'
+        text = f'{100 * share:.0f}'
+        place = column + 0.5, row + 0.5
+        ax.text(*place, text, ha='center', va='center', fontsize=6.5, color=colour)
 
 
 def _same_curves(frame: pd.DataFrame, methods: list[str]) -> list[str]:

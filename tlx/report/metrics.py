@@ -116,6 +116,13 @@ _KNOWN = {
     'class_mean_accuracy': 'nearest-class-mean accuracy',
   }
 )
+_SPELT = {
+  'cka': 'CKA',
+  'l2': 'L2 distance',
+  'auroc': 'AUROC',
+  'ood': 'foreign set',
+  'jpeg': 'JPEG',
+}
 _ENDINGS = (
   '_accuracy',
   '_auroc',
@@ -139,7 +146,7 @@ def of(column: str, direction: int = 0) -> Metric:
   """
   found = _KNOWN.get(column)
   if found is None:
-    words = column.replace('_', ' ')
+    words = ' '.join(_SPELT.get(part, part) for part in column.split('_'))
     share = column.endswith(_ENDINGS)
     found = Metric(column, words, int(share), share, 0.0 if share else -math.inf)
   return found._replace(direction=direction or found.direction)

@@ -44,11 +44,12 @@ def write(workdir, test_sampling: bool = False):
 # A section: its heading, the figures and then the kinds of tables (the first word of their names)
 # it shows. The first has the tables of the scores too, which are named like their columns.
 _SECTIONS = (
-  ('', (), ('sampled', 'across_targets')),
+  ('', (), ('sampled', 'measures', 'across_targets')),
   ('Against the baseline', ('targets',), ('differences', 'data', 'speed')),
   ('How deep to freeze', ('freezing',), ()),
   ('Which stage carries most', ('stages',), ('stages',)),
-  ('Class by class', (), ('balanced', 'recall')),
+  ('How far probabilities can be believed', ('reliability',), ()),
+  ('Class by class', ('confusion',), ('balanced', 'recall')),
   ('Cost', ('parameters', 'seconds', 'time'), ('cost', 'time')),
   ('Training', ('learning',), ('rates', 'diverged', 'chance')),
 )

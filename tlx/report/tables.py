@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tlx.report import cautions, classes, layers, levels, metrics, numbers, sampling
+from tlx.report import beside, cautions, classes, layers, levels, metrics, numbers, sampling
 from tlx.report.folder import Results, by_size, in_order, phases_of
 from tlx.report.formats import Table, percent, probability, quantity, slug
 from tlx.report.metrics import Metric
@@ -18,6 +18,7 @@ def make(results: Results, test_sampling: bool = False) -> list[Table]:
   """
   return [
     *scores(results),
+    *measures(results),
     *(sampled(results) if test_sampling else ()),
     *across(results),
     *differences(results),
@@ -162,6 +163,34 @@ def sampled(results: Results) -> list[Table]:
         note,
       )
     )
+  return made
+
+
+def measures(results: Results) -> list[Table]:
+  """All other numbers of the test at the largest size, measures x methods, a table a pair."""
+  made = []
+  for source, target, frame in _by_pair(beside.measures(results), results):
+    largest = in_order(frame['shots'])[-1]
+    part = frame[frame['shots'] == largest]
+    most = part['n'].max()
+    methods = [method for method in results.methods if method in set(part['method'])]
+    cells = {}
+    for row in part.to_dict('records'):
+      cells[row['column'], row['method']] = _mean(row, most, metrics.of(row['column']))
+    lines = []
+    for column in dict.fromkeys(part['column']):
+      metric = metrics.of(column)
+      arrow_of = {1: ' ↑', -1: ' ↓'}.get(metric.direction, '')
+      name = metric.axis[0].upper() + metric.axis[1:]
+      lines.append([name + arrow_of, *(cells.get((column, method), '–') for method in methods)])
+    shown = pd.DataFrame(lines, columns=['Measure', *methods])
+    note = (
+      'Of the chosen runs on the test set; mean ± as above. ↑: more is better, ↓: less is. '
+      'Settings were chosen by none of these. The file of numbers has every size.'
+    )
+    place = per_class(results, largest, target=target)
+    title = f'Other measures at {place}, {arrow(source, target)}'
+    made.append(Table(slug('measures', source, target), title, shown, frame, note))
   return made
 
 
