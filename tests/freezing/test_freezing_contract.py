@@ -12,7 +12,7 @@ import pytest
 from tlx import freezing, peft
 from tlx.backbones import cnn
 from tlx.inputs import image
-from tlx.peft import lora
+from tlx.peft import lora, ssf
 from tlx.plug import available, plug
 from tlx.tasks import classification
 from tlx.train import step
@@ -222,6 +222,12 @@ def test_random_stages_are_of_the_size_asked_for_and_each_is_drawn():
 def test_surgical_leaves_the_norm_before_the_head_alone():
   rules = plug('freezing', 'surgical').rules((('a',), ('b',), ('norm', 'head')), stages=['b'])
   assert rules == (('^(b|head)/', 'train'), ('.*', 'frozen'))
+
+
+def test_added_leaves_do_not_change_how_depth_is_counted():
+  network, params, groups = tiny_groups('vit')
+  wrapped = peft.add(params, ssf.added(), jax.random.key(0))
+  assert 'added' in wrapped['norm'] and freezing.groups(network.stages, wrapped) == groups
 
 
 def test_leading_groups():

@@ -52,8 +52,9 @@ def made(module, method, **options):
   return network, variables._replace(params=map_named(longer, variables.params)), inputs
 
 
-@pytest.mark.parametrize('deep', [False, True])
-@pytest.mark.parametrize('module', [bert, gpt2, llama])
+@pytest.mark.parametrize(
+  'module, deep', [(bert, False), (bert, True), (gpt2, False), (llama, True)]
+)
 def test_prompts_and_padding(module, deep):
   """A text alone gives what it gives beside longer ones, whichever side is padded."""
   network, variables, inputs = made(module, 'prompt', deep=deep)

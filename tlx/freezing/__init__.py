@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-from tlx.tree import Rules, label, named_leaves
+from tlx.tree import ADDED, Rules, label, named_leaves
 from tlx.types import PyTree
 
 Groups = Sequence[tuple[str, ...]]
@@ -44,8 +44,9 @@ def groups(stages: Sequence[str], params: PyTree) -> tuple[tuple[str, ...], ...]
 
 
 def _beyond_norms(params: PyTree) -> bool:
-  """Whether a stage holds parameters of anything but norms."""
-  return any(not re.search(NORM, name) for name, _ in named_leaves(params))
+  """Whether a stage of a source holds parameters of anything but norms."""
+  own = [name for name, _ in named_leaves(params) if not name.startswith(f'{ADDED}/')]
+  return any(not re.search(NORM, name) for name in own)
 
 
 def leading(groups: Groups, stages: Collection[str]) -> int:

@@ -1,61 +1,19 @@
-"""VeRA, LoHa, LoKr and OFT: the numbers of the peft library, and what is refused."""
+"""VeRA, LoHa, LoKr, OFT and (IA)3: formulas by hand, and what is refused.
+
+The numbers of the peft library are in test_exchange.py.
+"""
 
 import jax
 import numpy as np
 import pytest
 
-from tests.peft import official
 from tlx import peft
-from tlx.backbones import bert, bit
-from tlx.peft import lokr, oft
+from tlx.backbones import bert, bit, convnext
+from tlx.peft import ia3, lokr, oft
 from tlx.plug import plug
 from tlx.tree import map_named
 
 SIZES, INPUTS = bert.tiny()
-
-
-def test_numbers_of_vera():
-  of, leaves = official.stored(), {}
-  for layer, theirs in official.layers('vera', 'bert').items():
-    stage = layer.split('/')[0]
-    one = f'vera:{official.PREFIX}encoder.layer.0.attention.self.query.vera'
-    leaves |= {f'{stage}/fixed/a': of[f'{one}_A.default'].T}
-    leaves |= {f'{stage}/fixed/b': of[f'{one}_B.default'].T}
-    leaves[f'{layer}/d'] = theirs['vera_lambda_d']
-    leaves[f'{layer}/b'] = theirs['vera_lambda_b']
-  official.check('vera', 'bert', plug('peft', 'vera').added(rank=8), leaves)
-
-
-@pytest.mark.parametrize(
-  'case, name, options',
-  [('loha', 'bert', {}), ('loha_conv', 'resnet_basic', {'at': r'layer.*_0/conv1$'})],
-)
-def test_numbers_of_loha(case, name, options):
-  flat, leaves = peft.flat_of(official.base(name).variables.params), {}
-  for layer, theirs in official.layers(case, name).items():
-    kernel = flat[f'{layer}/kernel']
-    for i in (1, 2):
-      a = theirs[f'hada_w{i}_b']  # [rank, in h w]
-      if kernel.ndim == 4:
-        a = a.reshape(3, kernel.shape[2], *kernel.shape[:2]).transpose(2, 3, 1, 0)
-      leaves[f'{layer}/a{i}'] = a if kernel.ndim == 4 else a.T
-      leaves[f'{layer}/b{i}'] = theirs[f'hada_w{i}_a'].T
-  official.check(case, name, plug('peft', 'loha').added(rank=3, alpha=6, **options), leaves)
-
-
-def test_numbers_of_lokr():
-  leaves = {}
-  for layer, theirs in official.layers('lokr', 'bert').items():
-    leaves[f'{layer}/w1'] = theirs['lokr_w1'].T
-    leaves[f'{layer}/a'], leaves[f'{layer}/b'] = theirs['lokr_w2_b'].T, theirs['lokr_w2_a'].T
-  official.check('lokr', 'bert', lokr.added(rank=3, alpha=6), leaves)
-
-
-def test_numbers_of_oft():
-  leaves = {
-    f'{layer}/skew': theirs['oft_R'] for layer, theirs in official.layers('oft', 'bert').items()
-  }
-  official.check('oft', 'bert', oft.added(block=8), leaves)
 
 
 def test_rotations_are_orthogonal():
@@ -124,3 +82,18 @@ def test_standardised_kernels(method, options):
   found = run(wrapped, params)[0]
   assert np.abs(found - run(wrapped, variables.params)[0]).max() > 1e-3
   np.testing.assert_allclose(found, run(network, added.merge(params))[0], atol=1e-5)
+
+
+def test_a_depthwise_convolution_has_no_inputs_to_scale():
+  options, images = convnext.tiny()
+  network = convnext.build(**options)
+  words = r"inputs='conv\$' matches layer1_0/conv, a depthwise convolution \[7, 7, 1, 4\]"
+  refused = peft.wrap(network, ia3.added(at=r'layer1_0/conv$', inputs='conv$'))
+  with pytest.raises(ValueError, match=words):
+    jax.eval_shape(refused.init, jax.random.key(0), images)
+  method = ia3.added(at=r'layer1_0/conv$')
+  variables = peft.wrap(network, method).init(jax.random.key(0), images)
+  variables.params['layer1_0']['added']['ia3']['conv']['scale'] *= np.arange(4.0)
+  run = lambda of, params: of.apply(variables._replace(params=params), images, train=False, stop=2)
+  found = run(peft.wrap(network, method), variables.params)[0]
+  np.testing.assert_allclose(found, run(network, method.merge(variables.params))[0], atol=1e-6)
