@@ -185,6 +185,7 @@ OURS = {
 }
 
 
+@pytest.mark.filterwarnings('ignore')  # of the libraries, not ours
 @pytest.mark.parametrize('method', OURS)
 def test_peft_itself_gives_our_output(method, tmp_path):
   """An optional extra: pip install torch transformers peft."""
