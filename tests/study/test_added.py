@@ -75,7 +75,7 @@ def test_added_leaves_differ_by_seed_and_come_back_after_an_interruption(
 ):
   from tlx.train import fit
 
-  save, calls = fit._save, []
+  save, calls = fit._save_if_due, []
 
   def interrupted(*arguments):
     save(*arguments)
@@ -84,7 +84,7 @@ def test_added_leaves_differ_by_seed_and_come_back_after_an_interruption(
       raise KeyboardInterrupt(15)
 
   with monkeypatch.context() as patch:
-    patch.setattr(fit, '_save', interrupted)
+    patch.setattr(fit, '_save_if_due', interrupted)
     for _ in range(3):
       with pytest.raises(KeyboardInterrupt):
         run.run(config, tmp_path / 'parts')

@@ -163,13 +163,13 @@ def test_another_baseline_name_or_memory_is_no_other_study(config, tmp_path, tra
 
 def test_an_interrupted_study_that_grew_goes_on(config, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
-    save = fit._save
+    save = fit._save_if_due
 
     def once(*arguments):
       save(*arguments)
       raise KeyboardInterrupt(15)
 
-    patch.setattr(fit, '_save', once)
+    patch.setattr(fit, '_save_if_due', once)
     for _ in range(2):  # the source's first segment, then a cohort's
       with pytest.raises(KeyboardInterrupt):
         run.run(config, tmp_path / 'grown')
