@@ -6,6 +6,8 @@ csv:PATH/labels.csv (also the layout of FER-2013: emotion, pixels, Usage) or tfd
 one subject belong into one part: say how they are named, by a pattern over the path as here, or in
 a column or groups.csv (docs/datasets.md):
   --config.targets.expressions.group='(S[0-9]+)_'
+Of a small set without parts, --config.targets.expressions.folds=5 tests every subject once: single
+splits differ by more than methods do.
 
 Claim: the stages of the early middle carry more about expressions than the final descriptor, which
 recognition has made invariant to them; fine-tuning from there beats fine-tuning the whole and

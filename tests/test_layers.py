@@ -25,6 +25,7 @@ LEVEL = {
   'study': 6,
   'report': 4,
   'parity': 5,
+  'adapters': 4,
 }
 PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'inputs', 'tasks', 'freezing', 'evaluators')
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))

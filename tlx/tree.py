@@ -12,6 +12,7 @@ from tlx.types import PyTree
 Rules = Sequence[tuple[str, str]]  # (regex over 'a/b/c', group); the first match wins
 # In a stage's parameters, where leaves stand that are not the network's own (tlx/peft).
 ADDED = 'added'
+FIXED = 'fixed'  # among those, the ones that stay as they start
 
 
 def path_name(path) -> str:

@@ -1,6 +1,7 @@
 """Groups: no two parts have one, whatever kind of data set says what they are."""
 
 import hashlib
+import shutil
 
 import numpy as np
 import pytest
@@ -277,3 +278,19 @@ def test_data_sets_of_packages_have_no_groups(data_dir):
     datasets.info('uci_digits', group='writer')
   with pytest.raises(ValueError, match=r"group 'writer' is none of"):
     datasets.load('uci_digits', 8, 1, group='writer', data_dir=data_dir)
+
+
+def test_folds_are_test_parts_by_turns(subjects):
+  options = {'group': r'subject_(\d+)', 'val_fraction': 0.25, 'folds': 3}
+  name, tested = f'folder:{subjects}', []
+  for fold in (1, 2, 3):
+    data = datasets.load(name, 4, 3, fold=fold, **options)
+    tested += _check(data, _subject)[2:]
+    held = len(data.test.ids)
+    assert held == pytest.approx(72 / 3, abs=4)
+  assert len(set.union(*tested)) == sum(map(len, tested)) == 12
+  (subjects.parent / 'parts').mkdir()
+  subjects.rename(subjects.parent / 'parts' / 'train')
+  shutil.copytree(subjects.parent / 'parts' / 'train', subjects.parent / 'parts' / 'test')
+  with pytest.raises(ValueError, match='has a test part of its own.*Leave folds out'):
+    datasets.load(f'folder:{subjects.parent / "parts"}', 4, 3, fold=1, folds=3)

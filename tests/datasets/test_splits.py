@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tlx.datasets import subsets
-from tlx.datasets._splits import hold_out
+from tlx.datasets._splits import fold_of, hold_out
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [40, 50, 60]))
 IDS = tuple(f'train/{i:04d}' for i in range(150))
@@ -58,3 +58,35 @@ def test_too_many_shots(shots):
     match=rf'{shots} shots wanted, but class 0 has 40 training examples. Ask for 1 to 40 shots',
   ):
     subsets(LABELS, IDS, [1, shots], seed=0)
+
+
+def test_folds_are_of_each_class_alike_and_hold_out_every_example_once():
+  fold = fold_of(LABELS, IDS, 4)
+  counts = np.array([np.bincount(LABELS[fold == i]) for i in (1, 2, 3, 4)])
+  assert counts.sum() == 150 and np.ptp(counts, axis=0).max() <= 1
+  assert np.ptp(counts.sum(1)) <= 1
+  order = np.random.default_rng(1).permutation(150)
+  np.testing.assert_array_equal(fold[order], fold_of(LABELS[order], [IDS[i] for i in order], 4))
+  assert (fold != fold_of(LABELS, ['x' + i for i in IDS], 4)).any()
+  small = fold_of(np.repeat([0, 1, 2], 5), IDS[:15], 4)
+  assert sorted(np.bincount(small)[1:]) == [3, 4, 4, 4]
+
+
+def test_folds_keep_groups_whole_and_classes_even():
+  """Forty subjects with 2 to 11 frames each, of which each has its own share of every class."""
+  random = np.random.default_rng(2)
+  groups = np.repeat([f's{i}' for i in range(40)], random.integers(2, 12, 40))
+  labels = random.integers(0, 3, len(groups))
+  ids = [str(i) for i in range(len(groups))]
+  fold = fold_of(labels, ids, 5, groups.tolist())
+  assert all(len(set(fold[groups == name])) == 1 for name in groups)
+  shares = np.array([np.bincount(labels[fold == i]) for i in range(1, 6)]) / np.bincount(labels)
+  np.testing.assert_allclose(shares, 0.2, atol=0.04)
+
+
+def test_folds_that_cannot_be_are_refused():
+  with pytest.raises(ValueError, match='5 folds of 3 groups: some would be empty. Take fewer'):
+    fold_of(LABELS, IDS, 5, [f'g{i % 3}' for i in range(150)])
+  rare = np.array([0] * 30 + [1] * 3)
+  with pytest.raises(ValueError, match="4 folds leave one without class 'rare', whose 3 examples"):
+    fold_of(rare, IDS[:33], 4, names=('common', 'rare'))

@@ -34,6 +34,13 @@ def _texts(count, label=lambda i: 'ab'[i % 2], word='text', **more):
   return [{'text': f'{word} {i}', 'label': label(i), **more} for i in range(count)]
 
 
+def test_folds_of_texts_test_each_once(write):
+  name = f'jsonl:{write("all.jsonl", _json(_texts(20)))}'
+  parts = [datasets.load_text(name, fold=fold, folds=4).test.ids for fold in (1, 2, 3, 4)]
+  assert [len(ids) for ids in parts] == [5, 5, 5, 5]  # of 10 of each class
+  assert len(set().union(*parts)) == 20
+
+
 def test_a_file_is_divided_by_the_hash_of_its_lines(write):
   path = write('all.jsonl', _json(_texts(20)))
   name = f'jsonl:{path}'

@@ -3,6 +3,7 @@ counted.
 """
 
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -28,6 +29,8 @@ OPTIONS = {
   'last': {'k': 2},
   'after': {'k': 1},
   'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))},
+  'surgical': {'stages': ('block2',)},
+  'random': {'k': 1, 'seed': 0},
 }
 # The stages in which each policy, with the options above, trains anything; and the leaves it trains
 # there.
@@ -41,6 +44,8 @@ TRAINED = {
   'bias': {'block1', 'block2', 'fc', 'head'},
   'norm': {'block1', 'block2', 'head'},
   'added': {'fc', 'head'},
+  'surgical': {'block2', 'head'},
+  'random': {'fc', 'head'},
 }
 
 
@@ -140,6 +145,11 @@ def test_leaves_of_bias_and_norm_and_what_was_added():
     ('after', {'k': 1.5}, 'k=1.5'),
     ('first', {'k': True}, 'k=True'),
     ('regex', {'rules': ('.*',)}, 'pair'),
+    ('surgical', {'stages': 'block2'}, r"names of stages such as \('block1',\), got 'block2'"),
+    ('surgical', {'stages': ()}, r'got \(\)'),
+    ('surgical', {'stages': ('blok2',)}, "no stage 'blok2'; have block1.*Did you mean 'block2'"),
+    ('random', {'k': 4}, 'k=4.*takes 0 to 3'),
+    ('random', {'k': 1, 'seed': -1}, 'got seed=-1'),
     ('regex', {'rules': 3}, 'pairs'),
     (
       'regex',
@@ -194,6 +204,24 @@ def test_every_depth_trains_other_leaves(backbone):
   for policy, depths in {'last': range(1, n + 1), 'after': range(n), 'first': range(n)}.items():
     labels = [str(label(params, plug('freezing', policy).rules(groups, k=k))) for k in depths]
     assert len(set(labels)) == len(labels)
+
+
+def test_random_stages_are_of_the_size_asked_for_and_each_is_drawn():
+  groups, times = (*((f'stage{i}',) for i in range(5)), ('norm', 'head')), {}
+  for seed in range(200):
+    rules = plug('freezing', 'random').rules(groups, k=2, seed=seed)
+    assert rules == plug('freezing', 'random').rules(groups, k=2, seed=seed)
+    drawn = [group[0] for group in groups if re.search(rules[0][0], f'{group[0]}/kernel')]
+    assert len(drawn) == 3 and drawn[-1] == 'norm'
+    for stage in drawn:
+      times[stage] = times.get(stage, 0) + 1
+  assert times.pop('norm') == 200 and len(times) == 5
+  assert all(50 < number < 110 for number in times.values())  # 80 on average, deviation 7
+
+
+def test_surgical_leaves_the_norm_before_the_head_alone():
+  rules = plug('freezing', 'surgical').rules((('a',), ('b',), ('norm', 'head')), stages=['b'])
+  assert rules == (('^(b|head)/', 'train'), ('.*', 'frozen'))
 
 
 def test_leading_groups():

@@ -4,6 +4,8 @@ import json
 import pathlib
 import shutil
 
+import jax
+import numpy as np
 import pytest
 
 from tests.study import tiny
@@ -56,6 +58,8 @@ def grow(config, **changes):
       config.grid.learning_rate = value
     elif name == 'methods':
       config.methods.update(value)
+    elif name == 'source_seeds':
+      config.sources.turned.seeds = value
     else:
       config[name] = value
 
@@ -67,6 +71,7 @@ def grow(config, **changes):
     ({'shots': (1, 2, 4)}, [4, 4]),
     ({'learning_rate': (1e-3, 3e-3, 1e-2)}, [4, 4]),
     ({'methods': {'full': {'phases': ({'tune': 'all'},)}}}, [8]),
+    ({'source_seeds': (3, 0)}, [1, 8]),  # another network, and what starts from it
   ],
 )
 def test_what_is_new_is_trained_and_the_whole_is_as_if_run_at_once(
@@ -189,7 +194,6 @@ def test_a_deleted_cohort_of_a_grown_study_is_made_again(config, tmp_path):
 
 def folder_study(config, tmp_path):
   """The study on two folders of images, and what adds images to one."""
-  import numpy as np
   from PIL import Image
 
   def add(name, numbers):
@@ -206,6 +210,46 @@ def folder_study(config, tmp_path):
   config.methods = {'probe': {'phases': ({'tune': 'head'},)}}
   config.shots, config.seeds, config.grid.learning_rate = (2,), (0, 1), (1e-2,)
   return add
+
+
+def test_a_target_grows_by_folds_and_each_example_is_tested_once(config, tmp_path, trained):
+  folder_study(config, tmp_path)
+  config.targets = {'a': config.targets.a.to_dict()}
+  run.run(config, tmp_path / 'grown')
+  before = len(trained)
+  config.targets.a.folds = 2
+  run.run(config, tmp_path / 'grown')
+  assert trained[before:] == [2, 2]
+  run.run(config, tmp_path / 'whole')
+  grown, whole = found(tmp_path / 'grown'), found(tmp_path / 'whole')
+  alone = [name for name in grown if '-a-' in name]
+  assert len(alone) == 2 and {name: grown[name] for name in whole} == whole
+  assert sorted(grown) == sorted([*alone, *whole])
+  tested = []
+  for fold in (1, 2):
+    name = f'turned-a@{fold}of2-probe-2shot-seed0-lr0.01'
+    with np.load(tmp_path / 'grown' / 'runs' / name / 'predictions.npz') as predictions:
+      tested += predictions['ids'].tolist()
+  assert len(tested) == len(set(tested)) == 40
+  frame = report.read(tmp_path / 'grown')
+  assert set(zip(frame['target'], frame['fold'])) == {('a', 1), ('a', 2)}
+  assert 'over 2 folds and 2 seeds' in report.summary(tmp_path / 'grown')
+  before = len(trained)
+  del config.targets.a['folds']
+  run.run(config, tmp_path / 'grown')
+  assert len(trained) == before and found(tmp_path / 'grown') == grown
+
+
+def test_a_run_from_another_source_seed_is_a_source_by_its_name(config, tmp_path):
+  config.sources.turned.seeds = (0, 1)
+  run.run(config, tmp_path / 'first')
+  name = 'turned@1-digits-probe-4shot-seed0-lr0.01'
+  config.sources = {'before': {'weights': f'study:{tmp_path / "first"}/{name}'}}
+  run.run(config, tmp_path / 'second')
+  ours = store.params(tmp_path / 'first', name)[0]
+  held = store.trained(tmp_path / 'second' / 'sources' / 'before' / 'checkpoints', 0)[0]
+  for stage in ours.keys() - {'head'}:
+    jax.tree.map(np.testing.assert_array_equal, ours[stage], held[stage])
 
 
 def test_data_that_changed_while_a_target_was_out_of_the_config_are_refused(config, tmp_path):

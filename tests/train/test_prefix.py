@@ -128,27 +128,21 @@ def test_reuse_changes_nothing_on_any_backbone(backbone):
 def test_reuse_changes_nothing_under_any_policy():
   network = peft.wrap(NETWORK, lora.added(at='fc/', rank=2))
   variables = network.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32))
+  options = {
+    'first': {'k': 2},
+    'last': {'k': 2},
+    'after': {'k': 2},
+    'random': {'k': 1},
+    'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))},
+    'surgical': {'stages': ('fc',)},
+  }
   phases = [
-    phase_of(
-      network,
-      variables,
-      policy,
-      options={'rules': (('block1/', 'frozen'), ('.*', 'train'))}
-      if policy == 'regex'
-      else {'k': 2}
-      if policy in ('first', 'last', 'after')
-      else {},
-    )
+    phase_of(network, variables, policy, options=options.get(policy, {}))
     for policy in available('freezing')
   ]
   phases = [phase for phase in phases if phase.start]
-  assert [phase.start for phase in phases] == [
-    2,
-    2,
-    3,
-    2,
-    1,
-  ]  # added, after, head, last, regex; the others train in the first stage
+  # added, after, head, last, random, regex, surgical; the others train in the first stage
+  assert [phase.start for phase in phases] == [2, 2, 3, 2, 2, 1, 2]
   same_with_and_without(network, variables, phases, IMAGES[:8], np.arange(8) % 3)
 
 

@@ -23,10 +23,14 @@ class Edit(NamedTuple):
   name: the leaves stand under '<stage>/added/<name>' in `params`.
   intercept: the leaves of a stage, as given to its compiled function -> an interceptor of flax's
     `nn.intercept_methods`, for which modules have paths that begin within the stage.
+  params: (the leaves of a stage, its own parameters) -> the parameters that it runs with.
+  also: stages that are edited though they have no leaves ({} is given).
   """
 
   name: str
-  intercept: Callable[[PyTree], Callable]
+  intercept: Callable[[PyTree], Callable] | None
+  params: Callable[[PyTree, PyTree], PyTree] | None = None
+  also: tuple[str, ...] = ()
 
 
 def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
@@ -99,7 +103,7 @@ def _initialise(module: nn.Module) -> Callable:
 
 
 def _own(edits: tuple[Edit, ...], stage: str, params: PyTree) -> tuple[Edit, ...]:
-  """The edits for which a stage has leaves; a stage without them is the same program as ever.
+  """The edits that have leaves in a stage or name it; others leave it the program it is.
 
   Raises:
     ValueError: the stage has added leaves of another name.
@@ -110,7 +114,7 @@ def _own(edits: tuple[Edit, ...], stage: str, params: PyTree) -> tuple[Edit, ...
       f'The stage {stage!r} has added leaves {", ".join(unknown)}, and this network has no edit '
       'for them: it would leave them out. Wrap the network (peft.wrap) or merge the leaves.'
     )
-  return tuple(edit for edit in edits if edit.name in added)
+  return tuple(edit for edit in edits if edit.name in added or stage in edit.also)
 
 
 @functools.cache
@@ -124,11 +128,17 @@ def _run(
   """
 
   def stage(collections: PyTree, x: PyTree, rngs: PyTree) -> tuple[PyTree, PyTree]:
-    added = collections['params'].get(ADDED, {})
+    params = collections['params']
+    added = params.get(ADDED, {})
+    for edit in edits:
+      if edit.params is not None:
+        params = edit.params(added.get(edit.name, {}), params)
+    collections = {**collections, 'params': params}
     with contextlib.ExitStack() as changed:
       changed.enter_context(nn.intercept_methods(_freeze_norms(frozen)))
       for edit in reversed(edits):  # the last one entered is the first around a call
-        changed.enter_context(nn.intercept_methods(edit.intercept(added[edit.name])))
+        if edit.intercept is not None:
+          changed.enter_context(nn.intercept_methods(edit.intercept(added.get(edit.name, {}))))
       return module.apply(collections, x, train, mutable=['batch_stats'], rngs=rngs)
 
   return jax.jit(stage)

@@ -21,6 +21,7 @@ import numpy as np
 from tlx.datasets import _copies, _csv, _folder, _groups, _images, _shifts, _splits, _texts, _vtab
 from tlx.datasets._copies import overlap
 from tlx.datasets._images import Raw, check_memory
+from tlx.datasets._splits import check_folds
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
   MOST_NAMED,
@@ -41,6 +42,7 @@ __all__ = [
   'Split',
   'Unlabelled',
   'check',
+  'check_folds',
   'check_kind',
   'check_memory',
   'decoded',
@@ -180,6 +182,8 @@ def load(
   val_examples: int = 0,
   duplicates: str = 'keep',
   skip_bad: bool = False,
+  fold: int = 0,
+  folds: int = 0,
 ) -> Dataset:
   """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at
   every call.
@@ -206,6 +210,8 @@ def load(
       copies of validation out of training.
     skip_bad: leave out images that cannot be read and lines of a table that lack something, as if
       they were not there.
+    fold, folds: of a data set without a test part, the fold that is it, from 1 to `folds`, in place
+      of `test_fraction`; of each class alike, and groups stay whole. Every example is in one.
 
   Raises:
     ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, a
@@ -221,7 +227,8 @@ def load(
   _check_ids(name, published.splits)
 
   while True:
-    parts, notes = _divided(published, val_fraction, test_fraction, val_examples, 'images')
+    shares = (val_fraction, test_fraction, val_examples, fold, folds)
+    parts, notes = _divided(published, shares, 'images')
     check_memory(sum(len(part.ids) for part in parts.values()), image_size, channels, data_bytes)
     splits, bad = _decode(parts, form, shift)
     if not bad:
@@ -238,6 +245,8 @@ def load_text(
   val_examples: int = 0,
   duplicates: str = 'keep',
   skip_bad: bool = False,
+  fold: int = 0,
+  folds: int = 0,
 ) -> Dataset:
   """The data set as texts or pairs of texts, just as they are written; arguments and parts are as
   in `load`.
@@ -253,16 +262,25 @@ def load_text(
   if not _is_valued(published):
     class_names = _class_names(name, 'none', class_names)
   _check_ids(name, published.splits)
-  parts, notes = _divided(published, val_fraction, test_fraction, val_examples, 'texts')
+  shares = (val_fraction, test_fraction, val_examples, fold, folds)
+  parts, notes = _divided(published, shares, 'texts')
   splits = {part: _texts.split_of(examples) for part, examples in parts.items()}
   return _dataset(splits, duplicates, class_names, (*published.notes, *notes))
 
 
 def _divided(
-  published: Published, val_fraction: float, test_fraction: float, val_examples: int, called: str
+  published: Published, shares: tuple[float, float, int, int, int], called: str
 ) -> tuple[dict[str, Examples], tuple[str, ...]]:
   """(the three parts, what to say of groups and of a capped validation part)."""
-  parts = _splits.complete(published.splits, val_fraction, test_fraction, published.class_names)
+  val_fraction, test_fraction, val_examples, fold, folds = shares
+  parts = _splits.complete(
+    published.splits,
+    val_fraction,
+    test_fraction,
+    names=published.class_names,
+    fold=fold,
+    folds=folds,
+  )
   notes = _splits.group_notes(parts, called)
   if 0 < val_examples < (count := len(parts['val'].ids)):
     parts['val'] = _splits.capped(parts['val'], val_examples)

@@ -95,7 +95,7 @@ def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
       f'{held.sum():,} of the {len(held):,} training {noun(source)} of the source are in '
       'validation or test parts of targets; '
       f"without them {len(lost)} of its classes have no example. Lower the targets' val_fraction "
-      'and test_fraction.'
+      'and test_fraction; folds hold out every image once, so the source wants images of its own.'
     )
   return kept, (
     f"{held.sum():,} of the source's {len(held):,} training {noun(source)} were left out of its "

@@ -1,10 +1,10 @@
-"""Splits made where a data set has none: stratified by class and decided by each example's id, with
-no random state.
+"""Splits and folds made where a data set has none: stratified by class and decided by each
+example's id, with no random state.
 """
 
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
@@ -91,24 +91,94 @@ def _hold_out_groups(
   return held[of_group]
 
 
+def fold_of(
+  labels: np.ndarray,
+  ids: Sequence[str],
+  num_folds: int,
+  groups: Sequence[str] = (),
+  names: Sequence[str] = (),
+) -> np.ndarray:
+  """The fold [N] of each example, 1 to `num_folds`: every class is spread over them as evenly as
+  its examples, or with `groups` whole groups, allow.
+
+  The groups with most examples come first, those of one size by hash, each to the fold that has
+  the smallest share of its classes so far, then to the smallest. Single examples so come out at
+  most one apart, in each class and in all. Whole numbers only, so that every machine finds the
+  same.
+
+  Raises:
+    ValueError: fewer groups than folds, or a class that a fold lacks or has alone.
+  """
+  units = groups if len(groups) else ids
+  unit_names = sorted(set(units))
+  if num_folds > len(unit_names):
+    raise ValueError(
+      f'{num_folds} folds of {len(unit_names)} {"groups" if len(groups) else "examples"}: some '
+      'would be empty. Take fewer folds.'
+    )
+  classes, of_class = np.unique(labels, return_inverse=True)
+  number = {name: i for i, name in enumerate(unit_names)}
+  of_unit = np.array([number[name] for name in units])
+  counts = np.zeros((len(unit_names), len(classes)), np.int64)  # [units, K]
+  np.add.at(counts, (of_unit, of_class), 1)
+  totals = counts.sum(0)
+  weights = 2**40 // totals**2  # shares of classes are compared, not numbers
+  sizes = counts.sum(1).tolist()
+  order = sorted(range(len(unit_names)), key=lambda i: (-sizes[i], _hash(unit_names[i])))
+  found = np.zeros((num_folds, len(classes)), np.int64)
+  fold = np.zeros(len(unit_names), int)
+  for i in order:
+    own = np.flatnonzero(counts[i])
+    shares = (found[:, own] * (weights * counts[i])[own]).sum(1)
+    fold[i] = min(range(num_folds), key=lambda f: (shares[f], found[f].sum()))
+    found[fold[i]] += counts[i]
+  for k in np.flatnonzero(((found == 0) | (found == totals)).any(0)):
+    raise ValueError(
+      f'{num_folds} folds leave one without class {_named(classes[k], names)}, whose {totals[k]} '
+      f'examples are in {np.count_nonzero(counts[:, k])} '
+      f'{"groups" if len(groups) else "places"}. Take fewer folds, give the class examples of more '
+      'groups, or take coarser classes.'
+    )
+  return 1 + fold[of_unit]
+
+
 def complete(
   published: Mapping[str, Examples],
   val_fraction: float,
   test_fraction: float,
   names: Sequence[str] = (),
+  fold: int = 0,
+  folds: int = 0,
 ) -> dict[str, Examples]:
   """{'train', 'val', 'test'}: as published where there is one; else test from the whole, then val
-  from the rest.
+  from the rest. With `folds` test is the one that `fold` says, from 1.
+
+  Raises:
+    ValueError: as `hold_out` and `fold_of`, or folds of a data set that has a test part.
   """
   splits = {name: split for name, split in published.items() if name != 'all'}
   if 'all' in published:
     splits['train'] = published['all']
+  if folds:
+    check_folds(splits)
+    train = splits['train']
+    held = fold_of(train.labels, train.ids, folds, train.groups, names) == fold
+    splits['test'], splits['train'] = (train.take(np.flatnonzero(mask)) for mask in (held, ~held))
   for name, fraction in (('test', test_fraction), ('val', val_fraction)):
     if name not in splits:
       train = splits['train']
       held = hold_out(train.labels, train.ids, fraction, train.groups, names)
       splits[name], splits['train'] = (train.take(np.flatnonzero(mask)) for mask in (held, ~held))
   return splits
+
+
+def check_folds(published: Container[str]) -> None:
+  """Raises ValueError where there is a test part already, which folds would be in place of."""
+  if 'test' in published:
+    raise ValueError(
+      'folds are test parts by turns, and this data set has a test part of its '
+      'own. Leave folds out, or give the examples as a folder or table that is not divided.'
+    )
 
 
 def capped(examples: Examples, most: int) -> Examples:

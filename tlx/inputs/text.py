@@ -84,7 +84,16 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
   return datasets.Dataset(train, val, test, data.class_names, digest, (*data.notes, *notes))
 
 
-_OF_TEXT = ('val_fraction', 'test_fraction', 'group', 'val_examples', 'duplicates', 'skip_bad')
+_OF_TEXT = (
+  'val_fraction',
+  'test_fraction',
+  'group',
+  'val_examples',
+  'duplicates',
+  'skip_bad',
+  'fold',
+  'folds',
+)
 
 
 @functools.lru_cache(maxsize=4)

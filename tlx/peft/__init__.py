@@ -6,7 +6,7 @@ treat it as any other. It reaches the calls it changes as an argument of the sta
 function.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -17,31 +17,44 @@ from tlx.types import Array, Network, PyTree, Variables
 
 
 class Added(NamedTuple):
-  """What a method adds. At the start it changes no output.
+  """What a method adds. At the start it changes no output, where the method's file does not say so.
 
   name: its leaves stand under '<stage>/added/<name>'.
-  init: (key, params of the network or their shapes) -> {'block0/attention/query/a': leaf}.
+  init: (key, params of the network or their shapes) -> {'block0/attention/query/a': leaf}. The
+    policy `added` of tlx/freezing leaves those frozen whose name has a part 'fixed'.
   intercept: as in `backbones.Edit`; the same function for equal options, so programs are shared.
-  merge: (params with added leaves) -> params of the network alone that give the same output.
+  merge: (params with added leaves) -> params of the network alone that give the same output; None
+    where there are none that do.
+  params: as in `backbones.Edit`.
+  also: stages of the network -> those that are edited though they have no leaves.
   """
 
   name: str
   init: Callable[[Array, PyTree], Mapping[str, Array]]
-  intercept: Callable[[PyTree], Callable]
-  merge: Callable[[PyTree], PyTree]
+  intercept: Callable[[PyTree], Callable] | None
+  merge: Callable[[PyTree], PyTree] | None
+  params: Callable[[PyTree, PyTree], PyTree] | None = None
+  also: Callable[[Sequence[str]], tuple[str, ...]] | None = None
 
 
 def wrap(network: Network, added: Added) -> Network:
   """The network with added leaves in `params`; its own leaves start as they would without.
 
+  `init` takes `source` too, parameters that will replace the network's own: what is added starts
+  from them.
+
   Raises:
     ValueError: in `init`, as the method's own, or leaves of that name are there already.
   """
-  edit = Edit(added.name, added.intercept)
+  also = added.also(network.stages) if added.also else ()
+  edit = Edit(added.name, added.intercept, added.params, also)
 
-  def init(key: Array, inputs: PyTree) -> Variables:
+  def init(key: Array, inputs: PyTree, source: PyTree = None) -> Variables:
     variables = network.init(key, inputs)
-    return variables._replace(params=add(variables.params, added, key))
+    flat = flat_of(variables.params)
+    known = {name: leaf for name, leaf in flat_of(source or {}).items() if name in flat}
+    leaves = add(tree_of(flat | known), added, key)
+    return variables._replace(params=tree_of(flat_of(leaves) | flat))
 
   def apply(
     variables: Variables, x: PyTree, *, edits: tuple[Edit, ...] = (), **options: Any

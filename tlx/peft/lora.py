@@ -1,124 +1,213 @@
-"""LoRA (Hu et al. 2021, arXiv:2106.09685): dense layers plus a product of two thin matrices."""
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): kernels plus a product of two thin matrices.
+
+With its variants rsLoRA (Kalajdzievski 2023, arXiv:2312.03732), DoRA (Liu et al. 2024,
+arXiv:2402.09353) and PiSSA (Meng et al. 2024, arXiv:2404.02948). LoRA+ (Hayou et al. 2024,
+arXiv:2402.12354) is a rate of its own for the leaves b: see docs/peft.md.
+"""
 
 import functools
 import re
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict
 
-from tlx.peft import Added, flat_of, split, tree_of
-from tlx.tree import is_added
+from tlx.peft import Added, _layers, flat_of
+from tlx.peft._layers import Leaves, product
 from tlx.types import Array, PyTree
 
 NAME = 'lora'
+INITS = ('uniform', 'pissa')
+Patterns = Sequence[tuple[re.Pattern, float]]
 
 
 def added(
-  at: str = r'attention/(query|value)$', rank: int = 8, alpha: float | None = None
+  at: str = r'attention/(query|value)$',
+  rank: int = 8,
+  alpha: float | None = None,
+  rank_pattern: Sequence[tuple[str, int]] = (),
+  alpha_pattern: Sequence[tuple[str, float]] = (),
+  rslora: bool = False,
+  dora: bool = False,
+  bias: bool = False,
+  init: str = 'uniform',
 ) -> Added:
-  """y = x kernel + bias + (alpha / rank) (x a) b in the dense layers whose name matches a regex.
+  """y = x (kernel + s a b) + bias in the layers whose name matches a regex, s = alpha / rank.
 
-  a [in, rank] starts uniform within 1 / sqrt(in), as in the peft library, and b [rank, out] zero,
-  so the first step changes b alone. To have rsLoRA's factor alpha / sqrt(rank) (arXiv:2312.03732),
-  give alpha times sqrt(rank). Departs from the paper in drawing `a` uniformly, not from a normal
+  A convolution's a is a kernel [h, w, in, rank] and its b [rank, out]; a depthwise one's a has
+  in = 1. a starts uniform within 1 / sqrt(fan-in), as in the peft library, and b zero, so the first
+  step changes b alone. Departs from the paper in drawing a uniformly, not from a normal
   distribution, and in having no dropout.
 
   Args:
     at: over names such as 'block0/attention/query'; may match anywhere in them.
     alpha: 2 rank, where it is not given.
+    rank_pattern, alpha_pattern: (regex, value) pairs for some of these layers; the first that
+      matches counts. Layers of another rank keep to alpha as it is.
+    rslora: s = alpha / sqrt(rank).
+    dora: the kernel's columns (all of what makes one output) have the norms
+      |kernel| + `magnitude`, a trained leaf that starts at 0, whatever a b is; no gradient flows
+      through the norm of kernel + s a b (Section 4.3).
+    bias: a trained difference to the layer's bias, zero at the start.
+    init: 'pissa': s a b starts as the best approximation of the kernel of that rank, and what it
+      starts as is subtracted (leaves 'fixed/a' and 'fixed/b'), so the source's kernel stays and
+      its other directions are frozen (equations 2 to 4). Wants the kernel's values.
 
   Raises:
-    ValueError: a rank that is no whole number from 1 on, an alpha that is not above 0, a bad regex.
-      In `init`: a regex that matches no dense layer, or a rank above the smaller side of a kernel.
+    ValueError: a bad option. In `init`: a regex that matches no layer, or a rank above the smaller
+      side of a kernel as a matrix.
   """
-  if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-    raise ValueError(f'lora wants a rank that is a whole number from 1 on, got rank={rank!r}.')
-  alpha = 2 * rank if alpha is None else alpha
-  if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha < float('inf'):
-    raise ValueError(f'lora wants an alpha above 0, such as {2 * rank}, got alpha={alpha!r}.')
-  try:
-    pattern = re.compile(at)
-  except (re.error, TypeError) as error:
-    raise ValueError(f'lora wants a regular expression, got at={at!r}: {error}.') from None
-  scale = alpha / rank
-  return Added(
-    NAME,
-    functools.partial(_init, pattern, rank),
-    _intercept(scale),
-    functools.partial(_merge, scale),
-  )
+  _layers.whole(NAME, 'rank', rank)
+  alpha = _layers.positive(NAME, 'alpha', 2 * rank if alpha is None else alpha)
+  if init not in INITS:
+    raise ValueError(f'lora wants an init of {", ".join(INITS)}, got init={init!r}.')
+  ranks = _patterns('rank_pattern', rank_pattern, _layers.whole)
+  alphas = _patterns('alpha_pattern', alpha_pattern, _layers.positive)
+  pattern = _layers.regex(NAME, 'at', at)
+
+  def start(key: Array, params: PyTree) -> dict[str, Array]:
+    layers = _layers.choose(NAME, pattern, params)
+    _check_used('rank_pattern', ranks, layers)
+    _check_used('alpha_pattern', alphas, layers)
+    flat = flat_of(params)
+    leaves: dict[str, Array] = {}
+    for name, shape in layers.items():
+      of_layer, size = int(_value(ranks, name, rank)), _value(alphas, name, alpha)
+      _layers.check_rank(NAME, of_layer, name, shape)
+      if init == 'pissa':
+        own = _principal(flat[f'{name}/kernel'], of_layer, _scale(rslora, size, of_layer))
+      else:
+        own = _uniform(_layers.key_of(key, NAME, name), of_layer, shape)
+      if size != alpha:
+        own['fixed/alpha'] = jnp.float32(size)
+      if dora:
+        own['magnitude'] = jnp.zeros(shape[-1])
+      if bias and f'{name}/bias' in flat:
+        own['bias'] = jnp.zeros(shape[-1])
+      leaves |= {f'{name}/{leaf}': array for leaf, array in own.items()}
+    if bias and not any(name.endswith('/bias') for name in leaves):
+      raise ValueError(f'lora: bias=True, and none of {", ".join(layers)} has one.')
+    return leaves
+
+  merge = functools.partial(_layers.merge, NAME, functools.partial(_merged, alpha, rslora))
+  return Added(NAME, start, _intercept(alpha, rslora), merge)
 
 
-def _init(pattern: re.Pattern, rank: int, key: Array, params: PyTree) -> dict[str, Array]:
-  """The leaves a and b of every dense layer that the pattern matches; each has a key of its own."""
-  shapes = _dense_layers(params)
-  chosen = [name for name in shapes if pattern.search(name)]
-  if not chosen:
-    have = ', '.join(shapes) or 'none'
-    raise ValueError(f'lora: no dense layer matches at={pattern.pattern!r}; have {have}.')
-  leaves = {}
-  for name in chosen:
-    rows, columns = shapes[name]
-    if rank > min(rows, columns):
-      raise ValueError(
-        f'lora: rank={rank} is above {min(rows, columns)}, the smaller side of {name}/kernel '
-        f'[{rows}, {columns}]. Take a smaller rank, or a pattern that leaves it out.'
-      )
-    own = jax.random.fold_in(key, zlib.crc32(f'{NAME}/{name}'.encode()))
-    bound = rows**-0.5
-    leaves[f'{name}/a'] = jax.random.uniform(own, (rows, rank), minval=-bound, maxval=bound)
-    leaves[f'{name}/b'] = jnp.zeros((rank, columns))
-  return leaves
+def _patterns(option: str, pairs: Any, check: Callable) -> list[tuple[re.Pattern, float]]:
+  """The compiled pairs.
 
-
-def _dense_layers(params: PyTree) -> dict[str, tuple[int, int]]:
-  """{'block0/attention/query': (in, out)}: modules inside a stage whose kernel is a matrix.
-
-  Those that a method added are left out, and a stage that is itself one: that is the head, which is
-  trained anyway.
+  Raises:
+    ValueError: no pairs, or a value that the option itself would not take.
   """
-  found = {}
-  for path, leaf in flat_of(params).items():
-    module, _, name = path.rpartition('/')
-    if name == 'kernel' and '/' in module and not is_added(path) and len(leaf.shape) == 2:
-      found[module] = leaf.shape
+  found = []
+  for pair in pairs if isinstance(pairs, list | tuple) else [pairs]:
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+      raise ValueError(f"lora wants pairs such as ('block0/', 4) in {option}, got {pair!r}.")
+    found.append((_layers.regex(NAME, option, pair[0]), check(NAME, option, pair[1])))
   return found
 
 
+def _check_used(option: str, patterns: Patterns, layers: PyTree) -> None:
+  """Raises ValueError for a pattern that matches none of the layers."""
+  for pattern, _ in patterns:
+    if not any(map(pattern.search, layers)):
+      raise ValueError(
+        f'lora: {option} has {pattern.pattern!r}, which matches none of {", ".join(layers)}.'
+      )
+
+
+def _value(patterns: Patterns, name: str, default: float) -> float:
+  """That of the first pattern which matches a layer's name."""
+  return next((value for pattern, value in patterns if pattern.search(name)), default)
+
+
+def _scale(rslora: bool, alpha: Any, rank: int) -> Any:
+  return alpha / (rank**0.5 if rslora else rank)
+
+
+def _uniform(key: Array, rank: int, shape: tuple[int, ...]) -> dict[str, Array]:
+  bound = _layers.rows_of(shape) ** -0.5
+  a = jax.random.uniform(key, (*shape[:-1], rank), minval=-bound, maxval=bound)
+  return {'a': a, 'b': jnp.zeros((rank, shape[-1]))}
+
+
+def _principal(kernel: Array, rank: int, scale: float) -> dict[str, Array]:
+  """a and b whose scaled product is the part of a kernel with the largest singular values."""
+  matrix = jnp.asarray(kernel).reshape(-1, kernel.shape[-1])
+  left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+  root = jnp.sqrt(values[:rank] / scale)
+  a = (left[:, :rank] * root).reshape(*kernel.shape[:-1], rank)
+  b = root[:, None] * right[:rank]
+  return {'a': a, 'b': b, 'fixed/a': a, 'fixed/b': b}
+
+
+def _scale_of(alpha: float, rslora: bool, own: Leaves) -> Any:
+  """The factor of a layer's product, whose alpha may be its own."""
+  size = jax.lax.stop_gradient(own['fixed/alpha']) if 'fixed/alpha' in own else alpha
+  return _scale(rslora, size, own['a'].shape[-1])
+
+
+def _delta(scale: Any, own: Leaves) -> Array:
+  """What is added to a kernel."""
+  delta = product(own['a'], own['b'])
+  if 'fixed/a' in own:
+    delta -= product(*_fixed(own))
+  return scale * delta
+
+
+def _fixed(own: Leaves) -> tuple[Array, Array]:
+  """The product that is subtracted, which is never trained."""
+  return jax.lax.stop_gradient((own['fixed/a'], own['fixed/b']))
+
+
+def _ratio(delta: Array, own: Leaves, kernel: Array) -> Array:
+  """[out]: what the columns of kernel + delta are multiplied by in DoRA."""
+  axes = tuple(range(kernel.ndim - 1))
+  norm = lambda array: jnp.sqrt(jnp.square(array).sum(axes))
+  return (norm(kernel) + own['magnitude']) / jax.lax.stop_gradient(norm(kernel + delta))
+
+
 @functools.cache
-def _intercept(scale: float) -> Callable[[PyTree], Callable]:
-  """What adds the product to the calls of the dense layers that have leaves."""
-
-  def of_stage(leaves: Mapping[str, Any]) -> Callable:
-    flat = flatten_dict(leaves)
-
-    def intercept(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
-      y = call(*args, **kwargs)
-      path = context.module.path
-      if (*path, 'a') not in flat or context.method_name != '__call__':
-        return y
-      if not isinstance(context.module, nn.Dense):
-        kind = type(context.module).__name__
-        raise ValueError(f'lora changes dense layers, and {"/".join(path)} is a {kind}.')
-      a, b = (flat[*path, leaf].astype(y.dtype) for leaf in ('a', 'b'))
-      return y + (args[0].astype(y.dtype) @ a) @ b * scale
-
-    return intercept
-
-  return of_stage
+def _intercept(alpha: float, rslora: bool) -> Callable[[PyTree], Callable]:
+  return _layers.intercept(NAME, functools.partial(_call, alpha, rslora))
 
 
-def _merge(scale: float, params: PyTree) -> PyTree:
-  """The parameters with kernel + (alpha / rank) a b for every kernel that has leaves."""
-  merged, leaves = split(params, NAME)
-  for path, a in leaves.items():
-    module, _, name = path.rpartition('/')
-    if name == 'a':
-      product = jnp.matmul(a, leaves[f'{module}/b'], precision='highest')
-      merged[f'{module}/kernel'] = merged[f'{module}/kernel'] + scale * product
-  return tree_of(merged)
+def _call(
+  alpha: float, rslora: bool, own: Leaves, module: nn.Module, x: Array, call: Callable
+) -> Array:
+  """What a layer gives for x."""
+  y = call(x)
+  scale = _scale_of(alpha, rslora, own)
+  if _layers.factors(module):
+    more = _thin(own['a'], own['b'], module, x, y.dtype)
+    if 'fixed/a' in own:
+      more -= _thin(*_fixed(own), module, x, y.dtype)
+    more *= jnp.asarray(scale, y.dtype)
+  else:
+    more = _layers.more(module, x, _delta(scale, own), y.dtype)
+  if 'magnitude' in own:
+    _layers.refuse_standardised('lora with dora=True', module)
+    ratio = _ratio(_delta(scale, own), own, _layers.own_kernel(module)).astype(y.dtype)
+    more = (ratio - 1) * (y - _layers.bias_of(module, y)) + ratio * more
+  if 'bias' in own:
+    more += own['bias'].astype(y.dtype)
+  return y + more
+
+
+def _thin(a: Array, b: Array, module: nn.Module, x: Array, dtype: Any) -> Array:
+  """The layer by the kernel a b, by way of as many numbers a place as the rank is."""
+  return _layers.linear(module, x, a, dtype) @ b.astype(dtype)
+
+
+def _merged(alpha: float, rslora: bool, own: Leaves, layer: Leaves) -> dict[str, Array]:
+  """The kernel, and the bias where that is trained, which give the same."""
+  delta = _delta(_scale_of(alpha, rslora, own), own)
+  kernel = layer['kernel'] + delta
+  if 'magnitude' in own:
+    kernel *= _ratio(delta, own, layer['kernel'])
+  changed = {'kernel': kernel}
+  if 'bias' in own:
+    changed['bias'] = layer['bias'] + own['bias']
+  return changed

@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pandas as pd
 
-from tlx.report import metrics, numbers, statistics
+from tlx.report import levels, metrics, numbers
 from tlx.report.folder import Results, in_order
 
 
 def measures(results: Results) -> pd.DataFrame:
   """Per source, target, method, shots and `column`: the mean over the chosen runs of every other
-  number of their tests, with its Student-t interval over seeds.
+  number of their tests, with its interval over seeds (`levels.interval`).
   """
   runs, rows = numbers.tested(results), []
   found = [name.removeprefix('test_') for name in runs if name.startswith('test_')]
@@ -19,10 +19,10 @@ def measures(results: Results) -> pd.DataFrame:
   for cell, group in numbers.groups(runs, results):
     group = numbers.once(group)
     for metric in metrics.others(found, results.metrics[cell[1]]):
-      values = group[f'test_{metric.column}']
-      values = values[np.isfinite(values)]
-      if len(values):
-        rows.append((*cell, metric.column, *statistics.mean_interval(values)))
+      known = group[np.isfinite(group[f'test_{metric.column}'])]
+      if len(known):
+        interval = levels.interval(known, f'test_{metric.column}')
+        rows.append((*cell, metric.column, *interval))
   return pd.DataFrame(rows, columns=[*numbers.CELL, 'column', 'mean', 'low', 'high', 'n'])
 
 

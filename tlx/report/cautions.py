@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from tlx.report import numbers, statistics
-from tlx.report.folder import Results, in_order, read_metrics, read_subsets
+from tlx.report import levels, numbers, statistics
+from tlx.report.folder import Results, base, in_order, read_metrics, read_subsets, target_names
 from tlx.report.formats import percent, quantity
 
 
@@ -18,9 +18,10 @@ def intervals(results: Results, source: str, target: str) -> str:
   """What intervals over seeds do not hold: shared examples, the one source, the one test set."""
   runs = numbers.tested(results)
   runs = runs[(runs['source'] == source) & (runs['target'] == target)]
-  if runs['seed'].nunique() < 2:
+  varied = levels.counts(runs)
+  if not varied:
     return ''
-  says = ['Intervals are over seeds only.']
+  says = [f'Intervals are over {levels.listed([f"{name}s" for name in varied])} only.']
   shared = overlap(results, target)
   if any(share >= 0.05 for share in shared.values()):
     parts = []
@@ -31,10 +32,18 @@ def intervals(results: Results, source: str, target: str) -> str:
       f'The training sets of two seeds share {", ".join(parts)} of their examples, so seeds differ '
       'by less than new samples would.'
     )
-  if source and (runs['init'] == 'source').any():
+  if 'fold' in varied:
+    says.append(
+      'Folds share training examples, so they differ by less than new data sets would: their '
+      'variance counts as Nadeau and Bengio (2003) correct it.'
+    )
+  if 'source seed' in varied:
+    if (runs['init'] == 'random').any():
+      says.append('A random start has nothing of the source and is run once for all its seeds.')
+  elif source and (runs['init'] == 'source').any():
     says.append('There is one source network, so nothing is said of others.')
   count = runs['test_count'].max() if 'test_count' in runs else math.nan
-  if math.isfinite(count) and results.metrics[target].counted:
+  if math.isfinite(count) and results.metrics[target].counted and 'fold' not in varied:
     best = runs.groupby(numbers.CELL)['test_score'].mean().max()
     low, high = statistics.wilson_interval(best, int(count))
     says.append(
@@ -48,15 +57,16 @@ def intervals(results: Results, source: str, target: str) -> str:
 def overlap(results: Results, target: str) -> dict[int, float]:
   """{shots: the mean share of a training set that another seed's has too}, of two seeds or more."""
   wanted = set(results.runs.loc[results.runs['target'] == target, 'shots'])
-  subsets = read_subsets(results.workdir, target)
-  shares = {}
-  for shots in in_order(wanted & subsets.keys()):
-    pairs = list(itertools.combinations(subsets[shots].values(), 2))
-    if pairs and all(one and other for one, other in pairs):
-      shares[shots] = float(
-        np.mean([len(one & other) / min(len(one), len(other)) for one, other in pairs])
-      )
-  return shares
+  shares: dict[int, list[float]] = {}
+  for name in target_names(results, target):
+    subsets = read_subsets(results.workdir, name)
+    for shots in in_order(wanted & subsets.keys()):
+      pairs = list(itertools.combinations(subsets[shots].values(), 2))
+      if pairs and all(one and other for one, other in pairs):
+        shares.setdefault(shots, []).append(
+          float(np.mean([len(one & other) / min(len(one), len(other)) for one, other in pairs]))
+        )
+  return {shots: float(np.mean(of_folds)) for shots, of_folds in shares.items()}
 
 
 def validation(results: Results, source: str, target: str) -> str:
@@ -137,8 +147,10 @@ def notes(results: Results) -> list[str]:
   """What was said of the data, what the weights' files left open, runs made by other versions."""
   found = []
   for pair, data in results.data.items():
-    place = pair.replace('/', ' → ')
+    trained, _, target = pair.partition('/')
+    place = f'{base(trained)} → {target}' if target else trained
     found += [f'{place}: {note}' for note in data.get('notes') or ()]
+  found = list(dict.fromkeys(found))  # source seeds look at the same data
   for name, source in results.sources.items():
     found += [f'Source {name}: assumed: {sentence}' for sentence in source.get('assumed') or ()]
   return [*found, *versions(results)]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tlx.report import metrics, numbers, statistics
-from tlx.report.folder import Results, read_predictions
+from tlx.report import levels, metrics, numbers
+from tlx.report.folder import Results, data_of, read_predictions
 
 
 def recalls(results: Results) -> pd.DataFrame:
@@ -43,18 +43,18 @@ def balanced(results: Results) -> pd.DataFrame:
     if math.isnan(value):
       recall = [found for found in _recall(results, run['id']) if math.isfinite(found)]
       value = float(np.mean(recall)) if recall else value
-    rows.append((*(run[key] for key in numbers.CELL), value))
-  frame = pd.DataFrame(rows, columns=[*numbers.CELL, 'value']).dropna(subset=['value'])
+    rows.append({**run, 'value': value})
+  frame = pd.DataFrame(rows, columns=[*results.runs.columns, 'value']).dropna(subset=['value'])
   cells = [
-    (*cell, *statistics.mean_interval(values))
-    for cell, values in frame.groupby(numbers.CELL, sort=False)['value']
+    (*cell, *levels.interval(runs, 'value'))
+    for cell, runs in frame.groupby(numbers.CELL, sort=False)
   ]
   return pd.DataFrame(cells, columns=[*numbers.CELL, 'mean', 'low', 'high', 'n'])
 
 
 def class_names(results: Results, source: str, target: str) -> list[str]:
   """The names of a target's classes in the order of their numbers; empty where not told."""
-  return [str(name) for name in results.data.get(f'{source}/{target}', {}).get('class_names') or ()]
+  return [str(name) for name in data_of(results, source, target).get('class_names') or ()]
 
 
 def _each(results: Results) -> list[Mapping[str, Any]]:

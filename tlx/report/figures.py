@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from tlx.report import beside, classes, layers, metrics, numbers
+from tlx.report import beside, classes, layers, levels, metrics, numbers
 from tlx.report.drawing import (
   INK,
   MARKERS,
@@ -47,7 +47,12 @@ def make(results: Results) -> list[Drawing]:
       'confusion': _confusion,
     }
     drawn = [(name, plan(results)) for name, plan in plans.items()]
-    return [Drawing(name, made[1], *render(made[0])) for name, made in drawn if made]
+    also = ''
+    if levels.are_crossed(results.runs):
+      also = (
+        f' Means and intervals are over {levels.over(results.runs)}, crossed, as in the tables.'
+      )
+    return [Drawing(name, made[1] + also, *render(made[0])) for name, made in drawn if made]
 
 
 def _scores(results: Results):

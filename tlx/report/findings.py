@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from tlx.report import cautions, layers, numbers
+from tlx.report import cautions, layers, levels, numbers
 from tlx.report.folder import Results, by_size, scored
 from tlx.report.formats import probability
 from tlx.report.metrics import Metric
@@ -104,7 +104,7 @@ def _preferred(results: Results, row: dict, num_methods: int, against: pd.DataFr
   baseline, place = results.baseline, per_class(results, row['shots'], target=row['target'])
   named = '' if metric.counted else f'{metric.words} of '
   score = f'{named}{written(row["mean"])}{half}{metric.unit} on the test set'
-  score += f' ({count(row["n"], "seed")})'
+  score += f' ({_over(results, row)})'
   if num_methods == 1:
     return f'{place}: {row["method"]}, the only method tested, has {score}.'
   start = f'{place}: of {num_methods} methods {row["method"]} is best on validation, with {score}'
@@ -114,6 +114,14 @@ def _preferred(results: Results, row: dict, num_methods: int, against: pd.DataFr
   return (
     f'{start}; {_compared(against[same].iloc[0], baseline, metric)}' if same.any() else f'{start}.'
   )
+
+
+def _over(results: Results, row: dict) -> str:
+  """'5 seeds', '3 source seeds and 5 seeds': what a mean and its interval are over."""
+  runs = numbers.tested(results)
+  runs = runs[(runs[numbers.CELL] == [row[key] for key in numbers.CELL]).all(axis=1)]
+  one = levels.once(runs)
+  return levels.over(one) if levels.are_crossed(one) else count(row['n'], 'seed')
 
 
 def _compared(pair: pd.Series, baseline: str, metric: Metric) -> str:

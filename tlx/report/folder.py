@@ -33,9 +33,11 @@ _COST = (
 )
 # of the costs: folders of earlier versions lack them
 _NEW = ('eval_seconds', 'feature_seconds', 'compiled_programs')
+_LEVELS = ('source_seed', 'fold', 'folds')
 _IDENTITY = (
   'id',
   *_CELL,
+  *_LEVELS,
   'status',
   'chosen',
   'init',
@@ -81,13 +83,15 @@ _REMEDY = 'Delete that run folder and run the study again.'
 class Results(NamedTuple):
   """A study as the report needs it; `methods` and `pairs` (source, target) in the config's order.
 
-  sources: {name: its result.json}, of those that have one.
+  Sources and targets go by their base names, their seeds and folds are columns of the runs
+  (levels.py).
+  sources: {name in the folder: its result.json}, of those that have one.
   solved: the methods that are solved exactly in every phase: they have a penalty and no learning
   rate, steps or curves. all_shots: {target: the mean number of examples a class that `shots` 0,
   which is all, stands for}, where it is known. whole: the targets whose examples have no classes,
-  so that shots are examples. data: {'source/target': what study.json says of the images:
-  class_names, num_examples, notes}. metrics: {target: what its settings are chosen by}. times:
-  seconds of every start of the study, as in time.json. found: {run: its result.json}.
+  so that shots are examples. data: {'source/target' by names in the folder: what study.json says of
+  the images: class_names, num_examples, notes}. metrics: {target: what its settings are chosen by}.
+  times: seconds of every start of the study, as in time.json. found: {run: its result.json}.
   """
 
   workdir: Any
@@ -145,14 +149,19 @@ def read(workdir) -> pd.DataFrame:
   of the last phase, `reused_steps` counts the steps of all phases that reuse any. `num_phases`
   counts the phases; `frozen_unchanged` says that the digest of the frozen leaves is the same before
   and after every phase (False where no phase says so); `frozen_sha256_*` are those of the last
-  phase. `deterministic` runs depend on no seed: those of one cell are copies.
+  phase. `deterministic` runs depend on no seed: those of one cell are copies. `source_seed` and
+  `fold` (from 1, of `folds`) are NaN where a source was not trained by the study and a target has
+  no folds.
 
   Raises:
     ValueError: there is no such folder, it holds no finished run, or a result.json cannot be read,
     lacks a field, or is not what
       its digest says.
   """
-  return _frame(_results(as_path(workdir)))
+  folder = as_path(workdir)
+  found = _results(folder)
+  config = (_json(folder / 'study.json', _STUDY_REMEDY) or {}).get('config')
+  return _frame(found, config if isinstance(config, Mapping) else {})
 
 
 def _results(folder) -> list[tuple[Any, Mapping[str, Any]]]:
@@ -204,7 +213,42 @@ def _sealed(path, remedy: str) -> Mapping[str, Any] | None:
   return result
 
 
-def _frame(found: Iterable[tuple[Any, Mapping[str, Any]]]) -> pd.DataFrame:
+def base(name: str) -> str:
+  """'mnist' of 'mnist@1', 'faces' of 'faces@2of5'; other names as they are."""
+  return name.partition('@')[0]
+
+
+def _apart(runs: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+  """The runs with their levels in columns of their own, and sources and targets by base names.
+
+  The seed of a source that bears its own name stands in the config; NaN for weights and where it is
+  not told, as `fold` and `folds` are without folds.
+  """
+  folds = runs['target'].str.extract(r'@(\d+)of(\d+)$').astype(float)
+  told = {name: _seed(source) for name, source in _entries(config.get('sources'))}
+  of_levels = runs['source'].str.extract(r'@(\d+)$')[0].astype(float)
+  return runs.assign(
+    source=runs['source'].map(base),
+    target=runs['target'].map(base),
+    source_seed=of_levels.fillna(runs['source'].map(told).astype(float)),
+    fold=folds[0],
+    folds=folds[1],
+  )
+
+
+def _entries(declared: Any) -> Iterable[tuple[str, Any]]:
+  return declared.items() if isinstance(declared, Mapping) else ()
+
+
+def _seed(source: Any) -> float:
+  """The seed that a study trains a source with; NaN of weights."""
+  trained = isinstance(source, Mapping) and source.get('dataset')
+  return float(source.get('seed', math.nan)) if trained else math.nan
+
+
+def _frame(
+  found: Iterable[tuple[Any, Mapping[str, Any]]], config: Mapping[str, Any]
+) -> pd.DataFrame:
   """The results as `read` gives them."""
   rows: list[dict[str, Any]] = []
   scores: dict[str, None] = {}
@@ -217,8 +261,10 @@ def _frame(found: Iterable[tuple[Any, Mapping[str, Any]]]) -> pd.DataFrame:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       reason = f'no field {error}' if isinstance(error, KeyError) else str(error)
       raise ValueError(f'Cannot read {path}: {reason}. {_REMEDY}') from error
-  frame = pd.DataFrame(rows, columns=[*_IDENTITY, *sorted(scores, key=_rank), *_TRAINING])
-  return frame.sort_values([*_CELL], kind='stable', ignore_index=True, key=by_size)
+  columns = [*_IDENTITY, *sorted(scores, key=_rank), *_TRAINING]
+  frame = _apart(pd.DataFrame(rows), config)[columns]
+  order = ['source', 'source_seed', 'target', 'fold', *_CELL[2:]]
+  return frame.sort_values(order, kind='stable', ignore_index=True, key=by_size)
 
 
 def _rank(column: str) -> tuple[bool, bool]:
@@ -320,20 +366,21 @@ def load(workdir) -> Results:
   """
   folder = as_path(workdir)
   found = _results(folder)
-  runs = _frame(found)
   study = _study(folder / 'study.json')
   config = study['config']
+  runs = _frame(found, config)
   methods = _ordered(runs['method'], config.get('methods'))
   seen = set(zip(runs['source'], runs['target']))
   every_pair = itertools.product(
-    _ordered(runs['source'], config.get('sources')), _ordered(runs['target'], config.get('targets'))
+    *(_ordered(runs[kind], _bases(config.get(f'{kind}s'))) for kind in ('source', 'target'))
   )
   pairs = [pair for pair in every_pair if pair in seen]
   remedy = 'Delete that source folder and run the study again.'
+  names = _ordered((result['cell']['source'] or '' for _, result in found), config.get('sources'))
   sources = {
-    name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name, _ in pairs
+    name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name in names
   }
-  strata = {result['cell']['target']: result.get('num_strata') for _, result in found}
+  strata = {base(result['cell']['target']): result.get('num_strata') for _, result in found}
   whole = frozenset(target for target, number in strata.items() if number == 1)
   every = runs[runs['shots'] == 0]
   per_class = every['num_train'] / every['num_classes'].mask(every['target'].isin(whole), 1.0)
@@ -370,7 +417,8 @@ def _metrics(found: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
   """
   by_target: dict[str, Metric] = {}
   for result in found:
-    metric, target = metrics.of(*metrics.selected(result)), result['cell']['target']
+    metric = metrics.of(*metrics.selected(result))
+    target = base(result['cell']['target'])
     if by_target.setdefault(target, metric) != metric:
       raise ValueError(
         f'The runs of {target} are chosen by {by_target[target].column} and by {metric.column}. '
@@ -455,13 +503,20 @@ def _is_solved(phases: Sequence[Mapping[str, Any]]) -> bool:
   return bool(phases) and all(phase.get('solver', 'sgd') != 'sgd' for phase in phases)
 
 
+def _bases(declared) -> list[str]:
+  """The declared names without their levels."""
+  return [base(_name(entry)) for entry in declared or ()]
+
+
+def _name(entry: Any) -> str:
+  return entry.get('name') or '' if isinstance(entry, Mapping) else entry
+
+
 def _ordered(found: Iterable[str], declared) -> list[str]:
   """The names found in the runs, those the config declares (a dict, or a list of names or of
   {'name'}) first and in its order.
   """
-  names = []
-  for entry in declared or ():
-    names.append(entry.get('name') if isinstance(entry, Mapping) else entry)
+  names = [_name(entry) for entry in declared or ()]
   found = set(found)
   return [name for name in dict.fromkeys(names) if name in found] + sorted(found - set(names))
 
@@ -521,6 +576,20 @@ def read_predictions(workdir, name: str) -> dict[str, np.ndarray] | None:
     NotImplementedError,
   ) as error:
     raise ValueError(f'Cannot read {path}: {error}. {_REMEDY}') from error
+
+
+def data_of(results: Results, source: str, target: str) -> Mapping[str, Any]:
+  """What study.json says of the data of a pair, of the first of its source seeds and folds."""
+  for pair, data in results.data.items():
+    if [base(name) for name in pair.split('/')] == [source, target]:
+      return data
+  return {}
+
+
+def target_names(results: Results, target: str) -> list[str]:
+  """What a target is called in the folder: its folds, or itself."""
+  names = dict.fromkeys(result['cell']['target'] for result in results.found.values())
+  return [name for name in names if base(name) == target]
 
 
 def read_subsets(workdir, target: str) -> dict[int, dict[int, frozenset[str]]]:

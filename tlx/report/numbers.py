@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pandas as pd
 
-from tlx.report import metrics, statistics
+from tlx.report import levels, metrics, statistics
 from tlx.report.folder import Results, in_order, phases_of, read_curves, scored
 
 CELL = ['source', 'target', 'method', 'shots']
@@ -49,13 +49,16 @@ def means(results: Results) -> pd.DataFrame:
   """Per source, target, method and shots: mean test score over seeds with Student-t and
   bootstrap intervals, and validation.
 
-  `n` counts results: runs that depend on no seed are copies of one.
+  Over source seeds and folds too, where there are any (`levels.interval`); then there is no
+  bootstrap interval. `n` counts results: runs that depend on no seed are copies of one.
   """
   rows = []
   for cell, group in groups(tested(results), results):
     group = once(group)
-    t = statistics.mean_interval(group['test_score'])
-    boot = statistics.bootstrap_interval(group['test_score'])
+    t = levels.interval(group, 'test_score')
+    boot = statistics.Interval(t.mean, math.nan, math.nan, t.n)  # of a single factor only
+    if not levels.are_crossed(group):
+      boot = statistics.bootstrap_interval(group['test_score'])
     rows.append((*cell, *t, boot.low, boot.high, group['val_score'].mean()))
   return pd.DataFrame(
     rows, columns=[*CELL, 'mean', 'low', 'high', 'n', 'bootstrap_low', 'bootstrap_high', 'val_mean']
@@ -70,7 +73,7 @@ def rising(results: Results, frame: pd.DataFrame, column: str) -> pd.Series:
 
 def once(runs: pd.DataFrame) -> pd.DataFrame:
   """The runs of a cell as results: the first of them alone where no run depends on its seed."""
-  return runs[:1] if len(runs) and runs['deterministic'].all() else runs
+  return levels.once(runs)
 
 
 def chance(results: Results, target: str) -> float:
@@ -114,7 +117,7 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
     part = runs[(runs['source'] == source) & (runs['target'] == target)]
     for (_, _, method, shots), group in groups(part, results):
       if method != reference:
-        pair = _paired(group, reference_runs(source, target, shots))
+        pair = levels.paired(group, reference_runs(source, target, shots), _scores)
         if results.metrics[target].direction < 0:
           pair = pair._replace(wins=pair.losses, losses=pair.wins)
         if pair.n:
@@ -131,17 +134,6 @@ def _verdict(row: Mapping[str, float]) -> str:
   if row['holm_p'] >= 0.05 or row['low'] <= 0 <= row['high']:
     return 'not shown'
   return 'higher' if row['low'] > 0 else 'lower'
-
-
-def _paired(runs: pd.DataFrame, reference: pd.DataFrame) -> statistics.Paired:
-  """Test scores of `runs` minus those of `reference`, by seed."""
-  ours, theirs = _by_seed(once(runs)), _by_seed(once(reference))
-  if len(once(runs)) and len(once(reference)):
-    if runs['deterministic'].all():
-      ours = dict.fromkeys(theirs, next(iter(ours.values())))
-    elif reference['deterministic'].all():
-      theirs = dict.fromkeys(ours, next(iter(theirs.values())))
-  return statistics.paired(ours, theirs)
 
 
 def gains(results: Results, reference: str) -> pd.DataFrame:
@@ -281,7 +273,8 @@ def _steps_to(
 
 
 def rates(results: Results) -> pd.DataFrame:
-  """Per method and shots: chosen learning rate and weight decay, settings tried, those at an edge.
+  """Per method and shots, source seed and fold: chosen learning rate and weight decay, settings
+  tried, those at an edge.
 
   A method whose phases all fix their learning rate has the first of these as `learning_rate` and
   all of them in `fixed`; its runs at several rates of the grid are one setting. Methods that are
@@ -291,7 +284,7 @@ def rates(results: Results) -> pd.DataFrame:
   weight decay of 0 is no edge: nothing lies below.
   """
   rows = []
-  for cell, group in groups(scored(results.runs), results):
+  for cell, level, group in _choices(results):
     chosen = group[group['chosen']]
     if len(chosen):
       fixed = fixed_rates(results, cell[2])
@@ -312,6 +305,7 @@ def rates(results: Results) -> pd.DataFrame:
       rows.append(
         (
           *cell,
+          *level,
           rate,
           decay,
           chosen['val_score'].mean(),
@@ -330,6 +324,8 @@ def rates(results: Results) -> pd.DataFrame:
     rows,
     columns=[
       *CELL,
+      'source_seed',
+      'fold',
       'learning_rate',
       'weight_decay',
       'val_mean',
@@ -344,6 +340,15 @@ def rates(results: Results) -> pd.DataFrame:
       'fixed',
     ],
   )
+
+
+def _choices(results: Results) -> list[tuple[tuple, tuple, pd.DataFrame]]:
+  """[(cell, (source seed, fold), the runs that a setting was chosen from for them)]."""
+  found = []
+  for cell, group in groups(scored(results.runs), results):
+    of_levels = group.groupby(['source_seed', 'fold'], dropna=False)
+    found += [(cell, level, runs) for level, runs in of_levels]
+  return found
 
 
 def fixed_rates(results: Results, method: str) -> list[float]:
@@ -433,14 +438,14 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
   """Per source, method and shots over two targets or more: interquartile mean of test scores,
   P(better than `reference`).
 
-  Over the seeds that every target has; methods that lack a target are left out, and so are sources
-  whose targets are scored by different columns.
+  Over the seeds that every target has, for each the mean over source seeds and folds; methods that
+  lack a target are left out, and so are sources whose targets are scored by different columns.
   """
   runs, rows = tested(results), []
   for source in dict(results.pairs):
     targets = [target for s, target in results.pairs if s == source]
     scores = {
-      key: group.pivot(index='seed', columns='target', values='test_score')
+      key: group.pivot_table('test_score', index='seed', columns='target')  # mean over levels
       .reindex(columns=targets)
       .dropna()
       for key, group in runs[runs['source'] == source].groupby(['method', 'shots'])
@@ -487,12 +492,16 @@ def curves(results: Results) -> pd.DataFrame:
   """
   runs = tested(results)
   runs = runs[~runs['method'].isin(results.solved)]
-  lines = read_curves(results.workdir, runs).merge(runs[['id', *CELL]], on='id')
+  told = ['id', *CELL, 'init', 'deterministic', *levels.FACTORS, 'folds']
+  lines = read_curves(results.workdir, runs).merge(runs[told], on='id')
   lines = lines[np.isfinite(lines['val_score'])]
-  rows = [
-    (*key, *statistics.mean_interval(values))
-    for key, values in lines.groupby([*CELL, 'step'])['val_score']
-  ]
+  crossed, rows = levels.are_crossed(runs), []
+  for key, of_step in lines.groupby([*CELL, 'step']):
+    if crossed:
+      interval = levels.interval(of_step, 'val_score')
+    else:  # many steps, and this is quick
+      interval = statistics.mean_interval(of_step['val_score'])
+    rows.append((*key, *interval))
   return pd.DataFrame(rows, columns=[*CELL, 'step', 'mean', 'low', 'high', 'n'])
 
 
@@ -506,20 +515,12 @@ def groups(runs: pd.DataFrame, results: Results) -> list:
   )
 
 
-def _by_seed(runs: pd.DataFrame) -> dict[int, statistics.Score]:
-  """{seed: test score}, as a fraction of counts where it is one and these are known.
-
-  Raises:
-    ValueError: a seed stands twice.
-  """
-  if runs['seed'].duplicated().any():
-    raise ValueError(
-      f'Two chosen runs with one seed: {", ".join(runs["id"])}. A cell has one; remove the folder '
-      'of the wrong one.'
-    )
-  scores: dict[int, statistics.Score] = {}
+def _scores(runs: pd.DataFrame) -> list[statistics.Score]:
+  """Test scores, as fractions of counts where they are such and these are known."""
+  scores: list[statistics.Score] = []
   for row in runs.to_dict('records'):
-    scores[row['seed']] = row['test_score']
+    score = row['test_score']
     if row['select'] == metrics.SELECT[0] and not math.isnan(row['test_correct']):
-      scores[row['seed']] = Fraction(int(row['test_correct']), int(row['test_count']))
+      score = Fraction(int(row['test_correct']), int(row['test_count']))
+    scores.append(score)
   return scores

@@ -10,9 +10,19 @@ from typing import Any
 
 import pandas as pd
 
-from tlx.report import cautions, classes, figures, findings, formats, metrics, numbers, tables
+from tlx.report import (
+  cautions,
+  classes,
+  figures,
+  findings,
+  formats,
+  levels,
+  metrics,
+  numbers,
+  tables,
+)
 from tlx.report.drawing import INK, Drawing, save
-from tlx.report.folder import Results, load, scored
+from tlx.report.folder import Results, data_of, load, scored
 from tlx.report.formats import Table
 
 
@@ -120,6 +130,7 @@ def _definitions(results: Results) -> list[str]:
     'Seeds vary the training subset, the initial '
     'values and the order of examples; what they leave out stands under each table of '
     f'{words}.',
+    *_levels(results),
     'Learning rate and weight decay were chosen for each method, target and size by mean '
     f'validation {words} over the seeds. ' + budget,
     *dict.fromkeys(filter(None, (_validation(results, *pair) for pair in results.pairs))),
@@ -163,6 +174,20 @@ def _definitions(results: Results) -> list[str]:
   ]
 
 
+def _levels(results: Results) -> list[str]:
+  """What intervals are where source seeds or folds vary too."""
+  if not levels.are_crossed(results.runs):
+    return []
+  return [
+    f'Where {levels.over(results.runs)} vary, intervals are those of crossed random effects: of '
+    'the variance estimated from the mean squares of all factors together (Satterthwaite’s degrees '
+    'of freedom) and those of the means over each factor’s levels, the widest. Folds count as '
+    'Nadeau and Bengio (2003) correct them, (1/J + n_test/n_train) s². Combinations that are not '
+    'there yet leave out the level that lacks most. Each source seed and fold chooses its own '
+    'settings; runs from a random start are the same for all source seeds.'
+  ]
+
+
 def _validation(results: Results, source: str, target: str) -> str:
   text = cautions.validation(results, source, target)
   return text and f'{tables.arrow(source, target)}: {text}'
@@ -199,7 +224,7 @@ def _provenance(results: Results) -> str:
 
 def _images(results: Results, source: str, target: str) -> list[tuple[str, str]]:
   """The classes and numbers of images of a target, where the folder says them."""
-  data = results.data.get(f'{source}/{target}', {})
+  data = data_of(results, source, target)
   names = classes.class_names(results, source, target)
   rows = [
     (

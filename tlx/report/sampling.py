@@ -1,11 +1,12 @@
 """Intervals that hold the test set as a sample too, from the predictions of every chosen run."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from tlx.report import numbers, statistics
+from tlx.report import levels, numbers, statistics
 from tlx.report.folder import Results, read_predictions
 
 
@@ -15,8 +16,9 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
 
   By `statistics.two_level_interval`; the draws of test examples are the same for all methods of a
   target, so differences are paired by seed and by example. Of one seed there is an interval only
-  where the run depends on none. Empty where predictions are missing; targets whose answers are not
-  counted right or wrong are left out.
+  where the run depends on none. Left out where predictions are missing, targets whose answers are
+  not counted right or wrong, and targets of folds, which test other examples each: their intervals
+  hold that already.
 
   Raises:
     ValueError: a predictions.npz cannot be read, or two runs of a target were tested on different
@@ -25,9 +27,11 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
   runs, rows = numbers.tested(results), []
   reference_runs = numbers.references(runs, reference)
   for target in dict.fromkeys(runs['target']):
-    if not results.metrics[target].counted:
+    of_target = runs[runs['target'] == target]
+    of_folds = of_target['fold'].notna().any()
+    if of_folds or not results.metrics[target].counted:
       continue
-    right = _right(results, runs.loc[runs['target'] == target, 'id'])
+    right = _right(results, of_target['id'])
     if not right:
       continue
     draws = dict(zip(right, statistics.resample_examples(np.stack(list(right.values()))).T))
@@ -37,10 +41,11 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
       other = other[other['id'].isin(right.keys())]
       difference = (math.nan, math.nan, math.nan)
       if method != reference and len(other):
-        difference = _difference(numbers.once(group), numbers.once(other), draws, right)
+        difference = _difference(group, other, draws, right)
       one = numbers.once(group)
       mean = float(np.mean([right[name].mean() for name in one['id']]))
-      low, high = _interval(one, np.stack([draws[i] for i in one['id']]))
+      found = {place: draws[name] for place, name in zip(levels.places(group), one['id'])}
+      low, high = _interval(one, found)
       rows.append((source, target, method, shots, mean, low, high, *difference))
   return pd.DataFrame(
     rows,
@@ -59,27 +64,23 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
 def _difference(
   runs: pd.DataFrame, other: pd.DataFrame, draws, right
 ) -> tuple[float, float, float]:
-  """(mean, low, high) of `runs` minus `other`, by seed; what has no seed stands beside all."""
-  ours, theirs = dict(zip(runs['seed'], runs['id'])), dict(zip(other['seed'], other['id']))
-  if runs['deterministic'].all():
-    ours = dict.fromkeys(theirs, runs['id'].iloc[0])
-  elif other['deterministic'].all():
-    theirs = dict.fromkeys(ours, other['id'].iloc[0])
-  seeds = sorted(ours.keys() & theirs.keys())
-  if not seeds:
+  """(mean, low, high) of `runs` minus `other`, paired as by `levels.matched`."""
+  sides = (dict(zip(levels.places(side), numbers.once(side)['id'])) for side in (runs, other))
+  ours, theirs = levels.matched(*sides)
+  places = sorted(ours.keys() & theirs.keys())
+  if not places:
     return math.nan, math.nan, math.nan
-  mean = float(np.mean([right[ours[seed]].mean() - right[theirs[seed]].mean() for seed in seeds]))
-  both = runs if len(seeds) > 1 or not runs['deterministic'].all() else other
-  return mean, *_interval(
-    both, np.stack([draws[ours[seed]] - draws[theirs[seed]] for seed in seeds])
-  )
+  mean = float(np.mean([right[ours[at]].mean() - right[theirs[at]].mean() for at in places]))
+  both = runs if len(places) > 1 or not runs['deterministic'].all() else other
+  return mean, *_interval(both, {at: draws[ours[at]] - draws[theirs[at]] for at in places})
 
 
-def _interval(runs: pd.DataFrame, draws: np.ndarray) -> tuple[float, float]:
-  """Of draws [S, B]; NaN for a single run that depends on its seed."""
+def _interval(runs: pd.DataFrame, draws: Mapping[tuple, np.ndarray]) -> tuple[float, float]:
+  """Of draws [B] by place; NaN for a single run that depends on its seed."""
   if len(draws) < 2 and not runs['deterministic'].all():
     return math.nan, math.nan
-  return statistics.two_level_interval(draws.T)
+  rows = statistics.complete(dict(zip(draws, range(len(draws))))).astype(int)
+  return statistics.two_level_interval(np.moveaxis(np.stack(list(draws.values()))[rows], -1, 0))
 
 
 def _right(results: Results, names) -> dict[str, np.ndarray]:

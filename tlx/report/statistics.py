@@ -1,14 +1,17 @@
 """Intervals, paired tests and corrections, exact about small numbers of seeds."""
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 Score = float | Fraction
+Level = Any  # a seed, or a place among crossed factors: (source seed, fold, seed)
 
 
 class Interval(NamedTuple):
@@ -23,7 +26,7 @@ class Interval(NamedTuple):
 
 
 class Paired(NamedTuple):
-  """A method minus a baseline over the seeds both have; `num_missing` seeds have only one."""
+  """A method minus a baseline over the seeds (or levels) both have; `num_missing` have only one."""
 
   difference: float
   low: float
@@ -80,8 +83,130 @@ def bootstrap_interval(
   return Interval(float(np.mean(array)), float(low), float(high), len(array))
 
 
+def crossed_interval(
+  scores: Mapping[Level, Score], overlap: Sequence[float] = (), level: float = 0.95
+) -> Interval:
+  """The mean and its interval over all factors by which the scores differ (`errors`).
+
+  Of a single factor without overlap it is `mean_interval`. Where combinations are missing, mean and
+  interval are those of the part that `complete` leaves, and `n` counts it.
+
+  Raises:
+    ValueError: a score is not finite.
+  """
+  values = complete(scores)
+  if _is_plain(values, overlap) or not _varies(values.ravel()):
+    return mean_interval(values.ravel().tolist(), level)
+  error, freedom = errors(values, overlap)
+  mean, half = (
+    float(values.mean()),
+    float((special.stdtrit(freedom, (1 + level) / 2) * error).max()),
+  )
+  return Interval(mean, mean - half, mean + half, values.size)
+
+
+def complete(scores: Mapping[Level, Score]) -> np.ndarray:
+  """The scores as an array with an axis for every factor, its levels in order.
+
+  Where combinations of levels are missing (runs that are not done), levels are left out until none
+  is: each time the one that has the smallest share of its combinations, of several that of the
+  factor with most levels, and of its levels the last.
+
+  >>> complete({(0, 0): 0.1, (0, 1): 0.2, (1, 0): 0.3, (1, 1): 0.4, (2, 0): 0.5}).tolist()
+  [[0.1, 0.2], [0.3, 0.4]]
+
+  Raises:
+    ValueError: a score is not finite.
+  """
+  if not scores:
+    return np.zeros(0)
+  keys = [key if isinstance(key, tuple) else (key,) for key in scores]
+  found = dict(zip(keys, _finite([float(score) for score in scores.values()])))
+  while True:
+    axes = [sorted(set(of_factor)) for of_factor in zip(*found)]
+    if len(found) == math.prod(map(len, axes)):
+      break
+    counts = Counter((i, one) for key in found for i, one in enumerate(key))
+    _, _, _, factor, last = min(
+      (counts[i, one] * len(axis), -len(axis), -place, i, one)
+      for i, axis in enumerate(axes)
+      for place, one in enumerate(axis)
+    )
+    found = {key: score for key, score in found.items() if key[factor] != last}
+  values = np.asarray([found[key] for key in itertools.product(*axes)], float)
+  return values.reshape([len(axis) for axis in axes])
+
+
+def errors(
+  values: np.ndarray, overlap: Sequence[float] = (), num_factors: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """(standard errors, degrees of freedom) of the mean of crossed random factors, [..., C] each; the
+  interval is the widest of the C.
+
+  `values` [..., a, b, ...]: one for every combination of a levels of the first factor, b of the
+  second, ...; the last `num_factors` axes (0: all), those with one level left out. With mean
+  squares MS_T of the effects of each set T of factors and N values, the variance of the mean is
+
+    V = sum over T of (-1)^(|T| + 1) MS_T / N,   for two factors (MS_A + MS_B - MS_AB) / (a b),
+
+  which is unbiased (Searle, Casella, McCulloch 1992, ch. 4), with Satterthwaite's (1946) degrees of
+  freedom V^2 / sum((MS_T / N)^2 / df_T), taken between the smallest and the sum of those of the
+  factors. With few levels V is often too small, so the other C - 1 candidates are single factors,
+  sqrt(MS_A / N) with a - 1: the interval is never narrower than Student's over the means of one
+  factor's levels. One factor leaves s / sqrt(n) with n - 1.
+
+  overlap: for each factor the share n_test / n_train where its levels are splits of one data set,
+  which are alike since their training sets overlap; 0.0 elsewhere. MS_A / N then counts 1 + a
+  n_test / n_train times (Nadeau, Bengio 2003, eq. 13: (1/J + n_test/n_train) s^2).
+  """
+  num_factors = num_factors or values.ndim
+  sizes = values.shape[-num_factors:]
+  several = [i for i in range(num_factors) if sizes[i] > 1]
+  values = values.reshape(*values.shape[:-num_factors], *(sizes[i] for i in several))
+  axes = range(-len(several), 0)
+  shares = [overlap[i] if len(overlap) else 0.0 for i in several]
+  size = math.prod(sizes)
+  alone, freedoms, variance, spread = [], [], 0.0, 0.0
+  for count in range(1, len(axes) + 1):
+    for of_set in itertools.combinations(axes, count):
+      freedom = math.prod(values.shape[i] - 1 for i in of_set)
+      part = (_effects(values, axes, of_set) ** 2).sum(axis=tuple(axes)) / freedom / size
+      if count == 1:
+        part = part * (1 + values.shape[of_set[0]] * shares[of_set[0]])
+        alone.append(part)
+        freedoms.append(freedom)
+      variance = variance - (-1) ** count * part
+      spread = spread + part**2 / freedom
+  variance = np.maximum(variance, 0.0)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    freedom = np.where(spread > 0, variance**2 / spread, 1.0)
+  freedom = np.clip(freedom, min(freedoms), sum(freedoms))
+  variances = np.stack([variance, *alone], axis=-1)
+  beside = [np.full(np.shape(freedom), float(one)) for one in freedoms]
+  return np.sqrt(variances), np.stack([freedom, *beside], axis=-1)
+
+
+def _effects(values: np.ndarray, axes: Sequence[int], of_set: Sequence[int]) -> np.ndarray:
+  """What the levels of a set of factors together add to the mean, at every value."""
+  effects = np.zeros_like(values)
+  for count in range(len(of_set) + 1):
+    for kept in itertools.combinations(of_set, count):
+      others = tuple(i for i in axes if i not in kept)
+      effects = effects + (-1) ** (len(of_set) - count) * values.mean(axis=others, keepdims=True)
+  return effects
+
+
+def _is_plain(values: np.ndarray, overlap: Sequence[float]) -> bool:
+  """Whether at most one factor has several levels, and these do not overlap."""
+  several = [i for i, size in enumerate(values.shape) if size > 1]
+  return not several or (len(several) == 1 and not (len(overlap) and overlap[several[0]]))
+
+
 def paired(
-  scores: Mapping[int, Score], baseline: Mapping[int, Score], level: float = 0.95
+  scores: Mapping[Level, Score],
+  baseline: Mapping[Level, Score],
+  level: float = 0.95,
+  overlap: Sequence[float] = (),
 ) -> Paired:
   """The mean of scores - baseline over their common seeds, with t-interval and two-sided p-values.
 
@@ -90,23 +215,34 @@ def paired(
   p-value (NaN): copies of one result are no evidence. The paired t-test wants two pairs. Wilcoxon's
   signed-rank test wants six (Wilcoxon 1945; below that it cannot reach p < 0.05).
 
+  Over several factors, or splits that overlap, interval and p-value are by `errors` (the interval
+  excludes 0 exactly where t_p is below 1 - level), of the part that `complete` leaves; Wilcoxon's
+  test, which wants independent pairs, is none.
+
   Raises:
     ValueError: a value is not finite.
   """
-  seeds = sorted(scores.keys() & baseline.keys())
-  differences = np.round(_finite([float(scores[seed] - baseline[seed]) for seed in seeds]), 12)
-  mean, low, high, n = mean_interval(differences.tolist(), level)
+  common = sorted(scores.keys() & baseline.keys())
+  apart = np.round(_finite([float(scores[one] - baseline[one]) for one in common]), 12)
+  values = complete(dict(zip(common, apart)))
+  plain = _is_plain(values, overlap)
+  differences = values.ravel()
+  mean, low, high, n = crossed_interval(dict(zip(common, apart)), overlap, level)
   t_p = wilcoxon_p = math.nan
-  if _varies(differences):
+  if _varies(differences) and plain:
     error = float(np.std(differences, ddof=1)) / math.sqrt(n)
     t_p = float(2 * special.stdtr(n - 1, -abs(mean) / error))
     wilcoxon_p = signed_rank(differences.tolist()) if n >= 6 else math.nan
+  elif _varies(differences):
+    widths, freedoms = errors(values, overlap)
+    with np.errstate(divide='ignore'):
+      t_p = float((2 * special.stdtr(freedoms, -abs(mean) / widths)).max())
   return Paired(
     mean,
     low,
     high,
     n,
-    len(scores.keys() ^ baseline.keys()),
+    len(scores.keys() | baseline.keys()) - n,
     int((differences > 0).sum()),
     int((differences == 0).sum()),
     int((differences < 0).sum()),
@@ -238,20 +374,28 @@ def two_level_interval(
   draws: np.ndarray, level: float = 0.95, num_points: int = 400
 ) -> tuple[float, float]:
   """(low, high) of the mean over seeds where the test examples are drawn anew as well; draws [B, S]
-  by `resample_examples`.
+  by `resample_examples`, or [B, a, b, ...] of crossed factors.
 
   For each draw of examples the mean over the S seeds has its Student-t distribution, mean + t_{S-1}
   s / sqrt(S), taken at `num_points` equally likely places; the interval holds the middle `level` of
-  all. With ever more examples it becomes `mean_interval`. It does not resample the seeds
-  themselves, which makes intervals of few seeds too narrow. Seeds that are all alike, or one, leave
-  the examples alone.
+  all. With ever more examples it becomes `mean_interval`, or that of `errors`. It does not resample
+  the seeds themselves, which makes intervals of few seeds too narrow. Seeds that are all alike, or
+  one, leave the examples alone.
   """
-  num_seeds = draws.shape[1]
-  means = draws.mean(axis=1)
-  if num_seeds > 1:
-    error = draws.std(axis=1, ddof=1) / math.sqrt(num_seeds)
+  num_factors = draws.ndim - 1
+  several = [size for size in draws.shape[1:] if size > 1]
+  means = draws.reshape(len(draws), -1).mean(axis=1)
+  if len(several) == 1:
+    num_seeds = several[0]
+    error = draws.reshape(len(draws), -1).std(axis=1, ddof=1) / math.sqrt(num_seeds)
     places = special.stdtrit(num_seeds - 1, (np.arange(num_points) + 0.5) / num_points)
     means = means[:, None] + error[:, None] * places
+  elif several:
+    error, freedom = errors(draws, num_factors=num_factors)
+    rows, widest = np.arange(len(draws)), (special.stdtrit(freedom, 0.975) * error).argmax(axis=1)
+    points = (np.arange(num_points) + 0.5) / num_points
+    places = special.stdtrit(freedom[rows, widest][:, None], points)
+    means = means[:, None] + error[rows, widest][:, None] * places
   low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
   return float(low), float(high)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tlx.report import beside, cautions, classes, layers, metrics, numbers, sampling
+from tlx.report import beside, cautions, classes, layers, levels, metrics, numbers, sampling
 from tlx.report.folder import Results, by_size, in_order, phases_of
 from tlx.report.formats import Table, percent, probability, quantity, slug
 from tlx.report.metrics import Metric
@@ -57,12 +57,13 @@ def per_class(results: Results, *shots: int, target: str = '') -> str:
 def scores(results: Results) -> list[Table]:
   """Test scores of the chosen runs, methods x shots, one table a source and target."""
   frame = numbers.means(results)
-  most = frame['n'].max() if len(frame) else 0
   useless = cautions.unusable(results)
   reasons = {_cell(row): row['reason'] for row in useless.to_dict('records')}
   made = []
   for source, target, part in _by_pair(frame, results):
     metric = results.metrics[target]
+    over = _over(results, source, target)
+    most = part['n'].max() if over else frame['n'].max()
 
     def show(row: Mapping, most=most, metric=metric) -> str:
       return _mean(row, most, metric) + ' †' * (_cell(row) in reasons)
@@ -74,6 +75,11 @@ def scores(results: Results) -> list[Table]:
       if most > 1
       else 'One seed: no interval.'
     )
+    if over:
+      note = (
+        f'Mean ± half-width of the 95% interval over {over}: it holds the variance of each and of '
+        'their combinations (crossed random effects); n where there are fewer runs.'
+      )
     note += _unvaried(part, results)
     share = numbers.chance(results, target)
     note += f' Guessing has {percent(share)}%.' if math.isfinite(share) else ''
@@ -83,6 +89,13 @@ def scores(results: Results) -> list[Table]:
     title = f'Test {metric.sided}, {arrow(source, target)}, {_by(results, target)}'
     made.append(Table(slug(metric.column, source, target), title, shown, part, note.strip()))
   return made
+
+
+def _over(results: Results, source: str, target: str) -> str:
+  """'3 source seeds and 5 seeds': what the runs of a pair vary; '' where it is the seed at most."""
+  runs = numbers.tested(results)
+  runs = runs[(runs['source'] == source) & (runs['target'] == target)]
+  return levels.over(runs) if levels.are_crossed(runs) else ''
 
 
 def _unvaried(part: pd.DataFrame, results: Results) -> str:
@@ -191,6 +204,8 @@ def across(results: Results) -> list[Table]:
     )
     shown = _wide(part, results, functools.partial(_interquartile, metric))
     note = 'Interquartile mean over targets and seeds with the stratified bootstrap 95% interval'
+    if levels.are_crossed(results.runs[results.runs['source'] == source]):
+      note += ' of the seeds alone, each the mean over its source seeds and folds'
     if results.baseline:
       note += f'; P: the chance that a run beats a run of {results.baseline}, ties half, mean over '
       note += 'targets'
@@ -228,13 +243,19 @@ def differences(results: Results) -> list[Table]:
     if part['wilcoxon_p'].notna().any():
       shown['Wilcoxon p'] = part['wilcoxon_p'].map(probability)
     shown['Shown'] = part['verdict'].replace({'': '–', 'not shown': 'no'})
+    over = _over(results, source, target)
+    same = 'source seed, fold, seed and subset' if over else 'seed and subset'
     note = (
-      f'{_differing(metric)}, same seed and subset; Holm over the '
+      f'{_differing(metric)}, same {same}; Holm over the '
       f'{int(part["t_p"].notna().sum())} comparisons of this table that can be tested. –: one '
       'pair, or pairs that do not vary, say nothing about chance. Shown: higher or lower where the '
       'interval excludes 0 and Holm p is below 0.05; no: not to be read as a finding, its sign '
       'included.'
     )
+    if over:
+      note += (
+        f' Interval and test are over {over}, crossed: the pairs are not independent of each other.'
+      )
     if not set(part['verdict']) & {'higher', 'lower'}:
       note += ' No difference of this table is shown.'
     title = f'Difference to {results.baseline}, {arrow(source, target)}'
@@ -391,19 +412,26 @@ def rates(results: Results) -> list[Table]:
   frame = numbers.rates(results)
   made = []
   for source, target, part in _by_pair(frame, results):
-    shown = _wide(part, results, lambda row: _setting(results, row))
+    said: dict[tuple, dict[str, None]] = {}
+    for row in part.to_dict('records'):
+      said.setdefault(_cell(row), {})[_setting(results, row)] = None
+    shown = _wide(part, results, lambda row, said=said: ', '.join(said[_cell(row)]))
     shown.insert(
       1,
       'Settings tried',
       [_span(part.loc[part['method'] == method, 'settings']) for method in shown['Method']],
     )
+    of_levels = [name for name in ('source_seed', 'fold') if part[name].nunique() < 2]
+    part = part.drop(columns=of_levels)
     what = 'penalties' if results.solved.issuperset(part['method']) else 'learning rates'
     what += (
       ' and penalties' if what == 'learning rates' and results.solved & set(part['method']) else ''
     )
     note = ' '.join(
       [
+        *(['Each source seed and fold chooses for itself.'] if len(of_levels) < 2 else []),
         _edges(results, part, target),
+        *_extended(results),
         *_fixed(results, shown['Method']),
         cautions.validation(results, source, target),
       ]
@@ -418,6 +446,17 @@ def rates(results: Results) -> list[Table]:
       )
     )
   return made
+
+
+def _extended(results: Results) -> list[str]:
+  """What the study did by itself where choices lay at an edge."""
+  most = (results.config.get('grid') or {}).get('extend')
+  if not most:
+    return []
+  return [
+    f'Up to {most} rates were added where the chosen one lay at an edge (grid.extend), so methods '
+    'differ in how many they tried.'
+  ]
 
 
 _MARKS = {'lowest tried': ' ↓', 'highest tried': ' ↑'}
@@ -467,7 +506,7 @@ def _advice(results: Results, part: pd.DataFrame, target: str) -> str:
       for mark, word, limit in zip(_MARKS, ('below', 'above'), limits):
         found = rows[rows[edge] == mark]
         if len(found):
-          sizes = ', '.join(size(results, shots, target) for shots in found['shots'])
+          sizes = ', '.join(size(results, shots, target) for shots in found['shots'].unique())
           said.setdefault(f'{what} {word} {found[limit].iloc[0]:g}', []).append(
             f'{method} (at {sizes})'
           )

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from tlx import datasets
@@ -43,16 +43,50 @@ def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
   return list(itertools.product(rates, method['grid']['weight_decay']))
 
 
+def base(name: str) -> str:
+  """'mnist' of the source 'mnist@1', which is the same with another seed; 'faces' of its fold 'faces@2of5'."""
+  return name.partition('@')[0]
+
+
 def cells_of(study: Mapping[str, Any]) -> list[Cell]:
-  """Every run of a resolved config, those that a cohort may hold together next to each other."""
+  """Every run of a resolved config, those that a cohort may hold together next to each other.
+
+  A random start has nothing of its source. Of several seeds of one it is run for a single one: that which bears the source's name, else
+  the first.
+  """
+  firsts = {base(source): source for source in reversed(study['sources'])}
+  firsts |= {source: source for source in study['sources'] if source == base(source)}
   return [
     Cell(source, target, name, shots, seed, rate, decay)
     for source, target, (name, method) in itertools.product(
       study['sources'], study['targets'], study['methods'].items()
     )
+    if method['init'] == 'source' or source == firsts[base(source)]
     for shots, seed in itertools.product(study['shots'], study['seeds'])
     for rate, decay in settings_of(method)
   ]
+
+
+def beyond_edges(
+  study: Mapping[str, Any], tried: Collection[Cell], chosen: Collection[Cell]
+) -> list[Cell]:
+  """The cells of one more learning rate, for each size at which the chosen one is the lowest or the highest of several.
+
+  `tried` and `chosen` are of one source, target and method. The rate lies as far beyond as the next one within, in ratio and rounded to
+  three digits; it has all seeds and weight decays. No more than the grid's `extend` are added at a size.
+  """
+  cells: list[Cell] = []
+  for one in sorted({cell.shots: cell for cell in chosen}.values()):
+    of_size = [cell for cell in tried if cell.shots == one.shots]
+    grid = study['methods'][one.method]['grid']
+    rates = sorted({cell.learning_rate for cell in of_size})
+    num_added = len(rates) - len(grid['learning_rate'])
+    if len(rates) > 1 and one.learning_rate in (rates[0], rates[-1]) and num_added < grid['extend']:
+      inner = rates[1] if one.learning_rate == rates[0] else rates[-2]
+      rate = float(f'{one.learning_rate**2 / inner:.3g}')
+      alike = {cell._replace(learning_rate=rate) for cell in of_size}
+      cells += sorted(alike)
+  return cells
 
 
 def dependencies(

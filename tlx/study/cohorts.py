@@ -10,6 +10,7 @@ from tlx.study import ranges
 from tlx.study.cells import (
   PRETRAINING,
   Cohort,
+  base,
   cell_id,
   cells_of,
   classes_of,
@@ -37,7 +38,9 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
   for source in study['sources'].values():
     _check_source(study, source)
     for name, target in study['targets'].items():
-      located(f'config.targets.{name}', functools.partial(_check_data, study, target, source))
+      where = f'config.targets.{base(name)}'
+      located(where, functools.partial(_check_folds, study, target))
+      located(where, functools.partial(_check_data, study, target, source))
   for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
     _check_shots(study, group[1])
     own = [cohort for cohort in begun if cohort.cells[0][:3] == group]
@@ -46,12 +49,19 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
     cohorts += own
     if cells:
       _check_steps(study, cells)
-      size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
-      free = _free_ids('-'.join(group), {cohort.id for cohort in own})
-      cohorts += [
-        Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)
-      ]
+    cohorts += new_cohorts(study, cells, own)
   return cohorts
+
+
+def new_cohorts(
+  study: Mapping[str, Any], cells: Sequence[Cell], own: Sequence[Cohort]
+) -> list[Cohort]:
+  """Cells of one source, target and method as cohorts that memory allows, beside their `own` that there are."""
+  if not cells:
+    return []
+  size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
+  free = _free_ids('-'.join(cells[0][:3]), {cohort.id for cohort in own})
+  return [Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)]
 
 
 def _free_ids(name: str, taken: set[str]) -> Iterator[str]:
@@ -107,6 +117,11 @@ def _check_data(
   datasets.check_kind(data['dataset'], form.KIND)
   count = sum(counts_of(study, data).values())
   form.check_memory(source['input'], count, study['data_bytes'])
+
+
+def _check_folds(study: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+  if 'folds' in target:
+    datasets.check_folds(info_of(study, target).num_examples)
 
 
 def _check_shots(study: Mapping[str, Any], target: str) -> None:

@@ -44,7 +44,11 @@ TRAIN = {
   'accumulate': 1,  # parts of a batch that go through one after another
   'remat': False,  # activations are computed again for the gradient instead of kept
 }
-GRID = {'learning_rate': (1e-3,), 'weight_decay': (0.0,)}
+GRID = {
+  'learning_rate': (1e-3,),
+  'weight_decay': (0.0,),
+  'extend': 0,  # at most so many learning rates are added, for a method and size, beyond the edge at which the chosen one lies
+}
 DATA = {  # of sources and targets
   'dataset': '',
   'shift': 'none',
@@ -62,11 +66,15 @@ SOURCE = {
   **DATA,  # or, without weights, the study trains the source on this itself
   'train': {},  # fields of TRAIN for that
   'seed': 0,
+  'seeds': (
+    0,
+  ),  # trained once for each; that of `seed` goes by the source's name, others by 'name@3'. Left out: `seed` alone
 }
 TARGET = {
   **DATA,
   'val_fraction': 0.22,  # of what is no test part; where the data set has no validation part of its own
   'test_fraction': 0.3,  # of the whole; where it has no test part
+  'folds': 0,  # so many parts are the test part by turns, of each class alike, groups whole: targets 'name@1of5' ...; 0 is one split
   'val_examples': 0,  # at most so many are validated on; 0 is all
   'spread_shots': False,  # the shots of a class come from as many of its groups as there are
 }
@@ -170,11 +178,14 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   _check_phase('config.train', study['train'], 0.0)
   all_methods, study['methods'] = study['methods'], _only(study)
   study['sources'] = {
-    name: _source(f'config.sources.{name}', source, study)
-    for name, source in study['sources'].items()
+    level: source
+    for name, given in study['sources'].items()
+    for level, source in _seeds(name, given, study).items()
   }
   study['targets'] = {
-    name: _target(f'config.targets.{name}', target) for name, target in study['targets'].items()
+    level: target
+    for name, given in study['targets'].items()
+    for level, target in _folds(name, given).items()
   }
   study['methods'] = {
     name: _method(f'config.methods.{name}', method, study)
@@ -381,6 +392,40 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
     )
 
 
+def _seeds(name: str, given: Any, study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """{'mnist': the source of its own seed, 'mnist@1': that of seed 1}, as `seeds` asks for."""
+  where = f'config.sources.{name}'
+  source = _source(where, given, study)
+  seeds, own = source.pop('seeds'), source['seed']
+  if 'seeds' not in given:
+    return {name: source}
+  if not source['dataset']:
+    raise ValueError(
+      f'{where}.seeds is for a source that the study trains, and weights are one network. Name '
+      'each file of weights as a source of its own.'
+    )
+  return {name if seed == own else f'{name}@{seed}': {**source, 'seed': seed} for seed in seeds}
+
+
+def _folds(name: str, given: Any) -> dict[str, dict[str, Any]]:
+  """{'faces@1of5': the target whose test part is the first of five, ...}; the target alone without folds."""
+  where = f'config.targets.{name}'
+  target = _target(where, given)
+  folds = target.pop('folds')
+  if not folds:
+    return {name: target}
+  if folds == 1 or 'test_fraction' in given:
+    raise ValueError(
+      f'{where}.folds is {folds}{" beside test_fraction" if folds > 1 else ""}; there are two at '
+      'least, of which each is the test part once, and test_fraction is left out.'
+    )
+  target['test_fraction'] = 1 / folds
+  return {
+    f'{name}@{fold}of{folds}': {**target, 'fold': fold, 'folds': folds}
+    for fold in range(1, folds + 1)
+  }
+
+
 def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   source = _fields(where, given, SOURCE, 'source')
   if source['weights'].startswith('study:'):
@@ -521,6 +566,10 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   if sizes[0] != sizes[1]:
     raise ValueError(
       f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.'
+    )
+  if grid['extend'] != study['grid']['extend']:
+    raise ValueError(
+      f'{where}.grid.extend is {grid["extend"]} where config.grid.extend is {study["grid"]["extend"]}; every method gets the same budget.'
     )
   if not method['phases']:
     raise ValueError(

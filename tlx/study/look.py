@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tlx import datasets
 from tlx.study import config as configs
 from tlx.study import pair as pairs
+from tlx.study.cells import base
 from tlx.study.run import data_of
 
 PARTS = ('train', 'val', 'test')
@@ -129,7 +130,7 @@ def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> 
   if not data.train.groups:
     notes.append(
       'No groups are known. Where one person, document or scene gave several examples, say what '
-      f'names it (targets.{target}.group), or test scores will flatter.'
+      f'names it (targets.{base(target)}.group), or test scores will flatter.'
     )
   return notes
 

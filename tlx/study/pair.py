@@ -29,7 +29,7 @@ def load(
   study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]
 ) -> datasets.Dataset:
   """A data set as examples of the form the source takes; loaded once."""
-  how = {name: target[name] for name in _OPTIONS} | {
+  how = {name: target[name] for name in _OPTIONS if name in target} | {
     'data_dir': study['data_dir'] or None,
     'data_bytes': study['data_bytes'],
   }
@@ -45,6 +45,8 @@ _OPTIONS = (
   'group',
   'duplicates',
   'skip_bad',
+  'fold',
+  'folds',
 )
 
 

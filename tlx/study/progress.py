@@ -41,6 +41,13 @@ class Reporter:
       self.bar.start()
       self.task = self.bar.add_task('', total=self.total)
 
+  def add(self, part: Part) -> None:
+    """A cohort that nobody knew of comes next."""
+    self.parts.appendleft(part)
+    self.total += part.runs
+    if self.bar:
+      self.bar.update(self.task, total=self.total)
+
   def skip(self, num_parts: int) -> None:
     """Passes over cohorts that an earlier process finished."""
     self.runs += sum(self.parts.popleft().runs for _ in range(num_parts))

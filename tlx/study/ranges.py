@@ -55,7 +55,11 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'accumulate': Range(1, 2**16),
     'remat': SWITCH,
   },
-  'grid': {'learning_rate': Each(POSITIVE), 'weight_decay': Each(NOT_NEGATIVE)},
+  'grid': {
+    'learning_rate': Each(POSITIVE),
+    'weight_decay': Each(NOT_NEGATIVE),
+    'extend': Range(0, 100),
+  },
   'source': {
     'backbone': PLUGIN,
     'weights': TEXT,
@@ -65,12 +69,14 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     **DATA,
     'train': FIELDS,
     'seed': SEED,
+    'seeds': Each(SEED),
   },
   'target': {
     **DATA,
     'val_fraction': SHARE,
     'test_fraction': SHARE,
     'val_examples': COUNT,
+    'folds': Range(0, 1000),
     'spread_shots': SWITCH,
   },
   'method': {

@@ -20,8 +20,8 @@ from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import evaluation, progress, record, store
 from tlx.study import pair as pairs
-from tlx.study.cells import Cohort, cell_id, cells_of, dependencies, num_train
-from tlx.study.cohorts import cohorts_of
+from tlx.study.cells import Cohort, beyond_edges, cell_id, cells_of, dependencies, num_train
+from tlx.study.cohorts import cohorts_of, new_cohorts
 from tlx.study.pair import Pair
 from tlx.study.phases import network_of, phases_of, shapes_of, task_of
 from tlx.study.record import Tested, Trained
@@ -97,14 +97,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
       raise KeyboardInterrupt(signal_number)
     with store.locked(folder):
       store.begin(folder, study, cohorts, data, subsets)
-      parts = [
-        progress.Part(
-          cohort.cells[0].method,
-          len(cohort.cells),
-          max(_steps(study, cell) for cell in cohort.cells),
-        )
-        for cohort in cohorts
-      ]
+      parts = [_part(study, cohort) for cohort in cohorts]
       reporter = progress.Reporter(parts, meshes.is_first())
       lab = Lab(
         _widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(cells_of(study))
@@ -129,6 +122,11 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
         with contextlib.suppress(OSError):
           store.add_times(folder, _times(time.perf_counter() - began, spent))
   return folder
+
+
+def _part(study: Mapping[str, Any], cohort: Cohort) -> progress.Part:
+  steps = max(_steps(study, cell) for cell in cohort.cells)
+  return progress.Part(cohort.cells[0].method, len(cohort.cells), steps)
 
 
 def _widened(study: Mapping[str, Any], cohorts: list[Cohort]) -> dict[str, Any]:
@@ -260,31 +258,37 @@ def _transfer(
 
 
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], Pair]) -> None:
-  """One method from one source to one target: train what is not there, choose from all, test the chosen, write."""
-  results = meshes.on_first(
-    lambda: {
-      cell: store.result(lab.workdir, cell_id(cell)) for cohort in cohorts for cell in cohort.cells
-    }
-  )
-  trained: dict[str, Trained] = {}
-  for cohort in cohorts:
-    if all(results[cell] for cell in cohort.cells) and meshes.on_first(
-      functools.partial(store.has_parameters, lab.workdir, cohort)
-    ):
-      lab.reporter.skip(1)
-      continue
-    lab.reporter.begin()
-    trained[cohort.id] = _fit(lab, cohort, source, pair())
-    lab.reporter.finish()
-  outcomes = {}
-  for cohort in cohorts:
-    for row, cell in enumerate(cohort.cells):
-      there = trained.get(cohort.id)
-      outcomes[cell] = record.outcome(there.job, there.fitted, row) if there else results[cell]
+  """One method from one source to one target: train what is not there, choose from all, test the chosen, write.
+
+  Where the chosen rate lies at the edge of the grid and `extend` allows it, the next one is trained and the choice made again.
+  """
   select = task_of(lab.study, lab.study['targets'][cohorts[0].cells[0].target]).select
-  chosen = record.choose(
-    {cell: outcome for cell, outcome in outcomes.items() if cell in lab.wanted}, select
-  )
+  wanted = {cell for cohort in cohorts for cell in cohort.cells if cell in lab.wanted}
+  results: dict[Cell, Any] = {}
+  trained: dict[str, Trained] = {}
+  outcomes: dict[Cell, Any] = {}
+  new = cohorts
+  while True:
+    for cohort in new:
+      results |= _results(lab, cohort)
+      there = _trained(lab, cohort, results, source, pair)
+      for row, cell in enumerate(cohort.cells):
+        outcomes[cell] = record.outcome(there.job, there.fitted, row) if there else results[cell]
+      if there:
+        trained[cohort.id] = there
+    chosen = record.choose(
+      {cell: outcome for cell, outcome in outcomes.items() if cell in wanted}, select
+    )
+    beyond = beyond_edges(lab.study, wanted, chosen)
+    if not beyond:
+      break
+    wanted |= set(beyond)
+    new = new_cohorts(lab.study, [cell for cell in beyond if cell not in outcomes], cohorts)
+    cohorts = [*cohorts, *new]
+    for cohort in reversed(new):
+      lab.reporter.add(_part(lab.study, cohort))
+  if added := sorted(wanted - lab.wanted):
+    meshes.on_first(lambda: store.add_runs(lab.workdir, cohorts, added))
   for cohort in cohorts:
     untested = [
       row
@@ -315,6 +319,32 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
           meshes.on_first(
             functools.partial(store.write_result, lab.workdir, {**results[cell], **now})
           )
+
+
+def _results(lab: Lab, cohort: Cohort) -> dict[Cell, Any]:
+  """{cell: what was written of it before, or None}."""
+  return meshes.on_first(
+    lambda: {cell: store.result(lab.workdir, cell_id(cell)) for cell in cohort.cells}
+  )
+
+
+def _trained(
+  lab: Lab,
+  cohort: Cohort,
+  results: Mapping[Cell, Any],
+  source: Source,
+  pair: Callable[[], Pair],
+) -> Trained | None:
+  """A cohort trained now; None where all of it was there."""
+  if all(results[cell] for cell in cohort.cells) and meshes.on_first(
+    lambda: store.has_parameters(lab.workdir, cohort)
+  ):
+    lab.reporter.skip(1)
+    return None
+  lab.reporter.begin()
+  there = _fit(lab, cohort, source, pair())
+  lab.reporter.finish()
+  return there
 
 
 def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
@@ -535,7 +565,8 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
   moving = tuple(stage for stage in shapes.stats if stage not in loaded.stats)
   fresh = _initialiser(network, form, missing, moving)
   drawn = {
-    seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0))) for seed in set(seeds)
+    seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0), loaded.params))
+    for seed in set(seeds)
   }
   params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
   for stage in shapes.stats:
@@ -550,11 +581,13 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
 def _initialiser(
   network: Network, form: Form, leaves: tuple[str, ...], stages: tuple[str, ...]
 ) -> Callable:
-  """key -> (params with None but at `leaves`, stats of `stages`), as a compiled program; nothing else is computed."""
+  """(key, what the source brings) -> (params with None but at `leaves`, stats of `stages`), as a compiled program; nothing else is computed."""
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.entered(form, 1))
+  starts_from_source = any(map(tree.is_added, leaves))
 
-  def fresh(key):
-    params, stats = network.init(key, zeros)
+  def fresh(key, brought):
+    options = {'source': brought} if starts_from_source else {}
+    params, stats = network.init(key, zeros, **options)
     params = tree.map_named(lambda name, leaf: leaf if name in leaves else None, params)
     return params, {stage: of_stage for stage, of_stage in stats.items() if stage in stages}
 

@@ -248,6 +248,17 @@ def begin(
   meshes.on_first(write)
 
 
+def add_runs(workdir: epath.Path, cohorts: Iterable[Cohort], cells: Iterable[Cell]) -> None:
+  """Puts runs and their cohorts to the plan in study.json that its grid does not have: those beyond its edges."""
+  path = workdir / 'study.json'
+  content = _unsealed(path, path)
+  content.pop('sha256')
+  runs = list(dict.fromkeys([*content['plan']['runs'], *map(cell_id, cells)]))
+  ids = list(dict.fromkeys([*content['plan']['cohorts'], *(cohort.id for cohort in cohorts)]))
+  plan = {'num_runs': len(runs), 'cohorts': ids, 'runs': runs}
+  checkpoint.write_json(path, checkpoint.sealed({**content, 'plan': plan}))
+
+
 def begun(workdir: epath.Path) -> Iterator[tuple[Cohort, dict[str, Any]]]:
   """The cohorts in the folder, finished or not, each with what its runs depend on."""
   for path in (
