@@ -101,7 +101,7 @@ def test_an_accuracy_is_over_source_seeds_and_seeds(seeds_of_sources):
     else:
       half = stats.t.ppf(0.975, 4) * stats.sem(values[0])
       assert row['high'] - row['mean'] == pytest.approx(half)
-  (table,) = tables.accuracy(results)
+  (table,) = tables.scores(results)
   assert 'over 3 source seeds and 5 seeds: it holds the variance of each' in table.note
   assert 'Intervals are over source seeds and seeds only.' in table.note
   assert 'run once for all its seeds' in table.note
@@ -131,7 +131,7 @@ def test_folds_count_as_nadeau_and_bengio_correct_them(folds):
   for row in numbers.means(results).to_dict('records'):
     values = accuracies(folds, row['method'], row['shots'])[0]  # [folds, seeds]
     assert row['high'] - row['mean'] == pytest.approx(two_way(values, (1 / 3, 0.0)))
-  (table,) = tables.accuracy(results)
+  (table,) = tables.scores(results)
   assert 'over 4 folds and 5 seeds' in table.note and 'Nadeau and Bengio' in table.note
   assert 'one test set' not in table.note and 'one source network' in table.note
   assert not tables.sampled(results)
