@@ -39,13 +39,15 @@ TESTS = {
   'tlx/inputs/image.py': 'train/test_kills_randomness train/test_step',
   'tlx/train/cohort.py': 'train/test_kills_state train/test_fit study/test_plan',
   'tlx/train/exact.py': 'train/test_exact',
-  'tlx/train/feed.py': 'train/test_feed train/test_fit train/test_exact train/test_prefix',
+  'tlx/train/feed.py': 'train/test_feed train/test_fit train/test_exact train/test_prefix'
+  ' train/test_stream',
   'tlx/train/fit.py': 'train/test_kills_state train/test_kills_randomness train/test_kills_frozen'
   ' train/test_fit train/test_exact study/test_plan study/test_weights',
   'tlx/train/mesh.py': 'train/test_fit train/test_exact train/test_devices',
   'tlx/train/optim.py': 'train/test_optim train/test_step',
   'tlx/train/prefix.py': 'train/test_prefix study/test_weights',
   'tlx/train/spread.py': 'train/test_fit train/test_exact train/test_devices',
+  'tlx/train/stream.py': 'train/test_stream train/test_fit',
   'tlx/train/step.py': 'train/test_kills_randomness train/test_step train/test_fit',
   'tlx/study/config.py': 'test_configs study/test_plan study/test_weights study/test_run',
   'tlx/study/pair.py': 'study/test_kills_study study/test_weights study/test_run',

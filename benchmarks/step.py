@@ -149,7 +149,7 @@ def next_token() -> Task:
 def form_of(case: Case) -> Form:
   """Images from 0 to 1; tokens as they are."""
   if case.image_size:
-    return image.form(case.image_size, 3)
+    return image.form(case.image_size, 3, (0.0,) * 3, (1.0,) * 3)
   spec = {'ids': jax.ShapeDtypeStruct((LENGTH,), np.int32)}
   return Form(
     name='tokens',
@@ -239,8 +239,9 @@ def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
   keys = jax.random.split(jax.random.key(0), spread.num_runs)
   runs = cohort.Runs(
     spread.place(spread.broadcast(nothing)),
-    *spread.place((spread.broadcast(order), keys, spread.broadcast(HYPER))),
+    *spread.place((keys, spread.broadcast(HYPER))),
   )
+  order = spread.place(cohort.Order(spread.broadcast(order), np.zeros(spread.num_runs, np.int32)))
   shared = cohort.Shared(
     spread.everywhere(frozen), spread.everywhere(feed.Arrays(batch.inputs, batch.targets))
   )
@@ -250,7 +251,7 @@ def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
 
   def several() -> Any:
     nonlocal carry
-    carry = run(carry, (runs, spread.each(LOOP)), shared)
+    carry = run(carry, (runs, order, spread.each(LOOP)), shared)
     return carry[1]
 
   return several, steps

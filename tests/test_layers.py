@@ -26,6 +26,7 @@ LEVEL = {
   'report': 4,
   'parity': 5,
   'adapters': 4,
+  'combine': 5,
 }
 PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'inputs', 'tasks', 'freezing', 'evaluators')
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))

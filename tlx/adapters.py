@@ -1,4 +1,4 @@
-"""LoRA and (IA)3 as the peft library keeps them, to write and to read.
+"""LoRA, (IA)3, VeRA, LoHa, LoKr and OFT as the peft library keeps them, to write and to read.
 
 A folder holds adapter_model.safetensors and adapter_config.json
 (https://huggingface.co/docs/peft/developer_guides/checkpoint).
@@ -10,7 +10,7 @@ import pathlib
 import re
 import types
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,11 +28,36 @@ PLAIN: dict[str, tuple[Any, ...]] = {
   'bias': ('none', None),
   'lora_bias': (False, None),
   'use_qalora': (False, None),
-  'modules_to_save': (None, []),
   'layer_replication': (None, []),
   'trainable_token_indices': (None, []),
   'target_parameters': (None, []),
   'alora_invocation_tokens': (None, []),
+  'use_effective_conv2d': (False, None),
+  'decompose_both': (False, None),
+  'coft': (False, None),
+  'block_share': (False, None),
+  'use_cayley_neumann': (False, None),
+}
+# peft_type and leaves of the methods.
+KINDS = {
+  'lora': ('LORA', ('lora_A', 'lora_B', 'lora_magnitude_vector')),
+  'ia3': ('IA3', ('ia3_l',)),
+  'vera': ('VERA', ('vera_lambda_b', 'vera_lambda_d')),
+  'loha': ('LOHA', ('hada_w1_a', 'hada_w1_b', 'hada_w2_a', 'hada_w2_b')),
+  'lokr': ('LOKR', ('lokr_w1', 'lokr_w2', 'lokr_w2_a', 'lokr_w2_b')),
+  'oft': ('OFT', ('oft_R',)),
+}
+# What leaves of these names are of ours; [.., in, rank] of convolutions are [rank, in h w] there.
+SAME = {'vera_lambda_b': 'b', 'vera_lambda_d': 'd', 'oft_R': 'skew'}
+TURNED = {
+  'hada_w1_a': 'b1',
+  'hada_w1_b': 'a1',
+  'hada_w2_a': 'b2',
+  'hada_w2_b': 'a2',
+  'lokr_w1': 'w1',
+  'lokr_w2': 'w2',
+  'lokr_w2_a': 'b',
+  'lokr_w2_b': 'a',
 }
 
 
@@ -140,13 +165,15 @@ def save(
     base: the name or path of the source, for the config.
 
   Raises:
-    ValueError: a method that is neither lora nor ia3, a layer that the source's file does not have,
-      or that peft keeps in another form: a depthwise convolution, a bias.
+    ValueError: a method that peft does not have, a layer that the source's file does not have, or
+      one that peft keeps in another form: a depthwise convolution, a bias; of methods but lora and
+      ia3 one that is several of ours.
   """
   name = method['name']
-  if name not in ('lora', 'ia3'):
-    raise ValueError(f'{name!r} is not kept in the form of peft; lora and ia3 are.')
+  if name not in KINDS:
+    raise ValueError(f'{name!r} is not kept in the form of peft; {", ".join(KINDS)} are.')
   own = by_layer(peft.split(params, name)[1])
+  shared = {stage: own.pop(stage) for stage in list(own) if '/' not in stage}
   if not own:
     raise ValueError(f'The parameters have no leaves of {name!r} to write.')
   covered = {part.ours for layer in official.values() for part in layer.parts}
@@ -157,16 +184,21 @@ def save(
     for theirs, layer in official.items()
     if any(part.ours in own for part in layer.parts)
   }
-  write = _lora_to_peft if name == 'lora' else _ia3_to_peft
+  write = {'lora': _lora_to_peft, 'ia3': _ia3_to_peft}.get(name, _others_to_peft)
   tensors, config = write(method, own, chosen, prefix)
+  for leaves in shared.values():  # equal in all stages
+    tensors['base_model.vera_A'] = leaves['fixed/a'].T
+    tensors['base_model.vera_B'] = leaves['fixed/b'].T
   transposed = {layer.transposed for layer in chosen.values()}
   if len(transposed) > 1:
     raise ValueError('peft has one fan_in_fan_out for all layers, and these have both.')
+  if name in ('lora', 'ia3'):
+    config['fan_in_fan_out'] = transposed.pop()
   config |= {
+    'peft_type': KINDS[name][0],
     'base_model_name_or_path': base or None,
-    'fan_in_fan_out': transposed.pop(),
     'inference_mode': True,
-    'target_modules': _any_of(f'{prefix}{theirs}' for theirs in chosen),
+    'target_modules': any_of(f'{prefix}{theirs}' for theirs in chosen),
     'task_type': None,
   }
   place = pathlib.Path(folder)
@@ -186,26 +218,38 @@ def load(folder: os.PathLike | str, official: Mapping[str, Official]) -> Adapter
       does not have, by its name.
   """
   config = json.loads((pathlib.Path(folder) / CONFIG).read_text())
-  kind = config.get('peft_type')
-  if kind not in ('LORA', 'IA3'):
-    raise ValueError(f'{CONFIG} says peft_type = {kind!r}; LORA and IA3 are read.')
+  kinds = {kind: name for name, (kind, _) in KINDS.items()}
+  if (kind := config.get('peft_type')) not in kinds:
+    raise ValueError(f'{CONFIG} says peft_type = {kind!r}; {", ".join(kinds)} are read.')
   for field, values in PLAIN.items():
     if field in config and config[field] not in values:
       raise ValueError(f'{CONFIG} says {field} = {config[field]!r}, which is not read.')
-  names = ('lora_A', 'lora_B', 'lora_magnitude_vector') if kind == 'LORA' else ('ia3_l',)
+  name = kinds[kind]
+  names = KINDS[name][1]
   found: dict[str, dict[str, np.ndarray]] = {}
   others = {}
   for key, array in load_file(pathlib.Path(folder) / WEIGHTS).items():
     path = re.fullmatch(rf'(.*)\.({"|".join(names)})(\.weight)?', key)
     if path:
       found.setdefault(path[1].removeprefix(PREFIX), {})[path[2]] = array
-    elif re.search(r'\.(lora|ia3)_', key):
+    elif re.search(r'\.(lora|ia3|vera|hada|lokr|oft)_(?!A$|B$)', key):
       raise ValueError(f'{WEIGHTS} has {key!r}, which is not read.')
     else:
       others[key] = array
   modules = {module: official[_known(module, official)] for module in found}
-  read = _lora_from_peft if kind == 'LORA' else _ia3_from_peft
-  return Adapter(*read(config, found, modules), others)
+  if name in ('lora', 'ia3'):
+    read = _lora_from_peft if name == 'lora' else _ia3_from_peft
+    return Adapter(*read(config, found, modules), others)
+  method, leaves = _others_from_peft(name, config, found, modules)
+  if name == 'vera':
+    if not {'base_model.vera_A', 'base_model.vera_B'} <= others.keys():
+      raise ValueError(
+        f'{WEIGHTS} is without vera_A and vera_B: save it with save_projection=True.'
+      )
+    projections = [others.pop(f'base_model.vera_{part}').T for part in 'AB']
+    for stage in dict.fromkeys(path.partition('/')[0] for path in leaves):
+      leaves[f'{stage}/fixed/a'], leaves[f'{stage}/fixed/b'] = projections
+  return Adapter(method, leaves, others)
 
 
 def _known(module: str, official: Mapping[str, Official]) -> str:
@@ -217,16 +261,16 @@ def _known(module: str, official: Mapping[str, Official]) -> str:
   return max(fitting, key=len)
 
 
-def _any_of(names: Any) -> str:
+def any_of(names: Any) -> str:
   """A regex that matches these names as a whole.
 
-  >>> _any_of(['layer.0.query'])
+  >>> any_of(['layer.0.query'])
   '(layer\\\\.0\\\\.query)'
   """
   return f'({"|".join(map(re.escape, names))})'
 
 
-def _patterns(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def patterns(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
   """(the most frequent value, {pattern of a name: value} of the others)."""
   usual = Counter(values.values()).most_common(1)[0][0]
   return usual, {f'^{re.escape(name)}': value for name, value in values.items() if value != usual}
@@ -259,7 +303,7 @@ def _lora_to_peft(
       a, b = leaves['a'], leaves['b']
       if _is_depthwise(part):
         raise ValueError(f'{part.ours} is a depthwise convolution, which peft adapts otherwise.')
-      scale = _scale(method, leaves)
+      scale = scale_of(method, leaves)
       if 'fixed/a' in leaves:
         a = np.concatenate([a, leaves['fixed/a']], axis=-1)
         b = np.concatenate([b, -leaves['fixed/b']])
@@ -278,10 +322,9 @@ def _lora_to_peft(
     if magnitude is not None:
       shape = (1, -1, 1, 1) if convolution else (-1,)
       tensors[f'{PREFIX}{name}.lora_magnitude_vector'] = magnitude.reshape(shape)
-  rank, rank_pattern = _patterns(ranks)
-  alpha, alpha_pattern = _patterns(alphas)
+  rank, rank_pattern = patterns(ranks)
+  alpha, alpha_pattern = patterns(alphas)
   return tensors, {
-    'peft_type': 'LORA',
     'r': rank,
     'lora_alpha': alpha,
     'lora_dropout': 0.0,
@@ -292,6 +335,12 @@ def _lora_to_peft(
     'use_dora': any('magnitude' in leaves for leaves in own.values()),
     'init_lora_weights': True,
   }
+
+
+def scale_of(method: Mapping[str, Any], own: Mapping[str, Any]) -> float:
+  """The factor of a layer's product a b."""
+  alpha = own.get('fixed/alpha', method.get('alpha') or 2 * method.get('rank', 8))
+  return float(alpha) / own['a'].shape[-1] ** (0.5 if method.get('rslora') else 1.0)
 
 
 def _short(value: float) -> float:
@@ -334,14 +383,14 @@ def _lora_from_peft(
         magnitude = tensors['lora_magnitude_vector'].ravel()[part.outputs]
         leaves[f'{part.ours}/magnitude'] = magnitude - norm
       ranks[part.ours], alphas[part.ours] = len(a), alpha
-  rank, rank_pattern = _patterns(ranks)
-  alpha, alpha_pattern = _patterns(alphas)
+  rank, rank_pattern = patterns(ranks)
+  alpha, alpha_pattern = patterns(alphas)
   for name, value in alphas.items():
     if value != alpha:
       leaves[f'{name}/fixed/alpha'] = np.float32(value)
   method = {
     'name': 'lora',
-    'at': f'^{_any_of(ranks)}$',
+    'at': f'^{any_of(ranks)}$',
     'rank': rank,
     'alpha': alpha,
     'rank_pattern': [(f'{pattern}$', value) for pattern, value in rank_pattern.items()],
@@ -374,8 +423,8 @@ def _ia3_to_peft(
     if layer.parts[0].kernel.ndim == 4:
       shape = (1, -1, 1, 1)
     tensors[f'{PREFIX}{prefix}{theirs}.ia3_l'] = vector.reshape(shape)
-  modules = _any_of(feedforward) if feedforward else []
-  config = {'peft_type': 'IA3', 'feedforward_modules': modules, 'init_ia3_weights': True}
+  modules = any_of(feedforward) if feedforward else []
+  config = {'feedforward_modules': modules, 'init_ia3_weights': True}
   return tensors, config
 
 
@@ -396,7 +445,7 @@ def _ia3_from_peft(
       else:
         outputs.append(part.ours)
         leaves[f'{part.ours}/scale'] = vector[part.outputs]
-  at, of_inputs = (f'^{_any_of(names)}$' for names in ([*inputs, *outputs], inputs))
+  at, of_inputs = (f'^{any_of(names)}$' for names in ([*inputs, *outputs], inputs))
   return {'name': 'ia3', 'at': at, 'inputs': of_inputs}, leaves
 
 
@@ -407,107 +456,87 @@ def _matcher(names: Any) -> Callable[[str], bool]:
   return lambda module: any(f'.{module}'.endswith(f'.{name}') for name in names)
 
 
-COMBINATIONS = ('linear', 'cat', 'svd', 'ties', 'ties_svd', 'magnitude_prune')
-
-
-def combine(
-  adapters: Sequence[Adapter],
-  weights: Sequence[float],
-  kind: str = 'linear',
-  rank: int | None = None,
-  density: float = 1.0,
-) -> Adapter:
-  """One LoRA of several, as the peft library's `add_weighted_adapter` makes it.
-
-  'cat': exactly the weighted sum of what they add, of the sum of their ranks. 'svd': its best
-  approximation of `rank`. 'linear': sums of their a and of their b, each by the root of its weight
-  and scale, so that the product has terms of a with another's b. 'magnitude_prune': the same of the
-  `density` of each a and b that is largest. 'ties' (arXiv:2306.01708): of those the mean of the
-  values whose sign is that of their sum; 'ties_svd': the same of what they add, and then as 'svd'.
+def _alone(name: str, theirs: str, layer: Official) -> Part:
+  """What an official layer is of ours, output by output.
 
   Raises:
-    ValueError: a bad option, adapters of other layers, or of other ranks where these must agree;
-      DoRA, biases or PiSSA.
+    ValueError: it is several of ours, or has its outputs in another order, or, with lokr and oft,
+      is a convolution.
   """
-  if kind not in COMBINATIONS:
-    raise ValueError(f'combine wants one of {", ".join(COMBINATIONS)}, got kind={kind!r}.')
-  if len(adapters) != len(weights) or not adapters or min(weights) < 0:
-    raise ValueError(f'{len(adapters)} adapters want as many weights from 0 on, got {weights!r}.')
-  if not 0 < density <= 1:
-    raise ValueError(f'combine wants a density above 0 and up to 1, got density={density!r}.')
-  if kind.endswith('svd') and rank is None:
-    raise ValueError(f'kind={kind!r} wants a rank.')
-  of_layers = [by_layer(adapter.leaves) for adapter in adapters]
-  for adapter, layers in zip(adapters, of_layers, strict=True):
-    others = {leaf for own in layers.values() for leaf in own} - {'a', 'b', 'fixed/alpha'}
-    if adapter.method['name'] != 'lora' or others:
-      raise ValueError(f'combine takes plain LoRA, got {adapter.method} with {sorted(others)}.')
-    if layers.keys() != of_layers[0].keys():
-      different = ', '.join(sorted(layers.keys() ^ of_layers[0].keys()))
-      raise ValueError(f'The adapters are of different layers: {different}.')
+  part = layer.parts[0]
+  in_order = np.array_equal(part.outputs, np.arange(layer.num_outputs))
+  if len(layer.parts) > 1 or layer.transposed or not in_order:
+    raise ValueError(f'{theirs} is kept otherwise than {part.ours}, which {name} cannot follow.')
+  if part.kernel.ndim == 4 and name != 'loha':
+    raise ValueError(f'{theirs} is a convolution, and {name} is written and read of dense layers.')
+  return part
+
+
+def _others_to_peft(
+  method: Mapping[str, Any],
+  own: Mapping[str, dict[str, Any]],
+  chosen: Mapping[str, Official],
+  prefix: str,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """(tensors, config) of VeRA, LoHa, LoKr and OFT."""
+  name, tensors = method['name'], {}
+  for theirs, layer in chosen.items():
+    leaves = own[_alone(name, theirs, layer).ours]
+    for leaf in KINDS[name][1]:
+      key = f'{PREFIX}{prefix}{theirs}.{leaf}{".weight" if leaf == "oft_R" else ""}'
+      if leaf in SAME:
+        tensors[key] = np.asarray(leaves[SAME[leaf]])
+      elif TURNED[leaf] in leaves:
+        array = np.asarray(leaves[TURNED[leaf]])
+        turned = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+        tensors[key] = turned.reshape(len(turned), -1)
+  rank = method.get('rank', 8)
+  if name == 'vera':
+    rank = method.get('rank', 256)
+    return tensors, {'r': rank, 'projection_prng_key': 0, 'save_projection': True}
+  if name == 'oft':
+    block = method.get('block', 32)
+    return tensors, {'r': 0, 'oft_block_size': block, 'use_cayley_neumann': False}
+  config = {'r': rank, 'alpha': method.get('alpha') or 2 * rank}
+  if name == 'lokr':
+    config['decompose_factor'] = method.get('factor', -1)
+  return tensors, config
+
+
+def _others_from_peft(
+  name: str,
+  config: Mapping[str, Any],
+  found: Mapping[str, Mapping[str, np.ndarray]],
+  modules: Mapping[str, Official],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """(method, leaves) of VeRA, LoHa, LoKr and OFT."""
+  for field in ('rank_pattern', 'alpha_pattern'):
+    if config.get(field):
+      raise ValueError(f'{CONFIG} says {field} = {config[field]!r}, which is read of LORA only.')
   leaves: dict[str, Any] = {}
-  ranks: dict[str, int] = {}
-  for name in of_layers[0]:
-    parts = []
-    for adapter, layers, weight in zip(adapters, of_layers, weights, strict=True):
-      parts.append((weight, _scale(adapter.method, layers[name]), layers[name]))
-    if kind not in ('cat', 'svd', 'ties_svd') and len({own['a'].shape for *_, own in parts}) > 1:
-      raise ValueError(f'kind={kind!r} wants equal ranks, and those of {name} differ; take cat.')
-    a, b = _combined(parts, kind, rank, density)
-    leaves[f'{name}/a'], leaves[f'{name}/b'], ranks[name] = a, b, len(b)
-  usual, pattern = _patterns(ranks)
-  for name, size in ranks.items():
-    if size != usual:
-      leaves[f'{name}/fixed/alpha'] = np.float32(size)
-  patterns = [(f'{name}$', size) for name, size in pattern.items()]
-  method = {'name': 'lora', 'at': f'^{_any_of(ranks)}$', 'rank': usual, 'alpha': usual}
-  return Adapter({**method, 'rank_pattern': patterns, 'alpha_pattern': patterns}, leaves, {})
-
-
-def _scale(method: Mapping[str, Any], own: Mapping[str, Any]) -> float:
-  """The factor of a layer's product a b."""
-  alpha = own.get('fixed/alpha', method.get('alpha') or 2 * method.get('rank', 8))
-  return float(alpha) / own['a'].shape[-1] ** (0.5 if method.get('rslora') else 1.0)
-
-
-def _combined(
-  parts: Sequence[tuple[float, float, Mapping[str, Any]]],
-  kind: str,
-  rank: int | None,
-  density: float,
-) -> tuple[np.ndarray, np.ndarray]:
-  """(a, b) of one layer, of scale 1."""
-  if kind == 'cat':
-    a = np.concatenate([weight * scale * own['a'] for weight, scale, own in parts], axis=-1)
-    return a, np.concatenate([own['b'] for *_, own in parts])
-  if kind.endswith('svd'):
-    deltas = [scale * own['a'] @ own['b'] for _, scale, own in parts]
-    merged = _merged(deltas, [weight for weight, *_ in parts], kind, density)
-    left, values, right = np.linalg.svd(merged.reshape(-1, merged.shape[-1]), full_matrices=False)
-    a = left[:, :rank].reshape(*merged.shape[:-1], -1)
-    return a, values[:rank, None] * right[:rank]
-  roots = [(weight * scale) ** 0.5 for weight, scale, _ in parts]
-  a, b = (_merged([own[leaf] for *_, own in parts], roots, kind, density) for leaf in 'ab')
-  return a, b
-
-
-def _merged(
-  arrays: Sequence[np.ndarray], weights: Sequence[float], kind: str, density: float
-) -> np.ndarray:
-  """One array of several of its shape."""
-  stacked = np.stack(arrays)
-  if kind in ('ties', 'ties_svd', 'magnitude_prune'):
-    stacked = np.stack([_largest(array, density) for array in arrays])
-  weighted = stacked * np.reshape(weights, (-1, *(1,) * arrays[0].ndim))
-  if not kind.startswith('ties'):
-    return weighted.sum(0)
-  agrees = np.sign(stacked) == np.where(stacked.sum(0) >= 0, 1, -1)
-  return (weighted * agrees).sum(0) / np.maximum(agrees.sum(0), 1)
-
-
-def _largest(array: np.ndarray, density: float) -> np.ndarray:
-  """The array with 0 but for this share of its values, the largest."""
-  number = int(density * array.size)
-  kept = np.zeros(array.size, array.dtype)
-  kept[np.argsort(-np.abs(array), axis=None, kind='stable')[:number]] = 1
-  return array * kept.reshape(array.shape)
+  names = []
+  for module, tensors in found.items():
+    part = _alone(name, module, modules[module])
+    names.append(part.ours)
+    for leaf, array in tensors.items():
+      if leaf in SAME:
+        leaves[f'{part.ours}/{SAME[leaf]}'] = array
+      elif part.kernel.ndim == 4 and leaf.endswith('_b'):  # [rank, in h w]
+        height, width, inputs, _ = part.kernel.shape
+        turned = array.reshape(-1, inputs, height, width).transpose(2, 3, 1, 0)
+        leaves[f'{part.ours}/{TURNED[leaf]}'] = turned
+      else:
+        leaves[f'{part.ours}/{TURNED[leaf]}'] = array.T
+  method = {'name': name, 'at': f'^{any_of(names)}$'}
+  if name == 'oft':
+    blocks = len(leaves[f'{names[0]}/skew'])
+    return {
+      **method,
+      'block': modules[next(iter(found))].parts[0].kernel.shape[0] // blocks,
+    }, leaves
+  method['rank'] = config['r']
+  if name != 'vera':
+    method['alpha'] = config['alpha']
+  if name == 'lokr':
+    method['factor'] = config.get('decompose_factor', -1)
+  return method, leaves

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.peft import official
-from tlx import adapters, peft
+from tlx import adapters, combine, peft
 from tlx.parity import relative_error
 
 METHOD = {'name': 'lora', 'rank': 4, 'alpha': 8}
@@ -33,7 +33,7 @@ def stored():
 @pytest.mark.parametrize('kind', OPTIONS)
 def test_numbers_of_the_peft_library(kind):
   base = official.base('bert')
-  both = adapters.combine(stored(), [0.7, 0.4], kind, **OPTIONS[kind])
+  both = combine.combine(stored(), [0.7, 0.4], kind, **OPTIONS[kind])
   params = official.with_leaves('bert', both.added(), both.leaves)
   found = official.run('combine', 'bert', peft.wrap(base.network, both.added()), params)
   want = official.stored()[f'combine_{kind}_last']
@@ -50,13 +50,13 @@ def test_other_ranks_and_scales_are_kept_by_cat():
   leaves = {**two.leaves, f'{name}/a': two.leaves[f'{name}/a'][:, :3]}
   leaves |= {f'{name}/b': two.leaves[f'{name}/b'][:3], f'{name}/fixed/alpha': np.float32(5)}
   two = adapters.Adapter({**METHOD, 'rslora': True}, leaves, {})
-  both = adapters.combine([one, two], [0.5, 2.0], 'cat')
+  both = combine.combine([one, two], [0.5, 2.0], 'cat')
   assert both.leaves[f'{name}/fixed/alpha'] == 7 and both.method['rank'] == 8
   of = lambda adapter: adapter.leaves[f'{name}/a'] @ adapter.leaves[f'{name}/b']
   np.testing.assert_allclose(of(both), of(one) + 2 * 5 / 3**0.5 * of(two), 1e-5, 1e-7)
   official.with_leaves('bert', both.added(), both.leaves)
   with pytest.raises(ValueError, match=f'wants equal ranks, and those of {name} differ'):
-    adapters.combine([one, two], [0.5, 2.0], 'linear')
+    combine.combine([one, two], [0.5, 2.0], 'linear')
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_other_ranks_and_scales_are_kept_by_cat():
 )
 def test_bad_options(change, words):
   with pytest.raises(ValueError, match=words):
-    adapters.combine(stored(), **{'weights': [0.7, 0.4], **change})
+    combine.combine(stored(), **{'weights': [0.7, 0.4], **change})
 
 
 def test_what_is_no_plain_lora_or_of_other_layers_is_refused():
   one, two = stored()
   fewer = {name: leaf for name, leaf in two.leaves.items() if 'block1' not in name}
   with pytest.raises(ValueError, match='different layers: block1/attention/query'):
-    adapters.combine([one, two._replace(leaves=fewer)], [1.0, 1.0])
+    combine.combine([one, two._replace(leaves=fewer)], [1.0, 1.0])
   dora = {**two.leaves, 'block0/attention/query/magnitude': np.ones(48)}
   with pytest.raises(ValueError, match=r"plain LoRA, got .*\['magnitude'\]"):
-    adapters.combine([one, two._replace(leaves=dora)], [1.0, 1.0])
+    combine.combine([one, two._replace(leaves=dora)], [1.0, 1.0])

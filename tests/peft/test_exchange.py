@@ -1,6 +1,7 @@
 """Adapters written and read as the peft library does."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -21,9 +22,10 @@ CONFIGS = {
   'ia3': {'feedforward_modules': ['output.dense']},
   'ia3_llama': {'feedforward_modules': ['down_proj']},
   'ia3_conv': {'feedforward_modules': []},
+  'loha_conv': {'r': 3, 'alpha': 6},
 }
 BASES = {'lora_gpt2': 'gpt2', 'ia3_llama': 'llama'}
-BASES |= {name: 'resnet_basic' for name in ('lora_conv', 'dora_conv', 'ia3_conv')}
+BASES |= {name: 'resnet_basic' for name in ('lora_conv', 'dora_conv', 'ia3_conv', 'loha_conv')}
 
 
 def folder_of(case, folder):
@@ -38,15 +40,19 @@ def folder_of(case, folder):
       name = key.removeprefix(f'{case}:').replace('.default', '')
       if 'magnitude' in name:
         name = name.removesuffix('.weight')
+      if name.endswith(('vera_A', 'vera_B')):
+        name = f'base_model.{name[-6:]}'  # one for all layers
       tensors[name] = array
   folder.mkdir(exist_ok=True)
   save_file(tensors, folder / adapters.WEIGHTS)
-  kind = 'IA3' if 'ia3' in case else 'LORA'
+  kind = re.sub('rslora|dora', 'lora', case.partition('_')[0]).upper()
   (folder / adapters.CONFIG).write_text(json.dumps({'peft_type': kind, 'bias': 'none', **config}))
   return tensors
 
 
-@pytest.mark.parametrize('case', [*CONFIGS, 'lora_pattern'])
+@pytest.mark.parametrize(
+  'case', [*CONFIGS, 'lora_pattern', 'vera', 'loha', 'loha_conv', 'lokr', 'oft']
+)
 def test_an_adapter_of_peft_gives_its_output_here_and_comes_back_as_it_was(case, tmp_path):
   name = BASES.get(case, 'bert')
   base, tensors = official.base(name), folder_of(case, tmp_path / 'theirs')
@@ -67,12 +73,14 @@ def test_an_adapter_of_peft_gives_its_output_here_and_comes_back_as_it_was(case,
       np.testing.assert_allclose(b @ a, want, atol=1e-6)
     return
   for key, array in tensors.items():
+    assert again[key].shape == array.shape
     np.testing.assert_allclose(again[key], array, rtol=1e-6, atol=1e-6)
   wanted = json.loads((tmp_path / 'theirs' / adapters.CONFIG).read_text())
   for field, value in wanted.items():
-    if field in ('r', 'lora_alpha', 'use_rslora', 'use_dora'):
+    if field in ('r', 'lora_alpha', 'alpha', 'use_rslora', 'use_dora', 'oft_block_size'):
       assert config[field] == value
-  modules = {key.rpartition('.lora')[0] or key.rpartition('.ia3')[0] for key in tensors}
+  layers = [key for key in tensors if 'base_model.vera' not in key]
+  modules = {re.split(r'\.(?:lora|ia3|vera|hada|lokr|oft)_', key)[0] for key in layers}
   for module in modules:
     assert adapters._matcher(config['target_modules'])(module.removeprefix(adapters.PREFIX))
 
@@ -118,7 +126,14 @@ def test_pissa_is_written_as_lora_of_the_source_as_it_is(tmp_path):
 @pytest.mark.parametrize(
   'config, tensors, words',
   [
-    ({'peft_type': 'LOHA'}, {}, "peft_type = 'LOHA'; LORA and IA3 are read"),
+    ({'peft_type': 'BOFT'}, {}, "peft_type = 'BOFT'; LORA, IA3, .* are read"),
+    (
+      {'peft_type': 'OFT', 'use_cayley_neumann': True},
+      {},
+      'use_cayley_neumann = True, which is not',
+    ),
+    ({'peft_type': 'VERA'}, {}, 'without vera_A and vera_B'),
+    ({'peft_type': 'LOHA', 'rank_pattern': {'a': 1}}, {}, 'read of LORA only'),
     ({'bias': 'lora_only'}, {}, "bias = 'lora_only', which is not read"),
     ({}, {'base_model.model.nowhere.lora_A.weight': 0}, "'nowhere', which the source does not"),
     ({}, {'base_model.model.query.lora_embedding_A': 0}, 'lora_embedding_A.*not read'),
@@ -144,7 +159,7 @@ def test_a_head_in_the_file_is_handed_on(tmp_path):
 @pytest.mark.parametrize(
   'method, words',
   [
-    ({'name': 'vera', 'rank': 4}, "'vera' is not kept in the form of peft"),
+    ({'name': 'ssf'}, "'ssf' is not kept in the form of peft; lora, ia3, vera"),
     ({'name': 'lora', 'rank': 2, 'bias': True}, 'query has a trained bias'),
     ({'name': 'ia3'}, "no leaves of 'ia3'"),
   ],
@@ -158,19 +173,26 @@ def test_what_is_not_written(method, words, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('method', ['lora', 'dora', 'pissa', 'ia3'])
+OURS = {
+  'lora': {'name': 'lora', 'rank': 3, 'at': 'query|up', 'rank_pattern': [('block1', 5)]},
+  'dora': {'name': 'lora', 'rank': 3, 'dora': True, 'rslora': True},
+  'pissa': {'name': 'lora', 'rank': 3, 'init': 'pissa'},
+  'ia3': {'name': 'ia3'},
+  'vera': {'name': 'vera', 'rank': 6, 'at': 'block./.*(query|up)'},
+  'loha': {'name': 'loha', 'rank': 2, 'alpha': 3},
+  'lokr': {'name': 'lokr', 'rank': 3, 'factor': 4, 'at': 'query|up'},
+  'oft': {'name': 'oft', 'block': 6},
+}
+
+
+@pytest.mark.parametrize('method', OURS)
 def test_peft_itself_gives_our_output(method, tmp_path):
   """An optional extra: pip install torch transformers peft."""
   torch = pytest.importorskip('torch', reason='wants pip install torch')
   transformers = pytest.importorskip('transformers', reason='wants pip install transformers')
   library = pytest.importorskip('peft', reason='wants pip install peft')
   base = official.base('bert')
-  options = {
-    'lora': {'name': 'lora', 'rank': 3, 'at': 'query|up', 'rank_pattern': [('block1', 5)]},
-    'dora': {'name': 'lora', 'rank': 3, 'dora': True, 'rslora': True},
-    'pissa': {'name': 'lora', 'rank': 3, 'init': 'pissa'},
-    'ia3': {'name': 'ia3'},
-  }[method]
+  options = OURS[method]
   added = adapters.Adapter(options, {}, {}).added()
   flat = peft.flat_of(peft.add(base.variables.params, added, jax.random.key(0)))
   random = np.random.default_rng(0)

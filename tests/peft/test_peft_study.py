@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.study import tiny
+from tests.study import test_texts, tiny
 from tlx import peft, report
 from tlx.plug import plug
 from tlx.study import run, store
@@ -60,3 +60,19 @@ def test_what_starts_from_the_source_does_and_fixed_leaves_stay(finished):
   vera = peft.split(store.params(finished, table.id['vera'])[0], 'vera')[1]
   np.testing.assert_array_equal(vera['dense1/fixed/b'], vera['dense2/fixed/b'])
   assert np.abs(vera['dense1/linear/b']).max() > 0
+
+
+def test_tokens_are_added_in_a_study_of_texts(tmp_path):
+  config = test_texts.get_config(tmp_path)
+  config.sources.topics.train.steps = 8
+  config.methods = {}
+  for name in ('prompt', 'prefix'):
+    added = {'name': name, 'tokens': 3}
+    config.methods[name] = {'added': added, 'phases': ({'tune': 'added'},)}
+  config.shots, config.seeds, config.baseline = (2,), (0,), 'prompt'
+  config.grid.learning_rate, config.train.steps = (1e-2,), 4
+  table = report.read(run.run(config, tmp_path / 'study'))
+  assert set(table.status) == {'ok'} and table.frozen_unchanged.all()
+  trained = table.groupby('method').trainable_params.first().to_dict()
+  head = 3 * (16 + 1)
+  assert trained == {'prompt': head + 3 * 16, 'prefix': head + 2 * 2 * 3 * 16}

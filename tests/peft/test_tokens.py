@@ -13,7 +13,8 @@ from tlx.backbones import bert, gpt2, llama, vit
 from tlx.parity import relative_error
 from tlx.peft import prefix, prompt
 from tlx.plug import plug
-from tlx.tree import is_added, map_named
+from tlx.train.prefix import boundary
+from tlx.tree import is_added, map_named, named_leaves
 
 KEY = jax.random.key(0)
 
@@ -32,6 +33,8 @@ def test_numbers_of_the_peft_library(name):
   for i in range(3):
     leaves[f'block{i}/attention/key'] = parts[2 * i]
     leaves[f'block{i}/attention/value'] = parts[2 * i + 1]
+  if name == 'gpt2':
+    leaves['embed/fixed/first'] = np.float32(4)
   method = prefix.added(tokens=4)
   params = official.with_leaves(name, method, leaves)
   found = official.run(f'prefix_{name}', name, peft.wrap(base.network, method), params)
@@ -73,6 +76,22 @@ def test_a_prefix_and_padding_at_the_right(module):
     params=map_named(lambda name, leaf: leaf + 1 if is_added(name) else leaf, variables.params)
   )
   assert np.abs(network.apply(other, inputs, train=False)[0] - batch).max() > 1e-3
+
+
+@pytest.mark.parametrize('method', ['prompt', 'prefix'])
+@pytest.mark.parametrize('module', [bert, gpt2, llama])
+def test_no_stage_that_is_edited_is_kept_for_other_methods(method, module):
+  """Frozen stages run once for all methods; one that is edited has leaves of its own."""
+  network, variables, inputs = made(module, method)
+  alone = variables._replace(params=peft.tree_of(peft.split(variables.params, method)[0]))
+  labels = {name: 'frozen' for name, _ in named_leaves(variables.params)}
+  changed = frozenset(filter(is_added, labels))
+  kept = boundary(network, variables, labels, frozenset(), changed)
+  assert kept == (1 if method == 'prefix' and module is not gpt2 else 0)
+  base = module.build(**module.tiny()[0])
+  found = network.apply(variables, inputs, train=False, stop=kept)[0]
+  want = base.apply(alone, inputs, train=False, stop=kept)[0]
+  jax.tree.map(np.testing.assert_array_equal, found, want)
 
 
 @pytest.mark.parametrize('deep', [False, True])

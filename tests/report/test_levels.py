@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from tlx import report
-from tlx.report import cautions, levels, numbers, tables
+from tlx.report import beside, cautions, levels, numbers, tables
 from tlx.report.folder import load
 
 SOURCES = {name: {'dataset': 'mnist_5k', 'seed': i} for i, name in enumerate(('m', 'm@1', 'm@2'))}
@@ -136,6 +136,19 @@ def test_folds_count_as_nadeau_and_bengio_correct_them(folds):
   assert 'one test set' not in table.note and 'one source network' in table.note
   assert not tables.sampled(results)
   assert cautions.notes(results) == [f'm → {name}: Of {name}.' for name in FOLDS]
+
+
+def test_what_evaluators_add_is_over_the_same_levels(tmp_path, make_study, change_runs):
+  folder = make(make_study, tmp_path / 'study')
+  change_runs(folder, lambda result: result['test'].update(other=result['test']['accuracy'] / 2))
+  results = load(folder)
+  means = numbers.means(results).set_index(['method', 'shots'])
+  frame = beside.measures(results)
+  rows = frame[frame['column'] == 'other'].to_dict('records')
+  assert len(rows) == len(means)
+  for row in rows:
+    main = means.loc[(row['method'], row['shots'])]
+    assert (2 * row['low'], 2 * row['high']) == pytest.approx((main['low'], main['high']))
 
 
 def test_each_level_chooses_for_itself_and_the_table_says_all(tmp_path, make_study, change_runs):

@@ -1,4 +1,7 @@
-"""A program for test_devices.py: the same cohort laid out on this process's devices in several ways; prints the losses as JSON."""
+"""A program for test_devices.py: a cohort laid out on this process's devices in several ways.
+
+It prints the losses as JSON.
+"""
 
 import json
 import pathlib
@@ -22,7 +25,7 @@ HEAD = (('^head/', 'train'), ('.*', 'frozen'))
 ALL = (('.*', 'train'),)
 
 
-def job(num_runs: int, devices: spreads.Devices) -> Job:
+def job(num_runs: int, devices: spreads.Devices, num_bytes: float) -> Job:
   """Two phases of three steps: the head, then everything."""
   random = np.random.default_rng(0)
   images = feed.Arrays(
@@ -58,6 +61,7 @@ def job(num_runs: int, devices: spreads.Devices) -> Job:
     [1e-2] * num_runs,
     [1e-3] * num_runs,
     devices,
+    device_bytes=num_bytes,
   )
 
 
@@ -65,13 +69,13 @@ def main(folder: str, *layouts: str) -> None:
   spreads.FSDP_SIZE = 1
   found = {}
   for layout in layouts:
-    runs, run, data, fsdp, steps = (int(n) for n in layout.split(','))
+    runs, run, data, fsdp, steps, *num_bytes = (int(n) for n in layout.split(','))
     spread = spreads.Spread.over(runs, spreads.Devices(run, data, bool(fsdp)))
     place = epath.Path(folder) / f'{runs}-{steps}' if steps else epath.Path(folder) / layout
     count = []
     try:
       fitted = fit.fit(
-        job(runs, spreads.Devices(run, data, bool(fsdp))),
+        job(runs, spreads.Devices(run, data, bool(fsdp)), sum(num_bytes)),
         place,
         say=lambda *_, count=count: count.append(0),
         interrupted=lambda steps=steps, count=count: steps == 1 and len(count) == 1,

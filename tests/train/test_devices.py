@@ -1,4 +1,7 @@
-"""One code path for any number of devices: the same losses however runs, batches and parameters are laid out on them."""
+"""One code path for any number of devices, and the same losses.
+
+However runs, batches and parameters are laid out on them.
+"""
 
 import json
 import os
@@ -16,7 +19,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def on_devices(number, folder, *layouts):
-  """What tests/train/on_devices.py finds on that many virtual devices; a layout is 'runs,run,data,fsdp,interrupt'."""
+  """What tests/train/on_devices.py finds on that many virtual devices.
+
+  A layout is 'runs,run,data,fsdp,interrupt', perhaps with ',device_bytes'.
+  """
   env = os.environ | {'XLA_FLAGS': f'--xla_force_host_platform_device_count={number}'}
   done = subprocess.run(
     [sys.executable, '-m', 'tests.train.on_devices', str(folder), *layouts],
@@ -45,6 +51,7 @@ def test_every_layout_finds_the_losses_of_one_device(tmp_path):
     '3,2,4,1,0': (2, 4),
     '1,0,0,0,0': (1, 8),
     '1,0,0,1,0': (1, 8),
+    '3,2,4,1,0,7000': (2, 4),
   }
   eight = on_devices(8, tmp_path / 'eight', *layouts)
   for layout, (run, data) in layouts.items():
@@ -56,6 +63,8 @@ def test_every_layout_finds_the_losses_of_one_device(tmp_path):
       atol=1e-6,
       err_msg=layout,
     )
+  windowed, whole = eight['3,2,4,1,0,7000'], eight['3,2,4,1,0']
+  assert windowed['history'] == whole['history']
   assert (
     one['bytes on a device'] == 24 * 5 * 4 and eight['bytes on a device'] == 24 * 5 * 4 / 8
   )  # fsdp splits the parameters

@@ -1,4 +1,7 @@
-"""Exact probes against scikit-learn in float64, and against themselves: padded, grouped, badly scaled, short of classes."""
+"""Exact probes against scikit-learn in float64, and against themselves.
+
+Padded, grouped, badly scaled, short of classes.
+"""
 
 import functools
 import warnings
@@ -9,7 +12,7 @@ from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 
 from tlx.datasets import uci_digits
-from tlx.train import exact
+from tlx.train import exact, memory
 
 PENALTIES = [1.0, 1e-1, 1e-2, 1e-3]
 
@@ -23,7 +26,10 @@ def digits():
 
 @functools.cache
 def gaussians():
-  """Fewer examples than features, [40, 100], whose scales lie between 1e11 and 1e13 and whose means are up to 100 times that."""
+  """Fewer examples than features, [40, 100].
+
+  Their scales lie between 1e11 and 1e13, their means are up to 100 times that.
+  """
   random = np.random.default_rng(0)
   targets = np.arange(40, dtype=np.int32) % 4
   features = (
@@ -72,7 +78,10 @@ def objective(logits, kernel, data, penalty):
 @pytest.mark.parametrize('data, num_classes', [(digits, 10), (gaussians, 4)])
 @pytest.mark.parametrize('solver', ['logistic', 'ridge'])
 def test_probes_are_those_of_scikit_learn(solver, data, num_classes):
-  """Outputs within 5e-3 of the largest and equal predictions; the objective within 1e-6, or 5e-8 where it is next to nothing."""
+  """Outputs within 5e-3 of the largest and equal predictions.
+
+  The objective within 1e-6, or 5e-8 where it is next to nothing.
+  """
   data = data()
   probe = solve(solver, data, PENALTIES, num_classes=num_classes)
   assert probe.kernel.shape == (4, data[0].shape[1], num_classes) and probe.bias.shape == (
@@ -141,7 +150,7 @@ def test_masked_rows_are_dropped_rows(solver):
 
 @pytest.mark.parametrize('solver', ['logistic', 'ridge'])
 def test_runs_together_are_each_alone(solver):
-  """Three sets of examples, one with two penalties, on two devices: every run gets its own probe, in its place."""
+  """Three sets of examples, one with two penalties, on two devices: each run gets its own probe."""
   rows = np.stack([np.arange(100), np.arange(100) + 90, np.arange(100), np.arange(100) + 200])
   mask, penalties = np.ones(rows.shape), [1e-1, 1e-2, 1e-3, 1e-2]
   together = exact.solve(solver, *digits(), rows, mask, penalties, 10)
@@ -223,3 +232,11 @@ def test_bad_arguments(changes, words):
   }
   with pytest.raises(ValueError, match=words):
     exact.solve(**fine | changes)
+
+
+def test_features_that_no_device_holds_are_refused(monkeypatch):
+  features, targets = digits()
+  num_bytes = features.nbytes + targets.nbytes
+  monkeypatch.setattr(memory, 'available_bytes', lambda: num_bytes - 1)
+  with pytest.raises(ValueError, match="0.0 GB are there. Train it .solver 'sgd'"):
+    solve('ridge', (features, targets), [1e-2])

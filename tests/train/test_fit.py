@@ -1,4 +1,7 @@
-"""Cohorts: runs are independent of their company, of the devices and of interruptions; damage is noticed."""
+"""Cohorts: runs are independent of their company, of the devices and of interruptions.
+
+Damage is noticed.
+"""
 
 import gc
 import json
@@ -32,7 +35,10 @@ def test_runs_differ_by_their_arrays_and_learn(make_job, make_phase, tmp_path):
 
 
 def test_a_run_does_not_see_its_company(make_job, make_phase, tmp_path):
-  """Bit for bit among several; a single run splits its batches over the devices instead, and agrees to rounding."""
+  """Bit for bit among several.
+
+  A single run splits its batches over the devices instead, and agrees to rounding.
+  """
   five = fit.fit(
     make_job([make_phase()], (1e-2,) * 5, seeds=[0, 1, 2, 3, 4]), epath.Path(tmp_path / 'five')
   )
@@ -57,7 +63,10 @@ def test_a_diverged_run_leaves_the_others_alone(make_job, make_phase, tmp_path):
 
 
 def test_phases_hand_on_what_they_trained(make_job, make_phase, tmp_path):
-  """Head, then the first stage under the trained head (chain-thaw): the head must stay as phase one left it."""
+  """Head, then the first stage under the trained head (chain-thaw).
+
+  The head must stay as phase one left it.
+  """
   first_only = (('^dense1/', 'train'), ('.*', 'frozen'))
   source = make_job([make_phase()], (1e-2,)).own
   base = jax.tree.map(lambda leaf: leaf[0], source) | {
@@ -146,7 +155,10 @@ def test_long_runs_are_dealt_to_the_devices_first():
 def test_saving_takes_no_more_than_its_share(
   make_job, make_phase, tmp_path, monkeypatch, share, saves
 ):
-  """After every segment where saves cost nothing, else once and at the end, without the optimizer's state."""
+  """After every segment where saves cost nothing, else once and at the end.
+
+  The last one is without the optimizer's state.
+  """
   monkeypatch.setattr(fit, 'SAVE_SHARE', share)
   monkeypatch.setattr(fit, 'FIRST_STEPS', 1)
   monkeypatch.setattr(fit, 'SEGMENT_SECONDS', 0.0)  # a step a segment

@@ -82,15 +82,18 @@ def test_leaves_that_change_are_found_out(tmp_path, monkeypatch, rules, place, l
 
   def changed(*arguments):
     begun = real(*arguments)
-    part = getattr(begun, place)
-    leaves, structure = jax.tree.flatten(part.frozen)
+    frozen = begun.frozen if place == 'shared' else begun.runs.frozen
+    leaves, structure = jax.tree.flatten(frozen)
     first = (
       (slice(None), *(0,) * (leaves[leaf].ndim - 1))
       if place == 'runs'
       else (0,) * leaves[leaf].ndim
     )
     leaves[leaf] = leaves[leaf].at[first].add(1)
-    return begun._replace(**{place: part._replace(frozen=jax.tree.unflatten(structure, leaves))})
+    frozen = jax.tree.unflatten(structure, leaves)
+    if place == 'shared':
+      return begun._replace(frozen=frozen)
+    return begun._replace(runs=begun.runs._replace(frozen=frozen))
 
   still, same = digests(job_of(rules), tmp_path / 'still')
   assert still == same and '' not in still

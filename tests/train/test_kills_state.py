@@ -117,7 +117,7 @@ def test_logged_losses_are_means_since_the_line_before(make_job, make_phase, tmp
 
 
 def test_compiled_programs_are_counted_where_they_are_compiled(make_job, make_phase, tmp_path):
-  """Training and evaluation are a program each; equal phases share them, also with a later cohort."""
+  """Training and evaluation are a program each; equal phases share them, also of later cohorts."""
   phases = [make_phase(HEAD, clip_norm=78.0), make_phase(HEAD, clip_norm=78.0)]  # no other test's
   first, second = (
     fit.fit(make_job(phases), epath.Path(tmp_path / name)).progress for name in ('first', 'second')

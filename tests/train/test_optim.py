@@ -110,7 +110,7 @@ def test_every_optimizer_of_optax_that_decays_is_known():
 
 @pytest.mark.parametrize('name', optim._optimizers())
 def test_every_optimizer_takes_steps_of_many_runs(name):
-  """Traced rates and decay, a schedule, two groups, frozen leaves: what a cohort asks of an optimizer."""
+  """Traced rates and decay, a schedule, two groups, frozen leaves: what a cohort asks for."""
   labels = {'a': 'slow', 'b': 'frozen', 'v': 'train'}
 
   def run(rate, decay):

@@ -1,4 +1,7 @@
-"""What is frozen runs once: the same numbers as if it ran at every step, kept on disk, computed again when damaged."""
+"""What is frozen runs once: the same numbers as if it ran at every step.
+
+Kept on disk, computed again when damaged.
+"""
 
 import functools
 import json
@@ -28,11 +31,16 @@ FORM = image.form(6, 1)
 
 
 def form_of(inputs):
-  """The form of images as they are, or of tokens, which enter as they are."""
+  """The form of images of any number of channels, or of tokens, which enter as they are."""
   if not isinstance(inputs, dict):
-    return image.form(inputs.shape[1], inputs.shape[3])
+    spec = jax.ShapeDtypeStruct(inputs.shape[1:], inputs.dtype)
+    return Form(f'image {spec.shape}', spec, scaled, image.augment, as_they_are)
   spec = {name: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for name, leaf in inputs.items()}
   return Form('tokens', spec, as_they_are, lambda key, batch, options: batch, as_they_are)
+
+
+def scaled(images):
+  return images.astype(jnp.float32) / 255
 
 
 def as_they_are(leaves):
@@ -80,7 +88,7 @@ UNOPTIMISED = {
 
 
 def same_with_and_without(network, variables, phases, inputs, targets):
-  """Loss, statistics and gradients from the kept activation are those of the whole network, for every phase."""
+  """Loss, statistics and gradients from the kept activation are those of the whole network."""
 
   @functools.partial(jax.jit, compiler_options=UNOPTIMISED)
   def both(variables, inputs):

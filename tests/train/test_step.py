@@ -1,4 +1,7 @@
-"""Frozen costs nothing: FLOPs and optimizer bytes of the compiled step; and it changes nothing but the cost."""
+"""Frozen costs nothing: FLOPs and optimizer bytes of the compiled step.
+
+It changes nothing but the cost.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +150,10 @@ def test_bad_augmentations(options, words):
 
 
 def test_accumulated_parts_and_remat_take_the_same_step():
-  """Of SGD, which is as exact as the gradients: Adam's first step is of the learning rate's size however small a gradient is."""
+  """Of SGD, which is as exact as the gradients.
+
+  Adam's first step is of the learning rate's size however small a gradient is.
+  """
   values, plain = params(), {'optimizer': 'sgd', 'schedule': 'constant'}
   whole, frozen = one_step(phase_of(ALL, **plain), values), step.split(values, phase_of(ALL))[1]
   want, metrics = whole[0](whole[1], frozen)
@@ -205,7 +211,7 @@ def test_remat_and_accumulation_need_less_memory():
 
   def temporary_bytes(**fields):
     phase = step.Phase(tuple(named_leaves(label(shapes.params, ALL))), (('train', 1.0),), **fields)
-    recipe = step.Recipe(network, image.form(32, 3), TASK, phase)
+    recipe = step.Recipe(network, image.form(32, 3, (0.0,) * 3, (1.0,) * 3), TASK, phase)
     run = lambda params, batch: step.gradient(
       recipe, params, jax.tree.map(lambda _: None, params), {}, batch, jax.random.key(0)
     )

@@ -62,11 +62,35 @@ SPLITS = {
 MOST_NAMED = 100  # of the things that an error lists, a line each
 
 
+class Rows:
+  """Some rows of what is larger than memory, read where they are when they are taken."""
+
+  def __init__(self, inputs: Any, rows: np.ndarray):
+    self.inputs, self.rows = inputs, rows
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def take(self, rows: np.ndarray) -> Any:
+    """Arrays [len(rows), ...] of the host."""
+    rows = self.rows[rows]
+    return self.inputs[rows] if isinstance(self.inputs, np.ndarray) else self.inputs.take(rows)
+
+
+def _rows_of(inputs: Any, rows: np.ndarray) -> Any:
+  """The rows of an array in memory, or where they are of anything else."""
+  if isinstance(inputs, Rows):
+    return Rows(inputs.inputs, inputs.rows[rows])
+  in_memory = isinstance(inputs, np.ndarray) and not isinstance(inputs, np.memmap)
+  return inputs[rows] if in_memory else Rows(inputs, np.asarray(rows))
+
+
 class Split(NamedTuple):
   """Examples: inputs, labels int32 [N], ids unique within a data set ('train/0007').
 
   inputs: of images uint8 [N, H, W, C]; of texts an array [N] of str, or of pairs of str, or a dict
-    of arrays of their tokens (tlx/inputs).
+    of arrays of their tokens (tlx/inputs). Such arrays may be larger than memory: memory-mapped, or
+    what has a length and gives arrays for `take(rows)`.
   digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for
     texts that are the same but for case and spaces.
   groups: the group of each example ('subject_12'), or () where the data set has none.
@@ -87,14 +111,14 @@ class Split(NamedTuple):
     return self.labels if self.values is None else self.values
 
   def take(self, rows: np.ndarray) -> 'Split':
-    """Some of the examples, in the order of `rows`."""
+    """Some of the examples, in the order of `rows`; what is larger than memory is not read."""
     groups = tuple(self.groups[row] for row in rows) if self.groups else ()
     ids = tuple(self.ids[row] for row in rows)
     inputs = self.inputs
     if isinstance(inputs, dict):
-      inputs = {name: leaf[rows] for name, leaf in inputs.items()}
+      inputs = {name: _rows_of(leaf, rows) for name, leaf in inputs.items()}
     else:
-      inputs = inputs[rows]
+      inputs = _rows_of(inputs, rows)
     values = None if self.values is None else self.values[rows]
     return Split(inputs, self.labels[rows], ids, self.digests[rows], groups, values)
 
@@ -102,7 +126,8 @@ class Split(NamedTuple):
 def noun(split: Split) -> str:
   """What its examples are called: 'images' or 'texts'."""
   stored = isinstance(split.inputs, dict)
-  return 'texts' if stored or split.inputs.dtype == object else 'images'
+  of_str = getattr(split.inputs, 'dtype', None) == np.dtype(object)
+  return 'texts' if stored or of_str else 'images'
 
 
 class Dataset(NamedTuple):

@@ -1,7 +1,7 @@
 """Prefix tuning (Li and Liang 2021, arXiv:2101.00190): learned keys and values for every block."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,8 +20,9 @@ def added(tokens: int = 8) -> Added:
   Leaves 'attention/key' and 'attention/value' [tokens, width of the block's keys], of text
   backbones. As in the peft library the positions of the input's tokens are counted from the number
   of the prefix's on in GPT-2 and Llama, padding at the left with them, and the prefix's keys are
-  not rotated. Drawn normal of deviation 0.02, without the MLP that the paper makes them with. They
-  change the output at the start, cannot be merged, and texts are not generated with them yet.
+  not rotated; BERT's stay. Drawn normal of deviation 0.02, without the MLP that makes them in the
+  paper. They change the output at the start, cannot be merged, and texts are not generated with
+  them yet.
 
   Raises:
     ValueError: a number of tokens that is no whole number from 1 on. In `init`: a network that is
@@ -42,14 +43,12 @@ def added(tokens: int = 8) -> Added:
         f'{NAME}: wants the blocks of a text backbone (bert, gpt2, llama), and this network has '
         f'the stages {", ".join(params)}.'
       )
+    if 'embed/positions/embedding' in flat and 'embed/types/embedding' not in flat:
+      # Without a leaf the stage would be the source's, whose activations other methods share.
+      leaves['embed/fixed/first'] = jnp.float32(tokens)
     return leaves
 
-  return Added(NAME, start, _intercept(tokens), None, also=_embedding)
-
-
-def _embedding(stages: Sequence[str]) -> tuple[str, ...]:
-  """The stage that gives tokens their positions, which begin after the prefix."""
-  return ('embed',)
+  return Added(NAME, start, _intercept(tokens), None)
 
 
 @functools.cache
@@ -59,9 +58,9 @@ def _intercept(tokens: int) -> Callable[[PyTree], Callable]:
       path = context.module.path
       if context.method_name != '__call__':
         return call(*args, **kwargs)
-      if path == () and not leaves:
-        return _embedded(tokens, context.module, call, *args)
-      if path == ('attention',) and leaves:
+      if path == () and 'fixed' in leaves:
+        return _embedded(tokens, call, *args)
+      if path == ('attention',):
         return _attended(leaves['attention'], context.module, call, *args)
       return call(*args, **kwargs)
 
@@ -70,11 +69,9 @@ def _intercept(tokens: int) -> Callable[[PyTree], Callable]:
   return of_stage
 
 
-def _embedded(tokens: int, module: nn.Module, call: Callable, inputs: Any, train: bool) -> PyTree:
-  """The tokens with positions that begin after the prefix, but BERT's, where order is no matter."""
+def _embedded(tokens: int, call: Callable, inputs: Any, train: bool) -> PyTree:
+  """The tokens with positions that begin after the prefix."""
   _refuse_cache(inputs)
-  if 'types' in module.variables['params']:
-    return call(inputs, train)
   mask = inputs.get('mask', jnp.ones_like(inputs['ids']))
   x = call({**inputs, 'mask': _longer(mask, tokens), 'index': tokens}, train)
   return {name: leaf for name, leaf in x.items() if name != 'index'} | {'mask': mask}

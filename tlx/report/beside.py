@@ -19,10 +19,10 @@ def measures(results: Results) -> pd.DataFrame:
   for cell, group in numbers.groups(runs, results):
     group = numbers.once(group)
     for metric in metrics.others(found, results.metrics[cell[1]]):
-      known = group[np.isfinite(group[f'test_{metric.column}'])]
-      if len(known):
-        interval = levels.interval(known, f'test_{metric.column}')
-        rows.append((*cell, metric.column, *interval))
+      column = f'test_{metric.column}'
+      asked = group[np.isfinite(group[column])]
+      if len(asked):
+        rows.append((*cell, metric.column, *levels.interval(asked, column)))
   return pd.DataFrame(rows, columns=[*numbers.CELL, 'column', 'mean', 'low', 'high', 'n'])
 
 

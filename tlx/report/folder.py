@@ -261,8 +261,8 @@ def _frame(
     except (ValueError, KeyError, TypeError, AttributeError) as error:
       reason = f'no field {error}' if isinstance(error, KeyError) else str(error)
       raise ValueError(f'Cannot read {path}: {reason}. {_REMEDY}') from error
-  columns = [*_IDENTITY, *sorted(scores, key=_rank), *_TRAINING]
-  frame = _apart(pd.DataFrame(rows), config)[columns]
+  frame = _apart(pd.DataFrame(rows), config)
+  frame = frame[[*_IDENTITY, *sorted(scores, key=_rank), *_TRAINING]]
   order = ['source', 'source_seed', 'target', 'fold', *_CELL[2:]]
   return frame.sort_values(order, kind='stable', ignore_index=True, key=by_size)
 
@@ -417,8 +417,7 @@ def _metrics(found: Iterable[Mapping[str, Any]]) -> dict[str, Metric]:
   """
   by_target: dict[str, Metric] = {}
   for result in found:
-    metric = metrics.of(*metrics.selected(result))
-    target = base(result['cell']['target'])
+    metric, target = metrics.of(*metrics.selected(result)), base(result['cell']['target'])
     if by_target.setdefault(target, metric) != metric:
       raise ValueError(
         f'The runs of {target} are chosen by {by_target[target].column} and by {metric.column}. '

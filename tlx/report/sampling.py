@@ -28,8 +28,7 @@ def intervals(results: Results, reference: str) -> pd.DataFrame:
   reference_runs = numbers.references(runs, reference)
   for target in dict.fromkeys(runs['target']):
     of_target = runs[runs['target'] == target]
-    of_folds = of_target['fold'].notna().any()
-    if of_folds or not results.metrics[target].counted:
+    if not results.metrics[target].counted or of_target['fold'].notna().any():
       continue
     right = _right(results, of_target['id'])
     if not right:

@@ -104,6 +104,7 @@ STUDY = {
   'data_bytes': 4.0 * 2**30,  # at most so much for the decoded images of a data set
   'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
   'cohort_bytes': 4e9,  # runs are trained together up to this much memory
+  'device_bytes': 0.0,  # at most so much of a split's examples on a device; 0 is a quarter of its memory
   'reuse': True,  # what is frozen runs once for every example
   'feature_bytes': 4e9,  # at most so much of that is kept for a source and a target
   'feature_dir': '',  # where it is kept; '' is features/ in the study's folder. Studies may share one

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import datasets, tree
+from tlx import datasets
 from tlx import inputs as forms
 from tlx.sources import cache
 from tlx.study import cells
@@ -200,7 +200,8 @@ class Pair:
       data = data._replace(train=data.train.take(used))
     self.data = data
     self.task = task_of(study, self.target)
-    self.form = forms.of_stored(form_of(self.source), data.train.inputs)
+    example = feed.take(data.train.inputs, np.zeros(1, int))
+    self.form = forms.of_stored(form_of(self.source), example)
     counts = {
       'train': len(data.train.labels),
       'val': len(data.val.labels),
@@ -292,7 +293,7 @@ class Pair:
       ran.append(text)
       self.say(text)
 
-    found = prefix.activations(trunk, examples, tree.sha256(examples), list(points.values()), say)
+    found = prefix.activations(trunk, examples, feed.sha256(examples), list(points.values()), say)
     self.features |= {(split, same): activation for same, activation in zip(points, found)}
     seconds = time.perf_counter() - began
     self.spent['feature'] += seconds

@@ -104,6 +104,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'data_bytes': Range(1.0, 1e18),
     'data_dir': TEXT,
     'cohort_bytes': Range(1.0, 1e18),
+    'device_bytes': BYTES,
     'reuse': SWITCH,
     'feature_bytes': BYTES,
     'feature_dir': TEXT,

@@ -554,6 +554,7 @@ def _job(
     learning_rates=[cell.learning_rate for cell in cells],
     weight_decays=[cell.weight_decay for cell in cells],
     devices=Devices(**study['mesh']),
+    device_bytes=study['device_bytes'],
   )
 
 

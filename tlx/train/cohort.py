@@ -1,13 +1,14 @@
 """Cohorts: runs that differ only in arrays, trained and evaluated by one compiled program each.
 
-How the run axis is executed follows from the backend: each device takes its share of the runs, one after another on CPU
-(`lax.map`: a batched product of small matrices is slower there than the products one by one), side by side on accelerators (`vmap`).
-Devices that runs do not fill split their batches instead.
+How the run axis is executed follows from the backend: each device takes its share of the runs, one
+after another on CPU (`lax.map`: a batched product of small matrices is slower there than the
+products one by one), side by side on accelerators (`vmap`). Devices that runs do not fill split
+their batches instead.
 """
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +28,16 @@ from tlx.types import Array, Batch, PyTree, RunState, Variables
 class Runs(NamedTuple):
   """What each run of a cohort brings to a phase, stacked along the run axis [R, ...]."""
 
-  frozen: PyTree  # frozen leaves that differ between runs: heads of earlier phases, random initialisations
-  order: Array  # int32 [R, T, B], the examples of each step
+  frozen: PyTree  # what differs between runs: heads of earlier phases, random initialisations
   key: Array  # [R]
   hyper: Hyper  # [R] each
+
+
+class Order(NamedTuple):
+  """Which examples the next steps of each run see."""
+
+  rows: Array  # int32 [R, T, B], of the data that the runs share
+  first: Array  # int32 [R], the step whose examples `rows` begins with
 
 
 class Shared(NamedTuple):
@@ -40,17 +47,19 @@ class Shared(NamedTuple):
   data: Arrays
 
 
+Carry = tuple[RunState, dict[str, Array]]  # a state, and the sums of its metrics since they were 0
+
+
 def advance(recipe: Recipe) -> Callable:
-  """((state, sums), (runs, num_steps), shared) of one run -> (state, sums of its metrics) after num_steps more steps."""
+  """(carry, (runs, order, num_steps), shared) of one run -> carry after num_steps more steps."""
 
-  def run(
-    carry: tuple[RunState, dict[str, Array]], own: tuple[Runs, Array], shared: Shared
-  ) -> tuple[RunState, dict[str, Array]]:
-    (runs, num_steps), frozen = own, merge(own[0].frozen, shared.frozen)
+  def run(carry: Carry, own: tuple[Runs, Order, Array], shared: Shared) -> Carry:
+    runs, order, num_steps = own
+    frozen = merge(runs.frozen, shared.frozen)
 
-    def body(_, carry):
+    def body(_, carry: Carry) -> Carry:
       state, sums = carry
-      rows = runs.order[state.step]
+      rows = order.rows[state.step - order.first]
       data = jax.tree.map(lambda leaf: leaf[rows], shared.data)
       batch = Batch(data.inputs, data.targets, jnp.ones(rows.shape))
       state, metrics = train_step(recipe, state, frozen, batch, runs.key, runs.hyper)
@@ -67,27 +76,25 @@ class Evaluated(NamedTuple):
   trainable: PyTree
   frozen: PyTree
   stats: PyTree
-  mask: Array  # [N / B, B], 0.0 where the run does not look at an example
+  mask: Array  # [P, B], 0.0 where the run does not look at an example
 
 
-Sums = dict[
-  str, tuple[Array, Array]
-]  # of each term of a task, (sum of value x weight, sum of weight)
+# Of each term of a task, (sum of value x weight, sum of weight).
+Sums = dict[str, tuple[Array, Array]]
 
 
 def evaluate(recipe: Recipe) -> Callable:
-  """((), Evaluated, (shared frozen, batches)) of one run -> the sums of its task's terms over its examples."""
+  """((), Evaluated, (shared frozen, batches)) of one run -> the sums of each batch, [P]."""
   look = _look(recipe)
 
   def run(_: tuple[()], own: Evaluated, shared: tuple[PyTree, Batch]) -> Sums:
-    sums = jax.lax.map(lambda both: look(own, shared[0], *both)[0], (shared[1], own.mask))
-    return jax.tree.map(lambda leaf: jnp.sum(leaf, 0), sums)
+    return jax.lax.map(lambda both: look(own, shared[0], *both)[0], (shared[1], own.mask))
 
   return run
 
 
 def predict(recipe: Recipe) -> Callable:
-  """As `evaluate`, but (sums, what the task keeps of the outputs [N / B, B, ...])."""
+  """As `evaluate`, but (sums, what the task keeps of the outputs [P, B, ...])."""
   look = _look(recipe)
 
   def run(_: tuple[()], own: Evaluated, shared: tuple[PyTree, Batch]) -> tuple[Sums, PyTree]:
@@ -95,10 +102,21 @@ def predict(recipe: Recipe) -> Callable:
       sums, outputs = look(own, shared[0], *both)
       return sums, recipe.task.keep(outputs)
 
-    sums, leaves = jax.lax.map(kept, (shared[1], own.mask))
-    return jax.tree.map(lambda leaf: jnp.sum(leaf, 0), sums), leaves
+    return jax.lax.map(kept, (shared[1], own.mask))
 
   return run
+
+
+def total(parts: Sequence[Sums]) -> Sums:
+  """The sums [R] over all batches of all parts, each [R, P] on the host.
+
+  Added one after another, so that the parts in which batches came change nothing.
+  """
+
+  def of_leaf(*of_parts: np.ndarray) -> np.ndarray:
+    return np.cumsum(np.concatenate(of_parts, axis=1), axis=1)[:, -1]
+
+  return jax.tree.map(of_leaf, *parts)
 
 
 def _look(recipe: Recipe) -> Callable:
@@ -128,9 +146,10 @@ class Compiled(NamedTuple):
 
 
 class Program:
-  """A function of (carry, one run, shared) as a compiled program over [R] runs; compiles once a shape and keeps account of it.
+  """A function of (carry, one run, shared) as a compiled program over [R] runs.
 
-  The buffers of `carry` are given up to the result.
+  It compiles once a shape and keeps account of that. The buffers of `carry` are given up to the
+  result.
   """
 
   so_far = Compiled(0.0, 0)  # by all programs of this process
@@ -184,12 +203,15 @@ class Program:
 
 @functools.cache
 def program(function: Callable, recipe: Recipe, mesh: jax.sharding.Mesh) -> Program:
-  """The program of `advance`, `evaluate` or `predict`; equal arguments give the same one, compiled once."""
+  """The program of `advance`, `evaluate` or `predict`; equal arguments give the same one."""
   return Program(function(recipe), mesh)
 
 
 def costing(recipe: Recipe) -> Recipe:
-  """A recipe with the gradients of `recipe`, and nothing else of its phase: equal ones cost the same."""
+  """A recipe with the gradients of `recipe`, and nothing else of its phase.
+
+  Equal ones cost the same.
+  """
   labels = tuple(
     (name, 'frozen' if group == 'frozen' else 'train') for name, group in recipe.phase.labels
   )
@@ -200,7 +222,10 @@ def costing(recipe: Recipe) -> Recipe:
 
 @functools.cache
 def gradient_flops(recipe: Recipe, batch_size: int) -> float:
-  """FLOPs of the loss and the gradients of the trained leaves on a batch, as XLA counts them; computes nothing."""
+  """FLOPs of the loss and the gradients of the trained leaves on a batch, as XLA counts them.
+
+  Computes nothing.
+  """
   shapes = variable_shapes(recipe.network, recipe.form)
   trainable, frozen = split(shapes.params, recipe.phase)
   inputs = activation(recipe.network, recipe.form, recipe.phase.start, batch_size)

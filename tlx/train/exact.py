@@ -1,10 +1,12 @@
-"""Linear probes solved, not trained: logistic and ridge regression on features [N, D], for all runs of a study at once.
+"""Linear probes solved, not trained: logistic and ridge regression for all runs of a study at once.
 
-Both solvers divide the centred features by one number, the root of their mean variance over the run's own examples, and penalise the
-kernel of the result: so a penalty means the same for every backbone, layer and number of examples, and the shape of the features
-stays. (To standardise each column by itself blows up those that are next to constant: of EfficientNet-Lite0 at one example a class
-it costs 13 points, at 156 two.) What they return applies to the features as given. For a run of n examples x they find what
-scikit-learn finds in float64 on (x - x.mean(0)) / sqrt(x.var(0).mean()) with
+Both solvers divide the centred features [N, D] by one number, the root of their mean variance over
+the run's own examples, and penalise the kernel of the result: so a penalty means the same for every
+backbone, layer and number of examples, and the shape of the features stays. (To standardise each
+column by itself blows up those that are next to constant: of EfficientNet-Lite0 at one example a
+class it costs 13 points, at 156 two.) What they return applies to the features as given. For a run
+of n examples x they find what scikit-learn finds in float64 on
+(x - x.mean(0)) / sqrt(x.var(0).mean()) with
 
   logistic  LogisticRegression(C=1 / (n * penalty)); for two classes C=2 / (n * penalty)
   ridge     RidgeClassifier(alpha=n * penalty)
@@ -21,12 +23,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from tlx.train import cohort, feed
+from tlx.train import cohort, feed, memory
 from tlx.train import mesh as meshes
 from tlx.train.job import Job
 from tlx.train.spread import Spread
 from tlx.train.step import minimised
-from tlx.tree import map_named
+from tlx.tree import map_named, num_bytes
 from tlx.types import Array, Batch, PyTree, RunState
 
 TOLERANCE = 1e-5  # norm of the gradient at which a probe counts as solved
@@ -38,7 +40,7 @@ NULL = 1e-10  # an axis with at most this multiple of the largest variance is no
 
 
 class Probe(NamedTuple):
-  """A solved head, as the head's parameters (features @ kernel + bias), and how well it is solved; of several, stacked.
+  """A solved head (features @ kernel + bias), and how well it is solved; of several, stacked.
 
   `grad_norm` is the norm of the gradient by kernel and bias of the scaled features.
   """
@@ -51,7 +53,7 @@ class Probe(NamedTuple):
 
 
 class _Axes(NamedTuple):
-  """Scaled features along their principal axes, of which there are A = min(N, D), and a column of ones for the bias."""
+  """Scaled features along their A = min(N, D) principal axes, and a column of ones for the bias."""
 
   features: Array  # [N, A + 1], rows of weight 0.0 are 0.0 but for the ones
   variance: Array  # [A + 1, 1]
@@ -65,7 +67,10 @@ class _Axes(NamedTuple):
 
 
 def _scaled(features: Array, weights: Array) -> tuple[Array, Array, Array]:
-  """(centred features over their deviation, mean [D], deviation []); rows of weight 0.0 are 0.0; without any deviation it is inf."""
+  """(centred features over their deviation, mean [D], deviation []).
+
+  Rows of weight 0.0 are 0.0; without any deviation it is inf.
+  """
   counted, share = weights[:, None] > 0, weights / jnp.sum(weights)
   origin = features[jnp.argmax(weights > 0)].astype(
     jnp.float32
@@ -86,7 +91,10 @@ def _scaled(features: Array, weights: Array) -> tuple[Array, Array, Array]:
 
 
 def _principal(features: Array, weights: Array) -> _Axes:
-  """Along these axes both problems are well conditioned, and few-shot ones small. The bases are orthonormal: float32 suffices."""
+  """Along these axes both problems are well conditioned, and few-shot ones small.
+
+  The bases are orthonormal: float32 suffices.
+  """
   x, mean, std = _scaled(features, weights)
   share = (weights / jnp.sum(weights))[:, None]
   wide = x.shape[0] < x.shape[1]
@@ -120,9 +128,10 @@ class _State(NamedTuple):
 
 
 def _direction(state: _State, variance: Array, decay: Array) -> Array:
-  """Minus L-BFGS's inverse Hessian times the gradient (Nocedal and Wright 2006, algorithm 7.4); steepest descent where that climbs.
+  """Minus L-BFGS's inverse Hessian times the gradient; steepest descent where that climbs.
 
-  It begins from the Hessian c * variance + decay, which has the curvature of the latest move, instead of c * identity.
+  Nocedal and Wright 2006, algorithm 7.4, but from the Hessian c * variance + decay, which has the
+  curvature of the latest move, instead of c * identity.
   """
   towards, factors = state.grads, [jnp.zeros(())] * MEMORY
   for i in reversed(range(MEMORY)):
@@ -144,7 +153,10 @@ def _direction(state: _State, variance: Array, decay: Array) -> Array:
 
 
 def _search(slopes: Callable[[Array], tuple[Array, Array]]) -> Array:
-  """The step t > 0 that takes the convex function with derivatives slopes(t) = (first, second) near its minimum, by guarded Newton."""
+  """The step t > 0 that takes a convex function near its minimum, by guarded Newton.
+
+  slopes(t) = (first, second) are the function's derivatives.
+  """
   first, _ = slopes(jnp.zeros(()))
 
   def narrow(carry):
@@ -172,10 +184,11 @@ def _search(slopes: Callable[[Array], tuple[Array, Array]]) -> Array:
 def logistic(
   features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int
 ) -> Probe:
-  """The minima of sum_i w_i CE_i / sum_i w_i + penalty / 2 ||kernel||^2 for all penalties [P], the bias being free.
+  """The minima of sum_i w_i CE_i / sum_i w_i + penalty / 2 ||kernel||^2 for all penalties [P].
 
-  L-BFGS whose line search costs no product with the features: along a line the outputs are linear. It ends where the norm of the
-  gradient is at most TOLERANCE, or after MAX_STEPS. A class without examples is left out; it gets kernel 0 and a bias by which its
+  The bias is free. L-BFGS whose line search costs no product with the features: along a line the
+  outputs are linear. It ends where the norm of the gradient is at most TOLERANCE, or after
+  MAX_STEPS. A class without examples is left out; it gets kernel 0 and a bias by which its
   probability is at most TOLERANCE on every example.
 
   Args:
@@ -250,10 +263,11 @@ def _logistic(axes: _Axes, labels: Array, penalty: Array) -> Probe:
 def ridge(
   features: Array, targets: Array, weights: Array, penalties: Array, num_classes: int
 ) -> Probe:
-  """The minima of sum_i w_i ||outputs_i - y_i||^2 / (2 sum_i w_i) + penalty / 2 ||kernel||^2 for all penalties [P], the bias being free.
+  """The minima of sum_i w_i ||outputs_i - y_i||^2 / (2 sum_i w_i) + penalty / 2 ||kernel||^2.
 
-  y_i is 1 for the class and -1 for the others. One eigendecomposition serves all penalties; each solution is refined by its own
-  gradient, since float32's eigenvectors are not quite orthogonal where variances are small.
+  For all penalties [P], the bias being free. y_i is 1 for the class and -1 for the others. One
+  eigendecomposition serves all penalties; each solution is refined by its own gradient, since
+  float32's eigenvectors are not quite orthogonal where variances are small.
 
   Args:
     weights: [N], of the examples; 0.0 leaves one out.
@@ -303,8 +317,9 @@ def solve(
 ) -> Probe:
   """The probes of R runs on shared features [N, D], on the host, each field stacked [R, ...].
 
-  Runs with the same examples are solved together, whatever their penalties; such groups are spread over this process's devices.
-  A program is compiled for each n and largest number of penalties in a group (on accelerators also for each number of groups).
+  Runs with the same examples are solved together, whatever their penalties; such groups are spread
+  over this process's devices. A program is compiled for each n and largest number of penalties in a
+  group (on accelerators also for each number of groups).
 
   Args:
     solver: 'logistic' or 'ridge'.
@@ -313,7 +328,8 @@ def solve(
     between: called after every program that ran; it may raise to end.
 
   Raises:
-    ValueError: an unknown solver, shapes that do not fit, rows or targets out of range, a run without examples, a negative penalty.
+    ValueError: an unknown solver, shapes that do not fit, rows or targets out of range, a run
+      without examples, a negative penalty, or features that a device does not hold.
   """
   rows, mask, penalties = (
     np.asarray(rows),
@@ -352,12 +368,13 @@ def solve(
 def solve_phase(
   job: Job, index: int, state: RunState, spread: Spread, between: Callable[[], None] = lambda: None
 ) -> tuple[RunState, PyTree, list[bool]]:
-  """(the state at each run's exact solution, the loss on its examples and the norm of the gradient there, [R] whether it was found).
+  """(the state at each run's exact solution, its sums of metrics, [R] whether it was found).
 
-  Every view of every example counts; runs with equal sets of examples are solved once.
+  The sums are the loss on the run's examples and the norm of the gradient there. Every view of
+  every example counts; runs with equal sets of examples are solved once.
   """
   plan = job.phases[index]
-  data, num_views = job.train(plan.phase), max(1, plan.phase.views)
+  data, num_views = feed.whole(job.train(plan.phase)), max(1, plan.phase.views)
   first = feed.length(data) // num_views * np.arange(num_views)[:, None]
   rows = [np.sort((first + examples).reshape(-1)) for examples in job.examples]
   found: dict[str, list] = {
@@ -415,22 +432,30 @@ def _check(
     raise ValueError(f'Unknown solver {solver!r}; have {", ".join(SOLVERS)}.')
   if features.ndim != 2 or targets.shape != features.shape[:1]:
     raise ValueError(
-      f'An exact probe wants features [N, D] and targets [N], got {features.shape} and {targets.shape}. '
-      'Flatten or pool the activations first.'
+      f'An exact probe wants features [N, D] and targets [N], got {features.shape} and '
+      f'{targets.shape}. Flatten or pool the activations first.'
+    )
+  needed, available = num_bytes((features, targets)), memory.available_bytes()
+  if available and needed > available:
+    raise ValueError(
+      f'An exact probe wants all its features on a device: they take {needed / 1e9:,.1f} GB, and '
+      f"{available / 1e9:,.1f} GB are there. Train it (solver 'sgd', which reads them in windows), "
+      'or give it fewer examples or views.'
     )
   if rows.ndim != 2 or mask.shape != rows.shape or penalties.shape != rows.shape[:1]:
     raise ValueError(
-      f'An exact probe wants rows [R, n], mask [R, n] and penalties [R], got {rows.shape}, {mask.shape} and '
-      f'{penalties.shape}.'
+      f'An exact probe wants rows [R, n], mask [R, n] and penalties [R], got {rows.shape}, '
+      f'{mask.shape} and {penalties.shape}.'
     )
   if rows.min() < 0 or rows.max() >= len(targets):
     raise ValueError(
-      f'Rows from {rows.min()} to {rows.max()} of {len(targets)} examples: they must be from 0 to {len(targets) - 1}.'
+      f'Rows from {rows.min()} to {rows.max()} of {len(targets)} examples: they must be from 0 to '
+      f'{len(targets) - 1}.'
     )
   if targets.min() < 0 or targets.max() >= num_classes:
     raise ValueError(
-      f'Targets from {targets.min()} to {targets.max()} for {num_classes} classes: they must be from 0 to '
-      f'{num_classes - 1}.'
+      f'Targets from {targets.min()} to {targets.max()} for {num_classes} classes: they must be '
+      f'from 0 to {num_classes - 1}.'
     )
   if not (mask > 0).any(1).all():
     raise ValueError(

@@ -1,11 +1,20 @@
-"""Data that lives on the device: which examples each step sees, and padded batches to evaluate on."""
+"""Examples on the host: which of them each step sees, and how rows are taken of them.
 
-from typing import NamedTuple
+Examples are a tree. Its leaves are arrays [N, ...], perhaps memory-mapped, or anything that has a
+length and gives arrays for `take(rows)`: a set of examples may be larger than memory.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from tlx.types import Batch, PyTree
+from tlx import tree as trees
+from tlx.types import PyTree
+
+PART_BYTES = 2**26  # about so much is read at a time of what is read once
 
 
 class Arrays(NamedTuple):
@@ -20,13 +29,57 @@ def length(examples: PyTree) -> int:
   return len(jax.tree.leaves(examples)[0])
 
 
+def take(examples: PyTree, rows: np.ndarray) -> PyTree:
+  """Some of the examples as arrays [len(rows), ...], in the order of `rows`."""
+
+  def of_leaf(leaf: Any) -> PyTree:
+    return leaf[rows] if isinstance(leaf, np.ndarray | jax.Array) else leaf.take(rows)
+
+  return jax.tree.map(of_leaf, examples)
+
+
+def whole(examples: PyTree) -> PyTree:
+  """All examples as arrays."""
+
+  def of_leaf(leaf: Any) -> PyTree:
+    is_array = isinstance(leaf, np.ndarray | jax.Array)
+    return leaf if is_array else leaf.take(np.arange(len(leaf)))
+
+  return jax.tree.map(of_leaf, examples)
+
+
+def row_bytes(examples: PyTree) -> int:
+  """Bytes of one example."""
+  return trees.num_bytes(take(examples, np.zeros(1, int)))
+
+
+def in_parts(examples: PyTree) -> Iterator[PyTree]:
+  """All examples in their order as arrays, about PART_BYTES at a time."""
+  num_examples, size = length(examples), max(1, PART_BYTES // max(1, row_bytes(examples)))
+  for first in range(0, num_examples, size):
+    yield take(examples, np.arange(first, min(first + size, num_examples)))
+
+
+def sha256(examples: PyTree) -> str:
+  """A digest of names, shapes, dtypes and values, never all of them in memory."""
+  digests: dict[str, Any] = {}
+  for part in in_parts(examples):
+    for name, leaf in trees.named_leaves(part):
+      if name not in digests:
+        about = f'{name} {leaf.dtype} {(length(examples), *leaf.shape[1:])}\n'
+        digests[name] = hashlib.sha256(about.encode())
+      digests[name].update(leaf.tobytes())
+  of_leaves = [digest.hexdigest() for digest in digests.values()]
+  return hashlib.sha256(' '.join(of_leaves).encode()).hexdigest()
+
+
 def order(
   examples: np.ndarray, num_steps: int, batch_size: int, key: tuple[int, ...]
 ) -> np.ndarray:
-  """int32 [num_steps, batch_size]: the rows of each step, epochs of fresh permutations of `examples` one after another.
+  """int32 [num_steps, batch_size], the rows of each step: one fresh permutation after another.
 
-  An epoch that does not divide by the batch size runs on into the next batch, and a set smaller than a batch recurs within it,
-  so no example is dropped. `key` alone decides the permutations.
+  An epoch that does not divide by the batch size runs on into the next batch, and a set smaller
+  than a batch recurs within it, so no example is dropped. `key` alone decides the permutations.
   """
   random = np.random.default_rng(key)
   epochs = -(-num_steps * batch_size // len(examples))
@@ -36,20 +89,6 @@ def order(
 
 def filled(rows: np.ndarray, length: int) -> np.ndarray:
   """`rows` [N, ...] up to `length`, the last one repeated."""
-  return (
-    rows
-    if len(rows) == length
-    else np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), axis=0)])
-  )
-
-
-def padded(inputs: PyTree, targets: PyTree, batch_size: int) -> Batch:
-  """All examples as batches [N / B, B, ...]; the mask is 0.0 where the last batch is filled up."""
-  num_examples = length(targets)
-  batch_size = min(batch_size, num_examples)
-  num_batches = -(-num_examples // batch_size)
-  rows = np.arange(num_batches * batch_size).reshape(num_batches, batch_size)
-  mask = (rows < num_examples).astype(np.float32)
-  rows = np.minimum(rows, num_examples - 1)
-  inputs, targets = jax.tree.map(lambda leaf: leaf[rows], (inputs, targets))
-  return Batch(inputs, targets, mask)
+  if len(rows) == length:
+    return rows
+  return np.concatenate([rows, np.repeat(rows[-1:], length - len(rows), axis=0)])

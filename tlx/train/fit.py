@@ -1,4 +1,7 @@
-"""One cohort through its phases: label, partition, train, evaluate, save; the same again after an interruption."""
+"""One cohort through its phases: label, partition, train, evaluate, save.
+
+The same again after an interruption.
+"""
 
 import contextlib
 import functools
@@ -14,17 +17,16 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx import tree as trees
-from tlx.train import cohort, exact, feed, memory, step
+from tlx.train import cohort, exact, feed, memory, step, stream
 from tlx.train import mesh as meshes
-from tlx.train.job import Job, PhasePlan, hyper_of, keys, orders, steps_at, steps_before
+from tlx.train.job import Job, PhasePlan, hyper_of, keys, steps_at, steps_before
 from tlx.train.spread import Spread
-from tlx.types import Batch, PyTree, RunState
+from tlx.types import PyTree, RunState
 
 Spent = defaultdict[str, float]  # seconds by kind
 
-SEGMENT_SECONDS = (
-  5.0  # how long the device is left alone: progress is shown and an interruption heeded this often
-)
+# How long the device is left alone: progress is shown and an interruption heeded this often.
+SEGMENT_SECONDS = 5.0
 SAVE_SHARE = 0.05  # of the time may go into saving
 FIRST_STEPS = 10  # of a program whose speed is not known yet
 
@@ -38,13 +40,25 @@ class Fitted(NamedTuple):
 
 
 class Phased(NamedTuple):
-  """A phase with all its arrays on the devices, before its first step."""
+  """A phase with its leaves on the devices, before its first step."""
 
   state: RunState
   runs: cohort.Runs
-  shared: cohort.Shared
+  frozen: PyTree  # the source's leaves that all runs share
   advance: cohort.Program
   evaluate: cohort.Program
+
+
+class _Course(NamedTuple):
+  """What all phases of a call share; `progress`, `spent` and `saver` change as it goes."""
+
+  job: Job
+  spread: Spread
+  progress: dict[str, Any]
+  spent: Spent
+  saver: '_Saver'
+  say: Callable[[int, float], None]
+  interrupted: Callable[[], int]
 
 
 def fit(
@@ -55,96 +69,201 @@ def fit(
   interrupted: Callable[[], int] = lambda: 0,
   spent: Spent | None = None,
 ) -> Fitted:
-  """Trains the cohort, or finishes it from the checkpoint in `folder`: the numbers are the same bit for bit.
+  """Trains the cohort, or finishes it from the checkpoint in `folder`: bit for bit the same.
 
   Args:
     say: called with (steps of a run done so far, steps per second of all runs together).
-    interrupted: where it returns a signal's number, the state is saved and KeyboardInterrupt(number) raised.
+    interrupted: where it returns a signal's number, the state is saved and
+      KeyboardInterrupt(number) raised.
     spent: gains the seconds of this call by kind: 'setup', 'train', 'eval', 'compile', 'save'.
   """
   job = job.timed()
   spread = job.spread()
-  own, stats = spread.pad(job.own), spread.pad(job.stats)
   progress = meshes.on_first(lambda: checkpoint.latest(folder)) or _no_progress(job)
   spent = Spent(float) if spent is None else spent
-  saved, saving = meshes.on_first(time.perf_counter), 0.0
-
+  saver = _Saver(folder, save_seconds)
+  course = _Course(job, spread, progress, spent, saver, say, interrupted)
+  own, stats = spread.pad(job.own), spread.pad(job.stats)
   for index in range(progress['phase'], len(job.phases)):
-    plan = job.phases[index]
-    with booked(spent, 'setup'):
+    own, stats = _run_phase(course, index, own, stats)
+  return Fitted(spread.unpad(own), spread.unpad(stats), progress)
+
+
+def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
+  """(the runs' own params, stats) after phase `index`, or what is left of it."""
+  job, spread, progress = course.job, course.spread, course.progress
+  plan = job.phases[index]
+  with contextlib.ExitStack() as stack:
+    with booked(course.spent, 'setup'):
       own = _with_trained(own, job, index, spread)
-      state, runs, shared, advance, evaluate = prepare(job, index, own, stats, spread)
-      batches, mask = _validation(job, plan, spread)
-    sums = _zeros(spread)
-    if index == progress['phase'] and progress['at']:
-      state, sums, runs = _restore(
-        folder, _without_optimizer(state, job, index, progress['at']), sums, runs, spread
-      )
-    progress['phase'] = index
-    progress['optimizer_bytes'] = max(
-      progress['optimizer_bytes'], _optimizer_bytes(plan, state, spread)
-    )
-    if len(progress['frozen']) == index:
-      _, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
-      progress['frozen'].append(
-        {'before': _digests(plan.phase, frozen_own, frozen_source, stats, spread)}
-      )
-      progress['train_seconds'].append(0.0)
+      phased = prepare(job, index, own, stats, spread)
+      val, sums = _validation(job, plan, spread), _zeros(spread)
+      if index == progress['phase'] and progress['at']:
+        phased, sums = _restored(course, index, phased, sums)
+      _begin(course, index, phased, own, stats)
+      windows = None  # an exact solution sees all examples at once
+      if plan.phase.solver == 'sgd' and progress['at'] < plan.num_steps:
+        windows = stack.enter_context(stream.Windows(job, index, spread))
+        windows.seek(progress['at'], phased.state.step)
     rate = 0.0
     while progress['at'] < plan.num_steps:
-      stop = next(s for s in plan.stops if s > progress['at'])
-      chunk = min(
-        stop - progress['at'], max(1, int(rate * SEGMENT_SECONDS)) if rate else FIRST_STEPS
-      )
-      chunk = meshes.on_first(
-        functools.partial(int, chunk)
-      )  # a matter of time, which processes feel differently
-      with _watched(progress, spent) as watch:
-        if plan.phase.solver == 'sgd':
-          chunks = spread.place(
-            spread.pad(
-              steps_at(job, index, progress['at'] + chunk) - steps_at(job, index, progress['at'])
-            )
-          )
-          state, sums = jax.block_until_ready(advance((state, sums), (runs, chunks), shared))
-        else:
-          heed = functools.partial(_heed, interrupted)
-          state, sums, progress['converged'] = exact.solve_phase(job, index, state, spread, heed)
-      rate = chunk / watch.seconds
-      spent['train'] += watch.seconds
-      progress['train_seconds'][index] += watch.seconds
-      progress['at'] += chunk
+      stop = next(step for step in plan.stops if step > progress['at'])
+      if windows:
+        phased, sums, rate = _take_steps(course, index, phased, sums, windows, stop, rate)
+      else:
+        phased, sums, rate = _solve(course, index, phased, stop)
       if progress['at'] == stop:
-        with _watched(progress, spent) as watch:
-          looked = cohort.Evaluated(state.trainable, runs.frozen, state.stats, mask)
-          val_sums = evaluate((), looked, (shared.frozen, batches))
-          progress['history'].append(_metrics(job, index, progress['at'], sums, val_sums, spread))
-        spent['eval'] += watch.seconds
-        progress['eval_seconds'] += watch.seconds
+        _look(course, index, phased, sums, val)
         sums = _zeros(spread)
-      say(steps_before(job, index) + progress['at'], rate * len(job.seeds))
-      ended = progress['at'] == plan.num_steps
-      if ended:
-        after = _digests(
-          plan.phase, runs.frozen, _all_frozen(job, plan.phase, shared.frozen), state.stats, spread
-        )
-        progress['frozen'][index]['after'] = after
-        progress['taken'].append(spread.unpad(state.step).tolist())
-      final = ended and index == len(job.phases) - 1
-      signal, since = meshes.on_first(lambda: (interrupted(), time.perf_counter()))
-      due = save_seconds and max(save_seconds, saving / SAVE_SHARE)  # 0: after every segment
-      if final or signal or since - saved > due:
-        kept = _without_optimizer(state, job, index, progress['at'])
-        _save(folder, steps_before(job, index) + progress['at'], kept, sums, runs, progress, spread)
-        saved = meshes.on_first(time.perf_counter)
-        saving = saved - since
-        spent['save'] += saving
-        if signal and not final:
-          raise KeyboardInterrupt(signal)
-    progress['at'] = 0
-    own, stats = trees.merge(state.trainable, runs.frozen), state.stats
+      course.say(steps_before(job, index) + progress['at'], rate * len(job.seeds))
+      if progress['at'] == plan.num_steps:
+        _end(course, index, phased)
+      _save_if_due(course, index, phased, sums)
+  progress['at'] = 0
+  return trees.merge(phased.state.trainable, phased.runs.frozen), phased.state.stats
 
-  return Fitted(spread.unpad(own), spread.unpad(stats), progress)
+
+def _begin(course: _Course, index: int, phased: Phased, own: PyTree, stats: PyTree) -> None:
+  """Notes what a phase begins with, where it does begin."""
+  job, spread, progress = course.job, course.spread, course.progress
+  plan = job.phases[index]
+  progress['phase'] = index
+  optimizer_bytes = _optimizer_bytes(plan, phased.state, spread)
+  progress['optimizer_bytes'] = max(progress['optimizer_bytes'], optimizer_bytes)
+  if len(progress['frozen']) == index:
+    _, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
+    before = _digests(plan.phase, frozen_own, frozen_source, stats, spread)
+    progress['frozen'].append({'before': before})
+    progress['train_seconds'].append(0.0)
+
+
+def _take_steps(
+  course: _Course,
+  index: int,
+  phased: Phased,
+  sums: PyTree,
+  windows: stream.Windows,
+  stop: int,
+  rate: float,
+) -> tuple[Phased, PyTree, float]:
+  """(the phase, the sums of metrics, steps per second) some steps later, by `stop` at the most."""
+  job, spread, progress = course.job, course.spread, course.progress
+  at = progress['at']
+  with _watched(progress, course.spent) as watch:
+    window = windows.seek(at, phased.state.step)
+    stop = min(stop, window.stop)
+    segment = max(1, int(rate * SEGMENT_SECONDS)) if rate else FIRST_STEPS
+    # A matter of time, which processes feel differently.
+    chunk = meshes.on_first(functools.partial(min, stop - at, segment))
+    chunks = steps_at(job, index, at + chunk) - steps_at(job, index, at)
+    own = phased.runs, window.order, spread.place(spread.pad(chunks))
+    shared = cohort.Shared(phased.frozen, window.data)
+    state, sums = phased.advance((phased.state, sums), own, shared)
+    jax.block_until_ready((state, sums))
+  rate = _book_steps(course, index, chunk, watch.seconds)
+  return phased._replace(state=state), sums, rate
+
+
+def _solve(course: _Course, index: int, phased: Phased, stop: int) -> tuple[Phased, PyTree, float]:
+  """As `_take_steps`, where an exact solution stands for all steps."""
+  progress = course.progress
+  heed = functools.partial(_heed, course.interrupted)
+  with _watched(progress, course.spent) as watch:
+    found = exact.solve_phase(course.job, index, phased.state, course.spread, heed)
+    state, sums, progress['converged'] = found
+  rate = _book_steps(course, index, stop - progress['at'], watch.seconds)
+  return phased._replace(state=state), sums, rate
+
+
+def _book_steps(course: _Course, index: int, num_steps: int, seconds: float) -> float:
+  """Notes steps that were taken; how many a second."""
+  course.spent['train'] += seconds
+  course.progress['train_seconds'][index] += seconds
+  course.progress['at'] += num_steps
+  return num_steps / seconds
+
+
+def _look(course: _Course, index: int, phased: Phased, sums: PyTree, val: stream.Parts) -> None:
+  """Evaluates on the validation part, and adds a line to the history."""
+  job, spread, progress = course.job, course.spread, course.progress
+  with _watched(progress, course.spent) as watch:
+    found = []
+    for part in val:
+      arguments = _evaluation(phased, part)
+      found.append(spread.unpad(phased.evaluate(*arguments)))
+    line = _metrics(job, index, progress['at'], spread.unpad(sums), cohort.total(found))
+    progress['history'].append(line)
+  course.spent['eval'] += watch.seconds
+  progress['eval_seconds'] += watch.seconds
+
+
+def _evaluation(phased: Phased, part: stream.Part) -> tuple:
+  """The arguments of the program that evaluates."""
+  state = phased.state
+  looked = cohort.Evaluated(state.trainable, phased.runs.frozen, state.stats, part.mask)
+  return (), looked, (phased.frozen, part.batches)
+
+
+def _end(course: _Course, index: int, phased: Phased) -> None:
+  """Notes what a phase ended with."""
+  job, spread, progress = course.job, course.spread, course.progress
+  phase = job.phases[index].phase
+  frozen = _all_frozen(job, phase, phased.frozen)
+  after = _digests(phase, phased.runs.frozen, frozen, phased.state.stats, spread)
+  progress['frozen'][index]['after'] = after
+  progress['taken'].append(spread.unpad(phased.state.step).tolist())
+
+
+class _Saver:
+  """When to save, and how long that took."""
+
+  def __init__(self, folder: epath.Path, save_seconds: float):
+    self.folder = folder
+    self.save_seconds = save_seconds  # between two saves at least; 0 for after every segment
+    self.last = meshes.on_first(time.perf_counter)
+    self.took = 0.0
+
+  def is_due(self, now: float) -> bool:
+    """Whether enough time has passed since the last save, in the time of the first process."""
+    least = self.save_seconds and max(self.save_seconds, self.took / SAVE_SHARE)
+    return now - self.last > least
+
+
+def _save_if_due(course: _Course, index: int, phased: Phased, sums: PyTree) -> None:
+  """Saves at the end, when interrupted and now and then.
+
+  Raises:
+    KeyboardInterrupt: with the number of the signal, once the state is saved.
+  """
+  job, progress, saver = course.job, course.progress, course.saver
+  final = (index, progress['at']) == (len(job.phases) - 1, job.phases[-1].num_steps)
+  signal, now = meshes.on_first(lambda: (course.interrupted(), time.perf_counter()))
+  if not (final or signal or saver.is_due(now)):
+    return
+  state = phased.state._replace(opt_state=()) if final else phased.state  # no step follows
+  tree = course.spread.unpad({'state': state, 'sums': sums, 'frozen': phased.runs.frozen})
+  at = steps_before(job, index) + progress['at']
+  meshes.on_first(lambda: checkpoint.save(saver.folder, at, tree, progress))
+  saver.last = meshes.on_first(time.perf_counter)
+  saver.took = saver.last - now
+  course.spent['save'] += saver.took
+  if signal and not final:
+    raise KeyboardInterrupt(signal)
+
+
+def _restored(course: _Course, index: int, phased: Phased, sums: PyTree) -> tuple[Phased, PyTree]:
+  """(the phase, its sums) as they were saved, on whatever devices there are now."""
+  job, spread, folder = course.job, course.spread, course.saver.folder
+  state = phased.state
+  if (index, course.progress['at']) == (len(job.phases) - 1, job.phases[-1].num_steps):
+    state = state._replace(opt_state=())  # as `_save_if_due` leaves it out
+  carry = {'state': state, 'sums': sums, 'frozen': phased.runs.frozen}
+  like = jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct((spread.num_runs, *leaf.shape[1:]), leaf.dtype), carry
+  )
+  carry = spread.place(spread.pad(meshes.on_first(lambda: checkpoint.restore(folder, like))))
+  runs = phased.runs._replace(frozen=carry['frozen'])
+  return phased._replace(state=carry['state'], runs=runs), carry['sums']
 
 
 @contextlib.contextmanager
@@ -175,18 +294,11 @@ def _watched(progress: dict[str, Any], spent: Spent) -> Iterator[_Watch]:
   spent['compile'] += more.seconds
 
 
-def _validation(job: Job, plan: PhasePlan, spread: Spread) -> tuple[Batch, jax.Array]:
-  """(batches of the validation examples that some run looks at, mask [R, N / B, B]: 1.0 where a run looks)."""
-  arrays = job.val(plan.phase)
-  rows = job.val_rows or [np.arange(feed.length(arrays))] * len(job.seeds)
-  used = np.unique(np.concatenate(rows))
-  if len(used) < feed.length(arrays):
-    arrays = jax.tree.map(lambda leaf: leaf[used], arrays)
-  batches = spread.batches(*arrays)
-  mask = np.zeros((len(rows), batches.mask.size), np.float32)
-  for looked, own in zip(mask, rows):
-    looked[np.searchsorted(used, own)] = 1.0
-  return batches, spread.place(spread.pad(mask.reshape(-1, *batches.mask.shape)))
+def _validation(job: Job, plan: PhasePlan, spread: Spread) -> stream.Parts:
+  """The validation examples that some run looks at."""
+  examples = job.val(plan.phase)
+  rows = job.val_rows or [np.arange(feed.length(examples))] * len(job.seeds)
+  return stream.Parts(examples, rows, spread, stream.device_bytes(job))
 
 
 def _optimizer_bytes(plan: PhasePlan, state: RunState, spread: Spread) -> int:
@@ -195,61 +307,53 @@ def _optimizer_bytes(plan: PhasePlan, state: RunState, spread: Spread) -> int:
 
 
 def prepare(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) -> Phased:
-  """The arrays of phase `index` on the devices: label, partition, optimizer state, orders, keys, data."""
+  """The leaves of phase `index` on the devices: label, partition, optimizer state, keys."""
   plan = job.phases[index]
   trainable, frozen_own, frozen_source = _partition(own, job.base.params, plan.phase, spread)
   hyper = hyper_of(job, index, spread)
-  start = jax.vmap(
-    lambda trainable, stats, hyper: step.init_state(trainable, stats, plan.phase, hyper)
-  )
-  state = jax.jit(
-    start, out_shardings=spread.shardings(jax.eval_shape(start, trainable, stats, hyper))
-  )(spread.place(trainable), spread.place(stats), hyper)
-  data = job.train(plan.phase)
-  runs = cohort.Runs(
-    spread.place(frozen_own),
-    orders(job, index, feed.length(data), spread),
-    keys(job, index, spread),
-    hyper,
-  )
-  shared = cohort.Shared(
-    spread.whole(_leaves_that_run(job, plan.phase, frozen_source)), spread.everywhere(data)
-  )
+
+  @jax.vmap
+  def start(trainable: PyTree, stats: PyTree, hyper: step.Hyper) -> RunState:
+    return step.init_state(trainable, stats, plan.phase, hyper)
+
+  shardings = spread.shardings(jax.eval_shape(start, trainable, stats, hyper))
+  placed = spread.place(trainable), spread.place(stats), hyper
+  state = jax.jit(start, out_shardings=shardings)(*placed)
+  runs = cohort.Runs(spread.place(frozen_own), keys(job, index, spread), hyper)
+  frozen = spread.whole(_leaves_that_run(job, plan.phase, frozen_source))
+  recipe = job.recipe(index)
+  advance = cohort.program(cohort.advance, recipe, spread.mesh)
   return Phased(
-    state,
-    runs,
-    shared,
-    *(
-      cohort.program(function, job.recipe(index), spread.mesh)
-      for function in (cohort.advance, cohort.evaluate)
-    ),
+    state, runs, frozen, advance, evaluate=cohort.program(cohort.evaluate, recipe, spread.mesh)
   )
 
 
 def compile_ahead(job: Job) -> list[dict[str, Any]]:
-  """Compiles the programs of every phase without running them: a row a program with its 'phase', 'seconds' and 'bytes' on a device.
+  """Compiles the programs of every phase without running them.
 
-  Programs compiled before are not in it. Raises ValueError as a run would, where one does not fit into memory.
+  Returns a row a program with its 'phase', 'seconds' and 'bytes' on a device. Programs compiled
+  before are not in it. Raises ValueError as a run would, where one does not fit into memory.
   """
   job = job.timed()
   spread, rows = job.spread(), []
   for index, plan in enumerate(job.phases):
     own = _with_trained(spread.pad(job.own), job, index, spread)
-    state, runs, shared, advance, evaluate = prepare(job, index, own, spread.pad(job.stats), spread)
-    batches, mask = _validation(job, plan, spread)
-    looked = cohort.Evaluated(state.trainable, runs.frozen, state.stats, mask)
-    wanted: list[tuple[cohort.Program, tuple]] = [
-      (evaluate, ((), looked, (shared.frozen, batches)))
-    ]
+    phased = prepare(job, index, own, spread.pad(job.stats), spread)
+    wanted: list[tuple[cohort.Program, tuple]] = []
     if plan.phase.solver == 'sgd':  # an exact solution has a program of its own
-      wanted.insert(0, (advance, ((state, _zeros(spread)), (runs, spread.each(1)), shared)))
+      with stream.Windows(job, index, spread) as windows:
+        window = windows.seek(0, phased.state.step)
+      runs = phased.runs, window.order, spread.each(1)
+      shared = cohort.Shared(phased.frozen, window.data)
+      wanted.append((phased.advance, ((phased.state, _zeros(spread)), runs, shared)))
+    part = next(iter(_validation(job, plan, spread)))
+    wanted.append((phased.evaluate, _evaluation(phased, part)))
     for program, arguments in wanted:
       before = cohort.Program.so_far
       executable = program.compile(*arguments)
       if (more := cohort.Program.so_far - before).programs:
-        rows.append(
-          {'phase': index, 'seconds': more.seconds, 'bytes': memory.needed_bytes(executable)}
-        )
+        num_bytes = memory.needed_bytes(executable)
+        rows.append({'phase': index, 'seconds': more.seconds, 'bytes': num_bytes})
   return rows
 
 
@@ -258,9 +362,12 @@ def _no_progress(job: Job) -> dict[str, Any]:
   return {
     'phase': 0,
     'at': 0,  # steps done of that phase
-    'taken': [],  # per finished phase, the steps [R] taken: fewer than the phase has where a run diverged
+    # Per finished phase, the steps [R] taken: fewer than the phase has where a run diverged.
+    'taken': [],
     'converged': [True] * len(job.seeds),  # False where an exact solution was not found
-    'history': [],  # per evaluation: step, phase and lists [R] of loss, grad_norm and the task's columns as val_<column>
+    # Per evaluation: step, phase and lists [R] of loss, grad_norm and the task's columns as
+    # val_<column>.
+    'history': [],
     'frozen': [],  # per phase: digests [R] of the frozen leaves, 'before' and 'after'
     # Of the whole cohort, without what it shared with earlier ones:
     'train_seconds': [],  # per phase, of the steps alone
@@ -272,45 +379,16 @@ def _no_progress(job: Job) -> dict[str, Any]:
 
 
 def _heed(interrupted: Callable[[], int]) -> None:
-  """Raises KeyboardInterrupt where a signal asks for an end: half a set of exact solutions is not kept."""
+  """Raises KeyboardInterrupt where a signal asks for an end.
+
+  Half a set of exact solutions is not kept.
+  """
   if signal := meshes.on_first(interrupted):
     raise KeyboardInterrupt(signal)
 
 
-def _without_optimizer(state: RunState, job: Job, index: int, at: int) -> RunState:
-  """What a checkpoint holds of the state: after the last step of all, which no other follows, nothing of the optimizer's."""
-  return (
-    state._replace(opt_state=())
-    if (index, at) == (len(job.phases) - 1, job.phases[-1].num_steps)
-    else state
-  )
-
-
-def _save(
-  folder: epath.Path,
-  at: int,
-  state: RunState,
-  sums: PyTree,
-  runs: cohort.Runs,
-  progress: dict[str, Any],
-  spread: Spread,
-):
-  tree = spread.unpad({'state': state, 'sums': sums, 'frozen': runs.frozen})
-  meshes.on_first(lambda: checkpoint.save(folder, at, tree, progress))
-
-
-def _restore(folder: epath.Path, state: RunState, sums: PyTree, runs: cohort.Runs, spread: Spread):
-  """(state, sums, runs) as they were saved, on whatever devices there are now."""
-  carry = {'state': state, 'sums': sums, 'frozen': runs.frozen}
-  like = jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct((spread.num_runs, *leaf.shape[1:]), leaf.dtype), carry
-  )
-  carry = spread.place(spread.pad(meshes.on_first(lambda: checkpoint.restore(folder, like))))
-  return carry['state'], carry['sums'], runs._replace(frozen=carry['frozen'])
-
-
 class Predicted(NamedTuple):
-  """A run on examples: the sums of its task's terms, and what the task keeps of the outputs [N, ...]."""
+  """A run on examples: the sums of its task's terms, and what the task keeps [N, ...]."""
 
   sums: dict[str, tuple[float, float]]
   kept: dict[str, np.ndarray]
@@ -321,28 +399,34 @@ def predict(
 ) -> list[Predicted]:
   """What each of some runs does on all of `data`."""
   spread = Spread.over(1)
-  plan = job.phases[-1]
-  arrays = data(plan.phase)
-  batches, shared = (
-    spread.batches(*arrays),
-    spread.whole(_leaves_that_run(job, plan.phase, job.base.params)),
-  )
-  plain = step.Phase((), (), start=plan.phase.start)  # one program for every method
+  phase = job.phases[-1].phase
+  examples = data(phase)
+  num_examples = feed.length(examples)
+  parts = stream.Parts(examples, [np.arange(num_examples)], spread, stream.device_bytes(job))
+  shared = spread.whole(_leaves_that_run(job, phase, job.base.params))
+  plain = step.Phase((), (), start=phase.start)  # one program for every method
   recipe = job.recipe(-1)._replace(phase=plain)
   program = cohort.program(cohort.predict, recipe, spread.mesh)
-  mask = np.ones((1, *batches.mask.shape), np.float32)
-  results = []
-  for run in runs:
-    of_all = _leaves_that_run(job, plan.phase, fitted.own), fitted.stats
-    own, stats = jax.tree.map(lambda leaf, run=run: leaf[run : run + 1], of_all)
-    nothing = jax.tree.map(lambda _: None, own)
-    looked = cohort.Evaluated(spread.place(own), nothing, spread.place(stats), spread.place(mask))
-    sums, kept = meshes.get(program((), looked, (shared, batches)))
-    kept = jax.tree.map(
-      lambda leaf: leaf[0].reshape(-1, *leaf.shape[3:])[: feed.length(arrays)], kept
-    )
-    results.append(Predicted(_of_run(sums, 0), kept))
-  return results
+  of_all = _leaves_that_run(job, phase, fitted.own), fitted.stats
+  found: dict[int, list] = {run: [] for run in runs}
+  for part in parts:
+    for run, of_parts in found.items():
+      own, stats = jax.tree.map(lambda leaf, run=run: leaf[run : run + 1], of_all)
+      nothing = jax.tree.map(lambda _: None, own)
+      looked = cohort.Evaluated(spread.place(own), nothing, spread.place(stats), part.mask)
+      of_parts.append(meshes.get(program((), looked, (shared, part.batches))))
+  return [_joined(of_parts, num_examples) for of_parts in found.values()]
+
+
+def _joined(of_parts: Sequence[tuple[cohort.Sums, PyTree]], num_examples: int) -> Predicted:
+  """What one run did on all parts."""
+
+  def rows(*leaves: np.ndarray) -> np.ndarray:
+    flat = [leaf[0].reshape(-1, *leaf.shape[3:]) for leaf in leaves]
+    return np.concatenate(flat)[:num_examples]
+
+  sums, kept = zip(*of_parts)
+  return Predicted(_of_run(cohort.total(sums), 0), jax.tree.map(rows, *kept))
 
 
 def _of_run(sums: cohort.Sums, run: int) -> dict[str, tuple[float, float]]:
@@ -351,12 +435,14 @@ def _of_run(sums: cohort.Sums, run: int) -> dict[str, tuple[float, float]]:
 
 
 def _leaves_that_run(job: Job, phase: step.Phase, params: PyTree) -> PyTree:
-  """`params` with None in the stages that ran once before the phase; a head without parameters borrows those of the first stage."""
+  """`params` with None in the stages that ran once before the phase.
+
+  A head without parameters borrows those of the first stage.
+  """
   stages = job.network.stages
-  kept = {
-    *stages[phase.start :],
-    *(() if jax.tree.leaves((job.base.params[stages[-1]], job.own[stages[-1]])) else stages[:1]),
-  }
+  kept = {*stages[phase.start :]}
+  if not jax.tree.leaves((job.base.params[stages[-1]], job.own[stages[-1]])):
+    kept.add(stages[0])
   return {
     stage: leaves if stage in kept else jax.tree.map(lambda _: None, leaves)
     for stage, leaves in params.items()
@@ -364,7 +450,10 @@ def _leaves_that_run(job: Job, phase: step.Phase, params: PyTree) -> PyTree:
 
 
 def _with_trained(own: PyTree, job: Job, index: int, spread: Spread) -> PyTree:
-  """`own` with room for all that phases before `index` trained: what a resumed run needs before its values are read."""
+  """`own` with room for all that phases before `index` trained.
+
+  That is what a resumed run needs before its values are read.
+  """
   trained = {
     name for plan in job.phases[:index] for name, group in plan.phase.labels if group != 'frozen'
   }
@@ -377,45 +466,41 @@ def _partition(
 ) -> tuple[PyTree, PyTree, PyTree]:
   """(trainable [R, ...], the runs' own frozen leaves [R, ...], the source's frozen leaves)."""
   groups = dict(phase.labels)
-  frozen = lambda name: groups[name] == 'frozen'
-  only = lambda tree, keep: trees.map_named(lambda name, leaf: leaf if keep(name) else None, tree)
   owned = {name for name, _ in trees.named_leaves(own)}
-  trainable = trees.merge(
-    only(own, lambda name: not frozen(name)),
-    spread.broadcast(only(base, lambda name: not frozen(name) and name not in owned)),
-  )
-  return trainable, only(own, frozen), only(base, lambda name: frozen(name) and name not in owned)
+
+  def is_frozen(name: str) -> bool:
+    return groups[name] == 'frozen'
+
+  def only(tree: PyTree, keep: Callable[[str], bool]) -> PyTree:
+    return trees.map_named(lambda name, leaf: leaf if keep(name) else None, tree)
+
+  of_source = only(base, lambda name: name not in owned)
+  trained = spread.broadcast(only(of_source, lambda name: not is_frozen(name)))
+  trainable = trees.merge(only(own, lambda name: not is_frozen(name)), trained)
+  return trainable, only(own, is_frozen), only(of_source, is_frozen)
 
 
 def _zeros(spread: Spread) -> dict[str, jax.Array]:
-  return spread.place(
-    {name: np.zeros(len(spread.rows), np.float32) for name in ('loss', 'grad_norm')}
-  )
+  """The sums of the training metrics before the first step."""
+  zeros = {name: np.zeros(len(spread.rows), np.float32) for name in ('loss', 'grad_norm')}
+  return spread.place(zeros)
 
 
-def _metrics(
-  job: Job, index: int, at: int, sums: PyTree, val_sums: PyTree, spread: Spread
-) -> dict[str, Any]:
+def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: cohort.Sums) -> dict[str, Any]:
   """One line of history: means over the steps since the line before, and the validation part."""
   before = max([stop for stop in job.phases[index].stops if stop < at], default=0)
   done, earlier = steps_at(job, index, at), sum(job.steps(i) for i in range(index))
-  with np.errstate(
-    invalid='ignore'
-  ):  # a run of fewer steps than evaluations takes none between some
-    means = {
-      name: value / (done - steps_at(job, index, before))
-      for name, value in spread.unpad(sums).items()
-    }
-  line = {'step': (earlier + done).tolist(), 'phase': index} | {
-    name: value.tolist() for name, value in means.items()
-  }
-  val_sums = spread.unpad(val_sums)
+  line = {'step': (earlier + done).tolist(), 'phase': index}
+  # A run of fewer steps than evaluations takes none between some.
+  with np.errstate(invalid='ignore'):
+    for name, value in sums.items():
+      line[name] = (value / (done - steps_at(job, index, before))).tolist()
   scores = [job.phases[index].task.scores(_of_run(val_sums, run)) for run in range(len(job.seeds))]
   return line | {f'val_{column}': [of_run[column] for of_run in scores] for column in scores[0]}
 
 
 def _all_frozen(job: Job, phase: step.Phase, source: PyTree) -> PyTree:
-  """The source's frozen leaves: those on the devices, and those of the stages that ran before the phase."""
+  """The source's frozen leaves: those on the devices, and those of stages before the phase."""
   before = {
     stage: job.base.params[stage]
     for stage in job.network.stages[: phase.start]
@@ -429,7 +514,10 @@ def _all_frozen(job: Job, phase: step.Phase, source: PyTree) -> PyTree:
 def _digests(
   phase: step.Phase, own: PyTree, source: PyTree, stats: PyTree, spread: Spread
 ) -> list[str]:
-  """Per run, the digest of its frozen leaves and statistics, its own [R, ...] and the source's; '' where nothing is frozen."""
+  """Per run, the digest of its frozen leaves and statistics, its own [R, ...] and the source's.
+
+  '' where nothing is frozen.
+  """
   shared = trees.sha256(source) if jax.tree.leaves(source) else ''
   kept = trees.map_named(
     lambda name, leaf: leaf if name.rpartition('/')[0] in phase.frozen_norms else None, stats

@@ -1,5 +1,6 @@
-"""A cohort as it is handed to training: its phases, the leaves its runs begin with, and what each run draws and steps."""
+"""A cohort as it is handed to training: its phases, the leaves its runs begin with, its orders."""
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -11,11 +12,11 @@ from tlx.train import feed, step
 from tlx.train.spread import ANY_DEVICES, Devices, Spread
 from tlx.types import Form, Network, PyTree, Task, Variables
 
-ORDER_STEPS = 128  # orders of examples are padded to a power of two at least this long, so that phases share programs
+ORDER_STEPS = 128  # orders of examples are at least this long (`order_length`)
 
 
 def num_steps(steps: int, epochs: float, batch_size: int, num_examples: int) -> int:
-  """The steps of a run that trains on so many examples: `steps`, or as many as `epochs` over them are."""
+  """The steps of a run on so many examples: `steps`, or as many as `epochs` over them are."""
   return max(1, math.ceil(epochs * num_examples / batch_size)) if epochs else steps
 
 
@@ -51,9 +52,8 @@ class Job(NamedTuple):
   base: Variables  # the source's leaves, shared by all runs; None where runs have their own
   own: PyTree  # the runs' own params [R, ...], None where the source's serve
   stats: PyTree  # [R, ...]
-  train: Callable[
-    [step.Phase], feed.Arrays
-  ]  # numpy: what enters stage `phase.start`; what `examples` are rows of
+  # On the host, what enters stage `phase.start`; `examples` are rows of it.
+  train: Callable[[step.Phase], feed.Arrays]
   val: Callable[[step.Phase], feed.Arrays]
   examples: Sequence[np.ndarray]  # per run, the rows it trains on
   seeds: Sequence[int]
@@ -61,6 +61,7 @@ class Job(NamedTuple):
   weight_decays: Sequence[float]
   devices: Devices = ANY_DEVICES
   val_rows: Sequence[np.ndarray] = ()  # per run, the rows of `val` it is evaluated on; () for all
+  device_bytes: float = 0.0  # of a split's examples on a device; 0.0: a share of its memory
 
   def steps(self, index: int) -> np.ndarray:
     """int64 [R]: the steps of each run in phase `index`."""
@@ -87,6 +88,7 @@ class Job(NamedTuple):
 
 
 def hyper_of(job: Job, index: int, spread: Spread) -> step.Hyper:
+  """The rates and lengths of the runs in phase `index`, [R] on the devices."""
   plan = job.phases[index]
   columns = (
     [plan.learning_rate or rate for rate in job.learning_rates],
@@ -98,32 +100,44 @@ def hyper_of(job: Job, index: int, spread: Spread) -> step.Hyper:
   )
 
 
-def orders(job: Job, index: int, num_rows: int, spread: Spread) -> jax.Array:
-  """int32 [R, T, B]; T is rounded up so that phases of other lengths share the program, the steps beyond are never taken.
+def order_length(num_steps: int) -> int:
+  """A power of two, so that phases of other lengths share programs; the rest is never taken."""
+  return max(ORDER_STEPS, 1 << (num_steps - 1).bit_length())
 
-  Where the data hold several views of each example, one after another, every place draws one of them.
+
+def orders(job: Job, index: int, num_rows: int) -> list[np.ndarray]:
+  """Per run int32 [its steps, B], the rows of each step; equal runs share one array.
+
+  Where the data hold several views of each example, one after another, every place draws one.
   """
   plan = job.phases[index]
-  length = max(ORDER_STEPS, 1 << (plan.num_steps - 1).bit_length())
-  rows = np.zeros((len(job.seeds), length, plan.batch_size), np.int32)
-  for run, (examples, seed, steps) in enumerate(zip(job.examples, job.seeds, job.steps(index))):
-    rows[run, :steps] = feed.order(examples, steps, plan.batch_size, (seed, index))
+  found: dict[tuple, np.ndarray] = {}
+  of_runs = []
+  for examples, seed, steps in zip(job.examples, job.seeds, job.steps(index).tolist()):
+    key = seed, steps, hashlib.sha256(np.asarray(examples).tobytes()).digest()
+    of_runs.append(key)
+    if key in found:
+      continue
+    found[key] = feed.order(examples, steps, plan.batch_size, (seed, index))
     if plan.phase.views:
-      views = np.random.default_rng((seed, index, 1)).integers(0, plan.phase.views, rows[run].shape)
-      rows[run] += (views * (num_rows // plan.phase.views)).astype(np.int32)
-  return spread.split_batch(spread.pad(rows), 'run', None)
+      random = np.random.default_rng((seed, index, 1))
+      views = random.integers(0, plan.phase.views, found[key].shape)
+      found[key] += (views * (num_rows // plan.phase.views)).astype(np.int32)
+  return [found[key] for key in of_runs]
 
 
 def keys(job: Job, index: int, spread: Spread) -> jax.Array:
+  """The keys of the runs in phase `index`, [R] on the devices."""
   of_runs = [jax.random.fold_in(jax.random.key(job.seeds[run]), index + 1) for run in spread.rows]
   data = np.stack([np.asarray(jax.random.key_data(key)) for key in of_runs])
   return jax.random.wrap_key_data(spread.place(data))
 
 
 def steps_at(job: Job, index: int, at: int) -> np.ndarray:
-  """int32 [R]: the steps of each run when the longest has taken `at` of the phase: the same share of its own."""
+  """int32 [R]: the steps of each run when the longest has taken `at`: the same share of its own."""
   return np.asarray(-(-at * job.steps(index) // job.phases[index].num_steps), np.int32)
 
 
 def steps_before(job: Job, index: int) -> int:
+  """The steps of the longest run in all phases before `index`."""
   return sum(plan.num_steps for plan in job.phases[:index])

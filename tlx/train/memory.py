@@ -6,9 +6,10 @@ import sys
 import jax
 
 KNOBS = (
-  'Lower batch_size, raise accumulate (parts of a batch), set remat = True (activations computed again), lower cohort_bytes '
-  "(fewer runs at a time), set mesh.fsdp = True (parameters split over the devices), give the backbone dtype 'bfloat16', "
-  'or a smaller image_size.'
+  'Lower batch_size, raise accumulate (parts of a batch), set remat = True (activations computed '
+  'again), lower cohort_bytes (fewer runs at a time) or device_bytes (of the examples that lie '
+  'there), set mesh.fsdp = True (parameters split over the devices), give the backbone dtype '
+  "'bfloat16', or a smaller image_size."
 )
 
 
@@ -29,13 +30,17 @@ def executable(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
   needed, available = needed_bytes(compiled), available_bytes()
   if available and needed > available:
     raise ValueError(
-      f'A step needs {needed / 1e9:,.1f} GB on each device and {available / 1e9:,.1f} GB are there. {KNOBS}'
+      f'A step needs {needed / 1e9:,.1f} GB on each device and {available / 1e9:,.1f} GB are '
+      f'there. {KNOBS}'
     )
   return compiled
 
 
 def needed_bytes(compiled: jax.stages.Compiled) -> int:
-  """Bytes on one device while a program runs: its arguments, its results and what it makes in between; 0 where XLA does not say."""
+  """Bytes on one device while a program runs: arguments, results and what it makes in between.
+
+  0 where XLA does not say.
+  """
   found = compiled.memory_analysis()
   if found is None:
     return 0
@@ -48,7 +53,10 @@ def needed_bytes(compiled: jax.stages.Compiled) -> int:
 
 
 def available_bytes() -> int:
-  """Bytes that one device can hold: its own limit, or its share of this machine's memory; 0 where nobody knows."""
+  """Bytes that one device can hold: its own limit, or its share of this machine's memory.
+
+  0 where nobody knows.
+  """
   limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', 0)
   if limit or sys.platform == 'win32':
     return limit

@@ -1,6 +1,7 @@
-"""Devices and processes: one mesh of two axes, 'run' for the runs of a cohort and 'data' for the examples of a batch.
+"""Devices and processes: one mesh of two axes.
 
-The processes of one study run the same program. Only the first touches the study's folder; what it reads it tells the others.
+'run' is for the runs of a cohort, 'data' for the examples of a batch. The processes of one study
+run the same program. Only the first touches the study's folder; what it reads it tells the others.
 """
 
 import os
@@ -17,10 +18,11 @@ from tlx.types import PyTree
 
 
 def use_all_cores() -> None:
-  """Gives JAX's CPU backend a device a core, so that cohorts fill them; call it before anything touches a device.
+  """Gives JAX's CPU backend a device a core, so that cohorts fill them.
 
-  Small steps leave a core idle when XLA splits single operations; one run a core does not. XLA_FLAGS that say how many devices
-  to make are left alone.
+  To be called before anything touches a device. Small steps leave a core idle when XLA splits
+  single operations; one run a core does not. XLA_FLAGS that say how many devices to make are left
+  alone.
   """
   if 'xla_force_host_platform_device_count' not in os.environ.get('XLA_FLAGS', ''):
     jax.config.update(
@@ -40,8 +42,9 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     return
   if num_processes is None or process_id is None or not 0 <= process_id < num_processes:
     raise ValueError(
-      f'--coordinator={coordinator} wants --num_processes and --process_id from 0 to num_processes - 1, got '
-      f'{num_processes} and {process_id}; or --coordinator=auto on a cluster that JAX knows.'
+      f'--coordinator={coordinator} wants --num_processes and --process_id from 0 to '
+      f'num_processes - 1, got {num_processes} and {process_id}; or --coordinator=auto on a '
+      'cluster that JAX knows.'
     )
   jax.distributed.initialize(coordinator, num_processes, process_id)
 
@@ -56,10 +59,14 @@ def make(run: int, data: int, devices: Sequence[jax.Device] | None = None) -> Me
 
 
 def shape(num_runs: int, num_devices: int, wanted: Mapping[str, int]) -> tuple[int, int]:
-  """(run, data): as many devices along `run` as there are runs to fill them, the rest along `data`; 0 in `wanted` is free.
+  """(run, data): as many devices along `run` as there are runs to fill them, the rest along `data`.
 
-  >>> shape(5, 8, {'run': 0, 'data': 0}), shape(1, 8, {'run': 0, 'data': 0}), shape(15, 8, {'run': 0, 'data': 2})
-  ((4, 2), (1, 8), (4, 2))
+  0 in `wanted` is free.
+
+  >>> shape(5, 8, {'run': 0, 'data': 0}), shape(15, 8, {'run': 0, 'data': 2})
+  ((4, 2), (4, 2))
+  >>> shape(1, 8, {'run': 0, 'data': 0})
+  (1, 8)
 
   Raises:
     ValueError: what is wanted does not use every device.
@@ -79,18 +86,27 @@ def shape(num_runs: int, num_devices: int, wanted: Mapping[str, int]) -> tuple[i
 
 
 def spec(mesh: Mesh, *axes: str | None) -> NamedSharding:
-  """The array's first dimensions split along these axes of the mesh (None: not split); without axes, whole on every device."""
+  """The array's first dimensions split along these axes of the mesh (None: not split).
+
+  Without axes, whole on every device.
+  """
   return NamedSharding(mesh, PartitionSpec(*axes))
 
 
 def for_examples() -> Mesh:
-  """A mesh whose axis 'data' is all devices; CPU devices of other processes are left out, since each process reads all examples itself."""
+  """A mesh whose axis 'data' is all devices.
+
+  CPU devices of other processes are left out, since each process reads all examples itself.
+  """
   devices = jax.local_devices() if jax.default_backend() == 'cpu' else jax.devices()
   return make(1, len(devices), devices)
 
 
 def put(tree: PyTree, sharding: Any) -> PyTree:
-  """Arrays of the host (the same in every process) or of the devices, placed: `sharding` is one for all or (leaf) -> one for each."""
+  """Arrays of the host (the same in every process) or of the devices, placed.
+
+  `sharding` is one for all or (leaf) -> one for each.
+  """
 
   def one(leaf: Any) -> jax.Array:
     where = sharding(leaf) if callable(sharding) else sharding
@@ -122,7 +138,10 @@ def is_first() -> bool:
 
 
 def on_first(function: Callable[[], Any]) -> Any:
-  """What `function()` gives in the first process, in every process; what it raises there is raised everywhere."""
+  """What `function()` gives in the first process, in every process.
+
+  What it raises there is raised everywhere.
+  """
   if jax.process_count() == 1:
     return function()
   message = b''

@@ -24,16 +24,17 @@ def _cosine(step, num_steps):
 
 
 def _slanted_triangular(step, num_steps, cut_frac=0.1, ratio=32):
-  """Howard and Ruder 2018, equation 3: a short linear rise, a long linear fall, never below 1/ratio."""
+  """Howard and Ruder 2018, equation 3: a short linear rise, a long linear fall to 1/ratio."""
   cut = jnp.maximum(whole_steps(cut_frac, num_steps), 1)
   share = jnp.where(step < cut, step / cut, 1 - (step - cut) / (cut * (1 / cut_frac - 1)))
   return (1 + jnp.maximum(share, 0) * (ratio - 1)) / ratio
 
 
 def whole_steps(share: float, num_steps: Array | int) -> Array:
-  """The whole steps in `share` of `num_steps` (< 2^24), as float32: floor(0.29 * 100) is 29, which floating point makes 28.
+  """The whole steps in `share` of `num_steps` (< 2^24), as float32.
 
-  The share is the decimal number that was written, or the nearest fraction of a denominator up to 46,340: products then fit int32.
+  floor(0.29 * 100) is 29, which floating point makes 28. The share is the decimal number that was
+  written, or the nearest fraction of a denominator up to 46,340: products then fit int32.
   """
   exact = Fraction(repr(float(share))).limit_denominator(46_340)
   steps = jnp.asarray(num_steps).astype(jnp.int32)
@@ -52,7 +53,9 @@ SCHEDULES: Mapping[str, Schedule] = {
 
 
 def schedule(name: str, warmup: float = 0.0) -> Schedule:
-  """(step, num_steps) -> factor in [0, 1]; the first `warmup` share of the steps rises linearly, the schedule covers the rest.
+  """(step, num_steps) -> factor in [0, 1].
+
+  The first `warmup` share of the steps rises linearly, the schedule covers the rest.
 
   Raises:
     ValueError: an unknown name, or a warm-up outside [0, 1).
@@ -72,9 +75,12 @@ def schedule(name: str, warmup: float = 0.0) -> Schedule:
   return factor
 
 
-# Of optax's functions that take a learning rate, those that are no optimizer for minibatches, and why.
+# Of optax's functions that take a learning rate, those that are no optimizer for minibatches.
 REFUSED: Mapping[str, str] = {
-  'lbfgs': "searches along lines, with the loss of all examples at each; solver = 'logistic' does that for a head",
+  'lbfgs': (
+    "searches along lines, with the loss of all examples at each; solver = 'logistic' does that "
+    'for a head'
+  ),
   'noisy_sgd': 'draws noise of its own, the same in every run',
   'optimistic_adam': 'takes no schedule and is deprecated; optimistic_adam_v2 takes its place',
 }
@@ -97,12 +103,16 @@ SHARES = (
   'momentum',
   'rho',
 )  # of a moving average, where optax's default is below 1
-# Parameters that are no matrix of weights, whatever their rank: timm's no_weight_decay, under the names that backbones give them.
+# Parameters that are no matrix of weights, whatever their rank: timm's no_weight_decay, under the
+# names that backbones give them.
 SPARED = r'(^|/)(class|registers|positions?|relative\w*|bias|scale|layer_scale\d*)(/|$)'
 
 
 def check(name: str, options: Mapping[str, object], weight_decay: float) -> None:
-  """Raises ValueError for an optimizer that optax does not have, an option or value it does not take, or decay it cannot do."""
+  """Raises ValueError for an optimizer that optax does not have.
+
+  Also for an option or value it does not take, and for decay it cannot do.
+  """
   have = _optimizers()
   if name in REFUSED and name in dir(optax):
     raise ValueError(f'Optimizer {name!r} {REFUSED[name]}. Have {", ".join(have)}.')
@@ -114,12 +124,14 @@ def check(name: str, options: Mapping[str, object], weight_decay: float) -> None
   for option, value in options.items():
     if option not in taken:
       raise ValueError(
-        f'Optimizer {name!r} takes no option {option!r}; it takes {", ".join(taken)}.{closest(option, taken)}'
+        f'Optimizer {name!r} takes no option {option!r}; it takes {", ".join(taken)}.'
+        f'{closest(option, taken)}'
       )
     _check_value(f'Optimizer {name!r}: option {option!r}', option, value, taken[option])
   if not math.isclose(weight_decay, 0) and 'weight_decay' not in _arguments(name) and name != 'sgd':
     raise ValueError(
-      f'Optimizer {name!r} has no weight decay, got weight_decay={weight_decay}. Use adamw, lion or sgd.'
+      f'Optimizer {name!r} has no weight decay, got weight_decay={weight_decay}. Use adamw, lion '
+      'or sgd.'
     )
   _try(name, tuple(sorted(options.items())))
 
@@ -143,7 +155,7 @@ def _check_value(where: str, option: str, value: object, default: object) -> Non
 
 @functools.cache
 def _try(name: str, options: tuple[tuple[str, Any], ...]) -> None:
-  """Raises ValueError where two updates of a small tree fail or give something that is not finite."""
+  """Raises ValueError where two updates of a small tree fail or are not finite."""
   params = {'kernel': jnp.full((2, 3), 0.5), 'bias': jnp.full(3, 0.5)}
   labels = jax.tree.map(lambda _: 'train', params)
   try:
@@ -191,16 +203,21 @@ def optimizer(
   weight_decay: Array,
   clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-  """The transformation of one phase over the trainable leaves (over a whole tree it sets frozen leaves to zero).
+  """The transformation of one phase over the trainable leaves.
+
+  Over a whole tree it sets frozen leaves to zero.
 
   Args:
     labels: the group of every leaf.
-    rates: the multiple of `learning_rate` for every group ('frozen' needs none): discriminative rates.
-    learning_rate: step -> rate; it and `weight_decay` may be traced, so runs that differ in them share one program.
+    rates: the multiple of `learning_rate` for every group ('frozen' needs none): discriminative
+      rates.
+    learning_rate: step -> rate; it and `weight_decay` may be traced, so runs that differ in them
+      share one program.
     clip_norm: clips the global norm of the trainable gradients; 0 for no clipping.
 
-  Weight decay is as optax's optimizer has it (mostly decoupled), plain L2 for sgd. It reaches matrices (kernels, tables of tokens) and
-  spares vectors, class tokens, registers, layer scales and embeddings of position (`decays`).
+  Weight decay is as optax's optimizer has it (mostly decoupled), plain L2 for sgd. It reaches
+  matrices (kernels, tables of tokens) and spares vectors, class tokens, registers, layer scales and
+  embeddings of position (`decays`).
   """
   groups = {
     group: _group(name, options, _scaled(rate, learning_rate), weight_decay)
@@ -225,7 +242,8 @@ def _group(
 ) -> optax.GradientTransformation:
   """The transformation of one group.
 
-  Optimizers that take no schedule are built at rate 1 and their updates scaled: rprop's step sizes are multiples of the rate.
+  Optimizers that take no schedule are built at rate 1 and their updates scaled: rprop's step sizes
+  are multiples of the rate.
   """
   make, has = getattr(optax, name), _arguments(name)
   if name in FIXED_RATE:

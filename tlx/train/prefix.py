@@ -1,8 +1,9 @@
-"""A frozen, deterministic prefix is preprocessing: it runs once for every example, and training begins where it ends.
+"""A frozen, deterministic prefix is preprocessing: it runs once for every example.
 
-What is kept lies in `<folder>/<key>/` as memory-mapped .npy files and a meta.json, written last, with their digests. The key is a
-digest of all that the numbers depend on: weights, images, preprocessing, augmentation, stages and versions. The folder may be deleted
-at any time; what is damaged is computed again.
+Training begins where it ends. What is kept lies in `<folder>/<key>/` as memory-mapped .npy files
+and a meta.json, written last, with their digests. The key is a digest of all that the numbers
+depend on: weights, inputs, preprocessing, augmentation, stages and versions. The folder may be
+deleted at any time; what is damaged is computed again.
 """
 
 import contextlib
@@ -32,7 +33,9 @@ from tlx.train import mesh as meshes
 from tlx.types import Batch, Form, Network, PyTree, Variables
 
 BATCH = 32  # examples a device takes at a time
-CPU_BYTES = 1.25e6  # of the largest of what enters a stage that a CPU takes at a time, since it stays in its cache (docs/performance.md)
+# Of the largest of what enters a stage, so much is taken at a time by a CPU: it stays in its cache
+# (docs/performance.md).
+CPU_BYTES = 1.25e6
 
 
 class Trunk(NamedTuple):
@@ -44,7 +47,7 @@ class Trunk(NamedTuple):
 
 
 class Point(NamedTuple):
-  """Where activations are taken: what enters stage `phase.start` of `network`, under the augmentation of `phase`."""
+  """Where activations are taken: what enters stage `phase.start`, augmented as in `phase`."""
 
   network: Network
   form: Form
@@ -68,10 +71,11 @@ def boundary(
   frozen_norms: frozenset[str],
   changed: frozenset[str],
 ) -> int:
-  """The last stage up to which an example gives the same activation in every run and at every step (the head at most).
+  """The last stage up to which an example's activation is the same in every run at every step.
 
-  All leaves before it are frozen in `labels` and all norms are among `frozen_norms`, so that statistics stay as they are stored.
-  None of them is among the leaves and norms ('block1/norm') that runs `changed` before or initialised themselves.
+  The head at most. All leaves before it are frozen in `labels` and all norms are among
+  `frozen_norms`, so that statistics stay as they are stored. None of them is among the leaves and
+  norms ('block1/norm') that runs `changed` before or initialised themselves.
   """
   for i, stage in enumerate(network.stages[:-1]):
     leaves = [name for name, _ in trees.named_leaves({stage: shapes.params[stage]})]
@@ -94,7 +98,7 @@ def variable_shapes(network: Network, form: Form) -> Variables:
 
 @functools.cache
 def activation(network: Network, form: Form, start: int, num_examples: int = 1) -> PyTree:
-  """The shapes [N, ...] of what enters stage `start`: of examples as stored where that is the first."""
+  """The shapes [N, ...] of what enters stage `start`: examples as stored where it is the first."""
   if not start:
     return forms.stored(form, num_examples)
   shapes, inputs = variable_shapes(network, form), forms.entered(form, num_examples)
@@ -110,9 +114,10 @@ def activations(
   points: Sequence[Point],
   say: Callable[[str], None] = lambda text: None,
 ) -> list[PyTree]:
-  """Per point, its activations [N, ...] of all inputs, stored examples [N, ...]; with views [views N, ...], one after another.
+  """Per point, its activations [N, ...] of all inputs, stored examples [N, ...].
 
-  Those that the folder holds intact are read; the others come from one pass, in which stages that points share run once.
+  With views [views N, ...], one after another. Those that the folder holds intact are read; the
+  others come from one pass, in which stages that points share run once.
   """
   keys = [_key(trunk, inputs_sha256, point) for point in points]
   found: dict[str, PyTree] = {
@@ -150,9 +155,9 @@ def _key(trunk: Trunk, inputs_sha256: str, point: Point) -> str:
 
 @functools.cache
 def pass_program(points: tuple[Point, ...], part: int) -> Callable:
-  """(variables, inputs [B, ...], the numbers of their views [B]) -> per point its activation; compiles once for the same points.
+  """(variables, inputs [B, ...], the numbers of their views [B]) -> per point its activation.
 
-  On CPU a device takes `part` examples at a time.
+  Compiles once for the same points. On CPU a device takes `part` examples at a time.
   """
   form, phase = points[0].form, points[0].phase
 
@@ -224,7 +229,7 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
   drafts: dict[str, _Draft] = {}
   for view in range(views):
     for first in range(0, length, size):
-      batch = jax.tree.map(lambda leaf: feed.filled(leaf[first : first + size], size), inputs)  # noqa: B023
+      batch = feed.take(inputs, np.minimum(np.arange(first, first + size), length - 1))
       rows = slice(view * length + first, view * length + min(first + size, length))
       numbers = np.arange(rows.start, rows.start + size, dtype=np.int32)
       found = meshes.get(run(variables, *meshes.put((batch, numbers), meshes.spec(mesh, 'data'))))
@@ -269,10 +274,13 @@ class _Draft:
       array[rows] = leaf[: rows.stop - rows.start]
 
   def finish(self, about: Mapping[str, Any]) -> PyTree:
-    """The activations; from now on the folder counts. Of two writers of one place the first to end fills it."""
+    """The activations; from now on the folder counts.
+
+    Of two writers of one place the first to end fills it.
+    """
     if meshes.is_first():
       for array in self.arrays:
-        array.base.flush() if not isinstance(array, np.memmap) else array.flush()  # type: ignore[union-attr]
+        _flush(array)
       meta = {
         **about,
         'leaves': self.names,
@@ -289,6 +297,12 @@ class _Draft:
         self.folder, ignore_errors=True
       )  # memory-mapped arrays outlive their files' names
     return _tree(self.names, self.arrays)
+
+
+def _flush(array: Any) -> None:
+  """Writes a memory-mapped array, or what it is a view of."""
+  mapped = array if isinstance(array, np.memmap) else array.base
+  mapped.flush()
 
 
 def _remove_abandoned(place: pathlib.Path) -> None:

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tlx.train import feed
 from tlx.train import mesh as meshes
-from tlx.types import Batch, PyTree
+from tlx.types import PyTree
 
 EVAL_BATCH = 256
 FSDP_SIZE = 2**14  # scalars in the smallest leaf that is worth splitting over devices
@@ -25,7 +24,10 @@ ANY_DEVICES = Devices()
 
 
 class Spread(NamedTuple):
-  """How the runs of a cohort lie on the devices: dealt to those of the axis 'run', their batches split along 'data'."""
+  """How the runs of a cohort lie on the devices.
+
+  They are dealt to those of the axis 'run', their batches split along 'data'.
+  """
 
   mesh: jax.sharding.Mesh
   num_runs: int
@@ -36,7 +38,10 @@ class Spread(NamedTuple):
   def over(
     cls, num_runs: int, devices: Devices = ANY_DEVICES, steps: np.ndarray | int = 0
   ) -> 'Spread':
-    """Dealt to the devices one by one, those of most `steps` first; the last again where places are left."""
+    """Dealt to the devices one by one, those of most `steps` first.
+
+    The last recurs where places are left.
+    """
     run, data = meshes.shape(
       num_runs, jax.device_count(), {'run': devices.run, 'data': devices.data}
     )
@@ -52,7 +57,10 @@ class Spread(NamedTuple):
     return jax.tree.map(lambda leaf: np.asarray(leaf)[places], meshes.get(tree))
 
   def shardings(self, tree: PyTree) -> PyTree:
-    """Where leaves [R, ...] lie: split by runs; with fsdp also along their longest dimension, where they are large."""
+    """Where leaves [R, ...] lie: split by runs.
+
+    With fsdp large ones are split along their longest dimension too.
+    """
     return jax.tree.map(
       lambda leaf: meshes.spec(self.mesh, 'run', *self._split(leaf.shape[1:])), tree
     )
@@ -89,7 +97,3 @@ class Spread(NamedTuple):
     return meshes.put(
       tree, lambda leaf: meshes.spec(self.mesh, *axes, 'data' if fits(leaf) else None)
     )
-
-  def batches(self, inputs: PyTree, targets: PyTree) -> Batch:
-    """All examples in padded batches [N / B, B, ...] on the devices."""
-    return self.split_batch(feed.padded(inputs, targets, EVAL_BATCH), None)

@@ -14,7 +14,10 @@ from tlx.types import Array, Batch, Form, Mixed, Network, PyTree, RunState, Task
 
 
 class Phase(NamedTuple):
-  """All of a phase that shapes its program; hashable, so equal phases share one. What differs between runs is in Hyper."""
+  """All of a phase that shapes its program; hashable, so equal phases share one.
+
+  What differs between runs is in Hyper.
+  """
 
   labels: tuple[tuple[str, str], ...]  # (parameter name, group)
   rates: tuple[tuple[str, float], ...]  # (group, multiple of the learning rate)
@@ -25,8 +28,10 @@ class Phase(NamedTuple):
   warmup: float = 0.0
   clip_norm: float = 0.0
   augment: tuple[tuple[str, float], ...] = ()
-  start: int = 0  # the inputs are what enters this stage: those before it ran once for every example (prefix.py)
-  views: int = 0  # of each example there are so many augmented views among the inputs; 0: inputs are augmented at every step
+  # The inputs are what enters this stage: those before it ran once for every example (prefix.py).
+  start: int = 0
+  # Of each example there are so many augmented views among the inputs; 0: augmented at every step.
+  views: int = 0
   solver: str = 'sgd'  # or an exact solution of the head (exact.py): 'logistic' | 'ridge'
   remat: bool = False  # activations inside stages are computed again for the gradient, not kept
   accumulate: int = 1  # the batch goes through in so many parts, one after another
@@ -42,7 +47,7 @@ class Recipe(NamedTuple):
 
 
 class Hyper(NamedTuple):
-  """What differs between the runs of one program: scalars, or one a run [R]; arrays or their shapes."""
+  """What differs between the runs of one program: scalars, or one a run [R]; or their shapes."""
 
   learning_rate: PyTree
   weight_decay: PyTree
@@ -87,9 +92,10 @@ def init_state(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> 
 def gradient(
   recipe: Recipe, trainable: PyTree, frozen: PyTree, stats: PyTree, batch: Batch, key: Array
 ) -> tuple[tuple[Array, PyTree], PyTree]:
-  """((loss, new stats), gradients of the trainable leaves) on a batch of examples as stored, or of activations.
+  """((loss, new stats), gradients of the trainable leaves) on a batch.
 
-  The loss is the weighted mean over the whole batch. With `accumulate`, batch statistics see one part after another.
+  Of examples as stored, or of activations. The loss is the weighted mean over the whole batch. With
+  `accumulate`, batch statistics see one part after another.
   """
   phase = recipe.phase
   augment_key, dropout_key = jax.random.split(key)
@@ -131,7 +137,10 @@ def gradient(
 
 
 def minimised(task: Task, outputs: PyTree, batch: Batch) -> tuple[Array, Array]:
-  """(sum of value x weight, sum of weight) of the term 'loss'; of mixtures, those of both targets in their shares."""
+  """(sum of value x weight, sum of weight) of the term 'loss'.
+
+  Of mixtures, those of both targets in their shares.
+  """
   if not isinstance(batch.targets, Mixed):
     value, weight = task.terms(outputs, batch)['loss']
     return jnp.sum(value * weight), jnp.sum(weight)
@@ -153,7 +162,7 @@ def _divisor(weight: Array) -> Array:
 
 
 def enter(recipe: Recipe, inputs: PyTree) -> PyTree:
-  """What enters stage `phase.start`: what the form makes of stored examples; activations as they are."""
+  """What enters stage `phase.start`: what the form makes of examples; activations as they are."""
   return inputs if recipe.phase.start else recipe.form.enter(inputs)
 
 
@@ -175,10 +184,11 @@ def forward(
 
 
 def _forgetful(stage: Callable) -> Callable:
-  """`stage(variables, x, key)`, which keeps its arguments for the gradient and computes the rest again (Chen et al. 2016).
+  """`stage(variables, x, key)`, which keeps its arguments for the gradient, not what it computes.
 
-  As jax.checkpoint, whose barrier XLA drops on CPU: it then computes everything again early, and nothing is saved. Here what is
-  computed again depends on the incoming gradient by a sum with 0 times an entry of it.
+  That is computed again (Chen et al. 2016), as by jax.checkpoint, whose barrier XLA drops on CPU:
+  it then computes everything again early, and nothing is saved. Here what is computed again depends
+  on the incoming gradient by a sum with 0 times an entry of it.
   """
 
   def backward(saved: tuple, grads: PyTree) -> tuple:
@@ -201,9 +211,10 @@ def _forgetful(stage: Callable) -> Callable:
 def train_step(
   recipe: Recipe, state: RunState, frozen: PyTree, batch: Batch, key: Array, hyper: Hyper
 ) -> tuple[RunState, dict[str, Array]]:
-  """(next state, {'loss', 'grad_norm'}); gradients, norms and optimizer state exist for the trainable leaves only.
+  """(next state, {'loss', 'grad_norm'}).
 
-  Where the loss or the gradient is not finite the state stays as it is, its step too.
+  Gradients, norms and optimizer state exist for the trainable leaves only. Where the loss or the
+  gradient is not finite the state stays as it is, its step too.
   """
   key = jax.random.fold_in(key, state.step)
   (loss, stats), grads = gradient(recipe, state.trainable, frozen, state.stats, batch, key)

@@ -1,0 +1,237 @@
+"""Examples on their way to the devices: those that fit lie there, of others come the next rows.
+
+Training reads windows: the distinct rows of the next steps of all runs, in arrays of one size, and
+the steps as places in these. One program serves all windows, and a step computes the same whichever
+it is read from. Evaluation walks in parts. The next window or part is fetched while the present one
+is worked on, so each may take half of what examples may take of a device.
+"""
+
+import concurrent.futures
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from tlx.train import cohort, feed, memory
+from tlx.train import mesh as meshes
+from tlx.train.job import Job, order_length, orders, steps_at
+from tlx.train.spread import EVAL_BATCH, Spread
+from tlx.types import Batch, PyTree
+
+SHARE = 0.25  # of a device's memory, where the job does not say how much
+ORDER_BYTES = 4  # of a row's number
+# Of an order: where there is a single step, XLA takes its examples out of the loop and fuses what
+# follows in another way, which rounds differently.
+LEAST_PLACES = 2
+
+
+def device_bytes(job: Job) -> float:
+  """What the examples of one split may take of a device; the same in every process."""
+  available = meshes.on_first(memory.available_bytes)
+  return job.device_bytes or SHARE * available or float('inf')
+
+
+class Size(NamedTuple):
+  """Of the windows of a phase; `rows` is None where all examples lie on the devices."""
+
+  steps: int
+  rows: int | None
+
+
+def window_size(
+  row_bytes: int, num_rows: int, shape: tuple[int, int, int], num_orders: int, limit: float
+) -> Size:
+  """The largest windows of which two fit into `limit` bytes; all in one where that fits.
+
+  Args:
+    shape: (runs, steps, examples in a batch) of all orders.
+    num_orders: how many of the orders differ.
+
+  Raises:
+    ValueError: a window would not hold one step of every run.
+  """
+  num_runs, num_steps, batch_size = shape
+  numbers = ORDER_BYTES * num_runs * batch_size  # bytes a step
+  if num_rows * row_bytes + num_steps * numbers <= limit:
+    return Size(num_steps, None)
+  least = num_runs * batch_size * row_bytes + numbers
+  if 2 * least > limit:
+    raise ValueError(
+      f'A step of {num_runs} runs takes {least:,} bytes of examples, and as many are fetched '
+      f'meanwhile; config.device_bytes allows {limit:,.0f} in all. Raise it, or lower batch_size '
+      'or cohort_bytes (fewer runs at a time).'
+    )
+  steps = int(limit / 2 // (num_orders * batch_size * row_bytes + numbers))
+  steps = min(max(steps, 1), num_steps)
+  return Size(steps, max(steps * num_orders, num_runs) * batch_size)
+
+
+class Window(NamedTuple):
+  """The steps from `at` to before `stop` of the longest run, and the same share of the others'."""
+
+  at: int
+  stop: int
+  begins: tuple[int, ...]  # [R], the step of each run with which its order begins
+  order: cohort.Order
+  data: feed.Arrays
+
+
+class Windows:
+  """What the steps of a phase see; a context, whose `present` window is the one sought last."""
+
+  present: Window | None = None
+
+  def __init__(self, job: Job, index: int, spread: Spread):
+    plan = job.phases[index]
+    self.job, self.index, self.spread = job, index, spread
+    self.data = job.train(plan.phase)
+    num_rows = feed.length(self.data)
+    self.orders = orders(job, index, num_rows)
+    self.num_steps, self.batch_size = plan.num_steps, plan.batch_size
+    shape = len(self.orders), order_length(plan.num_steps), plan.batch_size
+    num_orders = len({id(order) for order in self.orders})
+    limit = device_bytes(job)
+    self.size = window_size(feed.row_bytes(self.data), num_rows, shape, num_orders, limit)
+    self.thread = concurrent.futures.ThreadPoolExecutor(1)
+    self.next: concurrent.futures.Future[Window] | None = None
+
+  def __enter__(self) -> 'Windows':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.thread.shutdown(cancel_futures=True)
+
+  def seek(self, at: int, taken: jax.Array) -> Window:
+    """Makes the window with step `at` the present one; `taken` [R] are the steps of the runs.
+
+    A run that is not finite stays at its last step, so what was fetched ahead may be of no use.
+    """
+    if self.present and self.present.at <= at < self.present.stop:
+      return self.present
+    begins = tuple(self.spread.unpad(taken).tolist()) if self.size.rows else (0,) * len(self.orders)
+    found = self.next.result() if self.next else None
+    self.present = self.next = None
+    if found is None or (found.at, found.begins) != (at, begins):
+      found = None  # its memory is needed
+      found = self._window(at, begins) if self.size.rows else self._all()
+    self.present = found
+    if found.stop < self.num_steps:
+      self.next = self.thread.submit(self._window, found.stop, self._expected(found))
+    return found
+
+  def _all(self) -> Window:
+    """All examples and all steps."""
+    rows = np.zeros((len(self.orders), self.size.steps, self.batch_size), np.int32)
+    for of_run, order in zip(rows, self.orders):
+      of_run[: len(order)] = order
+    begins = (0,) * len(self.orders)
+    data = self.spread.everywhere(feed.whole(self.data))
+    return Window(0, self.num_steps, begins, self._order(rows, begins), data)
+
+  def _window(self, at: int, begins: tuple[int, ...]) -> Window:
+    """As many steps from `at` on as fit; of a run that stays where it is, that step alone."""
+    stays = self._stays(at, begins)
+    moving = {id(order) for order, stays_here in zip(self.orders, stays) if not stays_here}
+    assert self.size.rows is not None
+    room = self.size.rows // self.batch_size - sum(stays)
+    stop = min(at + min(self.size.steps, room // max(1, len(moving))), self.num_steps)
+    ends = steps_at(self.job, self.index, stop)
+    seen: dict[tuple[int, int, int], np.ndarray] = {}
+    keys = []
+    for order, begin, end, stays_here in zip(self.orders, begins, ends.tolist(), stays):
+      end = begin + 1 if stays_here else end
+      keys.append((id(order), begin, end))
+      seen[keys[-1]] = order[begin:end]
+    used = np.unique(np.concatenate([rows.reshape(-1) for rows in seen.values()]))
+    places = {key: np.searchsorted(used, rows) for key, rows in seen.items()}
+    num_places = max(self.size.steps, LEAST_PLACES)
+    rows = np.zeros((len(keys), num_places, self.batch_size), np.int32)
+    for of_run, key in zip(rows, keys):
+      of_run[: len(places[key])] = places[key]
+    data = self.spread.everywhere(_filled(feed.take(self.data, used), self.size.rows))
+    return Window(at, stop, begins, self._order(rows, begins), data)
+
+  def _stays(self, at: int, begins: tuple[int, ...]) -> list[bool]:
+    """[R] whether a run is behind at step `at`: it is not finite and stays at its step."""
+    return (np.asarray(begins) < steps_at(self.job, self.index, at)).tolist()
+
+  def _expected(self, window: Window) -> tuple[int, ...]:
+    """The steps of the runs at the end of a window, if no further run stays behind."""
+    ends = steps_at(self.job, self.index, window.stop).tolist()
+    stays = self._stays(window.at, window.begins)
+    return tuple(np.where(stays, window.begins, ends).tolist())
+
+  def _order(self, rows: np.ndarray, begins: tuple[int, ...]) -> cohort.Order:
+    spread = self.spread
+    first = spread.place(spread.pad(np.asarray(begins, np.int32)))
+    return cohort.Order(spread.split_batch(spread.pad(rows), 'run', None), first)
+
+
+def _filled(examples: PyTree, num_rows: int) -> PyTree:
+  """Arrays [N, ...] up to `num_rows`, with zeros that no step looks at."""
+
+  def of_leaf(leaf: np.ndarray) -> np.ndarray:
+    filled = np.zeros((num_rows, *leaf.shape[1:]), leaf.dtype)
+    filled[: len(leaf)] = leaf
+    return filled
+
+  return jax.tree.map(of_leaf, examples)
+
+
+class Part(NamedTuple):
+  """Some of the examples to evaluate on, in padded batches [P, B, ...] on the devices."""
+
+  batches: Batch
+  mask: jax.Array  # [R, P, B], 1.0 where a run looks
+
+
+class Parts:
+  """The examples that some run looks at, part by part in their order; one that is all stays.
+
+  rows: per run, the rows of `examples` it looks at.
+  """
+
+  def __init__(
+    self, examples: feed.Arrays, rows: Sequence[np.ndarray], spread: Spread, limit: float
+  ):
+    self.examples, self.spread = examples, spread
+    self.used = np.unique(np.concatenate(rows))
+    self.places = [np.searchsorted(self.used, of_run) for of_run in rows]
+    self.batch_size = min(EVAL_BATCH, len(self.used))
+    batch_bytes = self.batch_size * feed.row_bytes(examples)
+    self.num_batches = -(-len(self.used) // self.batch_size)  # of a part
+    if self.num_batches * batch_bytes > limit:
+      self.num_batches = max(1, int(limit / 2 // batch_bytes))
+    self.num_parts = -(-len(self.used) // (self.num_batches * self.batch_size))
+    self.all = self._part(0) if self.num_parts == 1 else None
+
+  def __iter__(self) -> Iterator[Part]:
+    if self.all:
+      yield self.all
+      return
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+      ahead = thread.submit(self._part, 0)
+      for number in range(self.num_parts):
+        part = ahead.result()
+        if number + 1 < self.num_parts:
+          ahead = thread.submit(self._part, number + 1)
+        yield part
+
+  def _part(self, number: int) -> Part:
+    size = self.num_batches * self.batch_size
+    first = number * size
+    rows = self.used[first : first + size]
+    there = np.zeros(size, np.float32)
+    there[: len(rows)] = 1.0
+    looks = np.zeros((len(self.places), size), np.float32)
+    for of_run, places in zip(looks, self.places):
+      of_run[places[(places >= first) & (places < first + size)] - first] = 1.0
+    shape = self.num_batches, self.batch_size
+    taken = jax.tree.map(
+      lambda leaf: feed.filled(leaf, size).reshape(*shape, *leaf.shape[1:]),
+      feed.take(self.examples, rows),
+    )
+    batches = Batch(taken.inputs, taken.targets, there.reshape(shape))
+    mask = self.spread.pad(looks.reshape(-1, *shape))
+    return Part(self.spread.split_batch(batches, None), self.spread.place(mask))
