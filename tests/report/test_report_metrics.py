@@ -31,7 +31,7 @@ OPTIONS = dict(
   targets=('near', 'far'),
   methods=('scratch', 'full', 'freeze2', 'linear', 'lp_ft'),
   shots=(1, 5, 20),
-  rates=(0.001, 0.003),
+  rates=(0.003,),
   diverged=False,
 )
 
