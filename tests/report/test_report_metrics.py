@@ -31,7 +31,7 @@ OPTIONS = dict(
   targets=('near', 'far'),
   methods=('scratch', 'full', 'freeze2', 'linear', 'lp_ft'),
   shots=(1, 5, 20),
-  rates=(0.001, 0.003),
+  rates=(0.003,),
   diverged=False,
 )
 
@@ -57,8 +57,12 @@ def test_an_error_finds_what_the_accuracy_finds(both):
   ours, theirs = (numbers.means(results) for results in both)
   assert (ours['mean'] + theirs['mean']).tolist() == pytest.approx([1.0] * len(ours))
   ours, theirs = (numbers.differences(results, 'scratch') for results in both)
-  assert ours['difference'].tolist() == pytest.approx((-theirs['difference']).tolist(), abs=1e-9)
-  assert ours['low'].tolist() == pytest.approx((-theirs['high']).tolist(), abs=1e-9)
+  assert ours['difference'].tolist() == pytest.approx(
+    (-theirs['difference']).tolist(), abs=1e-5
+  )  # the other is a count
+  assert ours['low'].tolist() == pytest.approx(
+    (-theirs['high']).tolist(), abs=1e-5
+  )  # the other is a count
   for column in ('wins', 'ties', 'losses', 'n'):
     assert ours[column].tolist() == theirs[column].tolist()
   turned = {'higher': 'lower', 'lower': 'higher', 'not shown': 'not shown', '': ''}

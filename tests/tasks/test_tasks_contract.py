@@ -184,3 +184,11 @@ def test_class_numbers_are_targets_too():
 def test_targets_of_another_task_are_errors(make, words):
   with pytest.raises(ValueError, match=words):
     make()
+
+
+def test_answers_are_for_people():
+  kept = {'values': np.array([1.5, 2.0], np.float32)}
+  assert regression.answers(kept, ('all',))['value'].tolist() == [1.5, 2.0]
+  kept = {'label_logits': np.array([[0.0, 2.0], [1.0, 3.0], [-1.0, -1.0]], np.float32)}
+  said = multi_label.answers(kept, ('a', 'b'))
+  assert said['labels'] == ['b', 'a|b', ''] and said['p(a)'][0] == 0.5

@@ -13,7 +13,10 @@ from tlx.types import PyTree, Task
 
 
 class Part(NamedTuple):
-  """Examples of a part: inputs as stored, leaves [N, ...], and what the task compares with."""
+  """Examples of a part: inputs as stored, leaves [N, ...], and what the task compares with.
+
+  Inputs may be larger than memory, and are then read by `inputs.take(rows)`.
+  """
 
   inputs: PyTree
   targets: PyTree

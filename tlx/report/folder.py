@@ -88,10 +88,10 @@ class Results(NamedTuple):
   sources: {name in the folder: its result.json}, of those that have one.
   solved: the methods that are solved exactly in every phase: they have a penalty and no learning
   rate, steps or curves. all_shots: {target: the mean number of examples a class that `shots` 0,
-  which is all, stands for}, where it is known. data: {'source/target' by names in the folder: what
-  study.json says of the images: class_names, num_examples, notes}. metrics: {target: what its
-  settings are chosen by}. times: seconds of every start of the study, as in time.json. found: {run:
-  its result.json}.
+  which is all, stands for}, where it is known. whole: the targets whose examples have no classes,
+  so that shots are examples. data: {'source/target' by names in the folder: what study.json says of
+  the images: class_names, num_examples, notes}. metrics: {target: what its settings are chosen by}.
+  times: seconds of every start of the study, as in time.json. found: {run: its result.json}.
   """
 
   workdir: Any
@@ -149,9 +149,9 @@ def read(workdir) -> pd.DataFrame:
   of the last phase, `reused_steps` counts the steps of all phases that reuse any. `num_phases`
   counts the phases; `frozen_unchanged` says that the digest of the frozen leaves is the same before
   and after every phase (False where no phase says so); `frozen_sha256_*` are those of the last
-  phase. `deterministic` runs depend on no seed: those of one cell are copies.
-  `source_seed` and `fold` (from 1, of `folds`) are NaN where a source was not trained by the study
-  and a target has no folds.
+  phase. `deterministic` runs depend on no seed: those of one cell are copies. `source_seed` and
+  `fold` (from 1, of `folds`) are NaN where a source was not trained by the study and a target has
+  no folds.
 
   Raises:
     ValueError: there is no such folder, it holds no finished run, or a result.json cannot be read,
@@ -380,7 +380,7 @@ def load(workdir) -> Results:
   sources = {
     name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name in names
   }
-  strata = {result['cell']['target']: result.get('num_strata') for _, result in found}
+  strata = {base(result['cell']['target']): result.get('num_strata') for _, result in found}
   whole = frozenset(target for target, number in strata.items() if number == 1)
   every = runs[runs['shots'] == 0]
   per_class = every['num_train'] / every['num_classes'].mask(every['target'].isin(whole), 1.0)

@@ -172,15 +172,17 @@ class Looks:
 
   def _of_part(self, part: str) -> dict[int, Mapping[str, np.ndarray]]:
     """By run; of the training part the rows of each run's own examples."""
-    rows = [self.rows(run, part) for run in self.runs]
-    used = np.unique(np.concatenate(rows))
     start = self._start(part)
-    arrays = feed.Arrays(self._entering(part, start, used), _taken(self.pair.targets(part), used))
     job = self.job if start else _from_stored(self.job)
+    arrays = feed.Arrays(self._entering(part, start), self.pair.targets(part))
+    rows = [self.rows(run, part) for run in self.runs]
+    if part == 'train':
+      used = np.unique(np.concatenate(rows))
+      arrays, rows = feed.take(arrays, used), [np.searchsorted(used, own) for own in rows]
     found = fit.predict(job, self.fitted, self.runs, lambda phase: arrays)
     own = {}
     for run, of_run, predicted in zip(self.runs, rows, found):
-      own[run] = _taken(predicted.kept, np.searchsorted(used, of_run))
+      own[run] = feed.take(predicted.kept, of_run)
     return own
 
   def features(self, run: int, part: str, stage: str = '', source: bool = False) -> np.ndarray:
@@ -201,19 +203,19 @@ class Looks:
       *({name: of_all[name] for name in needed if name in of_all} for of_all in variables)
     )
     program = _averaged(network, self.job.form, stage, start)
-    return _in_batches(program, variables, self._entering(part, start, self.rows(run, part)))
+    return _in_batches(program, variables, self._entering(part, start), self.rows(run, part))
 
   def _start(self, part: str) -> int:
     """The stage before which activations are kept; 0 where training kept them of augmented views."""
     phase = self.job.phases[-1].phase
     return 0 if part == 'train' and phase.views else phase.start
 
-  def _entering(self, part: str, start: int, rows: np.ndarray) -> PyTree:
-    """What enters a stage: examples as stored, or the activations that are kept there."""
+  def _entering(self, part: str, start: int) -> PyTree:
+    """What enters a stage, perhaps not in memory: stored examples, or the activations kept there."""
     if not start:
-      return _taken(getattr(self.pair.data, part).inputs, rows)
+      return getattr(self.pair.data, part).inputs
     arrays = self.pair.arrays(part, self.source, self.method)
-    return _taken(arrays(self.job.phases[-1].phase).inputs, rows)
+    return arrays(self.job.phases[-1].phase).inputs
 
   def rows(self, run: int, part: str) -> np.ndarray:
     """The rows of a part that belong to a run: in training its own."""
@@ -223,12 +225,12 @@ class Looks:
 
   def data(self, run: int, part: str) -> Part:
     """The examples of a part."""
-    rows = self.rows(run, part)
-    return Part(self._entering(part, 0, rows), _taken(self.pair.targets(part), rows))
+    part_of_run = Part(self._entering(part, 0), self.pair.targets(part))
+    return feed.take(part_of_run, self.rows(run, part)) if part == 'train' else part_of_run
 
   def variables(self, run: int) -> Variables:
     """All that a run has, on the host."""
-    own, stats = _taken((self.fitted.own, self.fitted.stats), run)
+    own, stats = jax.tree.map(lambda leaf: leaf[run], (self.fitted.own, self.fitted.stats))
     return Variables(tree.merge(own, self.job.base.params), stats)
 
   def on_source(self, run: int) -> Recalled | None:
@@ -252,7 +254,8 @@ class Looks:
       (with_added, adapted),
       (network_of(config, task.head), Variables(params, stats)),
     ):
-      found.append(_in_batches(_outputs(network, form), variables, data.inputs))
+      program = _outputs(network, form)
+      found.append(_in_batches(program, variables, data.inputs, np.arange(len(data.ids))))
     return Recalled(found[0], found[1], data.labels)
 
   def load(self, name: str) -> PyTree:
@@ -261,17 +264,15 @@ class Looks:
     return pairs.load(study, {**TARGET, 'dataset': name}, self.pair.source).test.inputs
 
 
-def _in_batches(program: Callable, variables: Variables, inputs: PyTree) -> np.ndarray:
-  """`program(variables, batch)` of all inputs [N, ...], the last batch filled up."""
-  found, number = [], feed.length(inputs)
+def _in_batches(
+  program: Callable, variables: Variables, inputs: PyTree, rows: np.ndarray
+) -> np.ndarray:
+  """`program(variables, batch)` of some rows of inputs, the last batch filled up."""
+  found, number = [], len(rows)
   for first in range(0, number, BATCH):
-    batch = _taken(inputs, np.minimum(np.arange(first, first + BATCH), number - 1))
+    batch = feed.take(inputs, rows[np.minimum(np.arange(first, first + BATCH), number - 1)])
     found.append(np.asarray(program(variables, batch)))
   return np.concatenate(found)[:number]
-
-
-def _taken(leaves: PyTree, rows: np.ndarray | int) -> PyTree:
-  return jax.tree.map(lambda leaf: leaf[rows], leaves)
 
 
 def _from_stored(job: Job, form: Form | None = None) -> Job:
