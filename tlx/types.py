@@ -85,7 +85,7 @@ class Task(NamedTuple):
 
   Made by `tlx.tasks.<name>.task(num_classes, **options)`.
 
-  head: the number of outputs of the head
+  head: the number of outputs of the head; None where the source's own stays (language models)
   targets(stored inputs, published labels) -> what `terms` and `scores` need, leaves [N, ...] on the
     host
   terms(outputs, Batch) -> {name: (value, weight)}, [B, ...] each and weight 0.0 where the mask is.
@@ -101,7 +101,7 @@ class Task(NamedTuple):
   solvers: the exact solutions of a linear head (train/exact.py) that answer the task
   """
 
-  head: int
+  head: int | None
   targets: Callable[[PyTree, PyTree], PyTree]
   terms: Callable[[PyTree, Batch], dict[str, tuple[Array, Array]]]
   keep: Callable[[PyTree], dict[str, Array]]
