@@ -27,6 +27,7 @@ INPUT = {
   'tokenizer': '',  # as in text.py
   'vocab_size': 0,  # the rows of the network's embedding; 0 is not checked
 }
+OF_NETWORK = True  # a network's `input_spec` is its own: it has one vocabulary
 RANGES = {'length': Range(1, 2**17)}
 AUGMENT: Mapping[str, float] = {}  # there are none
 NAMES = ('ids', 'mask', 'next', 'bytes', 'characters')

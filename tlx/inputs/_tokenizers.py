@@ -278,9 +278,12 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
 
 
 def encodings(
-  tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], length: int | None = None
+  tokenizer: Tokenizer,
+  texts: Sequence[str | tuple[str, str] | list[str]],
+  length: int | None = None,
 ) -> list[Encoding]:
-  """The tokens of each text or pair; where it is cut at `length`, special ones around it remain.
+  """The tokens of each text, pair, or list of words; where it is cut at `length`, special ones
+  around it remain.
 
   `overflowing` of an encoding is what was cut off. Of a pair the longer text is cut first.
 
@@ -294,7 +297,8 @@ def encodings(
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's keeps its settings
     tokenizer.enable_truncation(length)
   try:
-    return tokenizer.encode_batch(list(texts))
+    words = any(isinstance(text, list) for text in texts)
+    return tokenizer.encode_batch(list(texts), is_pretokenized=words)
   except Exception as error:  # the library's own kind is Exception
     raise ValueError(f'The tokenizer cannot encode these texts: {error}') from error
 

@@ -15,6 +15,7 @@ KIND = 'dialogue'  # the data sets that are made into this
 INPUT = _targets.INPUT | {
   'template': 'chatml'  # how a dialogue is written down (_chat.py)
 }
+OF_NETWORK = _targets.OF_NETWORK
 RANGES = _targets.RANGES | {'template': _chat.NAMES}
 AUGMENT = _targets.AUGMENT
 check_memory = _targets.check_memory

@@ -16,6 +16,7 @@ KIND = 'document'  # the data sets that are made into this
 INPUT = _targets.INPUT | {
   'across': False  # documents see those before them, and none is cut at the end of a row
 }
+OF_NETWORK = _targets.OF_NETWORK
 RANGES = _targets.RANGES | {'across': SWITCH}
 AUGMENT = _targets.AUGMENT
 check_memory = _targets.check_memory

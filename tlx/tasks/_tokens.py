@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tlx.tasks import _vocabulary
 from tlx.types import Array, Batch, PyTree
 
 _TARGETS = ('next', 'bytes', 'characters')
@@ -19,13 +20,16 @@ def targets(inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, n
 
 
 def terms(outputs: PyTree, batch: Batch) -> dict[str, tuple[Array, Array]]:
-  """Values and weights [B, T] of logits [B, T, V]: the 'loss' in nats of every token to predict;
-  of those that cover text the 'text' in nats, its 'bytes' and 'characters'.
+  """Values and weights [B, T]: the 'loss' in nats of every token to predict; of those that cover
+  text the 'text' in nats, its 'bytes' and 'characters'.
+
+  Outputs are logits [B, T, V], or {'features' [B, T, D], 'kernel' [V, D]} of which they are the
+  product: then they exist in chunks of the vocabulary alone.
   """
   wanted, sizes = batch.targets['next'], batch.targets['bytes']
   weight = (wanted >= 0) * batch.mask[:, None]
   of_text = (sizes >= 0) * weight
-  nats = nll(outputs, jnp.maximum(wanted, 0))
+  nats = _nats(outputs, jnp.maximum(wanted, 0))
   return {
     'loss': (nats, weight),
     'text': (nats, of_text),
@@ -34,9 +38,11 @@ def terms(outputs: PyTree, batch: Batch) -> dict[str, tuple[Array, Array]]:
   }
 
 
-def nll(logits: Array, wanted: Array) -> Array:
-  """-log softmax(logits)[wanted], [B, T] in nats, of logits [B, T, V]."""
-  logits = logits.astype(jnp.float32)
+def _nats(outputs: PyTree, wanted: Array) -> Array:
+  """-log softmax(logits)[wanted], [B, T] in nats."""
+  if isinstance(outputs, Mapping):
+    return _vocabulary.nll(outputs['features'], outputs['kernel'], wanted)
+  logits = outputs.astype(jnp.float32)
   chosen = jnp.take_along_axis(logits, wanted[..., None], axis=-1)[..., 0]
   return jax.nn.logsumexp(logits, axis=-1) - chosen
 
