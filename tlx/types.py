@@ -99,6 +99,7 @@ class Task(NamedTuple):
   select: (column, +1 where more is better, -1 where less is), by which settings are chosen on
     validation
   solvers: the exact solutions of a linear head (train/exact.py) that answer the task
+  each: terms of which the sum of value x weight over each example [B] is kept beside `keep`
   """
 
   head: int | None
@@ -108,6 +109,7 @@ class Task(NamedTuple):
   scores: Callable[..., dict[str, Any]]
   select: tuple[str, int]
   solvers: tuple[str, ...] = ()
+  each: tuple[str, ...] = ()
 
 
 class RunState(NamedTuple):

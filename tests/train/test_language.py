@@ -69,7 +69,10 @@ def test_bits_per_byte_fall(backbone, tmp_path):
   bits = [line['val_bits_per_byte'][0] for line in fitted.progress['history']]
   assert bits[1] < bits[0] < 3.5 and bits[1] < 2.5  # the bytes' own frequencies are worth 3.9
   kept = fit.predict(job, fitted, [0], job.val)[0]
-  assert kept.kept == {} and kept.sums['loss'][1] == (job.val(None).targets['next'] >= 0).sum()
+  assert set(kept.kept) == {'text', 'bytes', 'characters'}
+  for name, of_each in kept.kept.items():
+    assert of_each.sum() == pytest.approx(kept.sums[name][0], rel=1e-5)
+  assert kept.sums['loss'][1] == (job.val(None).targets['next'] >= 0).sum()
 
 
 def test_lora_trains_on_a_model_that_stays(tmp_path):

@@ -105,6 +105,8 @@ _OF_TEXT = (
   'val_examples',
   'duplicates',
   'skip_bad',
+  'fold',
+  'folds',
   'answers',
 )
 

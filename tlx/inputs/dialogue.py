@@ -16,6 +16,7 @@ INPUT = _targets.INPUT | {
   'template': 'chatml'  # how a dialogue is written down (_chat.py)
 }
 OF_NETWORK = _targets.OF_NETWORK
+OWN_HEAD = True  # tasks of it go on with the head that weights bring
 RANGES = _targets.RANGES | {'template': _chat.NAMES}
 AUGMENT = _targets.AUGMENT
 check_memory = _targets.check_memory

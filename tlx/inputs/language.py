@@ -17,6 +17,7 @@ INPUT = _targets.INPUT | {
   'across': False  # documents see those before them, and none is cut at the end of a row
 }
 OF_NETWORK = _targets.OF_NETWORK
+OWN_HEAD = True  # tasks of it go on with the head that weights bring
 RANGES = _targets.RANGES | {'across': SWITCH}
 AUGMENT = _targets.AUGMENT
 check_memory = _targets.check_memory

@@ -11,6 +11,7 @@ from tlx.tasks import _vocabulary
 from tlx.types import Array, Batch, PyTree
 
 _TARGETS = ('next', 'bytes', 'characters')
+EACH = ('text', 'bytes', 'characters')  # kept of each example: bits per byte of any part of them
 
 
 def targets(inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ def task(num_classes: int = 0) -> Task:
   What users and the system say is read, and not learned: the form marks what is to be predicted.
   Columns: 'bits_per_byte' of the answers, without the tokens that end them, by which settings are
   chosen, 'bits_per_character', 'loss', 'token_perplexity', 'tokens' and 'bytes'
-  (`_tokens.scores`). Nothing is kept of an example.
+  (`_tokens.scores`). Kept of an example are its nats, bytes and characters.
   """
   del num_classes
   return Task(
@@ -25,4 +25,5 @@ def task(num_classes: int = 0) -> Task:
     keep=_tokens.keep,
     scores=_tokens.scores,
     select=('bits_per_byte', -1),
+    each=_tokens.EACH,
   )

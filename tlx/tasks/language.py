@@ -13,7 +13,8 @@ def task(num_classes: int = 0) -> Task:
   """Cross-entropy in nats of the next token over the head that the source has, [B, T, V].
 
   Columns: 'bits_per_byte', by which settings are chosen, 'bits_per_character', 'loss',
-  'token_perplexity', 'tokens' and 'bytes' (`_tokens.scores`). Nothing is kept of an example.
+  'token_perplexity', 'tokens' and 'bytes' (`_tokens.scores`). Kept of an
+  example are its nats, bytes and characters.
   """
   del num_classes
   return Task(
@@ -23,4 +24,5 @@ def task(num_classes: int = 0) -> Task:
     keep=_tokens.keep,
     scores=_tokens.scores,
     select=('bits_per_byte', -1),
+    each=_tokens.EACH,
   )
