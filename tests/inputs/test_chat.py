@@ -1,5 +1,7 @@
 """Chat templates against official renderers; what is learned of them, token by token."""
 
+import json
+
 import numpy as np
 import pytest
 from tokenizers import AddedToken, Tokenizer, models
@@ -85,6 +87,26 @@ def test_a_template_of_weights_is_known_by_its_text_and_never_run():
   ):
     with pytest.raises(ValueError, match=message):
       _chat.name_of(jinja)
+
+
+def test_the_template_of_the_weights_is_the_default(tmp_path):
+  (tmp_path / 'tokenizer.json').write_text(_tokenizers.made('bytes').to_str())
+  uri = str(tmp_path / 'tokenizer.json')
+  assert dialogue._template_of('bytes') == dialogue._template_of('bpe:300:text:x') == 'chatml'
+  with pytest.raises(ValueError, match='The weights bring no chat template. Say which one'):
+    dialogue._template_of(uri)
+  templates = TEXT['chat']['templates']
+  for found, want in (
+    (templates['smollm2'], 'smollm2'),
+    ([{'name': 'tools', 'template': 'x'}, {'name': 'default', 'template': templates['chatml']}],
+     'chatml'),
+  ):  # fmt: skip
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'chat_template': found}))
+    _tokenizers.chat_template.cache_clear()
+    assert dialogue._template_of(uri) == want
+  (tmp_path / 'chat_template.jinja').write_text(templates['smollm2'])
+  _tokenizers.chat_template.cache_clear()
+  assert dialogue._template_of(uri) == 'smollm2'
 
 
 @pytest.mark.parametrize(
@@ -187,8 +209,6 @@ def test_a_template_that_the_tokenizer_does_not_have():
 
 
 def test_a_data_set_becomes_rows_of_dialogues(tmp_path):
-  import json
-
   path = tmp_path / 'x.jsonl'
   lines = []
   for i in range(20):

@@ -174,4 +174,4 @@ def test_answers_are_learned_in_a_study(study, tmp_path):
   assert found['full']['bits_per_byte'] < found['scratch']['bits_per_byte']
   assert found['full']['bytes'] == 20 * 4 and found['full']['tokens'] == 20 * 5
   resolved = config.resolve(made)['sources']['spanish']
-  assert resolved['form'] == 'dialogue' and resolved['input']['template'] == 'chatml'
+  assert resolved['form'] == 'dialogue' and resolved['input']['template'] == ''

@@ -4,6 +4,7 @@ those of models that start from nothing: `bytes`, and `bpe:N` trained on their o
 
 import functools
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -117,6 +118,32 @@ def of_uri(uri: str) -> Tokenizer:
     return read(file)
   metadata = sources.load(uri).metadata if file.suffix == '.gguf' else {}
   return of_weights(file, metadata)
+
+
+@functools.lru_cache(maxsize=4)
+def chat_template(uri: str) -> str:
+  """The Jinja text of the chat template that comes with the tokenizer of `uri`, '' where none does:
+  in a GGUF file, or in tokenizer_config.json or chat_template.jinja in its folder.
+
+  Raises:
+    ValueError: a file that cannot be read.
+  """
+  if uri == 'bytes' or uri.startswith('bpe:'):
+    return ''
+  file = epath.Path(sources.resolve(uri))
+  if file.suffix == '.gguf':
+    return str(sources.load(uri).metadata.get('tokenizer.chat_template') or '')
+  if (beside := file.parent / 'chat_template.jinja').exists():
+    return beside.read_text()
+  if not (config := file.parent / 'tokenizer_config.json').exists():
+    return ''
+  try:
+    found = json.loads(config.read_text()).get('chat_template') or ''
+  except (ValueError, AttributeError) as error:
+    raise ValueError(f'{config} cannot be read: {error}') from None
+  if isinstance(found, list):  # several by name
+    found = next((one['template'] for one in found if one.get('name') == 'default'), '')
+  return str(found)
 
 
 def _trained(uri: str) -> Tokenizer:

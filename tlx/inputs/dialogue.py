@@ -13,22 +13,23 @@ from tlx.types import Form
 
 KIND = 'dialogue'  # the data sets that are made into this
 INPUT = _targets.INPUT | {
-  'template': 'chatml'  # how a dialogue is written down (_chat.py)
+  'template': ''  # how a dialogue is written down (_chat.py); '' is as the weights bring it
 }
 OF_NETWORK = _targets.OF_NETWORK
 OWN_HEAD = True  # tasks of it go on with the head that weights bring
-RANGES = _targets.RANGES | {'template': _chat.NAMES}
+RANGES = _targets.RANGES | {'template': ('', *_chat.NAMES)}
 AUGMENT = _targets.AUGMENT
 check_memory = _targets.check_memory
 
 
 @functools.cache
-def form(length: int, tokenizer: str, vocab_size: int = 0, template: str = 'chatml') -> Form:
+def form(length: int, tokenizer: str, vocab_size: int = 0, template: str = '') -> Form:
   """Rows of `length` tokens, one a dialogue, and at each the token of an answer to predict or none.
 
   The leaves are explained in _targets.py, which raises.
   """
-  _chat.check(template)
+  if template:
+    _chat.check(template)
   options = {
     'length': length,
     'tokenizer': tokenizer,
@@ -39,14 +40,27 @@ def form(length: int, tokenizer: str, vocab_size: int = 0, template: str = 'chat
 
 
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
-  """The data set as rows of dialogues, as `_targets.load` has them, which raises."""
+  """The data set as rows of dialogues, as `_targets.load` has them, which raises.
+
+  Raises:
+    ValueError: the weights bring no chat template that is known, and `template` names none.
+  """
 
   def store(
     parts: Mapping[str, Sequence[Any]], tokenizer: Tokenizer
   ) -> tuple[dict[str, _targets.Rows], tuple[str, ...]]:
-    return store_parts(parts, tokenizer, fields['length'], fields['template'])
+    return store_parts(parts, tokenizer, fields['length'], template)
+
+  template = fields['template'] or _template_of(fields['tokenizer'])
 
   return _targets.load(name, fields, how, KIND, store)
+
+
+def _template_of(tokenizer: str) -> str:
+  """The chat template of the weights that bring a tokenizer; of one that is made here chatml."""
+  if tokenizer == 'bytes' or tokenizer.startswith('bpe:'):
+    return 'chatml'
+  return _chat.name_of(_tokenizers.chat_template(tokenizer))
 
 
 def store_parts(
