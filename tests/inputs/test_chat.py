@@ -81,6 +81,7 @@ def test_other_templates(name):
 def test_a_template_of_weights_is_known_by_its_text_and_never_run():
   for name in ('chatml', 'smollm2'):
     assert _chat.name_of(TEXT['chat']['templates'][name]) == name
+    assert _chat.name_of(TEXT['chat']['templates'][name].replace('\\n', '\n')) == name
   for jinja, message in (
     ('', 'The weights bring no chat template. Say which one'),
     ('{{ cycler.__init__.__globals__ }}', 'that is not known, .*templates of files are not run'),

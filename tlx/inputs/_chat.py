@@ -148,10 +148,10 @@ NAMES = tuple(_TEMPLATES)
 _TURN_BY_TURN = ('llama2', 'mistral', 'gemma')  # a user and an answer by turns, the user first
 _NO_SYSTEM = ('mistral', 'gemma')
 
-# The SHA-256 of templates as model files bring them.
+# The SHA-256 of templates as model files bring them, with line feeds for \n.
 _KNOWN = {
-  'fcf7a096fe99a48fd9ad2b250bf9237e96e8f48bffec1c7ea4d3f225176cd40e': 'chatml',
-  'de9cde7d1b0ca0cc87459a6673e0d12fb89c070bdb24e4a30b6e4d187b226221': 'smollm2',
+  '153280e3ff55d19da1398bdb3914ee2a51b80429bfaedde11d7d216c39db80f3': 'chatml',
+  '872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788': 'smollm2',
   '26a59556925c987317ce5291811ba3b7f32ec4c647c400c6cc7e3a9993007ba7': 'mistral',
 }
 
@@ -174,7 +174,8 @@ def name_of(jinja: str) -> str:
   have = f'Say which one the model was trained with: template = one of {", ".join(_TEMPLATES)}.'
   if not jinja:
     raise ValueError(f'The weights bring no chat template. {have}')
-  found = _KNOWN.get(hashlib.sha256(jinja.strip().encode()).hexdigest())
+  text = jinja.replace('\\n', '\n').strip()  # Jinja reads both alike
+  found = _KNOWN.get(hashlib.sha256(text.encode()).hexdigest())
   if found is None:
     raise ValueError(
       f'The weights bring a chat template that is not known, {jinja[:60]!r}..., and templates of '

@@ -116,7 +116,7 @@ def of_uri(uri: str) -> Tokenizer:
   file = sources.resolve(uri)
   if file.suffix in ('.json', '.txt'):
     return read(file)
-  metadata = sources.load(uri).metadata if file.suffix == '.gguf' else {}
+  metadata = _metadata(uri) if file.suffix == '.gguf' else {}
   return of_weights(file, metadata)
 
 
@@ -132,7 +132,7 @@ def chat_template(uri: str) -> str:
     return ''
   file = epath.Path(sources.resolve(uri))
   if file.suffix == '.gguf':
-    return str(sources.load(uri).metadata.get('tokenizer.chat_template') or '')
+    return str(_metadata(uri).get('tokenizer.chat_template') or '')
   if (beside := file.parent / 'chat_template.jinja').exists():
     return beside.read_text()
   if not (config := file.parent / 'tokenizer_config.json').exists():
@@ -144,6 +144,12 @@ def chat_template(uri: str) -> str:
   if isinstance(found, list):  # several by name
     found = next((one['template'] for one in found if one.get('name') == 'default'), '')
   return str(found)
+
+
+@functools.lru_cache(maxsize=2)
+def _metadata(uri: str) -> Mapping[str, Any]:
+  """What a file of weights says besides arrays."""
+  return sources.load(uri).metadata
 
 
 def _trained(uri: str) -> Tokenizer:
