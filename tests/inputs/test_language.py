@@ -119,7 +119,11 @@ def test_a_data_set_becomes_rows_with_the_ids_of_their_texts(tmp_path):
     f'text:{path}', FIELDS | {'tokenizer': f'bpe:262:text:{path}', 'vocab_size': 262}, how
   )
   assert trained.train.inputs['ids'].max() == 259 and len(trained.train.ids) < len(data.train.ids)
+  settled = language.settled(FIELDS | {'tokenizer': f'bpe:262:text:{path}'})
+  assert language.settled(settled) == settled and settled['tokenizer'][-17] == '#'
+  assert language.settled(FIELDS) == FIELDS
   for changes, message in (
+    ({'tokenizer': f'bpe:262:text:{path}#{"0" * 16}'}, 'another tokenizer now than .* changed'),
     ({'vocab_size': 258}, 'has 259 tokens, the embedding of the weights 258'),
     ({'tokenizer': 'bpe:300'}, 'bpe:300 is trained on nothing. Say on which text'),
     ({'tokenizer': f'bpe:30:text:{path}'}, 'bpe:N with N tokens, 259 or more'),

@@ -108,6 +108,17 @@ def test_masked_labels_cost_what_transformers_says():
   assert total / count == pytest.approx(case['mean_over_tokens'], abs=2e-6)
 
 
+def test_scores_in_chunks_cost_the_same():
+  random = np.random.default_rng(0)
+  features, kernel = (random.normal(size=size).astype(np.float32) for size in ((2, 3, 4), (9, 4)))
+  wanted = np.array([[1, -1, 8], [0, 3, 2]])
+  batch = Batch(None, {'next': wanted, 'bytes': wanted, 'characters': wanted}, jnp.ones(2))
+  whole = sums_of(TASK, jnp.asarray(features @ kernel.T), batch)
+  chunks = {'features': jnp.asarray(features), 'kernel': jnp.asarray(kernel)}
+  for name, sums in sums_of(TASK, chunks, batch).items():
+    assert sums == pytest.approx(whole[name], rel=1e-5)
+
+
 def test_nothing_of_the_size_of_the_vocabulary_is_kept():
   assert TASK.keep(jnp.zeros((2, 3, 4))) == {}
   assert _tokens.targets({'next': 1, 'bytes': 2, 'characters': 3, 'ids': 4}, None).keys() == {

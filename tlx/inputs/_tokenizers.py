@@ -152,13 +152,36 @@ def _metadata(uri: str) -> Mapping[str, Any]:
   return sources.load(uri).metadata
 
 
+def settled(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """A source's input with the digest of a tokenizer that text trains, `bpe:N:DATASET#DIGEST`: from
+  then on another text is an error, and not other tokens under the same weights.
+
+  Raises:
+    ValueError: as `of_uri`.
+  """
+  uri = fields['tokenizer']
+  if uri.startswith('bpe:') and not _DIGEST.search(uri):
+    uri = f'{uri}#{digest(of_uri(uri))[:16]}'
+  return {**fields, 'tokenizer': uri}
+
+
+_DIGEST = re.compile('#[0-9a-f]{16}$')
+
+
 def _trained(uri: str) -> Tokenizer:
-  """The tokenizer `bpe:N:DATASET`."""
-  kind, size, dataset = [*uri.split(':', 2), ''][:3]
+  """The tokenizer `bpe:N:DATASET`, perhaps of a known digest."""
+  kind, size, dataset = [*_DIGEST.sub('', uri).split(':', 2), ''][:3]
   if not dataset:
     raise ValueError(f'{uri} is trained on nothing. Say on which text: {uri}:text:FILE.')
   data = datasets.load_text(dataset, wanted='document')
-  return made(f'{kind}:{size}', data.train.inputs.tolist())
+  tokenizer = made(f'{kind}:{size}', data.train.inputs.tolist())
+  wanted = _DIGEST.search(uri)
+  if wanted and wanted[0] != f'#{digest(tokenizer)[:16]}':
+    raise ValueError(
+      f'{dataset} gives another tokenizer now than {uri} says: its text was changed. Put it back, '
+      'or train what goes by it anew.'
+    )
+  return tokenizer
 
 
 def made(name: str, texts: Iterable[str] = ()) -> Tokenizer:

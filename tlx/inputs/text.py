@@ -24,6 +24,7 @@ INPUT = {
 }
 RANGES = {'length': Range(1, 2**17)}
 AUGMENT: Mapping[str, float] = {}  # there are none
+settled = _tokenizers.settled
 BUCKETS = (16, 32, 64, 128, 256, 512)
 Text = str | tuple[str, str]
 

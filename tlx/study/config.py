@@ -449,6 +449,8 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   form = form_module(source)
   spec = form.INPUT | located(f'{where}.backbone', lambda: own_input(source))
   source['input'] = _fields(f'{where}.input', source['input'], spec, form.RANGES)
+  if hasattr(form, 'settled'):
+    source['input'] = located(f'{where}.input', lambda: form.settled(source['input']))
   made = located(f'{where}.input', lambda: form_of(source))
   trained_on = (made,) if source['dataset'] else ()  # weights are not trained here
   source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), trained_on)
