@@ -13,6 +13,7 @@ from tlx.types import Batch
 
 CASES = TEXT['seqeval']
 TASK = tagging.task(7)  # three types
+TASK = TASK._replace(terms=jax.jit(TASK.terms))
 
 
 def numbered(case):
