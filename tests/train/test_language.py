@@ -1,4 +1,4 @@
-"""A language model from nothing: on bytes of a small text bits per byte fall, and LoRA trains beside it."""
+"""A language model from nothing: on bytes of a small text bits fall, and LoRA trains beside it."""
 
 import jax
 import numpy as np
