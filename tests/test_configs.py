@@ -18,7 +18,12 @@ CONFIGS = sorted(
   path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py')
 )
 # the others take a folder of images, where they take anything
-ARGUMENTS = {'vit_to_vtab': 'eurosat', 'mnist_to_digits': '2'}
+ROOT = pathlib.Path(__file__).parents[1]
+ARGUMENTS = {
+  'vit_to_vtab': 'eurosat',
+  'mnist_to_digits': '2',
+  'text_to_text': f'text:{ROOT}/README.md,text:{ROOT}/CHANGELOG.md',
+}
 FOR_GPUS = ('imagenet_to_birds', 'vit_to_vtab')  # their cost takes long to work out
 
 

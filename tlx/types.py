@@ -85,7 +85,7 @@ class Task(NamedTuple):
 
   Made by `tlx.tasks.<name>.task(num_classes, **options)`.
 
-  head: the number of outputs of the head
+  head: the number of outputs of the head; None where the source's own stays (language models)
   targets(stored inputs, published labels) -> what `terms` and `scores` need, leaves [N, ...] on the
     host
   terms(outputs, Batch) -> {name: (value, weight)}, [B, ...] each and weight 0.0 where the mask is.
@@ -99,15 +99,17 @@ class Task(NamedTuple):
   select: (column, +1 where more is better, -1 where less is), by which settings are chosen on
     validation
   solvers: the exact solutions of a linear head (train/exact.py) that answer the task
+  each: terms of which the sum of value x weight over each example [B] is kept beside `keep`
   """
 
-  head: int
+  head: int | None
   targets: Callable[[PyTree, PyTree], PyTree]
   terms: Callable[[PyTree, Batch], dict[str, tuple[Array, Array]]]
   keep: Callable[[PyTree], dict[str, Array]]
   scores: Callable[..., dict[str, Any]]
   select: tuple[str, int]
   solvers: tuple[str, ...] = ()
+  each: tuple[str, ...] = ()
 
 
 class RunState(NamedTuple):

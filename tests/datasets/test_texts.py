@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tlx import datasets
-from tlx.datasets._texts import _digest
+from tlx.datasets._lines import _digest
 
 QUOTE = '"'
 

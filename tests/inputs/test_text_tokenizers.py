@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from tlx.inputs._tokenizers import (
+  BEGIN,
   check_vocabulary,
+  digest,
   encode,
   from_gguf,
+  made,
   of_weights,
+  plain,
   read,
 )
 from tlx.sources._packages import keep
@@ -192,3 +196,43 @@ def test_unknown_kinds_are_errors(fields, vocabulary, tmp_path):
     read(tmp_path / 'tokenizer.json')
   with pytest.raises(ValueError, match='length is 2, and 2 special tokens stand around'):
     encode(read(vocabulary), ['the'], length=2)
+
+
+TRAINED_ON = ['el perro y el gato ' * 4, 'the dog and the cat ' * 4, 'añ b日 ' * 4]
+
+
+def test_bytes_are_their_own_numbers():
+  tokenizer = made('bytes')
+  encoding = tokenizer.encode('añ 日\n')
+  assert bytes(encoding.ids[1:]).decode() == 'añ 日\n' == tokenizer.decode(encoding.ids)
+  assert encoding.ids[0] == tokenizer.token_to_id(BEGIN) == 256
+  assert tokenizer.get_vocab_size() == 259
+  check_vocabulary(tokenizer, 259)
+
+
+def test_the_same_texts_train_the_same_tokenizer():
+  one, two = (made('bpe:280', iter(TRAINED_ON)) for _ in range(2))
+  assert digest(one) == digest(two) != digest(made('bpe:281', TRAINED_ON))
+  assert one.get_vocab_size() == 280
+  encoding = one.encode('el gato añ日')
+  assert one.decode(encoding.ids) == 'el gato añ日'
+  assert len(encoding.ids) < len('el gato añ日'.encode())
+  assert encoding.offsets[1][0] == 0 and encoding.offsets[-1][1] == len('el gato añ日')
+
+
+@pytest.mark.parametrize('name', ['bpe', 'bpe:', 'bpe:258', 'words', 'bpe:-1'])
+def test_no_tokenizer_of_that_name(name):
+  with pytest.raises(ValueError, match=r'bpe:N with N tokens, 259 or more'):
+    made(name, TRAINED_ON)
+
+
+def test_texts_that_give_too_few_tokens():
+  with pytest.raises(ValueError, match='the texts give 26. tokens and no more. Ask for bpe:26'):
+    made('bpe:900', ['abab abab'])
+
+
+def test_plain_makes_no_control_token_of_text():
+  tokenizer = made('bytes')
+  assert tokenizer.encode('<|im_end|>').ids[1:] == [tokenizer.token_to_id('<|im_end|>')]
+  assert bytes(plain(tokenizer).encode('<|im_end|>').ids[1:]) == b'<|im_end|>'
+  assert tokenizer.encode('<|im_end|>').ids[1] > 256  # the given one stays as it is

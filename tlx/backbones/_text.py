@@ -3,7 +3,8 @@
 Between stages an activation is a dict:
   hidden [B, T, D]
   mask   [B, S]     0 on padding, at the left or the right; S is T, or the length of the cache while
-         tokens are generated
+         tokens are generated. Causal models take rows of several texts too, which are numbered from
+         1: none sees another, and positions begin anew with each
   cache             only in generation (tlx/generate.py): one (key, value) [B, heads, S, depth] a
                     block. Each block takes the first pair and puts its own at the end, so after all
                     blocks they are in order again
@@ -82,21 +83,27 @@ def begin(inputs: PyTree, max_positions: int | None = None) -> tuple[Array, dict
 
 
 def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
-  """The positions [B, T] of the activation's tokens, counted from the first real token of each row.
+  """The positions [B, T] of the activation's tokens, counted from the first real token of each row,
+  and anew from the first of each further text.
 
   So padding at the left shifts nothing, as in the official `generate`; the official `forward`
   counts from the padding.
   """
-  first = jnp.argmax(x['mask'] != 0, axis=1)
-  steps = x.get('index', 0) + jnp.arange(num_tokens)
-  return jnp.maximum(steps[None, :] - first[:, None], 0)
+  mask = x['mask']
+  first = jnp.argmax(mask != 0, axis=1)[:, None]
+  steps = (x.get('index', 0) + jnp.arange(num_tokens))[None, :]
+  if 'index' not in x:
+    other = (mask[:, 1:] != mask[:, :-1]) & (mask[:, 1:] != 0)
+    begins = jnp.where(jnp.pad(other, ((0, 0), (1, 0))), steps, 0)
+    first = jnp.maximum(first, jax.lax.cummax(begins, axis=1))
+  return jnp.maximum(steps - first, 0)
 
 
 def visible(
   x: Mapping[str, Any], num_tokens: int, causal: bool, window: int | None = None
 ) -> Array:
   """Which of the S keys each of the T queries may attend to, [B, T or 1, S]; with a window itself
-  and the window - 1 before it.
+  and the window - 1 before it. A causal query sees its own text alone.
   """
   allowed = (x['mask'] != 0)[:, None, :]
   if not causal:
@@ -106,7 +113,10 @@ def visible(
   near = key[None, :] <= query[:, None]
   if window is not None:
     near &= key[None, :] > query[:, None] - window
-  return allowed & near[None]
+  allowed &= near[None]
+  if 'index' not in x:
+    allowed &= x['mask'][:, None, :] == x['mask'][:, :, None]
+  return allowed
 
 
 def rotate(

@@ -7,6 +7,8 @@ folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<cl
 csv:PATH/labels.csv            a table of image files, labels and perhaps splits; or of pixels
 csv:PATH, jsonl:PATH           texts or pairs of texts with labels, a number or any number of
                                labels each (_values.py): a file, or one for each part
+jsonl:PATH                     also dialogues (messages), and words with tags (tokens, tags)
+text:PATH                      running text: a document a line of a file, or a file of a folder
 """
 
 import hashlib
@@ -18,7 +20,21 @@ from typing import Any
 
 import numpy as np
 
-from tlx.datasets import _copies, _csv, _folder, _groups, _images, _shifts, _splits, _texts, _vtab
+from tlx.datasets import (
+  _copies,
+  _csv,
+  _dialogues,
+  _folder,
+  _groups,
+  _images,
+  _lines,
+  _running,
+  _shifts,
+  _splits,
+  _tagged,
+  _texts,
+  _vtab,
+)
 from tlx.datasets._copies import overlap
 from tlx.datasets._images import Raw, check_memory
 from tlx.datasets._splits import check_folds
@@ -59,12 +75,17 @@ __all__ = [
   'unlabelled',
 ]
 
-_FILES: dict[str, Any] = {'folder': _folder, 'csv': _csv, 'jsonl': _texts}
+_FILES: dict[str, Any] = {'folder': _folder, 'csv': _csv, 'jsonl': _texts, 'text': _running}
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
 
 
 def info(
-  name: str, data_dir: DataDir = None, shift: str = 'none', group: str = '', skip_bad: bool = False
+  name: str,
+  data_dir: DataDir = None,
+  shift: str = 'none',
+  group: str = '',
+  skip_bad: bool = False,
+  answers: str = _dialogues.ANSWERS,
 ) -> Info:
   """Classes (of the shifted labels) and counts, without decoding; imports TFDS for its own only.
 
@@ -78,13 +99,13 @@ def info(
     module = plug('datasets', rest)
     found = Info(module.CLASS_NAMES, dict(module.NUM_EXAMPLES))
   elif place in _FILES:
-    if kind(name) == 'text' and shift != 'none':
-      raise ValueError(f'{name} has texts, and shift {shift!r} changes images. Leave it out.')
-    listed = _published(name, None, group, skip_bad)
+    if (of_kind := kind(name)) != 'image' and shift != 'none':
+      raise ValueError(f'{name} has {of_kind}s, and shift {shift!r} changes images. Leave it out.')
+    listed = _published(name, None, group, skip_bad, answers)
     counts = {split: len(examples.ids) for split, examples in listed.splits.items()}
     if _is_valued(listed):
       return Info(listed.class_names, counts)
-    found = Info(listed.class_names, counts)
+    found = Info(listed.class_names, {} if of_kind == 'document' else counts)
   else:
     from tlx.datasets import _tfds
 
@@ -104,13 +125,26 @@ def is_valued(name: str, group: str = '', skip_bad: bool = False) -> bool:
 
 
 def kind(name: str) -> str:
-  """'image' or 'text': what the examples are; of a table its columns say it.
+  """What the examples are, one of `_KINDS`; of a table or records their columns say it.
 
   Raises:
-    ValueError: an unknown name, or a table that is not there or may be either.
+    ValueError: an unknown name, or a file that is not there or may be either.
   """
   place, rest = _parse(name)
-  return 'text' if place == 'jsonl' or (place == 'csv' and _texts.is_table(rest)) else 'image'
+  if place == 'text':
+    return 'document'
+  if place == 'jsonl':
+    return _texts.contents(rest)
+  return 'text' if place == 'csv' and _texts.is_table(rest) else 'image'
+
+
+_KINDS = {  # of examples, and what takes them
+  'image': 'a backbone of images (datasets.load)',
+  'text': 'a backbone of texts (datasets.load_text)',
+  'document': "task = 'language'",
+  'dialogue': "task = 'dialogue'",
+  'tagged sentence': "task = 'tagging'",
+}
 
 
 def decoded(
@@ -147,11 +181,12 @@ def raw_images(name: str, data_dir: DataDir = None, group: str = '', most: int =
 
 
 def check_kind(name: str, wanted: str) -> None:
-  """Raises ValueError where a data set has texts and images are wanted, or the other way round."""
+  """Raises ValueError where a data set has examples of another kind than `wanted`."""
   if (found := kind(name)) != wanted:
+    more = f' Its texts without their labels are text:{_parse(name)[1]}.' if found == 'text' else ''
     raise ValueError(
-      f'{name} has {found}s, wanted {wanted}s. Take it with a backbone of {found}s '
-      f'({"datasets.load_text" if found == "text" else "datasets.load"}).'
+      f'{name} has {found}s, wanted {wanted}s. Take it with {_KINDS[found]}.'
+      + more * (wanted == 'document')
     )
 
 
@@ -247,24 +282,32 @@ def load_text(
   skip_bad: bool = False,
   fold: int = 0,
   folds: int = 0,
+  wanted: str = 'text',
+  answers: str = _dialogues.ANSWERS,
 ) -> Dataset:
-  """The data set as texts or pairs of texts, just as they are written; arguments and parts are as
-  in `load`.
+  """The data set as texts, just as they are written; arguments and parts are as in `load`.
+
+  Args:
+    wanted: the kind of examples. A 'text' is a str or a pair of them, a 'document' a str; a
+      'dialogue' is messages, ((role, content), ...), and a 'tagged sentence' (words, tags). The
+      last three have no class to balance over: all labels are 0.
+    answers: the role of dialogues that answers; where it is not 'assistant', all others but the
+      system are users.
 
   Raises:
-    ValueError: an unknown name, a set of images, a class too small to divide, or what is wrong in
-      which lines.
+    ValueError: an unknown name, a set of another kind, a class too small to divide, or what is
+      wrong in which lines.
   """
   _copies.check(duplicates)
-  check_kind(name, 'text')
-  published = _published(name, None, group, skip_bad)
+  check_kind(name, wanted)
+  published = _published(name, None, group, skip_bad, answers)
   class_names = published.class_names
   if not _is_valued(published):
     class_names = _class_names(name, 'none', class_names)
   _check_ids(name, published.splits)
   shares = (val_fraction, test_fraction, val_examples, fold, folds)
   parts, notes = _divided(published, shares, 'texts')
-  splits = {part: _texts.split_of(examples) for part, examples in parts.items()}
+  splits = {part: _lines.split_of(examples) for part, examples in parts.items()}
   return _dataset(splits, duplicates, class_names, (*published.notes, *notes))
 
 
@@ -374,14 +417,23 @@ def _parse(name: str) -> tuple[str, str]:
     return 'tfds', name
   raise ValueError(
     f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, vtab1k:TASK, folder:PATH, '
-    'csv:FILE and jsonl:FILE.'
+    'csv:FILE, jsonl:FILE and text:FILE.'
     f'{closest(name, (*names, *_tfds.known_names()))}'
   )
 
 
-def _published(name: str, data_dir: DataDir, group: str, skip_bad: bool) -> Published:
+def _published(
+  name: str, data_dir: DataDir, group: str, skip_bad: bool, answers: str = _dialogues.ANSWERS
+) -> Published:
   place, rest = _parse(name)
-  if kind(name) == 'text':
+  found = kind(name)
+  if found == 'document':
+    return _running.published(rest, group, skip_bad)
+  if found == 'dialogue':
+    return _dialogues.published(rest, group, skip_bad, answers)
+  if found == 'tagged sentence':
+    return _tagged.published(rest, group, skip_bad)
+  if found == 'text':
     return _texts.published(place, rest, group, skip_bad)
   if place in _FILES:
     return _FILES[place].published(rest, group, skip_bad)
@@ -399,7 +451,7 @@ def _published(name: str, data_dir: DataDir, group: str, skip_bad: bool) -> Publ
 def _class_names(name: str, shift: str, names: tuple[str, ...]) -> tuple[str, ...]:
   """The names of the shifted labels, of which there are two at least."""
   shifted = _shifts.class_names(shift, names)
-  if len(shifted) < 2:
+  if len(shifted) < 2 and names not in (_running.CLASS_NAMES, _dialogues.CLASS_NAMES):
     raise ValueError(
       f'{name} has the classes {", ".join(shifted)}; there is nothing to tell apart. Want two at '
       'least.'

@@ -62,6 +62,7 @@ def _sentence(parts: dict[str, Split], name: str, other: str, copied: np.ndarray
   for row, digest in enumerate(parts[name].digests.tolist()):
     first.setdefault(digest, row)
     labels.setdefault(digest, set()).add(int(parts[name].labels[row]))
+  classes = len(np.union1d(parts[name].labels, parts[other].labels))
   pairs, relabelled = [], 0
   for row in np.flatnonzero(copied).tolist():
     digest = int(parts[other].digests[row])
@@ -69,8 +70,9 @@ def _sentence(parts: dict[str, Split], name: str, other: str, copied: np.ndarray
     relabelled += labels[digest] != {int(parts[other].labels[row])}
   return (
     f'{len(pairs):,} of {len(copied):,} {_WORDS[other]} {noun(parts[other])} are also in '
-    f'{_WORDS[name]}, {_alike(parts[name])}, '
-    f'{relabelled:,} of them under another label: {listing(pairs)}.'
+    f'{_WORDS[name]}, {_alike(parts[name])}'
+    + (f', {relabelled:,} of them under another label' if classes > 1 else '')
+    + f': {listing(pairs)}.'
   )
 
 

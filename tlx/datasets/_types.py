@@ -146,7 +146,7 @@ class Dataset(NamedTuple):
 
 class Info(NamedTuple):
   """Known without reading data. `num_examples` counts the splits as published, before a missing one
-  is made; {} if unknown.
+  is made; {} if unknown, as of running text, whose rows depend on the tokenizer.
   """
 
   class_names: tuple[str, ...]

@@ -11,7 +11,7 @@ MOST_CLASSES = 200  # a table of whose pairs is kept
 
 def check(task: Task) -> None:
   """Raises ValueError where there are too many classes for a table of all pairs."""
-  if task.head > MOST_CLASSES:
+  if (task.head or 0) > MOST_CLASSES:
     raise ValueError(
       f'confusion keeps a number for each pair of at most {MOST_CLASSES} classes, and there are '
       f'{task.head}. Leave it out.'
@@ -21,7 +21,7 @@ def check(task: Task) -> None:
 def evaluate(finished: Finished) -> dict[str, list[list[int]]]:
   """'confusion': how many test examples of each class (rows) were taken for which (columns)."""
   answers = finished.predict('test')['logits'].argmax(-1)
-  labels, number = finished.data('test').targets, finished.task.head
+  labels, number = finished.data('test').targets, finished.task.head or 0
   table = np.zeros((number, number), int)
   np.add.at(table, (labels, answers), 1)
   return {'confusion': table.tolist()}

@@ -27,7 +27,7 @@ def evaluate(finished: Finished, k: int = 20, temperature: float = 0.07) -> dict
   """
   train, test = (unit(finished.features(part)) for part in ('train', 'test'))
   labels, wanted = finished.data('train').targets, finished.data('test').targets
-  classes = np.eye(finished.task.head)[labels]
+  classes = np.eye(finished.task.head or 0)[labels]
   k, right = min(k, len(labels)), 0
   for first in range(0, len(test), ROWS):
     near = test[first : first + ROWS] @ train.T

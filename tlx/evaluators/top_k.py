@@ -10,10 +10,11 @@ KEPT = 'logits'
 
 def check(task: Task, k: int = 5) -> None:
   """Raises ValueError where k is no number of classes below all of them."""
-  if not isinstance(k, int) or not 1 <= k < task.head:
+  num_classes = task.head or 0
+  if not isinstance(k, int) or not 1 <= k < num_classes:
     raise ValueError(
-      f'top_k wants a whole k from 1 to {task.head - 1}, below the {task.head} classes (with all '
-      f'of them every answer is right), got {k!r}.'
+      f'top_k wants a whole k from 1 to {num_classes - 1}, below the {num_classes} classes (with '
+      f'all of them every answer is right), got {k!r}.'
     )
 
 

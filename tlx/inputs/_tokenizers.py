@@ -1,8 +1,13 @@
-"""Tokenizers that come with weights: tokenizer.json, a WordPiece vocab.txt, or in a GGUF file."""
+"""Tokenizers that come with weights (tokenizer.json, a WordPiece vocab.txt, or in a GGUF file), and
+those of models that start from nothing: `bytes`, and `bpe:N` trained on their own text.
+"""
 
+import functools
+import hashlib
+import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +22,14 @@ from tokenizers import (
   normalizers,
   pre_tokenizers,
   processors,
+  trainers,
 )
+
+from tlx import datasets, sources
+
+# The special tokens of `bytes` and `bpe:N`: what stands before a text, and around a turn of a chat.
+BEGIN, TURN, TURN_END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
+_SPECIAL = (BEGIN, TURN, TURN_END)
 
 _SPARE = 1024  # rows of an embedding without a token; Qwen2's 151,936 have 271
 _BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -86,6 +98,161 @@ def read(path: str | os.PathLike) -> Tokenizer:
   tokenizer.no_padding()
   tokenizer.no_truncation()
   return tokenizer
+
+
+@functools.lru_cache(maxsize=4)
+def of_uri(uri: str) -> Tokenizer:
+  """The tokenizer in a file of its own, or that weights bring (a URI of tlx/sources).
+
+  Or `bytes`, or `bpe:N:DATASET`, trained on the running text of a data set's training part.
+
+  Raises:
+    ValueError: it is not to be had.
+  """
+  if uri == 'bytes':
+    return made(uri)
+  if uri.startswith('bpe:'):
+    return _trained(uri)
+  file = sources.resolve(uri)
+  if file.suffix in ('.json', '.txt'):
+    return read(file)
+  metadata = _metadata(uri) if file.suffix == '.gguf' else {}
+  return of_weights(file, metadata)
+
+
+@functools.lru_cache(maxsize=4)
+def chat_template(uri: str) -> str:
+  """The Jinja text of the chat template that comes with the tokenizer of `uri`, '' where none does:
+  in a GGUF file, or in tokenizer_config.json or chat_template.jinja in its folder.
+
+  Raises:
+    ValueError: a file that cannot be read.
+  """
+  if uri == 'bytes' or uri.startswith('bpe:'):
+    return ''
+  file = epath.Path(sources.resolve(uri))
+  if file.suffix == '.gguf':
+    return str(_metadata(uri).get('tokenizer.chat_template') or '')
+  if (beside := file.parent / 'chat_template.jinja').exists():
+    return beside.read_text()
+  if not (config := file.parent / 'tokenizer_config.json').exists():
+    return ''
+  try:
+    found = json.loads(config.read_text()).get('chat_template') or ''
+  except (ValueError, AttributeError) as error:
+    raise ValueError(f'{config} cannot be read: {error}') from None
+  if isinstance(found, list):  # several by name
+    found = next((one['template'] for one in found if one.get('name') == 'default'), '')
+  return str(found)
+
+
+@functools.lru_cache(maxsize=2)
+def _metadata(uri: str) -> Mapping[str, Any]:
+  """What a file of weights says besides arrays."""
+  return sources.load(uri).metadata
+
+
+def settled(fields: Mapping[str, Any]) -> dict[str, Any]:
+  """A source's input with the digest of a tokenizer that text trains, `bpe:N:DATASET#DIGEST`: from
+  then on another text is an error, and not other tokens under the same weights.
+
+  Raises:
+    ValueError: as `of_uri`.
+  """
+  uri = fields['tokenizer']
+  if uri.startswith('bpe:') and not _DIGEST.search(uri):
+    uri = f'{uri}#{digest(of_uri(uri))[:16]}'
+  return {**fields, 'tokenizer': uri}
+
+
+_DIGEST = re.compile('#[0-9a-f]{16}$')
+
+
+def _trained(uri: str) -> Tokenizer:
+  """The tokenizer `bpe:N:DATASET`, perhaps of a known digest."""
+  kind, size, dataset = [*_DIGEST.sub('', uri).split(':', 2), ''][:3]
+  if not dataset:
+    raise ValueError(f'{uri} is trained on nothing. Say on which text: {uri}:text:FILE.')
+  data = datasets.load_text(dataset, wanted='document')
+  tokenizer = made(f'{kind}:{size}', data.train.inputs.tolist())
+  wanted = _DIGEST.search(uri)
+  if wanted and wanted[0] != f'#{digest(tokenizer)[:16]}':
+    raise ValueError(
+      f'{dataset} gives another tokenizer now than {uri} says: its text was changed. Put it back, '
+      'or train what goes by it anew.'
+    )
+  return tokenizer
+
+
+def made(name: str, texts: Iterable[str] = ()) -> Tokenizer:
+  """The tokenizer `bytes`, or `bpe:N` trained on texts: the same texts give the same one.
+
+  `bytes` has a token for each byte, whose id is its value, and three special ones: 259. `bpe:N` is
+  the byte-level BPE of GPT-2 with N tokens in all, merged from pairs that occur twice or more. Both
+  put <|endoftext|> before a text, so that its first byte is predicted too.
+
+  Raises:
+    ValueError: another name, or an N that is too small, or more than the texts give.
+  """
+  if name == 'bytes':
+    vocabulary = {letter: byte for byte, letter in enumerate(_byte_letters())}
+    return _byte_level(Tokenizer(models.BPE(vocabulary, [])))
+  size = re.fullmatch(r'bpe:(\d+)', name)
+  least = 256 + len(_SPECIAL)
+  if not size or int(size[1]) < least:
+    raise ValueError(
+      f'No tokenizer is made by the name {name!r}; have bytes, and bpe:N with N tokens, '
+      f'{least} or more.'
+    )
+  wanted = int(size[1])
+  trainer = trainers.BpeTrainer(
+    vocab_size=wanted - len(_SPECIAL),
+    min_frequency=2,
+    initial_alphabet=_byte_letters(),
+    show_progress=False,
+  )
+  tokenizer = Tokenizer(models.BPE())
+  tokenizer.pre_tokenizer = _BYTES
+  tokenizer.train_from_iterator(texts, trainer)
+  _byte_level(tokenizer)
+  if (got := tokenizer.get_vocab_size()) < wanted:
+    raise ValueError(
+      f'{name}: the texts give {got:,} tokens and no more. Ask for bpe:{got}, or give more text.'
+    )
+  return tokenizer
+
+
+def _byte_letters() -> list[str]:
+  """The letter that stands for each byte in a byte-level vocabulary (GPT-2's bytes_to_unicode)."""
+  shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+  others = [byte for byte in range(256) if byte not in shown]
+  letters = {byte: chr(byte) for byte in shown}
+  letters |= {byte: chr(256 + i) for i, byte in enumerate(others)}
+  return [letters[byte] for byte in range(256)]
+
+
+def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
+  """The tokenizer, which splits and decodes as GPT-2's and puts <|endoftext|> before a text."""
+  tokenizer.pre_tokenizer = _BYTES
+  tokenizer.decoder = decoders.ByteLevel()
+  tokenizer.add_special_tokens([AddedToken(word, special=True) for word in _SPECIAL])
+  begin = BEGIN, tokenizer.token_to_id(BEGIN)
+  tokenizer.post_processor = processors.TemplateProcessing(
+    single=f'{BEGIN} $A', special_tokens=[begin]
+  )
+  return tokenizer
+
+
+def digest(tokenizer: Tokenizer) -> str:
+  """The SHA-256 of all that a tokenizer does."""
+  return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+
+
+def plain(tokenizer: Tokenizer) -> Tokenizer:
+  """A copy to which special tokens within a text are text: no one writes a control token."""
+  copy = Tokenizer.from_str(tokenizer.to_str())
+  copy.encode_special_tokens = True
+  return copy
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
@@ -167,9 +334,12 @@ def from_gguf(fields: Mapping[str, Any]) -> Tokenizer:
 
 
 def encodings(
-  tokenizer: Tokenizer, texts: Sequence[str | tuple[str, str]], length: int | None = None
+  tokenizer: Tokenizer,
+  texts: Sequence[str | tuple[str, str] | list[str]],
+  length: int | None = None,
 ) -> list[Encoding]:
-  """The tokens of each text or pair; where it is cut at `length`, special ones around it remain.
+  """The tokens of each text, pair, or list of words; where it is cut at `length`, special ones
+  around it remain.
 
   `overflowing` of an encoding is what was cut off. Of a pair the longer text is cut first.
 
@@ -183,7 +353,8 @@ def encodings(
     tokenizer = Tokenizer.from_str(tokenizer.to_str())  # the caller's keeps its settings
     tokenizer.enable_truncation(length)
   try:
-    return tokenizer.encode_batch(list(texts))
+    words = any(isinstance(text, list) for text in texts)
+    return tokenizer.encode_batch(list(texts), is_pretokenized=words)
   except Exception as error:  # the library's own kind is Exception
     raise ValueError(f'The tokenizer cannot encode these texts: {error}') from error
 

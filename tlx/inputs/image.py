@@ -73,7 +73,8 @@ def form(
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
   """The data set as stored images; `how` holds arguments of `datasets.load`, which raises."""
   resized = {field: value for field, value in fields.items() if field not in ('mean', 'std')}
-  return datasets.load(name, **resized, **how)
+  of_image = {field: value for field, value in how.items() if field != 'answers'}
+  return datasets.load(name, **resized, **of_image)
 
 
 def store(records: Sequence[Any], fields: Mapping[str, Any]) -> tuple[np.ndarray, dict[int, str]]:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
-from tlx import datasets, sources
+from tlx import datasets
 from tlx.inputs import _tokenizers
 from tlx.ranges import Range
 from tlx.types import Array, Batch, Form, PyTree
@@ -17,11 +17,14 @@ KIND = 'text'  # the data sets that are made into this
 OF_NETWORK = True  # a network's `input_spec` is its own: it has one vocabulary
 INPUT = {
   'length': 128,  # tokens of a text, special ones included, at most
-  'tokenizer': '',  # a URI of tlx/sources: a tokenizer.json, a vocab.txt, or weights that bring one
+  # a URI of tlx/sources: a tokenizer.json, a vocab.txt, or weights that bring one; or bytes, or
+  # bpe:N:DATASET (_tokenizers.of_uri)
+  'tokenizer': '',
   'vocab_size': 0,  # the rows of the network's embedding; 0 is not checked
 }
 RANGES = {'length': Range(1, 2**17)}
 AUGMENT: Mapping[str, float] = {}  # there are none
+settled = _tokenizers.settled
 BUCKETS = (16, 32, 64, 128, 256, 512)
 Text = str | tuple[str, str]
 
@@ -71,7 +74,7 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
     ValueError: as `datasets.load_text` and `store_parts`, or the tokenizer is not to be had or not
       that of an embedding of `vocab_size` rows.
   """
-  tokenizer = _tokenizer(fields['tokenizer'])
+  tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   if fields['vocab_size']:
     _tokenizers.check_vocabulary(tokenizer, fields['vocab_size'])
   of_text = {field: value for field, value in how.items() if field in _OF_TEXT}
@@ -94,16 +97,6 @@ _OF_TEXT = (
   'fold',
   'folds',
 )
-
-
-@functools.lru_cache(maxsize=4)
-def _tokenizer(uri: str) -> Tokenizer:
-  """The tokenizer in a file of its own, or that weights bring."""
-  file = sources.resolve(uri)
-  if file.suffix in ('.json', '.txt'):
-    return _tokenizers.read(file)
-  metadata = sources.load(uri).metadata if file.suffix == '.gguf' else {}
-  return _tokenizers.of_weights(file, metadata)
 
 
 def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:
@@ -134,7 +127,7 @@ def store(
 
   What is cut off is not said. Raises as `load`.
   """
-  tokenizer = _tokenizer(fields['tokenizer'])
+  tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   bad = {row: str(text) for row, text in enumerate(records) if isinstance(text, ValueError)}
   of_pairs = any(isinstance(text, tuple) for text in records)
   filler: Text = ('.', '.') if of_pairs else '.'

@@ -103,6 +103,9 @@ _KNOWN = {
     Metric('nll', 'negative log-likelihood', -1, low=0.0),
     Metric('nll_scaled', 'negative log-likelihood after temperature', -1, low=0.0),
     Metric('temperature', 'temperature', 0, low=0.0),
+    Metric('bits_per_byte', 'bits per byte', -1, low=0.0),
+    Metric('bits_per_character', 'bits per character', -1, low=0.0),
+    Metric('token_perplexity', 'perplexity of its own tokens', -1, low=1.0),
     Metric('forgotten_accuracy', 'source accuracy forgotten', -1, True, -1.0),
   )
 } | _shares(
@@ -110,6 +113,7 @@ _KNOWN = {
     'macro_f1': 'macro F1',
     'micro_f1': 'micro F1',
     'map': 'mean average precision',
+    'f1': 'entity F1',
     'auroc': 'AUROC',
     'exact_match': 'exact match',
     'knn_accuracy': 'k-NN accuracy',
@@ -127,7 +131,7 @@ _ENDINGS = (
   '_accuracy',
   '_auroc',
 )  # of columns whose names hold an option, such as 'top_5_accuracy'
-_COUNTS = ('count', 'correct', 'loss')  # which every classification has; they are no scores
+_COUNTS = ('count', 'correct', 'loss', 'tokens', 'bytes', 'entities', 'queries')  # no scores
 
 # What earlier versions wrote: columns of classification, and no word on what was selected by.
 SELECT = (ACCURACY.column, ACCURACY.direction)

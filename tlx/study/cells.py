@@ -101,8 +101,9 @@ def dependencies(
   """
   source, method = study['sources'][cell.source], dict(study['methods'][cell.method])
   method.pop('grid')
+  own = ('backbone', 'input', *(('form',) if source['form'] else ()))
   known: dict[str, Any] = {
-    'sources': {cell.source: {name: source[name] for name in ('backbone', 'input')}},
+    'sources': {cell.source: {name: source[name] for name in own}},
     'targets': {cell.target: study['targets'][cell.target]},
     'methods': {cell.method: method},
     'validation': study['validation'],
@@ -154,7 +155,12 @@ def counts_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, in
 
 def info_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> datasets.Info:
   return _info(
-    data['dataset'], study['data_dir'] or None, data['shift'], data['group'], data['skip_bad']
+    data['dataset'],
+    study['data_dir'] or None,
+    data['shift'],
+    data['group'],
+    data['skip_bad'],
+    data['answers'],
   )
 
 

@@ -56,13 +56,15 @@ DATA = {  # of sources and targets
   'duplicates': 'keep',  # 'drop' leaves images out of training that are in val or test too, byte for byte
   'task': 'classification',  # what is asked: a file of tlx/tasks, or {'name': ..., 'option': ...}
   'skip_bad': False,  # leaves out images that cannot be read, and says so
+  'answers': 'assistant',  # the role of dialogues that answers; where it is another, all others but the system are users
 }
 SOURCE = {
   'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
   'weights': '',  # where they come from, a URI of tlx/sources
   'sha256': '',  # of that file, which is refused if it has another
   'part': '',  # of a file with several models, the one that is meant: 'model_ema'
-  'input': {},  # fields of its form's INPUT (tlx/inputs); what is not given is as the weights want it
+  'form': '',  # what its examples are made into, a file of tlx/inputs; '' is what the study's tasks ask for, else its backbone
+  'input': {},  # fields of its form's INPUT; what is not given is as the weights want it
   **DATA,  # or, without weights, the study trains the source on this itself
   'train': {},  # fields of TRAIN for that
   'seed': 0,
@@ -178,15 +180,15 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
       raise ValueError(f'config.{field} {study[field]!r}: there is no such user.')
   _check_phase('config.train', study['train'], 0.0)
   all_methods, study['methods'] = study['methods'], _only(study)
-  study['sources'] = {
-    level: source
-    for name, given in study['sources'].items()
-    for level, source in _seeds(name, given, study).items()
-  }
   study['targets'] = {
     level: target
     for name, given in study['targets'].items()
     for level, target in _folds(name, given).items()
+  }
+  study['sources'] = {
+    level: source
+    for name, given in study['sources'].items()
+    for level, source in _seeds(name, given, study).items()
   }
   study['methods'] = {
     name: _method(f'config.methods.{name}', method, study)
@@ -291,7 +293,8 @@ def _known(config: Any, names: list) -> Mapping[str, Any]:
   if kind == 'sources' and last == 'backbone':
     return _options(config.sources[names[1]].backbone)
   if kind == 'sources' and last == 'input':
-    return form_module(config.sources[names[1]]).INPUT
+    source = config.sources[names[1]]
+    return plug('inputs', asked_form(source, config.get('targets', {})) or _own_form(source)).INPUT
   sections: dict[tuple, Any] = {
     ('train', 1): TRAIN,
     ('mesh', 1): MESH,
@@ -441,11 +444,14 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     located(f'{where}.weights', lambda: sources.check(source['weights']))
   elif field := next((field for field in ('sha256', 'part') if source[field]), ''):
     raise ValueError(f'{where}.{field} is for weights, and this source has none.')
+  located(f'{where}.task', lambda: plug('tasks', named(source['task'])[0]))
+  source['form'] = located(f'{where}.form', lambda: asked_form(source, study['targets']))
   form = form_module(source)
   spec = form.INPUT | located(f'{where}.backbone', lambda: own_input(source))
   source['input'] = _fields(f'{where}.input', source['input'], spec, form.RANGES)
+  if hasattr(form, 'settled'):
+    source['input'] = located(f'{where}.input', lambda: form.settled(source['input']))
   made = located(f'{where}.input', lambda: form_of(source))
-  located(f'{where}.task', lambda: plug('tasks', named(source['task'])[0]))
   trained_on = (made,) if source['dataset'] else ()  # weights are not trained here
   source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), trained_on)
   if source['dataset'] and not source['train']['learning_rate']:
@@ -498,9 +504,38 @@ def of_run(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def form_module(source: Mapping[str, Any]) -> Any:
-  """The file of tlx/inputs that makes examples for a source's network: the one its backbone names."""
-  backbone = plug('backbones', named(source['backbone'])[0])
-  return plug('inputs', getattr(backbone, 'FORM', 'image'))
+  """The file of tlx/inputs that makes examples for a source's network."""
+  return plug('inputs', source.get('form') or _own_form(source))
+
+
+def _own_form(source: Mapping[str, Any]) -> str:
+  """The form that a source's backbone names."""
+  return getattr(plug('backbones', named(source['backbone'])[0]), 'FORM', 'image')
+
+
+def asked_form(source: Mapping[str, Any], targets: Mapping[str, Any]) -> str:
+  """The form that tasks of a study ask of a source, or '' where its backbone's serves.
+
+  Raises:
+    ValueError: tasks ask for several, or for another than the source's config.
+  """
+  tasks = [target.get('task', TARGET['task']) for target in targets.values()]
+  tasks += [source.get('task', SOURCE['task'])] if source.get('dataset') else []
+  own = _own_form(source)
+  asked: dict[str, str] = {}  # form: a task that asks for it
+  for task in tasks:
+    name = named(task)[0]
+    asked.setdefault(getattr(plug('tasks', name), 'FORM', own), name)
+  if given := source.get('form', ''):
+    asked.setdefault(given, 'config')
+  if len(asked) > 1:
+    wants = ', '.join(f'{task} wants {form}' for form, task in asked.items())
+    raise ValueError(
+      f'one form makes the examples of a source, and here {wants}. Give tasks of another form a study (or the source a task) of '
+      'their own.'
+    )
+  form = next(iter(asked), own)
+  return '' if form == own else form
 
 
 def form_of(source: Mapping[str, Any]) -> 'Form':
@@ -513,9 +548,13 @@ def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
   known is not in it.
   """
   if source['weights'].startswith('study:'):
+    fields = form_module(
+      source
+    ).INPUT  # those that it shares with the form that its weights were trained in
     return {
       name: tuple(value) if isinstance(value, list) else value
       for name, value in of_study(source['weights'])['input'].items()
+      if name in fields
     }
   name, options = named(source['backbone'])
   module, form = plug('backbones', name), form_module(source)

@@ -47,6 +47,7 @@ _OPTIONS = (
   'skip_bad',
   'fold',
   'folds',
+  'answers',
 )
 
 

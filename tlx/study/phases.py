@@ -10,7 +10,7 @@ import numpy as np
 from tlx import backbones, freezing, peft, tree
 from tlx.plug import plug
 from tlx.study.cells import classes_of
-from tlx.study.config import form_of, named
+from tlx.study.config import form_module, form_of, named
 from tlx.train import step
 from tlx.train.job import PhasePlan
 from tlx.train.prefix import activation, boundary, variable_shapes
@@ -20,6 +20,13 @@ from tlx.types import Form, Network, Task, Variables
 def task_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
   """What is asked of a source's or a target's data set."""
   return make_task(data['task'], len(classes_of(study, data)))
+
+
+def heads_of(source: Mapping[str, Any]) -> int | None:
+  """What `network_of` takes for the network of a source's weights: None where tasks go on with their head, else a number of classes
+  for a head of which nothing is kept.
+  """
+  return None if getattr(form_module(source), 'OWN_HEAD', False) else 2
 
 
 def make_task(
@@ -153,6 +160,9 @@ def _partition(
     raise ValueError(
       f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.'
     ) from None
+  head = network.stages[-1]
+  if not tree.named_leaves(shapes.params[head]):  # tied to the embedding: no parameter of its own
+    rules = tuple(rule for rule in rules if rule[0] != f'^{head}/')
   groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
   if all(label == 'frozen' for _, label in groups):
     raise ValueError(

@@ -31,6 +31,7 @@ DATA: Mapping[str, Kind] = {  # of sources and targets
   'group': TEXT,
   'duplicates': ('keep', 'drop'),
   'task': PLUGIN,
+  'answers': TEXT,
   'skip_bad': SWITCH,
 }
 RANGES: Mapping[str, Mapping[str, Kind]] = {
@@ -65,6 +66,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'weights': TEXT,
     'sha256': TEXT,
     'part': TEXT,
+    'form': TEXT,
     'input': FIELDS,
     **DATA,
     'train': FIELDS,

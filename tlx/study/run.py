@@ -23,7 +23,7 @@ from tlx.study import pair as pairs
 from tlx.study.cells import Cohort, beyond_edges, cell_id, cells_of, dependencies, num_train
 from tlx.study.cohorts import cohorts_of, new_cohorts
 from tlx.study.pair import Pair
-from tlx.study.phases import network_of, phases_of, shapes_of, task_of
+from tlx.study.phases import heads_of, network_of, phases_of, shapes_of, task_of
 from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
@@ -434,12 +434,13 @@ def _is_whole(folder: epath.Path) -> bool:
 
 def _load(name: str, config: Mapping[str, Any]) -> Loaded:
   backbone, options = configs.named(config['backbone'])
-  network = network_of(config, 2)
-  module, head = plug('backbones', backbone), network.stages[-1]
+  network = network_of(config, heads_of(config))
+  module = plug('backbones', backbone)
+  fresh = () if heads_of(config) is None else network.stages[-1:]
   try:
     weights = sources.load(config['weights'], config['sha256'] or None, config['part'])
     shapes = shapes_of(config, network)
-    variables, filled = backbones.from_weights(module, options, weights, shapes, fresh=(head,))
+    variables, filled = backbones.from_weights(module, options, weights, shapes, fresh=fresh)
   except (ValueError, ImportError, KeyError) as error:
     raise ValueError(f'config.sources.{name}.weights: {error}') from None
   return Loaded(variables, {'provenance': weights.provenance, **filled, 'config': config})
@@ -456,9 +457,10 @@ def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
       else:
         _train_source(lab, name, folder)
     params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
-  head = network_of(config, 2).stages[-1]
-  params.pop(head, None)
-  stats.pop(head, None)
+  if heads_of(config) is not None:
+    head = network_of(config, heads_of(config)).stages[-1]
+    params.pop(head, None)
+    stats.pop(head, None)
   return Source(Variables(params, stats), tree.sha256((params, stats)))
 
 

@@ -99,8 +99,12 @@ def predict(recipe: Recipe) -> Callable:
 
   def run(_: tuple[()], own: Evaluated, shared: tuple[PyTree, Batch]) -> tuple[Sums, PyTree]:
     def kept(both: tuple[Batch, Array]) -> tuple[Sums, PyTree]:
-      sums, outputs = look(own, shared[0], *both)
-      return sums, recipe.task.keep(outputs)
+      sums, outputs, terms = look(own, shared[0], *both)
+      kept = dict(recipe.task.keep(outputs))
+      for name in recipe.task.each:
+        value, weight = terms[name]
+        kept[name] = jnp.sum(value * weight, axis=tuple(range(1, value.ndim)))
+      return sums, kept
 
     return jax.lax.map(kept, (shared[1], own.mask))
 
@@ -120,17 +124,20 @@ def total(parts: Sequence[Sums]) -> Sums:
 
 
 def _look(recipe: Recipe) -> Callable:
-  """(Evaluated, shared frozen, a batch, the run's mask [B] of it) -> (sums, outputs)."""
+  """(Evaluated, shared frozen, a batch, the run's mask [B] of it) -> (sums, outputs, terms)."""
 
-  def look(own: Evaluated, frozen: PyTree, batch: Batch, mask: Array) -> tuple[Sums, PyTree]:
+  def look(
+    own: Evaluated, frozen: PyTree, batch: Batch, mask: Array
+  ) -> tuple[Sums, PyTree, dict[str, tuple[Array, Array]]]:
     variables = Variables(merge(own.trainable, own.frozen, frozen), own.stats)
     batch = batch._replace(mask=batch.mask * mask)
     inputs = enter(recipe, batch.inputs)
     outputs, _ = recipe.network.apply(variables, inputs, train=False, start=recipe.phase.start)
+    terms = recipe.task.terms(outputs, batch)
     sums = {}
-    for name, (value, weight) in recipe.task.terms(outputs, batch).items():
+    for name, (value, weight) in terms.items():
       sums[name] = jnp.sum(value * weight), jnp.sum(weight)
-    return sums, outputs
+    return sums, outputs, terms
 
   return look
 

@@ -390,7 +390,7 @@ def solve_phase(
       np.stack([rows[run] for run in runs]),
       np.ones((len(runs), length)),
       penalties,
-      plan.task.head,
+      plan.task.head or 0,  # a task with solvers has a head of its own
       between,
     )
     for i, run in enumerate(runs):

@@ -1,0 +1,46 @@
+"""Words with tags as rows of tokens."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.inputs.test_text_tokenizers import WORDS
+from tlx.inputs import _tokenizers, tagged
+
+NAMES = ('O', 'B-X', 'I-X')
+SENTENCES = [(('The', 'networks', 'learn'), ('O', 'B-X', 'I-X')), (('learns',), ('B-X',))]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+  path = tmp_path / 'vocab.txt'
+  path.write_text('\n'.join(WORDS) + '\n')
+  return path
+
+
+def test_the_first_token_of_a_word_has_its_tag(vocabulary):
+  rows, notes = tagged.store_parts({'x': SENTENCES}, _tokenizers.read(vocabulary), 8, NAMES)
+  leaves = rows['x'].leaves
+  want = ['[CLS]', 'the', 'net', '##work', '##s', 'learn', '[SEP]', '[PAD]']
+  assert [WORDS[i] for i in leaves['ids'][0]] == want
+  assert leaves['tags'].tolist() == [[-1, 0, 1, -1, -1, 2, -1, -1], [-1, 1] + [-1] * 6]
+  assert leaves['mask'].sum(1).tolist() == [7, 4] and notes == ()
+
+
+def test_words_that_are_lost_are_counted(vocabulary):
+  _, notes = tagged.store_parts({'x': SENTENCES}, _tokenizers.read(vocabulary), 5, NAMES)
+  assert notes == ('1 of 4 words of x are lost: behind 5 tokens (length), or without a token.',)
+
+
+def test_a_data_set_becomes_rows(vocabulary, tmp_path):
+  lines = [{'tokens': list(words), 'tags': list(tags)} for words, tags in SENTENCES] * 10
+  path = tmp_path / 'x.jsonl'
+  path.write_text('\n'.join(json.dumps(line) for line in lines))
+  fields = {'length': 16, 'tokenizer': str(vocabulary), 'vocab_size': 12}
+  data = tagged.load(f'jsonl:{path}', fields, {'skip_bad': False, 'data_bytes': 1e9})
+  assert data.class_names == NAMES and data.train.inputs['tags'].max() == 2
+  form = tagged.form(**fields)
+  assert set(form.enter(data.train.inputs)) == {'ids', 'mask'}
+  for name, leaf in data.train.inputs.items():
+    assert form.spec[name].shape == leaf.shape[1:] and leaf.dtype == np.int32

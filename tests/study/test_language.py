@@ -1,0 +1,177 @@
+"""Studies of language models: rows instead of pictures, bits instead of accuracy."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tlx.study import config, dry_run, run
+
+VERBS = ('come', 've', 'quiere')
+NOUNS = ('el perro', 'la casa', 'un gato', 'el niño')
+SIZES = {'train': 60, 'val': 20, 'test': 20}
+
+
+def sentences(seed, count, verbs=VERBS):
+  random = np.random.default_rng(seed)
+  return [
+    f'{random.choice(NOUNS)} {random.choice(verbs)} {random.choice(NOUNS)} {i % 7}'
+    for i in range(count)
+  ]
+
+
+def write(path, name, verbs, seed):
+  """Parts of sentences, a line each."""
+  (path / name).mkdir(exist_ok=True)
+  for part, size in SIZES.items():
+    seed += 1
+    (path / name / f'{part}.txt').write_text('\n'.join(sentences(seed, size, verbs)))
+
+
+def results(workdir):
+  """{method: what its run says}."""
+  read = [json.loads(path.read_text()) for path in (workdir / 'runs').glob('*/result.json')]
+  return {result['cell']['method']: result for result in read}
+
+
+def get_config(path):
+  """A model of bytes trained on one text, carried to another of other verbs."""
+  write(path, 'old', VERBS, 0)
+  write(path, 'new', ('mangia', 'vede', 'vuole'), 10)
+  made = config.base()
+  made.sources.spanish = {
+    'backbone': {'name': 'gpt2', 'vocab_size': 259, 'dim': 32, 'depth': 1, 'heads': 2,
+                 'max_positions': 64},
+    'input': {'length': 32, 'tokenizer': 'bytes'},
+    'dataset': f'text:{path}/old',
+    'task': 'language',
+    'train': {'steps': 100, 'batch_size': 8, 'learning_rate': 6e-3},
+  }  # fmt: skip
+  made.targets.italian = {'dataset': f'text:{path}/new', 'task': 'language'}
+  made.methods = {
+    'scratch': {'init': 'random'},
+    'last': {'phases': ({'tune': {'policy': 'last', 'k': 1}},)},
+    'lora': {'added': {'name': 'lora', 'rank': 2}, 'phases': ({'tune': 'added'},)},
+    'full': {},
+  }
+  made.shots, made.seeds = (0,), (0,)
+  made.grid.learning_rate = (6e-3,)
+  made.train.steps, made.train.batch_size, made.train.evaluations = 20, 8, 2
+  made.baseline = 'scratch'
+  return made
+
+
+@pytest.fixture(scope='module')
+def study(tmp_path_factory):
+  path = tmp_path_factory.mktemp('language')
+  made = get_config(path)
+  return made, run.run(made, path / 'whole')
+
+
+def test_a_language_model_is_carried_to_another_text(study):
+  made, workdir = study
+  bits = {method: run['test']['bits_per_byte'] for method, run in results(workdir).items()}
+  assert set(bits) == set(made.methods)
+  assert bits['full'] < bits['scratch'] and bits['full'] < 3.0 and bits['lora'] < bits['scratch']
+  described = json.loads((workdir / 'study.json').read_text())['data']['spanish/italian']
+  assert described['class_names'] == ['text']
+  assert any('rows of 32 tokens' in note for note in described['notes'])
+
+
+def test_what_is_kept_of_the_test_rows_adds_up_to_its_bits(study):
+  _, workdir = study
+  result = results(workdir)['full']
+  kept = np.load(workdir / 'runs' / result['id'] / 'predictions.npz')
+  bits = kept['text'].sum() / np.log(2) / kept['bytes'].sum()
+  assert bits == pytest.approx(result['test']['bits_per_byte'], rel=1e-5)
+  assert len(kept['text']) == len(kept['ids'])
+
+
+def test_the_prefix_of_rows_changes_no_number(study, tmp_path):
+  made, workdir = study
+  made = made.copy_and_resolve_references()
+  made.reuse = False
+  made.methods = {'last': made.methods['last']}
+  made.baseline = ''
+  alone, whole = results(run.run(made, tmp_path))['last'], results(workdir)['last']
+  assert whole['phases'][0]['reused_stages'] and not alone['phases'][0]['reused_stages']
+  for column in ('bits_per_byte', 'loss'):
+    assert alone['test'][column] == pytest.approx(whole['test'][column], rel=2e-5)
+
+
+def test_a_run_is_a_source_of_classes_too(study, tmp_path):
+  """What learned a language tells its sentences apart: the form changes, the tokenizer stays."""
+  _, workdir = study
+  lines = [
+    json.dumps({'text': text, 'label': label})
+    for label, verbs in (('a', VERBS[:1]), ('b', VERBS[1:]))
+    for text in sentences(30, 20, verbs)
+  ]
+  (tmp_path / 'x.jsonl').write_text('\n'.join(lines))
+  made = config.base()
+  made.sources.language = {'weights': f'study:{workdir}/{results(workdir)["full"]["id"]}'}
+  made.targets.verbs = {'dataset': f'jsonl:{tmp_path}/x.jsonl'}
+  made.methods = {'probe': {'phases': ({'tune': 'head'},)}}
+  made.shots, made.seeds, made.grid.learning_rate = (0,), (0,), (1e-2,)
+  made.train.steps, made.train.batch_size, made.train.evaluations = 5, 8, 1
+  resolved = config.resolve(made)['sources']['language']
+  assert resolved['form'] == '' and resolved['input']['tokenizer'] == 'bytes'
+  assert set(results(run.run(made, tmp_path / 'run'))) == {'probe'}
+
+
+def test_the_dry_run_knows_language_models(study):
+  made, _ = study
+  assert 'lora' in dry_run.describe(made)
+
+
+@pytest.mark.parametrize(
+  'where, value, message',
+  [
+    ('targets.italian.task', 'classification', 'language wants language|classification wants text'),
+    ('targets.italian.dataset', 'uci_digits', 'has images, wanted documents'),
+    ('sources.spanish.input.length', 65, 'there are 64 positions'),
+    ('sources.spanish.input.tokenizer', '', 'tokenizer is empty'),
+    (
+      'sources.spanish.backbone.vocab_size',
+      258,
+      'has 259 tokens, the embedding of the weights 258',
+    ),
+    ('train.label_smoothing', 0.1, 'label_smoothing'),
+  ],
+)
+def test_what_language_models_do_not_have_is_one_error(study, tmp_path, where, value, message):
+  made, _ = study
+  made = made.copy_and_resolve_references()
+  *path, field = where.split('.')
+  place = made
+  for name in path:
+    place = place[name]
+  with place.unlocked():
+    place[field] = value
+  with pytest.raises(ValueError, match=message):
+    run.run(made, tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_answers_are_learned_in_a_study(study, tmp_path):
+  made, _ = study
+  for name, first in (('old', 100), ('new', 300)):
+    (tmp_path / name).mkdir()
+    for part, size in SIZES.items():
+      lines = []
+      for _ in range(size):
+        first += 1
+        turns = [{'role': 'patient', 'text': f'{first}?'}, {'role': 'doctor', 'text': f'{first}!'}]
+        lines.append(json.dumps({'turns': turns}))
+      (tmp_path / name / f'{part}.jsonl').write_text('\n'.join(lines))
+  made = made.copy_and_resolve_references()
+  asked = {'task': 'dialogue', 'answers': 'doctor'}
+  made.sources.spanish.update({'dataset': f'jsonl:{tmp_path}/old', **asked})
+  made.targets.italian = {'dataset': f'jsonl:{tmp_path}/new', **asked}
+  made.methods = {name: made.methods[name] for name in ('scratch', 'full')}
+  workdir = run.run(made, tmp_path / 'run')
+  found = {method: result['test'] for method, result in results(workdir).items()}
+  assert found['full']['bits_per_byte'] < found['scratch']['bits_per_byte']
+  assert found['full']['bytes'] == 20 * 4 and found['full']['tokens'] == 20 * 5
+  resolved = config.resolve(made)['sources']['spanish']
+  assert resolved['form'] == 'dialogue' and resolved['input']['template'] == ''
