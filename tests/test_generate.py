@@ -86,6 +86,34 @@ def test_rows_that_have_ended_are_filled_with_the_first_end_token(small):
   assert (got[:, -1] == first).any()
 
 
+def test_rows_of_a_batch_draw_what_they_draw_alone(small):
+  """That the most probable ones are the same is in the official tokens of prompts with padding."""
+  network, variables, inputs = small
+  whole, short = (np.asarray(inputs['ids'][:1, -length:]) for length in (5, 2))
+  both = {
+    'ids': np.concatenate([whole, np.pad(short, ((0, 0), (0, 3)))]),
+    'mask': np.array([[1] * 5, [1, 1, 0, 0, 0]], np.int32),
+  }
+  key = jax.random.key(3)
+  draw = lambda inputs, key: np.asarray(
+    generate(network, variables, inputs, 9, sampling=SAMPLING, key=key)
+  )
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(2))
+  together = draw(both, key)
+  np.testing.assert_array_equal(draw(both, keys), together)
+  np.testing.assert_array_equal(draw({'ids': whole}, keys[:1])[0], together[0])
+  np.testing.assert_array_equal(draw({'ids': short}, keys[1:])[0], together[1])
+
+
+def test_a_head_that_gives_features_generates_the_same(small):
+  _, variables, inputs = small
+  features = load('llama_untied', logits=False)[0]
+  x = jax.eval_shape(lambda: features.apply(variables, inputs, train=False)[0])
+  assert x['features'].shape == (*inputs['ids'].shape, 32) and x['kernel'].shape[1] == 32
+  official = np.load(PARITY / 'llama_untied.npz')['greedy'][:, :8]
+  np.testing.assert_array_equal(generate(features, variables, inputs, 8), official)
+
+
 def test_sampling_follows_its_key(small):
   network, variables, inputs = small
   one, again, other = (
@@ -138,6 +166,10 @@ def test_what_top_k_and_top_p_leave():
     ({'sampling': Sampling(temperature=0.0), 'key': jax.random.key(0)}, 'wanted temperature > 0'),
     ({'sampling': Sampling(top_p=1.5), 'key': jax.random.key(0)}, '0 < top_p <= 1'),
     ({'sampling': Sampling(top_k=0), 'key': jax.random.key(0)}, 'top_k at least 1'),
+    (
+      {'sampling': SAMPLING, 'key': jax.random.split(jax.random.key(0), 2)},
+      r'key has shape \(2,\), wanted one key, or 3',
+    ),
     ({'num_tokens': 0}, 'num_tokens is 0'),
   ],
 )

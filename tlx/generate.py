@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tlx.backbones._text import scores
 from tlx.types import Array, Network, PyTree, Variables
 
 
@@ -53,6 +54,9 @@ def generate(
   `eos[0]`. The loop stops when every row has ended. Compiled once per network, prompt shape and
   `num_tokens`; other numbers in `sampling` and `eos` use the same program.
 
+  A row's tokens do not depend on its batch mates. Row i draws with `fold_in(key, i)`; an array of
+  keys [B] gives each row its own, and so the same text wherever it stands.
+
   Raises:
     ValueError: only one of `sampling` and `key`, an impossible sampling, no token asked for, or a
       network that is not a causal language model.
@@ -73,7 +77,14 @@ def generate(
       raise ValueError(
         f'{sampling}: wanted temperature > 0, top_k at least 1 or None, 0 < top_p <= 1 or None.'
       )
-  return _generate(network, variables, inputs, num_tokens, sampling, key, eos)
+  keys = key
+  if key is not None:
+    num_rows = len(inputs['ids'])
+    if key.shape not in ((), (num_rows,)):
+      raise ValueError(f'key has shape {key.shape}, wanted one key, or {num_rows} for the rows.')
+    if key.shape == ():
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(num_rows))
+  return _generate(network, variables, inputs, num_tokens, sampling, keys, eos)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -83,7 +94,7 @@ def _generate(
   inputs: PyTree,
   num_tokens: int,
   sampling: Sampling | None,
-  key: Array | None,
+  keys: Array | None,
   eos: tuple[Array, ...],
 ) -> Array:
   ids, mask = _pad_left(inputs['ids'], inputs.get('mask', jnp.ones(inputs['ids'].shape, jnp.int32)))
@@ -99,6 +110,8 @@ def _generate(
     logits, _ = network.apply(
       variables, {**x, 'hidden': x['hidden'][:, -1:]}, train=False, start=-1
     )
+    if isinstance(logits, dict):
+      logits = scores(**logits)
     if logits.ndim != 3:
       raise ValueError(
         f'The head gives {logits.shape}, not logits over a vocabulary; build the network without '
@@ -107,7 +120,7 @@ def _generate(
     return logits[:, -1], x['cache']
 
   def write(writing: _Writing, logits: Array) -> _Writing:
-    token = _choose(logits, sampling, key, writing.step)
+    token = _choose(logits, sampling, keys, writing.step)
     token = jnp.where(writing.done, eos[0], token) if eos else token
     done = writing.done | jnp.isin(token, jnp.array(eos, jnp.int32))
     return writing._replace(
@@ -150,13 +163,13 @@ def _pad_left(ids: Array, mask: Array) -> tuple[Array, Array]:
   return jnp.take_along_axis(ids, source, axis=1), jnp.take_along_axis(mask, source, axis=1)
 
 
-def _choose(logits: Array, sampling: Sampling | None, key: Array | None, step: Array) -> Array:
-  """The next token of each row, [B]."""
-  if sampling is None or key is None:
+def _choose(logits: Array, sampling: Sampling | None, keys: Array | None, step: Array) -> Array:
+  """The next token of each row, [B], drawn with the row's own of the keys [B]."""
+  if sampling is None or keys is None:
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  return jax.random.categorical(jax.random.fold_in(key, step), limit(logits, sampling)).astype(
-    jnp.int32
-  )
+  of_step = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+  drawn = jax.vmap(jax.random.categorical)(of_step, limit(logits, sampling))
+  return drawn.astype(jnp.int32)
 
 
 def limit(logits: Array, sampling: Sampling) -> Array:

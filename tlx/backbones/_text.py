@@ -213,17 +213,29 @@ class Attention(nn.Module):
 
 
 class Vocabulary(nn.Module):
-  """A score in float32 for every token of the vocabulary, [B, T, V]."""
+  """A score in float32 for every token of the vocabulary, [B, T, V]; without `logits` what they are
+  the product of, {'features' [B, T, D], 'kernel' [V, D]}.
+  """
 
   vocab_size: int
   dtype: str
+  logits: bool
+  scale: float = 1.0  # of the scores
 
   @nn.compact
-  def __call__(self, x: Mapping[str, Any], train: bool) -> Array:
+  def __call__(self, x: Mapping[str, Any], train: bool) -> Array | dict[str, Array]:
     embedding = self.param('embedding', INIT, (self.vocab_size, x['hidden'].shape[-1]))
-    return jnp.einsum(
-      'btd,vd->btv', x['hidden'], embedding.astype(self.dtype), preferred_element_type=jnp.float32
+    features = x['hidden'] if self.scale == 1.0 else x['hidden'] * self.scale
+    return (
+      scores(features, embedding) if self.logits else {'features': features, 'kernel': embedding}
     )
+
+
+def scores(features: Array, kernel: Array) -> Array:
+  """The score in float32 of every token of the vocabulary [B, T, V], for a kernel [V, D]."""
+  return jnp.einsum(
+    'btd,vd->btv', features, kernel.astype(features.dtype), preferred_element_type=jnp.float32
+  )
 
 
 class LastTokenHead(_layers.Head):
@@ -237,9 +249,13 @@ class LastTokenHead(_layers.Head):
     )
 
 
-def head(num_classes: int | None, vocab_size: int, dtype: str) -> nn.Module:
-  """The last stage of a language model: over the vocabulary, or over `num_classes`."""
-  return Vocabulary(vocab_size, dtype) if num_classes is None else LastTokenHead(num_classes)
+def head(num_classes: int | None, o: Any, scale: float = 1.0) -> nn.Module:
+  """The last stage of a language model of options `o`: over the vocabulary, or over
+  `num_classes`.
+  """
+  if num_classes is None:
+    return Vocabulary(o.vocab_size, o.dtype, o.logits, scale)
+  return LastTokenHead(num_classes)
 
 
 def tie(network: Network) -> Network:

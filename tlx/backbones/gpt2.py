@@ -24,6 +24,8 @@ class Options(NamedTuple):
   activation: of the MLP, one of `ACTIVATIONS` in _attention.py
   scale_by_block: the scores of block i, from 1, are divided by i too
   tied: the output layer is the token embedding
+  logits: False: the head gives what the logits are the product of, {'features' [B, T, D], 'kernel'
+  [V, D]}, to a loss that goes over the vocabulary in chunks (tlx/tasks/_vocabulary.py)
   """
 
   vocab_size: int = 50257
@@ -35,6 +37,7 @@ class Options(NamedTuple):
   activation: str = 'gelu_tanh'
   scale_by_block: bool = False
   tied: bool = True
+  logits: bool = True
   dtype: str = 'float32'
 
 
@@ -66,7 +69,7 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
   blocks = []
   for i in range(o.depth):
     blocks.append((f'block{i}', Block(o, 1 / (i + 1) if o.scale_by_block else 1.0)))
-  head = _text.head(num_classes, o.vocab_size, o.dtype)
+  head = _text.head(num_classes, o)
   network = chain([('embed', Embed(o)), *blocks, ('norm', Norm(o)), ('head', head)])
   return _text.tie(network) if o.tied and num_classes is None else network
 

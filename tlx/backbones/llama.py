@@ -28,6 +28,8 @@ class Options(NamedTuple):
   out_bias, mlp_bias: a bias on the output of the attention, on the layers of the MLP
   qk_norm: an RMS norm of each head's queries and keys (Qwen3)
   tied: the output layer is the token embedding
+  logits: False: the head gives what the logits are the product of, {'features' [B, T, D], 'kernel'
+  [V, D]}, to a loss that goes over the vocabulary in chunks (tlx/tasks/_vocabulary.py)
   """
 
   vocab_size: int = 49152
@@ -47,6 +49,7 @@ class Options(NamedTuple):
   mlp_bias: bool = False
   qk_norm: bool = False
   tied: bool = True
+  logits: bool = True
   dtype: str = 'float32'
 
 
@@ -97,7 +100,7 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       ('embed', Embed(o)),
       *((f'block{i}', Block(o, i not in o.no_rope)) for i in range(o.depth)),
       ('norm', Norm(o)),
-      ('head', _text.head(num_classes, o.vocab_size, o.dtype)),
+      ('head', _text.head(num_classes, o)),
     ]
   )
   return _text.tie(network) if o.tied and num_classes is None else network
