@@ -8,6 +8,8 @@ Between stages an activation is a dict:
                     block. Each block takes the first pair and puts its own at the end, so after all
                     blocks they are in order again
   index  []         only in generation after the prompt: the cache slot of the first of the T tokens
+  last   [B]        only where a classifier of the transformers library reads another token than the
+         last of the mask: its place
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,9 +52,11 @@ def resolve(
   return options
 
 
-def begin(inputs: PyTree, max_positions: int | None = None) -> tuple[Array, dict[str, Any]]:
+def begin(
+  inputs: PyTree, max_positions: int | None = None, head_pad_id: int | None = None
+) -> tuple[Array, dict[str, Any]]:
   """(token ids [B, T], the rest of the activation that begins at these inputs); without a mask no
-  token is padding.
+  token is padding. `LastTokenHead` reads the last token that is not `head_pad_id`.
 
   Raises:
     ValueError: the inputs are not a dict with 'ids', the mask does not cover them, or they are
@@ -78,7 +82,14 @@ def begin(inputs: PyTree, max_positions: int | None = None) -> tuple[Array, dict
       f'{length} tokens, but there are {max_positions} positions; cut the text or ask for fewer '
       'new tokens.'
     )
+  if head_pad_id is not None:
+    x['last'] = _last(ids != head_pad_id)
   return ids, x
+
+
+def _last(chosen: Array) -> Array:
+  """The place [B] of the last True of each row [B, T]; the last of all where there is none."""
+  return chosen.shape[1] - 1 - jnp.argmax(chosen[:, ::-1], axis=1)
 
 
 def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
@@ -96,16 +107,16 @@ def visible(
   x: Mapping[str, Any], num_tokens: int, causal: bool, window: int | None = None
 ) -> Array:
   """Which of the S keys each of the T queries may attend to, [B, T or 1, S]; with a window itself
-  and the window - 1 before it.
+  and the window - 1 before it, and as many after it where it may look ahead.
   """
   allowed = (x['mask'] != 0)[:, None, :]
-  if not causal:
+  if not causal and window is None:
     return allowed
   query = x.get('index', 0) + jnp.arange(num_tokens)
-  key = jnp.arange(x['mask'].shape[1])
-  near = key[None, :] <= query[:, None]
+  back = query[:, None] - jnp.arange(x['mask'].shape[1])[None, :]
+  near = back >= 0 if causal else jnp.full(back.shape, True)
   if window is not None:
-    near &= key[None, :] > query[:, None] - window
+    near &= jnp.abs(back) < window
   return allowed & near[None]
 
 
@@ -201,15 +212,37 @@ class Attention(nn.Module):
     groups = self.heads // self.kv_heads
     query = query.reshape(batch, self.kv_heads, groups * num_tokens, self.head_dim)
     allowed = visible(x, num_tokens, self.causal, self.window)[:, None]  # [B, 1, T or 1, S]
-    mixed = attend(
-      query, key, value, jnp.tile(allowed, (1, 1, groups, 1)) if self.causal else allowed
-    )
+    if allowed.shape[2] > 1:
+      allowed = jnp.tile(allowed, (1, 1, groups, 1))
+    mixed = attend(query, key, value, allowed)
     mixed = (
       mixed.reshape(batch, self.heads, num_tokens, self.head_dim)
       .transpose(0, 2, 1, 3)
       .reshape(len(rows), -1)
     )
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
+
+
+def pool(x: Mapping[str, Any], how: str) -> Array:
+  """One float32 vector a text [B, D]: of its first token ('cls'), or the mean over its tokens
+  ('mean'); or the vectors of all tokens as they are, [B, T, D] ('tokens').
+  """
+  hidden, real = x['hidden'].astype(jnp.float32), x['mask'] != 0
+  if how == 'tokens':
+    return hidden
+  if how == 'cls':
+    first = jnp.argmax(real, axis=1)
+    return jnp.take_along_axis(hidden, first[:, None, None], axis=1)[:, 0]
+  weight = real.astype(jnp.float32)[..., None]
+  return (hidden * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
+
+
+class Pooled(nn.Module):
+  """What is pooled as it is, for the head of an encoder that is asked for no classes."""
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    return x
 
 
 class Vocabulary(nn.Module):
@@ -239,11 +272,13 @@ def scores(features: Array, kernel: Array) -> Array:
 
 
 class LastTokenHead(_layers.Head):
-  """Class scores in float32 from each row's last token that is not padding, [B, K]."""
+  """Class scores in float32 from each row's last token that is not padding, [B, K].
+
+  Heads of the transformers library have no bias; ours starts from 0.
+  """
 
   def __call__(self, x: PyTree, train: bool) -> Array:
-    mask = x['mask'] != 0
-    last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    last = x['last'] if 'last' in x else _last(x['mask'] != 0)
     return super().__call__(
       jnp.take_along_axis(x['hidden'], last[:, None, None], axis=1)[:, 0], train
     )
@@ -278,6 +313,15 @@ def tie(network: Network) -> Network:
     )
 
   return Network(network.stages, init, apply)
+
+
+def head_pad_id(config: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+  """What a config.json says of the token that a classifier's head reads: the last one that is not
+  pad_token_id.
+  """
+  head = next(iter(config.get('architectures') or ()), '')
+  classifier = head.endswith('ForSequenceClassification')
+  return {'head_pad_id': ('pad_token_id', config.get('pad_token_id') if classifier else None)}
 
 
 def check_tied(arrays: Mapping[str, np.ndarray], tied: bool, embedding: str, output: str) -> None:
