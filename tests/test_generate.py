@@ -156,6 +156,24 @@ def test_what_top_k_and_top_p_leave():
   # Of the two that top_k leaves, the first has 4/7.
   assert left(top_k=2, top_p=0.5) == [1] and left(top_k=2, top_p=0.6) == [1, 3]
   np.testing.assert_allclose(limit(logits, Sampling(temperature=0.5)), 2 * logits, rtol=1e-6)
+  ties = jnp.log(jnp.array([[0.3, 0.2, 0.2, 0.2, 0.1]]))
+  assert np.isfinite(limit(ties, Sampling(top_k=2))).sum() == 4  # as good as the second
+
+
+@pytest.mark.parametrize('top_k', [None, 1, 7, 500])
+@pytest.mark.parametrize('top_p', [None, 0.01, 0.8, 0.999, 1.0])
+def test_what_is_left_is_what_sorting_leaves(top_k, top_p):
+  """A few hundred scores, negative, huge and minus infinite ones among them."""
+  logits = np.random.default_rng(0).normal(size=(3, 200)) * np.array([[0.1], [3], [1000]])
+  logits[0, :5] = -np.inf
+  for row, got in zip(logits, limit(jnp.float32(logits), Sampling(0.7, top_k, top_p))):
+    order = np.argsort(-row)[:top_k]
+    weight = np.exp((row[order] - row.max()) / 0.7)
+    if top_p not in (None, 1.0):
+      order = order[np.cumsum(weight) - weight < top_p * weight.sum()]
+    drawable = np.flatnonzero(row > row.max() - 60)  # the others have no probability in float32
+    left = np.flatnonzero(np.isfinite(got))
+    np.testing.assert_array_equal(np.intersect1d(left, drawable), np.intersect1d(order, drawable))
 
 
 @pytest.mark.parametrize(
