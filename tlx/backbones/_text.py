@@ -107,17 +107,23 @@ def visible(
   x: Mapping[str, Any], num_tokens: int, causal: bool, window: int | None = None
 ) -> Array:
   """Which of the S keys each of the T queries may attend to, [B, T or 1, S]; with a window itself
-  and the window - 1 before it, and as many after it where it may look ahead.
+  and the window - 1 before it.
   """
   allowed = (x['mask'] != 0)[:, None, :]
-  if not causal and window is None:
-    return allowed
+  if not causal:
+    return allowed if window is None else allowed & _around(num_tokens, window)[None]
   query = x.get('index', 0) + jnp.arange(num_tokens)
-  back = query[:, None] - jnp.arange(x['mask'].shape[1])[None, :]
-  near = back >= 0 if causal else jnp.full(back.shape, True)
+  key = jnp.arange(x['mask'].shape[1])
+  near = key[None, :] <= query[:, None]
   if window is not None:
-    near &= jnp.abs(back) < window
+    near &= key[None, :] > query[:, None] - window
   return allowed & near[None]
+
+
+def _around(num_tokens: int, window: int) -> Array:
+  """The tokens [T, T] that each may attend to: itself, window - 1 before and as many after it."""
+  place = jnp.arange(num_tokens)
+  return jnp.abs(place[:, None] - place[None, :]) < window
 
 
 def rotate(
