@@ -62,6 +62,8 @@ VARIANTS: dict[str, dict[str, Any]] = {  # from the config.json of each model
 # Tensors of public files that a network does not use: the head of masked language modelling.
 IGNORE = (r'^decoder\.', r'^head\.')
 
+FORM = 'text'
+
 
 def build(num_classes: int | None = None, variant: str | None = None, **options: Any) -> Network:
   """ModernBERT with stages embed, block0.., norm, pool, head; without `num_classes` the head passes
@@ -96,6 +98,15 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   if local is None:
     local = [i for i in range(o.depth) if i % 3]
   return o._replace(local_blocks=tuple(local))
+
+
+def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
+  """What the network decides of its texts (tlx/inputs/text.py): the rows of its vocabulary.
+
+  Raises:
+    ValueError: a bad option.
+  """
+  return {'vocab_size': _resolve(variant, options).vocab_size}
 
 
 def tiny() -> tuple[dict[str, Any], PyTree]:
