@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlx.backbones import bert, gpt2
-from tlx.generate import Sampling, generate, limit
+from tlx.generate import Sampling, generate, limit, stream
 from tlx.parity import cases
 
 PARITY = cases.FOLDER
@@ -114,6 +114,20 @@ def test_a_head_that_gives_features_generates_the_same(small):
   np.testing.assert_array_equal(generate(features, variables, inputs, 8), official)
 
 
+@pytest.mark.parametrize('every', [1, 4, 20])
+def test_a_stream_is_what_is_written_at_once_until_all_rows_have_ended(small, every):
+  network, variables, inputs = small
+  official = np.load(PARITY / 'llama_untied.npz')['greedy']
+  eos = tuple(int(token) for token in official[:, 5])
+  whole = np.asarray(generate(network, variables, inputs, 14, eos=eos))
+  pieces = list(stream(network, variables, inputs, 14, every=every, eos=eos))
+  assert {len(piece[0]) for piece in pieces[:-1]} <= {1, every}
+  streamed = np.concatenate(pieces, axis=1)
+  assert 0 < streamed.shape[1] <= 6 and np.isin(streamed, eos).any(1).all()
+  np.testing.assert_array_equal(streamed, whole[:, : streamed.shape[1]])
+  assert np.concatenate(list(stream(network, variables, inputs, 14, every=every)), 1).shape[1] == 14
+
+
 def test_sampling_follows_its_key(small):
   network, variables, inputs = small
   one, again, other = (
@@ -193,8 +207,17 @@ def test_what_is_left_is_what_sorting_leaves(top_k, top_p):
 )
 def test_impossible_requests(small, options, message):
   network, variables, inputs = small
-  with pytest.raises(ValueError, match=message):
-    generate(network, variables, inputs, **{'num_tokens': 2, **options})
+  for ask in (generate, stream):
+    with pytest.raises(ValueError, match=message):
+      ask(network, variables, inputs, **{'num_tokens': 2, **options})
+
+
+def test_a_prompt_without_a_token_or_a_stream_without_one(small):
+  network, variables, inputs = small
+  with pytest.raises(ValueError, match='the prompts are of 0 tokens'):
+    generate(network, variables, {'ids': inputs['ids'][:, :0]}, 2)
+  with pytest.raises(ValueError, match='every is 0'):
+    stream(network, variables, inputs, 2, every=0)
 
 
 @pytest.mark.parametrize(
