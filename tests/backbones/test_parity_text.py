@@ -11,6 +11,7 @@ from tlx.backbones import gpt2
 from tlx.generate import generate
 from tlx.parity import cases, relative_error
 from tlx.plug import plug
+from tlx.tasks._vocabulary import nll
 
 
 def official(name):
@@ -139,6 +140,32 @@ def test_a_tied_embedding_is_one_parameter_with_the_gradients_of_both_uses():
   np.testing.assert_allclose(
     of_one['embed']['tokens']['embedding'], sum(uses), rtol=1e-4, atol=1e-6
   )
+
+
+@pytest.mark.parametrize(
+  'backbone, options',
+  [('gpt2', {}), ('llama', {'logit_scale': 0.5, 'embed_scale': 3.0}), ('llama', {'tied': False})],
+)
+def test_features_and_kernel_give_the_loss_and_the_gradients_of_logits(backbone, options):
+  module = plug('backbones', backbone)
+  small, inputs = module.tiny()
+  options = {**small, **options, 'num_classes': None, 'depth': 1}
+  whole, chunked = module.build(**options), module.build(**options, logits=False)
+  variables = drawn(whole, inputs)
+  targets = np.asarray(inputs['ids'] + 1)
+
+  def of_logits(variables):
+    logits, _ = whole.apply(variables, inputs, train=True)
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1).sum()
+
+  def of_chunks(variables):
+    outputs, _ = chunked.apply(variables, inputs, train=True)
+    return nll(outputs['features'], outputs['kernel'], targets, 5).sum()
+
+  wanted, got = (jax.jit(jax.value_and_grad(loss))(variables) for loss in (of_logits, of_chunks))
+  assert float(jnp.abs(got[1].params['embed']['tokens']['embedding']).max()) > 1e-2
+  for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('case', ['bert', 'gpt2', 'llama'])
