@@ -8,8 +8,8 @@ Between stages an activation is a dict:
                     block. Each block takes the first pair and puts its own at the end, so after all
                     blocks they are in order again
   index  []         only in generation after the prompt: the cache slot of the first of the T tokens
-  last   [B]        only where a classifier of the transformers library reads another token than the
-         last of the mask: its place
+  after  [B]        only where a classifier of the transformers library reads another token than the
+         last of the mask: how many come after it
 """
 
 from collections.abc import Mapping, Sequence
@@ -83,13 +83,13 @@ def begin(
       'new tokens.'
     )
   if head_pad_id is not None:
-    x['last'] = _last(ids != head_pad_id)
+    x['after'] = _after_last(ids != head_pad_id)
   return ids, x
 
 
-def _last(chosen: Array) -> Array:
-  """The place [B] of the last True of each row [B, T]; the last of all where there is none."""
-  return chosen.shape[1] - 1 - jnp.argmax(chosen[:, ::-1], axis=1)
+def _after_last(chosen: Array) -> Array:
+  """How many places [B] come after the last True of each row [B, T]; 0 where there is none."""
+  return jnp.argmax(chosen[:, ::-1], axis=1)
 
 
 def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
@@ -111,7 +111,7 @@ def visible(
   """
   allowed = (x['mask'] != 0)[:, None, :]
   if not causal:
-    return allowed if window is None else allowed & _around(num_tokens, window)[None]
+    return allowed if window is None else allowed & _around(x, num_tokens, window)[None]
   query = x.get('index', 0) + jnp.arange(num_tokens)
   key = jnp.arange(x['mask'].shape[1])
   near = key[None, :] <= query[:, None]
@@ -120,10 +120,10 @@ def visible(
   return allowed & near[None]
 
 
-def _around(num_tokens: int, window: int) -> Array:
-  """The tokens [T, T] that each may attend to: itself, window - 1 before and as many after it."""
-  place = jnp.arange(num_tokens)
-  return jnp.abs(place[:, None] - place[None, :]) < window
+def _around(x: Mapping[str, Any], num_tokens: int, window: int) -> Array:
+  """The keys [T, S] that queries may attend to: itself, window - 1 before and as many after it."""
+  query = x.get('index', 0) + jnp.arange(num_tokens)
+  return jnp.abs(query[:, None] - jnp.arange(x['mask'].shape[1])[None, :]) < window
 
 
 def rotate(
@@ -284,7 +284,8 @@ class LastTokenHead(_layers.Head):
   """
 
   def __call__(self, x: PyTree, train: bool) -> Array:
-    last = x['last'] if 'last' in x else _last(x['mask'] != 0)
+    after = x['after'] if 'after' in x else _after_last(x['mask'] != 0)
+    last = x['hidden'].shape[1] - 1 - after
     return super().__call__(
       jnp.take_along_axis(x['hidden'], last[:, None, None], axis=1)[:, 0], train
     )
