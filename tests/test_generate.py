@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tlx.backbones import bert, gpt2
-from tlx.generate import Sampling, generate, limit
+from tlx.generate import Sampling, generate, limit, stream
 from tlx.parity import cases
 
 PARITY = cases.FOLDER
@@ -86,6 +86,48 @@ def test_rows_that_have_ended_are_filled_with_the_first_end_token(small):
   assert (got[:, -1] == first).any()
 
 
+def test_rows_of_a_batch_draw_what_they_draw_alone(small):
+  """That the most probable ones are the same is in the official tokens of prompts with padding."""
+  network, variables, inputs = small
+  whole, short = (np.asarray(inputs['ids'][:1, -length:]) for length in (5, 2))
+  both = {
+    'ids': np.concatenate([whole, np.pad(short, ((0, 0), (0, 3)))]),
+    'mask': np.array([[1] * 5, [1, 1, 0, 0, 0]], np.int32),
+  }
+  key = jax.random.key(3)
+  draw = lambda inputs, key: np.asarray(
+    generate(network, variables, inputs, 9, sampling=SAMPLING, key=key)
+  )
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(2))
+  together = draw(both, key)
+  np.testing.assert_array_equal(draw(both, keys), together)
+  np.testing.assert_array_equal(draw({'ids': whole}, keys[:1])[0], together[0])
+  np.testing.assert_array_equal(draw({'ids': short}, keys[1:])[0], together[1])
+
+
+def test_a_head_that_gives_features_generates_the_same(small):
+  _, variables, inputs = small
+  features = load('llama_untied', logits=False)[0]
+  x = jax.eval_shape(lambda: features.apply(variables, inputs, train=False)[0])
+  assert x['features'].shape == (*inputs['ids'].shape, 32) and x['kernel'].shape[1] == 32
+  official = np.load(PARITY / 'llama_untied.npz')['greedy'][:, :8]
+  np.testing.assert_array_equal(generate(features, variables, inputs, 8), official)
+
+
+@pytest.mark.parametrize('every', [1, 4, 20])
+def test_a_stream_is_what_is_written_at_once_until_all_rows_have_ended(small, every):
+  network, variables, inputs = small
+  official = np.load(PARITY / 'llama_untied.npz')['greedy']
+  eos = tuple(int(token) for token in official[:, 5])
+  whole = np.asarray(generate(network, variables, inputs, 14, eos=eos))
+  pieces = list(stream(network, variables, inputs, 14, every=every, eos=eos))
+  assert {len(piece[0]) for piece in pieces[:-1]} <= {1, every}
+  streamed = np.concatenate(pieces, axis=1)
+  assert 0 < streamed.shape[1] <= 6 and np.isin(streamed, eos).any(1).all()
+  np.testing.assert_array_equal(streamed, whole[:, : streamed.shape[1]])
+  assert np.concatenate(list(stream(network, variables, inputs, 14, every=every)), 1).shape[1] == 14
+
+
 def test_sampling_follows_its_key(small):
   network, variables, inputs = small
   one, again, other = (
@@ -128,6 +170,24 @@ def test_what_top_k_and_top_p_leave():
   # Of the two that top_k leaves, the first has 4/7.
   assert left(top_k=2, top_p=0.5) == [1] and left(top_k=2, top_p=0.6) == [1, 3]
   np.testing.assert_allclose(limit(logits, Sampling(temperature=0.5)), 2 * logits, rtol=1e-6)
+  ties = jnp.log(jnp.array([[0.3, 0.2, 0.2, 0.2, 0.1]]))
+  assert np.isfinite(limit(ties, Sampling(top_k=2))).sum() == 4  # as good as the second
+
+
+@pytest.mark.parametrize('top_k', [None, 1, 7, 500])
+@pytest.mark.parametrize('top_p', [None, 0.01, 0.8, 0.999, 1.0])
+def test_what_is_left_is_what_sorting_leaves(top_k, top_p):
+  """A few hundred scores, negative, huge and minus infinite ones among them."""
+  logits = np.random.default_rng(0).normal(size=(3, 200)) * np.array([[0.1], [3], [1000]])
+  logits[0, :5] = -np.inf
+  for row, got in zip(logits, limit(jnp.float32(logits), Sampling(0.7, top_k, top_p))):
+    order = np.argsort(-row)[:top_k]
+    weight = np.exp((row[order] - row.max()) / 0.7)
+    if top_p not in (None, 1.0):
+      order = order[np.cumsum(weight) - weight < top_p * weight.sum()]
+    drawable = np.flatnonzero(row > row.max() - 60)  # the others have no probability in float32
+    left = np.flatnonzero(np.isfinite(got))
+    np.testing.assert_array_equal(np.intersect1d(left, drawable), np.intersect1d(order, drawable))
 
 
 @pytest.mark.parametrize(
@@ -138,13 +198,26 @@ def test_what_top_k_and_top_p_leave():
     ({'sampling': Sampling(temperature=0.0), 'key': jax.random.key(0)}, 'wanted temperature > 0'),
     ({'sampling': Sampling(top_p=1.5), 'key': jax.random.key(0)}, '0 < top_p <= 1'),
     ({'sampling': Sampling(top_k=0), 'key': jax.random.key(0)}, 'top_k at least 1'),
+    (
+      {'sampling': SAMPLING, 'key': jax.random.split(jax.random.key(0), 2)},
+      r'key has shape \(2,\), wanted one key, or 3',
+    ),
     ({'num_tokens': 0}, 'num_tokens is 0'),
   ],
 )
 def test_impossible_requests(small, options, message):
   network, variables, inputs = small
-  with pytest.raises(ValueError, match=message):
-    generate(network, variables, inputs, **{'num_tokens': 2, **options})
+  for ask in (generate, stream):
+    with pytest.raises(ValueError, match=message):
+      ask(network, variables, inputs, **{'num_tokens': 2, **options})
+
+
+def test_a_prompt_without_a_token_or_a_stream_without_one(small):
+  network, variables, inputs = small
+  with pytest.raises(ValueError, match='the prompts are of 0 tokens'):
+    generate(network, variables, {'ids': inputs['ids'][:, :0]}, 2)
+  with pytest.raises(ValueError, match='every is 0'):
+    stream(network, variables, inputs, 2, every=0)
 
 
 @pytest.mark.parametrize(

@@ -20,20 +20,14 @@ FOLDER = cases.FOLDER / 'variants'
 COMPUTED = cases.names(FOLDER)
 # What has a config alone, with the backbone whose form is nearest.
 REFUSED = {
-  'bert_tagger': ('bert', 'architectures'),
   'clip': ('vit', 'model_type'),
   'deit': ('vit', 'model_type'),
-  'distilbert': ('bert', 'model_type'),
-  'gemma': ('llama', 'model_type'),
-  'gpt2_classifier': ('gpt2', 'architectures'),
-  'granite': ('llama', 'model_type'),
-  'modernbert': ('bert', 'model_type'),
   'siglip': ('vit', 'model_type'),
 }
 
 
 def test_every_variant_is_here():
-  assert len(COMPUTED) == 13 and not set(COMPUTED) & set(REFUSED)
+  assert len(COMPUTED) == 24 and not set(COMPUTED) & set(REFUSED)
   assert {path.parent.name for path in FOLDER.glob('*/config.json')} == set(COMPUTED) | set(REFUSED)
 
 
@@ -60,7 +54,7 @@ def load(backbone, options, config, metadata=None, provenance=None, fresh=(), ar
   network = module.build(3, **options, **sizes)
   inputs = (
     {'ids': np.zeros((1, 4), np.int32)}
-    if backbone in ('bert', 'gpt2', 'llama')
+    if backbone in ('bert', 'gpt2', 'llama', 'modernbert')
     else np.zeros((1, 32, 32, 3), np.float32)
   )
   shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
@@ -72,6 +66,7 @@ SMALL = {
   'llama': {'dim': 8, 'depth': 1, 'heads': 2, 'kv_heads': 1, 'mlp_dim': 8, 'vocab_size': 9},
   'gpt2': {'dim': 8, 'depth': 1, 'heads': 2, 'vocab_size': 9},
   'bert': {'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'vocab_size': 9},
+  'modernbert': {'dim': 8, 'depth': 2, 'heads': 2, 'mlp_dim': 8, 'vocab_size': 9},
   'vit': {'dim': 8, 'depth': 1, 'heads': 2, 'patch': 16},
   'resnet': {'layers': (1,), 'channels': (4,), 'stem_channels': 4},
   'convnext': {'layers': (1,), 'channels': (4,)},
@@ -89,7 +84,31 @@ GGUF = {
   'backbone, config, words',
   [
     ('llama', {'model_type': 'gemma2'}, "model_type = 'gemma2'"),
-    ('llama', {'hidden_act': 'gelu'}, "hidden_act = 'gelu'"),
+    ('llama', {'hidden_act': 'gelu'}, "hidden_act asks for activation='gelu'"),
+    ('llama', {'hidden_act': 'relu2'}, "hidden_act = 'relu2'"),
+    ('llama', {'model_type': 'gemma', 'hidden_act': 'silu'}, "hidden_act = 'silu'"),
+    ('llama', {'model_type': 'gemma', 'hidden_activation': 'gelu'}, "hidden_activation = 'gelu'"),
+    (
+      'llama',
+      {'model_type': 'gemma', 'use_bidirectional_attention': True},
+      'use_bidirectional_attention = True',
+    ),
+    (
+      'llama',
+      {'model_type': 'gemma', 'hidden_size': 16},
+      'hidden_size asks for embed_scale=4.0.*model_type asks for centred_norms=True',
+    ),
+    (
+      'llama',
+      {'model_type': 'granite', 'logits_scaling': 4.0},
+      'attention_multiplier asks for score_scale=1.0.*logits_scaling asks for logit_scale=0.25',
+    ),
+    (
+      'llama',
+      {'architectures': ['LlamaForSequenceClassification'], 'pad_token_id': 2},
+      'pad_token_id asks for head_pad_id=2',
+    ),
+    ('llama', {'architectures': ['LlamaForCausalLM']}, "architectures = 'LlamaForCausalLM'"),
     (
       'llama',
       {'rope_scaling': {'type': 'dynamic', 'factor': 2.0}},
@@ -163,6 +182,48 @@ GGUF = {
     ('bert', {'model_type': 'roberta', 'pad_token_id': 1}, 'pad_token_id asks for pad_id=1'),
     ('bert', {'num_attention_heads': 4}, 'num_attention_heads asks for heads=4'),
     ('bert', {'is_decoder': True}, 'is_decoder = True'),
+    ('bert', {'model_type': 'distilbert', 'n_heads': 4}, 'n_heads asks for heads=4'),
+    ('bert', {'model_type': 'distilbert', 'activation': 'mish'}, "activation = 'mish'"),
+    ('bert', {'architectures': ['BertForMaskedLM']}, "architectures = 'BertForMaskedLM'"),
+    (
+      'bert',
+      {'architectures': ['RobertaForTokenClassification']},
+      "architectures asks for pool='tokens'",
+    ),
+    (
+      'bert',
+      {'model_type': 'distilbert', 'architectures': ['DistilBertForSequenceClassification']},
+      "architectures asks for pool='relu_pooler'",
+    ),
+    ('modernbert', {'model_type': 'bert'}, "model_type = 'bert'"),
+    ('modernbert', {'hidden_activation': 'mish'}, "hidden_activation = 'mish'"),
+    ('modernbert', {'rope_scaling': {'type': 'linear'}}, 'rope_scaling = '),
+    (
+      'modernbert',
+      {'rope_parameters': {'full_attention': {'rope_type': 'yarn'}}},
+      "rope_parameters.full_attention.rope_type = 'yarn'",
+    ),
+    (
+      'modernbert',
+      {'rope_parameters': {'sliding_attention': {'rope_theta': 500.0}}},
+      'rope_parameters.sliding_attention.rope_theta asks for local_rope_theta=500.0',
+    ),
+    (
+      'modernbert',
+      {'layer_types': ['full_attention', 'chunked_attention']},
+      r"layer_types = \['chunked_attention'\]",
+    ),
+    (
+      'modernbert',
+      {'global_attn_every_n_layers': 1, 'num_hidden_layers': 2},
+      r'global_attn_every_n_layers asks for local_blocks=\(\)',
+    ),
+    ('modernbert', {'local_attention': 64}, 'local_attention asks for local_attention=64'),
+    (
+      'modernbert',
+      {'architectures': ['ModernBertForSequenceClassification'], 'classifier_pooling': 'mean'},
+      "classifier_pooling asks for pool='mean'.*architectures asks for pool_dense=True",
+    ),
     ('vit', {'hidden_act': 'quick_gelu'}, "hidden_act asks for gelu='quick'"),
     ('vit', {'hidden_act': 'relu'}, "hidden_act = 'relu'"),
     ('vit', {'num_attention_heads': 4}, 'num_attention_heads asks for heads=4'),
@@ -315,7 +376,7 @@ def test_a_head_of_another_kind_may_be_left_out():
   }
   case = case_of(
     'gpt2',
-    {'model_type': 'gpt2', 'architectures': ['GPT2ForSequenceClassification']},
+    {'model_type': 'gpt2', 'architectures': ['GPT2ForTokenClassification']},
     arrays=arrays,
   )
   case = case._replace(outputs={'logits': np.zeros((3, 5))})

@@ -11,6 +11,7 @@ from tlx.backbones import gpt2
 from tlx.generate import generate
 from tlx.parity import cases, relative_error
 from tlx.plug import plug
+from tlx.tasks._vocabulary import nll
 
 
 def official(name):
@@ -141,6 +142,32 @@ def test_a_tied_embedding_is_one_parameter_with_the_gradients_of_both_uses():
   )
 
 
+@pytest.mark.parametrize(
+  'backbone, options',
+  [('gpt2', {}), ('llama', {'logit_scale': 0.5, 'embed_scale': 3.0}), ('llama', {'tied': False})],
+)
+def test_features_and_kernel_give_the_loss_and_the_gradients_of_logits(backbone, options):
+  module = plug('backbones', backbone)
+  small, inputs = module.tiny()
+  options = {**small, **options, 'num_classes': None, 'depth': 1}
+  whole, chunked = module.build(**options), module.build(**options, logits=False)
+  variables = drawn(whole, inputs)
+  targets = np.asarray(inputs['ids'] + 1)
+
+  def of_logits(variables):
+    logits, _ = whole.apply(variables, inputs, train=True)
+    return -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1).sum()
+
+  def of_chunks(variables):
+    outputs, _ = chunked.apply(variables, inputs, train=True)
+    return nll(outputs['features'], outputs['kernel'], targets, 5).sum()
+
+  wanted, got = (jax.jit(jax.value_and_grad(loss))(variables) for loss in (of_logits, of_chunks))
+  assert float(jnp.abs(got[1].params['embed']['tokens']['embedding']).max()) > 1e-2
+  for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize('case', ['bert', 'gpt2', 'llama'])
 def test_activations_between_stages_hold_examples_only(case):
   arrays, inputs, _ = official(case)
@@ -173,6 +200,68 @@ def test_padding_left_or_right_changes_nothing(case, num_classes):
   assert of_left.shape == ((1, 3, 89) if num_classes is None else (1, 4))
   assert np.abs(of_left).max() > 1e-3
   np.testing.assert_allclose(of_right, of_left, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  'backbone, options', [('bert', {}), ('bert', {'pad_id': 0}), ('modernbert', {})]
+)
+@pytest.mark.parametrize('pool', ['tokens', 'cls', 'mean'])
+def test_padding_changes_nothing_in_an_encoder(backbone, options, pool):
+  module = plug('backbones', backbone)
+  small, _ = module.tiny()
+  network = module.build(**{**small, 'num_classes': None, 'pool': pool, **options})
+  padded = {
+    'alone': {'ids': [[5, 3, 8]]},
+    'right': {'ids': [[5, 3, 8, 0, 0]], 'mask': [[1, 1, 1, 0, 0]]},
+    'left': {'ids': [[0, 0, 5, 3, 8]], 'mask': [[0, 0, 1, 1, 1]]},
+    'filled': {'ids': [[5, 3, 8, 9, 7]], 'mask': [[1, 1, 1, 0, 0]]},
+  }
+  inputs = {name: {k: np.array(v, np.int32) for k, v in x.items()} for name, x in padded.items()}
+  variables = drawn(network, inputs['right'])
+  found = {
+    name: np.asarray(network.apply(variables, x, train=False)[0]) for name, x in inputs.items()
+  }
+  if pool == 'tokens':
+    found = {name: out[:, 2:] if name == 'left' else out[:, :3] for name, out in found.items()}
+  assert np.abs(found['alone']).max() > 1e-3
+  for out in found.values():
+    np.testing.assert_allclose(out, found['alone'], atol=1e-5)
+
+
+def test_a_local_block_sees_half_its_tokens_before_and_half_after():
+  module = plug('backbones', 'modernbert')
+  options, _ = module.tiny()
+  options |= {'local_blocks': (0,), 'local_attention': 4}
+  network = module.build(**options)
+  ids = np.arange(8, dtype=np.int32)[None]
+  variables = drawn(network, {'ids': ids})
+
+  def block(ids):
+    return np.asarray(network.apply(variables, {'ids': ids}, train=False, stop=2)[0]['hidden'])
+
+  changed = block(np.where(ids == 3, 9, ids)) != block(ids)
+  assert np.flatnonzero(changed.any(-1)[0]).tolist() == [1, 2, 3, 4, 5]
+
+
+def test_heads_of_pretraining_are_dropped_where_no_classes_are_asked_for():
+  """Of BERT and DistilBERT, whose classifier has a layer that is no pooler of BERT's."""
+  arrays, inputs, outputs = official('bert')
+  arrays = {f'bert.{name}': array for name, array in arrays.items() if 'pooler' not in name}
+  arrays['cls.predictions.bias'] = np.zeros(97, np.float32)
+  case = cases.read('bert')._replace(
+    arrays=arrays, inputs=inputs, beside=({}, {'architectures': ['BertForMaskedLM']})
+  )
+  network, variables = cases.build(case, pool='cls')
+  got, _ = network.apply(variables, inputs, train=False)
+  assert relative_error(got, outputs['last'][:, 0]) < 1e-5
+  with pytest.raises(ValueError, match='- bert.pooler.dense.weight'):
+    cases.build(case, pool='pooler')
+
+  classifier = cases.read('distilbert_classifier', cases.FOLDER / 'variants')
+  without = classifier._replace(outputs={}, options={**classifier.options, 'pool': 'mean'})
+  network, variables = cases.build(without)
+  pooled, _ = network.apply(variables, without.inputs, train=False)
+  assert pooled.shape == (3, 24) and variables.params['head'] == {}
 
 
 @pytest.mark.parametrize('pool', ['pooler', 'cls', 'mean'])
@@ -313,7 +402,7 @@ def test_options_of_llama_that_cannot_be(options, words):
     plug('backbones', 'llama').build(**options)
 
 
-@pytest.mark.parametrize('backbone', ['bert', 'gpt2'])
+@pytest.mark.parametrize('backbone', ['bert', 'gpt2', 'llama', 'modernbert'])
 def test_an_activation_that_is_none(backbone):
   with pytest.raises(
     ValueError,

@@ -51,6 +51,10 @@ REACHED = {
   'gpt2': {f'block{i}/{name}' for i in range(2) for name in BLOCK},
   'llama': {f'block{i}/{name}' for i in range(2) for name in {*BLOCK, 'mlp/gate'}},
   'mlp': {'dense1/linear', 'dense2/linear'},
+  'modernbert': {
+    *(f'block{i}/{name}' for i in range(2) for name in {*BLOCK, 'mlp/gate'}),
+    'pool/dense',
+  },
   'resnet': {
     'stem/conv',
     *(f'layer{at}/{name}' for at in ('1_0', '1_1', '2_0') for name in GROUP),

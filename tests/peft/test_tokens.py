@@ -9,7 +9,7 @@ import pytest
 
 from tests.peft import official
 from tlx import backbones, peft
-from tlx.backbones import bert, gpt2, llama, vit
+from tlx.backbones import bert, gpt2, llama, modernbert, vit
 from tlx.parity import relative_error
 from tlx.peft import prefix, prompt
 from tlx.plug import plug
@@ -53,7 +53,15 @@ def made(module, method, **options):
 
 
 @pytest.mark.parametrize(
-  'module, deep', [(bert, False), (bert, True), (gpt2, False), (llama, True)]
+  'module, deep',
+  [
+    (bert, False),
+    (bert, True),
+    (gpt2, False),
+    (llama, True),
+    (modernbert, False),
+    (modernbert, True),
+  ],
 )
 def test_prompts_and_padding(module, deep):
   """A text alone gives what it gives beside longer ones, whichever side is padded."""
@@ -67,7 +75,7 @@ def test_prompts_and_padding(module, deep):
     np.testing.assert_allclose(run(ids, jnp.ones_like(ids))[0], batch[row], rtol=1e-5, atol=5e-5)
 
 
-@pytest.mark.parametrize('module', [bert, gpt2, llama])
+@pytest.mark.parametrize('module', [bert, gpt2, llama, modernbert])
 def test_a_prefix_and_padding_at_the_right(module):
   network, variables, inputs = made(module, 'prefix')
   run = lambda ids, mask: network.apply(variables, {'ids': ids, 'mask': mask}, train=False)[0]
@@ -93,6 +101,33 @@ def test_no_stage_that_is_edited_is_kept_for_other_methods(method, module):
   found = network.apply(variables, inputs, train=False, stop=kept)[0]
   want = base.apply(alone, inputs, train=False, stop=kept)[0]
   jax.tree.map(np.testing.assert_array_equal, found, want)
+
+
+@pytest.mark.parametrize('deep', [False, True])
+def test_prompts_leave_a_head_the_last_token_that_is_not_padding_by_its_id(deep):
+  sizes, _ = llama.tiny()
+  network = peft.wrap(llama.build(**sizes, head_pad_id=16), prompt.added(tokens=3, deep=deep))
+  padded = {'ids': jnp.array([[5, 3, 8, 16, 16]]), 'mask': jnp.array([[1, 1, 1, 1, 0]])}
+  _, variables, _ = made(llama, 'prompt', deep=deep)
+  alone = network.apply(variables, {'ids': padded['ids'][:, :3]}, train=False)[0]
+  found = network.apply(variables, padded, train=False)[0]
+  np.testing.assert_allclose(found, alone, rtol=1e-5, atol=5e-5)
+  of_mask = made(llama, 'prompt', deep=deep)[0].apply(variables, padded, train=False)[0]
+  assert np.abs(of_mask - alone).max() > 1e-3
+
+
+def test_a_prefix_moves_no_positions_of_an_encoder_without_types():
+  _, variables, inputs = made(bert, 'prefix')
+  sizes, _ = bert.tiny()
+  embed = variables.params['embed']
+  types = {'embedding': jnp.zeros_like(embed['types']['embedding'])}
+  rest = {name: leaf for name, leaf in embed.items() if name != 'types'}
+  found = []
+  for number, leaves in ((2, {**rest, 'types': types}), (0, rest)):
+    network = peft.wrap(bert.build(**sizes, num_types=number), prefix.added(tokens=3))
+    params = {**variables.params, 'embed': leaves}
+    found.append(network.apply(variables._replace(params=params), inputs, train=False)[0])
+  np.testing.assert_allclose(*found, atol=1e-6)
 
 
 @pytest.mark.parametrize('deep', [False, True])

@@ -279,3 +279,60 @@ keep(
   ),
   {'input_ids': ids, **IMAGES},
 )
+
+# Classifiers, with padding that is pad_token_id as tokenizers have it.
+few = {
+  'vocab_size': 97,
+  'hidden_size': 24,
+  'intermediate_size': 40,
+  'num_hidden_layers': 3,
+  'num_attention_heads': 4,
+  'max_position_embeddings': 40,
+  'attn_implementation': 'eager',
+  'num_labels': 5,
+}
+ended_by_pad = {'input_ids': torch.where(mask == 1, ids, 0), 'attention_mask': mask}
+ended_by_one = {'input_ids': torch.where(mask == 1, ids, 1), 'attention_mask': mask}
+keep(
+  'llama_classifier',
+  t.LlamaForSequenceClassification(t.LlamaConfig(**few, num_key_value_heads=2, pad_token_id=0)),
+  ended_by_pad,
+)
+keep(
+  'roberta_classifier',
+  t.RobertaForSequenceClassification(t.RobertaConfig(**few, type_vocab_size=1, pad_token_id=1)),
+  ended_by_one,
+)
+keep(
+  'distilbert_classifier',
+  t.DistilBertForSequenceClassification(
+    t.DistilBertConfig(
+      vocab_size=97,
+      dim=24,
+      hidden_dim=40,
+      n_layers=3,
+      n_heads=4,
+      max_position_embeddings=40,
+      attn_implementation='eager',
+      num_labels=5,
+    )
+  ),
+  ended_by_pad,
+)
+near = {**few, 'local_attention': 4, 'global_attn_every_n_layers': 2, 'pad_token_id': 0}
+near |= {'bos_token_id': 1, 'eos_token_id': 2, 'cls_token_id': 1, 'sep_token_id': 2}
+keep(
+  'modernbert_classifier',
+  t.ModernBertForSequenceClassification(
+    t.ModernBertConfig(
+      **near,
+      classifier_pooling='mean',
+      classifier_bias=True,
+      norm_bias=True,
+      attention_bias=True,
+      mlp_bias=True,
+    )
+  ),
+  ended_by_pad,
+)
+keep('modernbert_tagger', t.ModernBertForTokenClassification(t.ModernBertConfig(**near)), TEXT)

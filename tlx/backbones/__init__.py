@@ -346,8 +346,9 @@ def from_weights(
   if weights.provenance.get('format') == 'study':
     variables, record = fill(shapes, weights.arrays, own_names(shapes), fresh)
     return variables, {**record, 'assumed': []}
-  assumed = _agree(module, options, weights, fresh)
-  ignore = (*module.IGNORE, *(getattr(module, 'IGNORE_WITH_HEAD', ()) if 'head' in fresh else ()))
+  head = None if 'head' in fresh else shapes.params.get('head', {})
+  assumed = _agree(module, options, weights, head)
+  ignore = (*module.IGNORE, *(() if head else getattr(module, 'IGNORE_WITH_HEAD', ())))
   variables, record = fill(
     shapes, weights.arrays, module.names(weights.arrays, **options), fresh, ignore
   )
@@ -387,9 +388,12 @@ def _prefixed(words: str) -> Iterator[None]:
 
 
 def _agree(
-  module: types.ModuleType, options: Mapping[str, Any], weights: Any, fresh: Sequence[str]
+  module: types.ModuleType, options: Mapping[str, Any], weights: Any, head: Mapping[str, Any] | None
 ) -> list[str]:
   """Sentences on what the weights leave open.
+
+  Args:
+    head: the leaves of our head, which the weights fill; None where it is fresh.
 
   Raises:
     ValueError: what they say differs from the options.
@@ -401,15 +405,16 @@ def _agree(
       for field in ('model_type', 'architecture')
       if field in config
     ]
-  head = next(iter(config.get('architectures') or ()), '')
-  if 'head' not in fresh and head and not re.fullmatch(module.HEADS, head):
+  theirs = next(iter(config.get('architectures') or ()), '')
+  heads = getattr(module, 'CLASS_HEADS', module.HEADS) if 'kernel' in (head or ()) else module.HEADS
+  if head is not None and theirs and not re.fullmatch(heads, theirs):
     raise ValueError(
-      f'{where} says architectures = {head!r}, whose head is another than ours. '
+      f'{where} says architectures = {theirs!r}, whose head is another than ours. '
       "Load it with a head of your own, fresh=('head',)."
     )
   rest = {name: value for name, value in options.items() if name != 'variant'}
   o = module._resolve(options.get('variant'), rest)
-  free = {'image_size', 'layer_scale', 'tied', *(('pool',) if 'head' in fresh else ())}
+  free = {'image_size', 'layer_scale', 'tied', *(() if head else ('pool', 'head_pad_id'))}
   other = [
     f'  {field} asks for {option}={value!r}, the network has {option}={getattr(o, option)!r}'
     for option, (field, value) in told.items()

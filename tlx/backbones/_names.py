@@ -22,6 +22,15 @@ def same(array: np.ndarray) -> np.ndarray:
   return array
 
 
+def no_bias(weight: np.ndarray) -> np.ndarray:
+  """Zeros [out], for a bias that a linear layer with the weight [out, in] does not have.
+
+  >>> no_bias(np.ones((2, 3)))
+  array([0., 0.])
+  """
+  return np.zeros(len(weight), weight.dtype)
+
+
 def dense(ours: str, theirs: str, bias: bool = True) -> dict:
   """A linear layer: weight [out, in] -> kernel [in, out]; [out, in, 1, 1] is taken too."""
   return _with_bias(ours, theirs, lambda w: w.reshape(w.shape[0], -1).T, bias)

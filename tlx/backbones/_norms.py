@@ -101,11 +101,14 @@ class LayerNorm(nn.Module):
 
   epsilon: float
   dtype: Any
+  use_bias: bool = True
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     scale = self.param('scale', nn.initializers.ones, x.shape[-1:], jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, x.shape[-1:], jnp.float32)
+    bias = jnp.zeros(x.shape[-1:], jnp.float32)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros, x.shape[-1:], jnp.float32)
     return _layer_norm(x, scale, bias, self.epsilon).astype(self.dtype)
 
 

@@ -9,6 +9,8 @@ Between stages an activation is a dict:
                     block. Each block takes the first pair and puts its own at the end, so after all
                     blocks they are in order again
   index  []         only in generation after the prompt: the cache slot of the first of the T tokens
+  after  [B]        only where a classifier of the transformers library reads another token than the
+         last of the mask: how many come after it
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,9 +53,11 @@ def resolve(
   return options
 
 
-def begin(inputs: PyTree, max_positions: int | None = None) -> tuple[Array, dict[str, Any]]:
+def begin(
+  inputs: PyTree, max_positions: int | None = None, head_pad_id: int | None = None
+) -> tuple[Array, dict[str, Any]]:
   """(token ids [B, T], the rest of the activation that begins at these inputs); without a mask no
-  token is padding.
+  token is padding. `LastTokenHead` reads the last token that is not `head_pad_id`.
 
   Raises:
     ValueError: the inputs are not a dict with 'ids', the mask does not cover them, or they are
@@ -79,7 +83,14 @@ def begin(inputs: PyTree, max_positions: int | None = None) -> tuple[Array, dict
       f'{length} tokens, but there are {max_positions} positions; cut the text or ask for fewer '
       'new tokens.'
     )
+  if head_pad_id is not None:
+    x['after'] = _after_last(ids != head_pad_id)
   return ids, x
+
+
+def _after_last(chosen: Array) -> Array:
+  """How many places [B] come after the last True of each row [B, T]; 0 where there is none."""
+  return jnp.argmax(chosen[:, ::-1], axis=1)
 
 
 def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
@@ -107,7 +118,7 @@ def visible(
   """
   allowed = (x['mask'] != 0)[:, None, :]
   if not causal:
-    return allowed
+    return allowed if window is None else allowed & _around(x, num_tokens, window)[None]
   query = x.get('index', 0) + jnp.arange(num_tokens)
   key = jnp.arange(x['mask'].shape[1])
   near = key[None, :] <= query[:, None]
@@ -117,6 +128,12 @@ def visible(
   if 'index' not in x:
     allowed &= x['mask'][:, None, :] == x['mask'][:, :, None]
   return allowed
+
+
+def _around(x: Mapping[str, Any], num_tokens: int, window: int) -> Array:
+  """The keys [T, S] that queries may attend to: itself, window - 1 before and as many after it."""
+  query = x.get('index', 0) + jnp.arange(num_tokens)
+  return jnp.abs(query[:, None] - jnp.arange(x['mask'].shape[1])[None, :]) < window
 
 
 def rotate(
@@ -211,9 +228,9 @@ class Attention(nn.Module):
     groups = self.heads // self.kv_heads
     query = query.reshape(batch, self.kv_heads, groups * num_tokens, self.head_dim)
     allowed = visible(x, num_tokens, self.causal, self.window)[:, None]  # [B, 1, T or 1, S]
-    mixed = attend(
-      query, key, value, jnp.tile(allowed, (1, 1, groups, 1)) if self.causal else allowed
-    )
+    if allowed.shape[2] > 1:
+      allowed = jnp.tile(allowed, (1, 1, groups, 1))
+    mixed = attend(query, key, value, allowed)
     mixed = (
       mixed.reshape(batch, self.heads, num_tokens, self.head_dim)
       .transpose(0, 2, 1, 3)
@@ -222,34 +239,75 @@ class Attention(nn.Module):
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
 
 
+def pool(x: Mapping[str, Any], how: str) -> Array:
+  """One float32 vector a text [B, D]: of its first token ('cls'), or the mean over its tokens
+  ('mean'); or the vectors of all tokens as they are, [B, T, D] ('tokens').
+  """
+  hidden, real = x['hidden'].astype(jnp.float32), x['mask'] != 0
+  if how == 'tokens':
+    return hidden
+  if how == 'cls':
+    first = jnp.argmax(real, axis=1)
+    return jnp.take_along_axis(hidden, first[:, None, None], axis=1)[:, 0]
+  weight = real.astype(jnp.float32)[..., None]
+  return (hidden * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
+
+
+class Pooled(nn.Module):
+  """What is pooled as it is, for the head of an encoder that is asked for no classes."""
+
+  @nn.compact
+  def __call__(self, x: Array, train: bool) -> Array:
+    return x
+
+
 class Vocabulary(nn.Module):
-  """A score in float32 for every token of the vocabulary, [B, T, V]."""
+  """A score in float32 for every token of the vocabulary, [B, T, V]; without `logits` what they are
+  the product of, {'features' [B, T, D], 'kernel' [V, D]}.
+  """
 
   vocab_size: int
   dtype: str
+  logits: bool
+  scale: float = 1.0  # of the scores
 
   @nn.compact
-  def __call__(self, x: Mapping[str, Any], train: bool) -> Array:
+  def __call__(self, x: Mapping[str, Any], train: bool) -> Array | dict[str, Array]:
     embedding = self.param('embedding', INIT, (self.vocab_size, x['hidden'].shape[-1]))
-    return jnp.einsum(
-      'btd,vd->btv', x['hidden'], embedding.astype(self.dtype), preferred_element_type=jnp.float32
+    features = x['hidden'] if self.scale == 1.0 else x['hidden'] * self.scale
+    return (
+      scores(features, embedding) if self.logits else {'features': features, 'kernel': embedding}
     )
 
 
+def scores(features: Array, kernel: Array) -> Array:
+  """The score in float32 of every token of the vocabulary [B, T, V], for a kernel [V, D]."""
+  return jnp.einsum(
+    'btd,vd->btv', features, kernel.astype(features.dtype), preferred_element_type=jnp.float32
+  )
+
+
 class LastTokenHead(_layers.Head):
-  """Class scores in float32 from each row's last token that is not padding, [B, K]."""
+  """Class scores in float32 from each row's last token that is not padding, [B, K].
+
+  Heads of the transformers library have no bias; ours starts from 0.
+  """
 
   def __call__(self, x: PyTree, train: bool) -> Array:
-    mask = x['mask'] != 0
-    last = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    after = x['after'] if 'after' in x else _after_last(x['mask'] != 0)
+    last = x['hidden'].shape[1] - 1 - after
     return super().__call__(
       jnp.take_along_axis(x['hidden'], last[:, None, None], axis=1)[:, 0], train
     )
 
 
-def head(num_classes: int | None, vocab_size: int, dtype: str) -> nn.Module:
-  """The last stage of a language model: over the vocabulary, or over `num_classes`."""
-  return Vocabulary(vocab_size, dtype) if num_classes is None else LastTokenHead(num_classes)
+def head(num_classes: int | None, o: Any, scale: float = 1.0) -> nn.Module:
+  """The last stage of a language model of options `o`: over the vocabulary, or over
+  `num_classes`.
+  """
+  if num_classes is None:
+    return Vocabulary(o.vocab_size, o.dtype, o.logits, scale)
+  return LastTokenHead(num_classes)
 
 
 def tie(network: Network) -> Network:
@@ -272,6 +330,15 @@ def tie(network: Network) -> Network:
     )
 
   return Network(network.stages, init, apply)
+
+
+def head_pad_id(config: Mapping[str, Any]) -> dict[str, tuple[str, Any]]:
+  """What a config.json says of the token that a classifier's head reads: the last one that is not
+  pad_token_id.
+  """
+  head = next(iter(config.get('architectures') or ()), '')
+  classifier = head.endswith('ForSequenceClassification')
+  return {'head_pad_id': ('pad_token_id', config.get('pad_token_id') if classifier else None)}
 
 
 def check_tied(arrays: Mapping[str, np.ndarray], tied: bool, embedding: str, output: str) -> None:

@@ -1,5 +1,5 @@
-"""BERT (arXiv:1810.04805), RoBERTa (arXiv:1907.11692) and the MiniLM sentence encoders, which are
-small BERTs (arXiv:2002.10957).
+"""BERT (arXiv:1810.04805), RoBERTa (arXiv:1907.11692), DistilBERT (arXiv:1910.01108) and the MiniLM
+sentence encoders, which are small BERTs (arXiv:2002.10957).
 
 Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding) and 'types' [B, T]
 (which of two texts).
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,9 +27,10 @@ class Options(NamedTuple):
   activation: of the MLP, one of `ACTIVATIONS` in _attention.py
   pad_id: RoBERTa's id of padding, from which on it counts the positions of the other tokens; None
   counts all tokens from 0
-  pool: 'pooler' (the trained tanh layer over the first token), 'cls' (the first token) or 'mean'
-  (over the tokens that are not
-    padding; sentence encoders, which then divide by the L2 norm)
+  num_types: how many texts 'types' tells apart; 0: it is not looked at (DistilBERT)
+  pool: 'pooler' (the trained tanh layer over the first token), 'relu_pooler' (with a ReLU, in
+  DistilBERT's classifiers), 'cls' (the first token), 'mean' (over the tokens that are not padding;
+  sentence encoders, which then divide by the L2 norm) or 'tokens' (each by itself; taggers)
   """
 
   vocab_size: int = 30522
@@ -52,9 +54,16 @@ VARIANTS: dict[str, dict[str, Any]] = {
   'minilm_l12': {'dim': 384, 'depth': 12, 'mlp_dim': 1536, 'pool': 'mean'},
 }
 
-# Tensors of public files that a network does not use: a counted range, and the heads of the
-# pretraining tasks.
-IGNORE = (r'position_ids$', r'^cls\.')
+POOLS = ('pooler', 'relu_pooler', 'cls', 'mean', 'tokens')
+# Tensors of public files that a network does not use: a counted range, a pooler that the options do
+# not ask for, the heads of pretraining tasks and of answers to questions; and, with a head of one's
+# own, what else a classifier has.
+IGNORE = (
+  r'position_ids$',
+  r'pooler\.dense\.',
+  r'^(cls|lm_head|vocab_transform|vocab_layer_norm|vocab_projector|qa_outputs)\.',
+)
+IGNORE_WITH_HEAD = (r'^(pre_)?classifier\.',)
 
 FORM = 'text'
 
@@ -73,7 +82,7 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       ('embed', Embed(o)),
       *((f'block{i}', Block(o)) for i in range(o.depth)),
       ('pool', Pool(o)),
-      ('head', Pooled() if num_classes is None else Head(num_classes)),
+      ('head', _text.Pooled() if num_classes is None else Head(num_classes)),
     ]
   )
 
@@ -81,7 +90,7 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   """The options, checked."""
   o = _text.resolve(Options(), VARIANTS, variant, options)
-  choose('pool', o.pool, ('pooler', 'cls', 'mean'))
+  choose('pool', o.pool, POOLS)
   choose('activation', o.activation, tuple(ACTIVATIONS))
   return o
 
@@ -114,7 +123,9 @@ def tiny() -> tuple[dict[str, Any], PyTree]:
 
 
 class Embed(nn.Module):
-  """The sum of token, position and type embeddings, normalised."""
+  """The sum of token, position and type embeddings, normalised; positions count from the first real
+  token, which the official code does for RoBERTa alone.
+  """
 
   o: Options
 
@@ -122,15 +133,18 @@ class Embed(nn.Module):
   def __call__(self, inputs: PyTree, train: bool) -> dict[str, Any]:
     o = self.o
     ids, x = _text.begin(inputs, o.max_positions - (0 if o.pad_id is None else o.pad_id + 1))
-    types = inputs.get('types', jnp.zeros_like(ids))
-    hidden = nn.Embed(o.vocab_size, o.dim, o.dtype, embedding_init=_text.INIT, name='tokens')(ids)
-    hidden += nn.Embed(o.num_types, o.dim, o.dtype, embedding_init=_text.INIT, name='types')(types)
-    place = nn.Embed(o.max_positions, o.dim, o.dtype, embedding_init=_text.INIT, name='positions')
-    position = jnp.arange(ids.shape[1])[None]
+
+    def embed(number: int, name: str) -> nn.Module:
+      return nn.Embed(number, o.dim, o.dtype, embedding_init=_text.INIT, name=name)
+
+    hidden = embed(o.vocab_size, 'tokens')(ids)
+    if o.num_types:
+      hidden += embed(o.num_types, 'types')(inputs.get('types', jnp.zeros_like(ids)))
+    position = _text.positions(x, ids.shape[1])
     if o.pad_id is not None:
       real = (ids != o.pad_id).astype(jnp.int32)
       position = o.pad_id + jnp.cumsum(real, axis=1) * real
-    hidden += place(position)
+    hidden += embed(o.max_positions, 'positions')(position)
     return {'mask': x['mask'], 'hidden': layer_norm(o, 'norm')(hidden)}
 
 
@@ -165,35 +179,34 @@ class MLP(nn.Module):
 
 
 class Pool(nn.Module):
-  """One float32 vector a text, [B, D]."""
+  """One float32 vector a text, [B, D]; a token, [B, T, D], where nothing is pooled."""
 
   o: Options
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> Array:
-    hidden = x['hidden'].astype(jnp.float32)
-    if self.o.pool == 'mean':
-      weight = (x['mask'] != 0).astype(jnp.float32)[..., None]
-      return (hidden * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
-    first = hidden[:, 0]
-    return (
-      jnp.tanh(nn.Dense(self.o.dim, kernel_init=_text.INIT, name='dense')(first))
-      if self.o.pool == 'pooler'
-      else first
-    )
-
-
-class Pooled(nn.Module):
-  """The pooled vector as it is, where no classes are asked for."""
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    return x
+    if self.o.pool not in ('pooler', 'relu_pooler'):
+      return _text.pool(x, self.o.pool)
+    activation = jnp.tanh if self.o.pool == 'pooler' else jax.nn.relu
+    dense = nn.Dense(self.o.dim, kernel_init=_text.INIT, name='dense')
+    return activation(dense(_text.pool(x, 'cls')))
 
 
 def layer_norm(o: Options, name: str) -> nn.Module:
   """A layer norm whose statistics are float32."""
   return LayerNorm(o.norm_eps, o.dtype, name=name)
+
+
+_PARTS = {
+  'attention/query': ('attention.self.query', 'attention.q_lin'),
+  'attention/key': ('attention.self.key', 'attention.k_lin'),
+  'attention/value': ('attention.self.value', 'attention.v_lin'),
+  'attention/out': ('attention.output.dense', 'attention.out_lin'),
+  'mlp/up': ('intermediate.dense', 'ffn.lin1'),
+  'mlp/down': ('output.dense', 'ffn.lin2'),
+  'norm1': ('attention.output.LayerNorm', 'sa_layer_norm'),
+  'norm2': ('output.LayerNorm', 'output_layer_norm'),
+}  # of a block: (BERT's and RoBERTa's, DistilBERT's)
 
 
 def names(
@@ -206,38 +219,45 @@ def names(
   """The names of the transformers library for the network that `build` makes of these options.
 
   `arrays` are those of the file; their names may have something before them, as 'bert.', and norms
-  the names of the first release, LayerNorm.gamma and beta, as in bert-base-uncased.
+  the names of the first release, LayerNorm.gamma and beta, as in bert-base-uncased. A classifier's
+  head is mapped: 'classifier', in RoBERTa 'classifier.dense' and 'out_proj', in DistilBERT
+  'pre_classifier' and 'classifier', where the dense layer before the last one is our pooler.
   """
   o = _resolve(variant, options)
   bert = _names.prefix_of(arrays, 'embeddings.word_embeddings.weight')
+  tables = {'tokens': 'word', 'positions': 'position'}
+  if o.num_types:
+    tables['types'] = 'token_type'
   found: dict[str, Any] = {}
-  for ours, theirs in (('tokens', 'word'), ('positions', 'position'), ('types', 'token_type')):
+  for ours, theirs in tables.items():
     found[f'embed/{ours}/embedding'] = (f'{bert}embeddings.{theirs}_embeddings.weight', _names.same)
   found |= _names.norm('embed/norm', f'{bert}embeddings.LayerNorm')
+  distil = f'{bert}transformer.layer.0.attention.q_lin.weight' in arrays
   for i in range(o.depth):
-    ours, theirs = f'block{i}', f'{bert}encoder.layer.{i}'
-    for part in ('query', 'key', 'value'):
-      found |= _names.dense(f'{ours}/attention/{part}', f'{theirs}.attention.self.{part}')
-    found |= _names.dense(f'{ours}/attention/out', f'{theirs}.attention.output.dense')
-    found |= _names.norm(f'{ours}/norm1', f'{theirs}.attention.output.LayerNorm')
-    found |= _names.dense(f'{ours}/mlp/up', f'{theirs}.intermediate.dense')
-    found |= _names.dense(f'{ours}/mlp/down', f'{theirs}.output.dense')
-    found |= _names.norm(f'{ours}/norm2', f'{theirs}.output.LayerNorm')
+    block = f'{bert}{"transformer" if distil else "encoder"}.layer.{i}'
+    for ours, both in _PARTS.items():
+      layer = _names.norm if ours.startswith('norm') else _names.dense
+      found |= layer(f'block{i}/{ours}', f'{block}.{both[distil]}')
   if f'{bert}embeddings.LayerNorm.gamma' in arrays:
     old = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
     found = {
       ours: (re.sub(r'LayerNorm\.\w+$', lambda name: old[name[0]], theirs), change)
       for ours, (theirs, change) in found.items()
     }
-  return (
-    found | _names.dense('pool/dense', f'{bert}pooler.dense') | _names.dense('head', 'classifier')
-  )
+  pooler, head = f'{bert}pooler.dense', 'classifier'
+  if o.pool == 'relu_pooler':
+    pooler = 'pre_classifier'
+  if 'classifier.out_proj.weight' in arrays:
+    pooler, head = 'classifier.dense', 'classifier.out_proj'
+  return found | _names.dense('pool/dense', pooler) | _names.dense('head', head)
 
 
 # What the tensors do not tell, and what is taken for granted where nothing stands beside them.
 OPEN = ('heads', 'norm_eps', 'activation', 'pad_id')
 ASSUMED = ()
-HEADS = r'(Bert|Roberta|XLMRoberta|Camembert)Model|BertForSequenceClassification'
+_FAMILY = r'(Bert|Roberta|XLMRoberta|Camembert|DistilBert)'
+HEADS = rf'{_FAMILY}(Model|For\w+)'  # without classes ours passes on what is pooled
+CLASS_HEADS = rf'{_FAMILY}For(Sequence|Token)Classification'
 READ = (
   'vocab_size',
   'hidden_size',
@@ -250,41 +270,59 @@ READ = (
   'position_embedding_type',
   'is_decoder',
   'add_cross_attention',
+  'dim',
+  'n_layers',
+  'n_heads',
+  'hidden_dim',
+  'activation',
+  'sinusoidal_pos_embds',  # which are among the tensors
 )
 
 
 def told(config: Mapping[str, Any]) -> _config.Told:
-  """The options that a config.json of the transformers library asks for; `pool` it does not say.
+  """The options that a config.json of the transformers library asks for; `pool` it says for the
+  head of a classifier alone.
 
   Raises:
     ValueError: a field that is not computed, by its name.
   """
+  kind = config.get('model_type', 'bert')
+  activation = 'activation' if kind == 'distilbert' else 'hidden_act'
   _config.only(
     config,
     {
-      'model_type': ('bert', 'roberta', 'xlm-roberta', 'camembert'),
-      'hidden_act': tuple(OF_TRANSFORMERS),
+      'model_type': ('bert', 'roberta', 'xlm-roberta', 'camembert', 'distilbert'),
+      activation: tuple(OF_TRANSFORMERS),
       'position_embedding_type': ('absolute',),
       'is_decoder': (False,),
       'add_cross_attention': (False,),
     },
     'bert',
   )
-  found = _config.given(
-    config,
-    {
-      'vocab_size': 'vocab_size',
-      'dim': 'hidden_size',
-      'depth': 'num_hidden_layers',
-      'heads': 'num_attention_heads',
-      'mlp_dim': 'intermediate_size',
-      'norm_eps': 'layer_norm_eps',
-      'max_positions': 'max_position_embeddings',
-      'num_types': 'type_vocab_size',
-    },
-  )
-  pad_id = None if config.get('model_type', 'bert') == 'bert' else config.get('pad_token_id', 1)
-  return found | {
-    'activation': ('hidden_act', OF_TRANSFORMERS[config.get('hidden_act', 'gelu')]),
-    'pad_id': ('pad_token_id', pad_id),
+  fields = {
+    'vocab_size': 'vocab_size',
+    'dim': 'hidden_size',
+    'depth': 'num_hidden_layers',
+    'heads': 'num_attention_heads',
+    'mlp_dim': 'intermediate_size',
+    'norm_eps': 'layer_norm_eps',
+    'max_positions': 'max_position_embeddings',
+    'num_types': 'type_vocab_size',
   }
+  if kind == 'distilbert':
+    fields |= {'dim': 'dim', 'depth': 'n_layers', 'heads': 'n_heads', 'mlp_dim': 'hidden_dim'}
+  found = _config.given(config, fields)
+  if kind == 'distilbert':
+    found |= {'num_types': ('model_type', 0), 'norm_eps': ('model_type', 1e-12)}
+  padded = kind in ('roberta', 'xlm-roberta', 'camembert')
+  found |= {
+    'activation': (activation, OF_TRANSFORMERS[config.get(activation, 'gelu')]),
+    'pad_id': ('pad_token_id', config.get('pad_token_id', 1) if padded else None),
+  }
+  head = next(iter(config.get('architectures') or ()), '')
+  if head.endswith('ForTokenClassification'):
+    found['pool'] = ('architectures', 'tokens')
+  if head.endswith('ForSequenceClassification'):
+    pool = 'relu_pooler' if kind == 'distilbert' else 'pooler'
+    found['pool'] = ('architectures', pool)
+  return found

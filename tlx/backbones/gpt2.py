@@ -24,6 +24,10 @@ class Options(NamedTuple):
   activation: of the MLP, one of `ACTIVATIONS` in _attention.py
   scale_by_block: the scores of block i, from 1, are divided by i too
   tied: the output layer is the token embedding
+  head_pad_id: the head of a classifier reads the last token that is not this one, as the
+  transformers library has it; None: the last of the mask
+  logits: False: the head gives what the logits are the product of, {'features' [B, T, D], 'kernel'
+  [V, D]}, to a loss that goes over the vocabulary in chunks (tlx/tasks/_vocabulary.py)
   """
 
   vocab_size: int = 50257
@@ -35,6 +39,8 @@ class Options(NamedTuple):
   activation: str = 'gelu_tanh'
   scale_by_block: bool = False
   tied: bool = True
+  head_pad_id: int | None = None
+  logits: bool = True
   dtype: str = 'float32'
 
 
@@ -66,7 +72,7 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
   blocks = []
   for i in range(o.depth):
     blocks.append((f'block{i}', Block(o, 1 / (i + 1) if o.scale_by_block else 1.0)))
-  head = _text.head(num_classes, o.vocab_size, o.dtype)
+  head = _text.head(num_classes, o)
   network = chain([('embed', Embed(o)), *blocks, ('norm', Norm(o)), ('head', head)])
   return _text.tie(network) if o.tied and num_classes is None else network
 
@@ -112,7 +118,7 @@ class Embed(nn.Module):
   @nn.compact
   def __call__(self, inputs: PyTree, train: bool) -> dict[str, Any]:
     o = self.o
-    ids, x = _text.begin(inputs, o.max_positions)
+    ids, x = _text.begin(inputs, o.max_positions, o.head_pad_id)
     hidden = nn.Embed(o.vocab_size, o.dim, o.dtype, embedding_init=_text.INIT, name='tokens')(ids)
     place = nn.Embed(o.max_positions, o.dim, o.dtype, embedding_init=_text.INIT, name='positions')
     return {**x, 'hidden': hidden + place(_text.positions(x, ids.shape[1]))}
@@ -197,6 +203,7 @@ def names(
     'embed/positions/embedding': (f'{gpt2}wpe.weight', _names.same),
     'head/embedding': ('lm_head.weight', _names.same),
     'head/kernel': ('score.weight', np.transpose),
+    'head/bias': ('score.weight', _names.no_bias),
   }
 
   def layer(ours: str, theirs: str, take: Any = _names.same) -> None:
@@ -225,9 +232,8 @@ def names(
 # What the tensors do not tell, and what is taken for granted where nothing stands beside them.
 OPEN = ('heads', 'norm_eps', 'activation', 'scale_by_block')
 ASSUMED = ()
-# a classifier of transformers reads the last token that is not pad_token_id, ours the last of the
-# mask
 HEADS = r'GPT2(LMHead)?Model'
+CLASS_HEADS = r'GPT2ForSequenceClassification'
 READ = (
   'vocab_size',
   'n_embd',
@@ -275,6 +281,7 @@ def told(config: Mapping[str, Any]) -> _config.Told:
   )
   activation = OF_TRANSFORMERS[config.get('activation_function', 'gelu_new')]
   scaled = bool(config.get('scale_attn_by_inverse_layer_idx'))
+  found |= _text.head_pad_id(config)
   return found | {
     'activation': ('activation_function', activation),
     'scale_by_block': ('scale_attn_by_inverse_layer_idx', scaled),

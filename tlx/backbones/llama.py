@@ -1,4 +1,5 @@
-"""Llama (arXiv:2302.13971, 2307.09288), SmolLM2, SmolLM3, TinyLlama, Mistral, Qwen2, Qwen3.
+"""Llama (arXiv:2302.13971, 2307.09288), SmolLM2, SmolLM3, TinyLlama, Mistral, Qwen2, Qwen3, Granite
+and the first Gemma.
 
 Inputs are a dict: 'ids' [B, T] int, and optionally 'mask' [B, T] (0 on padding, at the left or the
 right).
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import NameMap, _config, _names, _text, chain
+from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS
+from tlx.backbones._layers import choose
 from tlx.types import Array, Network, PyTree
 
 
@@ -27,7 +30,16 @@ class Options(NamedTuple):
   qkv_bias: a bias on query, key and value (Qwen2)
   out_bias, mlp_bias: a bias on the output of the attention, on the layers of the MLP
   qk_norm: an RMS norm of each head's queries and keys (Qwen3)
+  activation: of the MLP's gate, one of `ACTIVATIONS` in _attention.py
+  embed_scale, residual_scale, logit_scale: of token embeddings, of what a block adds, of the logits
+  (Granite; Gemma has the first)
+  score_scale: of the attention's scores (Granite); None: 1 / sqrt(head_dim)
+  centred_norms: the file holds what norms multiply by, less 1 (Gemma); ours is the whole factor
   tied: the output layer is the token embedding
+  head_pad_id: the head of a classifier reads the last token that is not this one, as the
+  transformers library has it; None: the last of the mask
+  logits: False: the head gives what the logits are the product of, {'features' [B, T, D], 'kernel'
+  [V, D]}, to a loss that goes over the vocabulary in chunks (tlx/tasks/_vocabulary.py)
   """
 
   vocab_size: int = 49152
@@ -46,7 +58,15 @@ class Options(NamedTuple):
   out_bias: bool = False
   mlp_bias: bool = False
   qk_norm: bool = False
+  activation: str = 'silu'
+  embed_scale: float = 1.0
+  residual_scale: float = 1.0
+  score_scale: float | None = None
+  logit_scale: float = 1.0
+  centred_norms: bool = False
   tied: bool = True
+  head_pad_id: int | None = None
+  logits: bool = True
   dtype: str = 'float32'
 
 
@@ -97,7 +117,7 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       ('embed', Embed(o)),
       *((f'block{i}', Block(o, i not in o.no_rope)) for i in range(o.depth)),
       ('norm', Norm(o)),
-      ('head', _text.head(num_classes, o.vocab_size, o.dtype)),
+      ('head', _text.head(num_classes, o, o.logit_scale)),
     ]
   )
   return _text.tie(network) if o.tied and num_classes is None else network
@@ -133,6 +153,7 @@ def tiny() -> tuple[dict[str, Any], PyTree]:
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Any:
   """The options, checked, with the depth of a head filled in."""
   o = _text.resolve(Options(), VARIANTS, variant, options)
+  choose('activation', o.activation, tuple(ACTIVATIONS))
   depth = o.head_dim or o.dim // o.heads
   if o.rope_factors is not None and (len(o.rope_factors) != depth // 2 or min(o.rope_factors) <= 0):
     raise ValueError(
@@ -155,11 +176,16 @@ class Embed(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: PyTree, train: bool) -> dict[str, Any]:
-    ids, x = _text.begin(inputs)
+    ids, x = _text.begin(inputs, head_pad_id=self.o.head_pad_id)
     tokens = nn.Embed(
       self.o.vocab_size, self.o.dim, self.o.dtype, embedding_init=_text.INIT, name='tokens'
     )
-    return {**x, 'hidden': tokens(ids)}
+    return {**x, 'hidden': _scaled(tokens(ids), self.o.embed_scale)}
+
+
+def _scaled(x: Array, scale: float) -> Array:
+  """x scaled, or as it is; the factor has the type of x, as Gemma's code has it."""
+  return x if scale == 1.0 else x * jnp.asarray(scale, x.dtype)
 
 
 class Block(nn.Module):
@@ -184,16 +210,18 @@ class Block(nn.Module):
       rope_factors=o.rope_factors,
       window=o.window,
       norm_eps=o.norm_eps if o.qk_norm else None,
+      scale=1.0 if o.score_scale is None else o.score_scale * o.head_dim**0.5,
       name='attention',
     )
     mixed, changes = attention(rms_norm(o, 'norm1')(rows), x, shape)
-    rows = rows + mixed
-    rows = rows + MLP(o, name='mlp')(rms_norm(o, 'norm2')(rows))
+    rows = rows + _scaled(mixed, o.residual_scale)
+    added = MLP(o, name='mlp')(rms_norm(o, 'norm2')(rows))
+    rows = rows + _scaled(added, o.residual_scale)
     return {**x, **changes, 'hidden': rows.reshape(shape)}
 
 
 class MLP(nn.Module):
-  """SwiGLU (arXiv:2002.05202): down(silu(gate(x)) * up(x))."""
+  """A gated MLP (arXiv:2002.05202), SwiGLU with SiLU: down(activation(gate(x)) * up(x))."""
 
   o: Options
 
@@ -202,8 +230,8 @@ class MLP(nn.Module):
     def dense(features: int, name: str) -> nn.Module:
       return nn.Dense(features, self.o.mlp_bias, self.o.dtype, kernel_init=_text.INIT, name=name)
 
-    gated = nn.silu(dense(self.o.mlp_dim, 'gate')(hidden)) * dense(self.o.mlp_dim, 'up')(hidden)
-    return dense(self.o.dim, 'down')(gated)
+    gate = ACTIVATIONS[self.o.activation](dense(self.o.mlp_dim, 'gate')(hidden))
+    return dense(self.o.dim, 'down')(gate * dense(self.o.mlp_dim, 'up')(hidden))
 
 
 class Norm(nn.Module):
@@ -287,11 +315,13 @@ def names(
   _text.check_tied(
     arrays, o.tied and num_classes is None, f'{model}{table["tokens"]}.weight', output
   )
+  whole = _one_more if o.centred_norms and not gguf else _names.same
   found: dict[str, Any] = {
     'embed/tokens/embedding': (f'{model}{table["tokens"]}.weight', _names.same),
     'head/embedding': (output, _names.same),
     'head/kernel': ('score.weight', np.transpose),
-    'norm/norm/scale': (f'{model}{table["norm"]}.weight', _names.same),
+    'head/bias': ('score.weight', _names.no_bias),
+    'norm/norm/scale': (f'{model}{table["norm"]}.weight', whole),
   }
   has_bias = {
     'attention/query': o.qkv_bias,
@@ -314,8 +344,13 @@ def names(
         turned = paired and part in ('attention/query', 'attention/key')
         found[ours] = (theirs, halves(o.head_dim, change) if turned else change)
     for part in norms:
-      found[f'block{i}/{part}/scale'] = (f'{block}.{table[part]}.weight', _names.same)
+      found[f'block{i}/{part}/scale'] = (f'{block}.{table[part]}.weight', whole)
   return found
+
+
+def _one_more(array: np.ndarray) -> np.ndarray:
+  """The factors of norms of which the file holds what they are more than 1."""
+  return array + 1
 
 
 def halves(
@@ -337,12 +372,25 @@ def halves(
 
 
 # What the tensors do not tell, and what is taken for granted where nothing stands beside them.
-OPEN = ('heads', 'kv_heads', 'rope_theta', 'rope_factors', 'no_rope', 'window', 'norm_eps')
-ASSUMED = (
-  'The MLP is taken to have a SiLU, and embeddings, norms, residuals, scores and logits no other '
-  'scale than in Llama (Granite and Gemma have).',
+OPEN = (
+  'heads',
+  'kv_heads',
+  'rope_theta',
+  'rope_factors',
+  'no_rope',
+  'window',
+  'norm_eps',
+  'activation',
+  'embed_scale',
+  'residual_scale',
+  'score_scale',
+  'logit_scale',
+  'centred_norms',
 )
-HEADS = r'(Llama|Mistral|Qwen2|Qwen3|SmolLM3)(ForCausalLM|Model)'
+ASSUMED = ()
+_FAMILY = r'(Llama|Mistral|Qwen2|Qwen3|SmolLM3|Granite|Gemma)'
+HEADS = rf'{_FAMILY}(ForCausalLM|Model)'
+CLASS_HEADS = rf'{_FAMILY}ForSequenceClassification'
 READ = (
   'vocab_size',
   'hidden_size',
@@ -351,6 +399,7 @@ READ = (
   'num_key_value_heads',
   'intermediate_size',
   'hidden_act',
+  'hidden_activation',
   'rms_norm_eps',
   'head_dim',
   'attention_bias',
@@ -365,6 +414,11 @@ READ = (
   'no_rope_layers',
   'no_rope_layer_interval',
   'partial_rotary_factor',
+  'embedding_multiplier',
+  'residual_multiplier',
+  'attention_multiplier',
+  'logits_scaling',
+  'use_bidirectional_attention',
 )
 
 
@@ -378,8 +432,9 @@ def told(config: Mapping[str, Any]) -> _config.Told:
   _config.only(
     config,
     {
-      'model_type': ('llama', 'mistral', 'qwen2', 'qwen3', 'smollm3'),
-      'hidden_act': ('silu', 'swish'),
+      'model_type': ('llama', 'mistral', 'qwen2', 'qwen3', 'smollm3', 'granite', 'gemma'),
+      'hidden_act': tuple(OF_TRANSFORMERS),
+      'use_bidirectional_attention': (False, None),
       'use_sliding_window': (False, None),
       'partial_rotary_factor': (1.0, None),
     },
@@ -407,7 +462,9 @@ def told(config: Mapping[str, Any]) -> _config.Told:
   found |= _config.given(rope, {'rope_theta': 'rope_theta'})
   field = 'rope_parameters' if config.get('rope_parameters') else 'rope_scaling'
   found['rope_factors'] = (field, _factors(field, rope, found))
+  found.setdefault('tied', ('model_type', kind in ('smollm3', 'gemma')))
   bias, mlp_bias = bool(config.get('attention_bias')), bool(config.get('mlp_bias'))
+  found |= _scales(config, kind) | _text.head_pad_id(config)
   found |= {
     'qkv_bias': ('attention_bias', bias or kind == 'qwen2'),
     'out_bias': ('attention_bias', bias),
@@ -428,6 +485,38 @@ def told(config: Mapping[str, Any]) -> _config.Told:
   return found | {
     'no_rope': ('no_rope_layers', tuple(i for i, on in enumerate(rotated or ()) if not on))
   }
+
+
+def _scales(config: Mapping[str, Any], kind: str) -> _config.Told:
+  """The activation and the factors by which Granite and Gemma are no Llama.
+
+  Raises:
+    ValueError: a Gemma with another activation.
+  """
+  found: _config.Told = {
+    'embed_scale': ('model_type', 1.0),
+    'residual_scale': ('model_type', 1.0),
+    'score_scale': ('model_type', None),
+    'logit_scale': ('model_type', 1.0),
+    'centred_norms': ('model_type', kind == 'gemma'),
+    'activation': ('hidden_act', OF_TRANSFORMERS[config.get('hidden_act', 'silu')]),
+  }
+  if kind == 'gemma':
+    tanh = 'gelu_pytorch_tanh'  # of which the first files say 'gelu'
+    only = {'hidden_act': ('gelu', tanh), 'hidden_activation': (None, tanh)}
+    _config.only(config, only, 'llama (gemma)')
+    found |= {
+      'activation': ('hidden_act', 'gelu_tanh'),
+      'embed_scale': ('hidden_size', config.get('hidden_size', 3072) ** 0.5),
+    }
+  if kind == 'granite':
+    found |= {
+      'embed_scale': ('embedding_multiplier', config.get('embedding_multiplier', 1.0)),
+      'residual_scale': ('residual_multiplier', config.get('residual_multiplier', 1.0)),
+      'score_scale': ('attention_multiplier', config.get('attention_multiplier', 1.0)),
+      'logit_scale': ('logits_scaling', 1 / config.get('logits_scaling', 1.0)),
+    }
+  return found
 
 
 def _factors(field: str, rope: Mapping[str, Any], found: _config.Told) -> tuple[float, ...] | None:
@@ -555,4 +644,5 @@ def told_by_gguf(metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     'tied': ('output.weight', 'output.weight' not in arrays),
     'no_rope': ('general.architecture', ()),
     'window': found.get('window', ('general.architecture', None)),
+    **_scales({}, kind),
   }

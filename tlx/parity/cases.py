@@ -95,9 +95,13 @@ _TYPES = {
   'qwen2': 'llama',
   'qwen3': 'llama',
   'smollm3': 'llama',
+  'granite': 'llama',
+  'gemma': 'llama',
   'gpt2': 'gpt2',
   'bert': 'bert',
   'roberta': 'bert',
+  'distilbert': 'bert',
+  'modernbert': 'modernbert',
   'vit': 'vit',
   'dinov2': 'vit',
   'resnet': 'resnet',
@@ -129,12 +133,10 @@ class Case(NamedTuple):
   @property
   def num_classes(self) -> int | None:
     """What the network is built for; None for the head of a language model."""
-    classes = (
-      self.outputs['logits'].shape[1]
-      if getattr(self.outputs.get('logits'), 'ndim', 0) == 2
-      else None
-    )
-    return classes if classes or isinstance(self.inputs, dict) else 1
+    logits = self.outputs.get('logits')
+    if logits is not None and (logits.ndim == 2 or self.options.get('pool') == 'tokens'):
+      return logits.shape[-1]
+    return None if isinstance(self.inputs, dict) else 1
 
 
 def names(folder: Path = FOLDER) -> list[str]:
@@ -192,6 +194,8 @@ def _saved(folder: Path) -> Case:
       'are computed.'
     )
   options = options_of(plug('backbones', _TYPES[kind]), weights)
+  if kind == 'distilbert' and 'logits' not in stored:
+    options['pool'] = 'cls'  # without a classifier there is no layer to pool by
   inputs = (
     _channels_last(stored['in_pixel_values'])
     if 'in_pixel_values' in stored

@@ -20,9 +20,9 @@ def added(tokens: int = 8) -> Added:
   Leaves 'attention/key' and 'attention/value' [tokens, width of the block's keys], of text
   backbones. As in the peft library the positions of the input's tokens are counted from the number
   of the prefix's on in GPT-2 and Llama, padding at the left with them, and the prefix's keys are
-  not rotated; BERT's stay. Drawn normal of deviation 0.02, without the MLP that makes them in the
-  paper. They change the output at the start, cannot be merged, and texts are not generated with
-  them yet.
+  not rotated; those of encoders stay. Drawn normal of deviation 0.02, without the MLP that makes
+  them in the paper. They change the output at the start, cannot be merged, and texts are not
+  generated with them yet.
 
   Raises:
     ValueError: a number of tokens that is no whole number from 1 on. In `init`: a network that is
@@ -43,7 +43,7 @@ def added(tokens: int = 8) -> Added:
         f'{NAME}: wants the blocks of a text backbone (bert, gpt2, llama), and this network has '
         f'the stages {", ".join(params)}.'
       )
-    if 'embed/positions/embedding' in flat and 'embed/types/embedding' not in flat:
+    if 'embed/positions/embedding' in flat and 'embed/norm/scale' not in flat:  # in no encoder
       # Without a leaf the stage would be the source's, whose activations other methods share.
       leaves['embed/fixed/first'] = jnp.float32(tokens)
     return leaves

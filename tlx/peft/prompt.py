@@ -96,7 +96,7 @@ def _intercept(tokens: int) -> Callable[[PyTree], Callable]:
   return of_stage
 
 
-PROMPT = 2  # in a mask; other tokens have 1, padding 0
+PROMPT = -1  # in a mask; padding has 0, other tokens numbers above it
 
 
 def _announced(x: Mapping[str, Array], tokens: int) -> dict[str, Array]:
