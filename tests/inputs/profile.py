@@ -16,6 +16,7 @@ OF_NETWORK = False
 INPUT = {'rows': 8, 'scale': 1.0}
 RANGES = {'rows': Range(1, 64)}
 AUGMENT = {'noise': 0.0}
+HOW = ('shift', 'val_fraction', 'test_fraction', 'val_examples', 'data_dir')
 
 
 @functools.cache

@@ -107,7 +107,7 @@ def test_packing_is_tight_and_the_same_again():
 def test_a_data_set_becomes_rows_with_the_ids_of_their_texts(tmp_path):
   path = tmp_path / 'x.txt'
   path.write_text(''.join(f'{"word " * (i % 7)}line {i}\n' for i in range(60)))
-  how = {'val_fraction': 0.2, 'test_fraction': 0.3, 'data_dir': None, 'data_bytes': 1e9}
+  how = {'val_fraction': 0.2, 'test_fraction': 0.3, 'data_bytes': 1e9}
   data = language.load(f'text:{path}', FIELDS, how)
   for split in data[:3]:
     assert len(split.ids) == len(split.inputs['ids']) == len(set(split.ids)) == len(split.labels)

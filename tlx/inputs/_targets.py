@@ -30,6 +30,18 @@ INPUT = {
 OF_NETWORK = True  # a network's `input_spec` is its own: it has one vocabulary
 RANGES = {'length': Range(1, 2**17)}
 AUGMENT: Mapping[str, float] = {}  # there are none
+HOW = (  # the fields of a data set and of a study that `load` takes
+  'val_fraction',
+  'test_fraction',
+  'group',
+  'val_examples',
+  'duplicates',
+  'skip_bad',
+  'fold',
+  'folds',
+  'answers',
+  'data_bytes',
+)
 NAMES = ('ids', 'mask', 'next', 'bytes', 'characters')
 
 
@@ -83,7 +95,7 @@ def load(
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   if fields['vocab_size']:
     _tokenizers.check_vocabulary(tokenizer, fields['vocab_size'])
-  of_text = {field: value for field, value in how.items() if field in _OF_TEXT}
+  of_text = {field: value for field, value in how.items() if field != 'data_bytes'}
   data = datasets.load_text(name, wanted=wanted, **of_text)
   parts = {'train': data.train, 'val': data.val, 'test': data.test}
   rows, notes = store({part: split.inputs.tolist() for part, split in parts.items()}, tokenizer)
@@ -96,19 +108,6 @@ def load(
   train, val, test = (_split(split, rows[part]) for part, split in parts.items())
   digest = datasets.sha256(train, val, test)
   return datasets.Dataset(train, val, test, data.class_names, digest, (*data.notes, *notes))
-
-
-_OF_TEXT = (
-  'val_fraction',
-  'test_fraction',
-  'group',
-  'val_examples',
-  'duplicates',
-  'skip_bad',
-  'fold',
-  'folds',
-  'answers',
-)
 
 
 def _split(texts: datasets.Split, rows: Rows) -> datasets.Split:

@@ -34,6 +34,19 @@ RANGES = {
   'crop': Range(0.0, 1.0, above=True),
 }
 AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0}  # all off
+HOW = (  # the fields of a data set and of a study that `load` takes
+  'shift',
+  'val_fraction',
+  'test_fraction',
+  'group',
+  'val_examples',
+  'duplicates',
+  'skip_bad',
+  'fold',
+  'folds',
+  'data_dir',
+  'data_bytes',
+)
 
 
 @functools.cache
@@ -73,8 +86,7 @@ def form(
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
   """The data set as stored images; `how` holds arguments of `datasets.load`, which raises."""
   resized = {field: value for field, value in fields.items() if field not in ('mean', 'std')}
-  of_image = {field: value for field, value in how.items() if field != 'answers'}
-  return datasets.load(name, **resized, **of_image)
+  return datasets.load(name, **resized, **how)
 
 
 def store(records: Sequence[Any], fields: Mapping[str, Any]) -> tuple[np.ndarray, dict[int, str]]:

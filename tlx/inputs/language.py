@@ -20,6 +20,7 @@ OF_NETWORK = _targets.OF_NETWORK
 OWN_HEAD = True  # tasks of it go on with the head that weights bring
 RANGES = _targets.RANGES | {'across': SWITCH}
 AUGMENT = _targets.AUGMENT
+HOW = _targets.HOW
 settled = _tokenizers.settled
 check_memory = _targets.check_memory
 

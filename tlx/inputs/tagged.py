@@ -17,6 +17,7 @@ INPUT = _targets.INPUT
 OF_NETWORK = _targets.OF_NETWORK
 RANGES = _targets.RANGES
 AUGMENT = _targets.AUGMENT
+HOW = _targets.HOW
 settled = _tokenizers.settled
 Tagged = tuple[Sequence[str], Sequence[str]]
 

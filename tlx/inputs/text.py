@@ -25,6 +25,16 @@ INPUT = {
 RANGES = {'length': Range(1, 2**17)}
 AUGMENT: Mapping[str, float] = {}  # there are none
 settled = _tokenizers.settled
+HOW = (  # the fields of a data set that `load` takes
+  'val_fraction',
+  'test_fraction',
+  'group',
+  'val_examples',
+  'duplicates',
+  'skip_bad',
+  'fold',
+  'folds',
+)
 BUCKETS = (16, 32, 64, 128, 256, 512)
 Text = str | tuple[str, str]
 
@@ -77,26 +87,13 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   if fields['vocab_size']:
     _tokenizers.check_vocabulary(tokenizer, fields['vocab_size'])
-  of_text = {field: value for field, value in how.items() if field in _OF_TEXT}
-  data = datasets.load_text(name, **of_text)
+  data = datasets.load_text(name, **how)
   splits = {'train': data.train, 'val': data.val, 'test': data.test}
   texts = {part: split.inputs.tolist() for part, split in splits.items()}
   leaves, notes = store_parts(texts, tokenizer, fields['length'])
   train, val, test = (split._replace(inputs=leaves[part]) for part, split in splits.items())
   digest = datasets.sha256(train, val, test)
   return datasets.Dataset(train, val, test, data.class_names, digest, (*data.notes, *notes))
-
-
-_OF_TEXT = (
-  'val_fraction',
-  'test_fraction',
-  'group',
-  'val_examples',
-  'duplicates',
-  'skip_bad',
-  'fold',
-  'folds',
-)
 
 
 def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:

@@ -29,26 +29,10 @@ def load(
   study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]
 ) -> datasets.Dataset:
   """A data set as examples of the form the source takes; loaded once."""
-  how = {name: target[name] for name in _OPTIONS if name in target} | {
-    'data_dir': study['data_dir'] or None,
-    'data_bytes': study['data_bytes'],
-  }
-  fields = tuple(source['input'].items())
-  return _load(form_module(source), target['dataset'], fields, tuple(how.items()))
-
-
-_OPTIONS = (
-  'shift',
-  'val_fraction',
-  'test_fraction',
-  'val_examples',
-  'group',
-  'duplicates',
-  'skip_bad',
-  'fold',
-  'folds',
-  'answers',
-)
+  form = form_module(source)
+  known = {**target, 'data_dir': study['data_dir'] or None, 'data_bytes': study['data_bytes']}
+  how = tuple((name, known[name]) for name in form.HOW if name in known)
+  return _load(form, target['dataset'], tuple(source['input'].items()), how)
 
 
 @functools.lru_cache(maxsize=2)
