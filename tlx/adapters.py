@@ -37,6 +37,8 @@ PLAIN: dict[str, tuple[Any, ...]] = {
   'coft': (False, None),
   'block_share': (False, None),
   'use_cayley_neumann': (False, None),
+  # Of the others that change the source's weights.
+  'init_lora_weights': (True, False, None, 'gaussian', 'orthogonal', 'eva', 'pissa'),
 }
 # peft_type and leaves of the methods.
 KINDS = {
@@ -363,6 +365,7 @@ def _lora_from_peft(
   """(method, leaves) of LoRA and its variants."""
   leaves: dict[str, Any] = {}
   ranks, alphas = {}, {}
+  pissa = config.get('init_lora_weights') == 'pissa'
   for module, tensors in found.items():
     a, b = tensors['lora_A'], tensors['lora_B']
     alpha = config['lora_alpha']
@@ -370,6 +373,10 @@ def _lora_from_peft(
       if re.match(rf'(.*\.)?({pattern})$', module):
         alpha = value
         break
+    start = {}
+    if pissa:
+      power = 0.5 if config.get('use_rslora') else 1.0
+      start = _pissa_start(modules[module], len(a), alpha / len(a) ** power)
     for part in modules[module].parts:
       kernel = part.kernel
       of_all = b.reshape(len(b), -1).T
@@ -378,6 +385,9 @@ def _lora_from_peft(
       else:
         leaves[f'{part.ours}/a'] = a.reshape(len(a), -1).T
       leaves[f'{part.ours}/b'] = of_all[:, part.outputs]
+      if pissa:
+        leaves[f'{part.ours}/fixed/a'] = start['a']
+        leaves[f'{part.ours}/fixed/b'] = start['b'][:, part.outputs]
       if 'lora_magnitude_vector' in tensors:
         norm = np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0)
         magnitude = tensors['lora_magnitude_vector'].ravel()[part.outputs]
@@ -397,8 +407,19 @@ def _lora_from_peft(
     'alpha_pattern': [(f'{pattern}$', value) for pattern, value in alpha_pattern.items()],
     'rslora': bool(config.get('use_rslora')),
     'dora': bool(config.get('use_dora')),
+    'init': 'pissa' if pissa else 'uniform',
   }
   return method, leaves
+
+
+def _pissa_start(layer: Official, rank: int, scale: float) -> dict[str, np.ndarray]:
+  """a and b of what peft takes off a layer's weight before it adds an adapter that is PiSSA's."""
+  kernel = np.zeros((*layer.parts[0].kernel.shape[:-1], layer.num_outputs), np.float32)
+  for part in layer.parts:
+    kernel[..., part.outputs] = part.kernel
+  left, values, right = np.linalg.svd(kernel.reshape(-1, kernel.shape[-1]), full_matrices=False)
+  a = left[:, :rank].reshape(*kernel.shape[:-1], rank)
+  return {'a': a, 'b': values[:rank, None] / np.float32(scale) * right[:rank]}
 
 
 def _ia3_to_peft(

@@ -123,6 +123,28 @@ def test_pissa_is_written_as_lora_of_the_source_as_it_is(tmp_path):
   assert relative_error(want, official.stored()['pissa_last']) > 1e-3
 
 
+def test_an_adapter_of_pissa_stands_beside_what_is_left_of_the_source(tmp_path):
+  """At the start both together are the source."""
+  tensors = {}
+  for key, array in official.stored().items():
+    if key.startswith('pissa:') and 'lora_' in key:
+      tensors[key.removeprefix('pissa:').replace('.default', '')] = array
+  save_file(tensors, tmp_path / adapters.WEIGHTS)
+  made = {'peft_type': 'LORA', 'r': 4, 'lora_alpha': 4, 'init_lora_weights': 'pissa'}
+  (tmp_path / adapters.CONFIG).write_text(json.dumps(made))
+  base = official.base('bert')
+  adapter = adapters.load(tmp_path, base.official)
+  params = official.with_leaves('bert', adapter.added(), adapter.leaves)
+  found = official.run('', 'bert', peft.wrap(base.network, adapter.added()), params)
+  assert relative_error(found, official.stored()['pissa_last']) < 1e-5
+  twice = {name: leaf for name, leaf in adapter.leaves.items() if 'fixed' not in name}
+  plain = {**adapter.method, 'init': 'uniform'}
+  without = adapters.Adapter(plain, twice, {})
+  params = official.with_leaves('bert', without.added(), twice)
+  found = official.run('', 'bert', peft.wrap(base.network, without.added()), params)
+  assert relative_error(found, official.stored()['pissa_last']) > 1e-2
+
+
 @pytest.mark.parametrize(
   'config, tensors, words',
   [
@@ -135,6 +157,7 @@ def test_pissa_is_written_as_lora_of_the_source_as_it_is(tmp_path):
     ({'peft_type': 'VERA'}, {}, 'without vera_A and vera_B'),
     ({'peft_type': 'LOHA', 'rank_pattern': {'a': 1}}, {}, 'read of LORA only'),
     ({'bias': 'lora_only'}, {}, "bias = 'lora_only', which is not read"),
+    ({'init_lora_weights': 'olora'}, {}, "init_lora_weights = 'olora', which is not read"),
     ({}, {'base_model.model.nowhere.lora_A.weight': 0}, "'nowhere', which the source does not"),
     ({}, {'base_model.model.query.lora_embedding_A': 0}, 'lora_embedding_A.*not read'),
   ],
