@@ -209,6 +209,13 @@ def test_a_template_that_the_tokenizer_does_not_have():
     )
 
 
+def test_characters_without_a_token_are_refused():
+  tokenizer = Tokenizer(models.WordLevel({'?': 0, '\n': 1}, unk_token='?'))
+  tokenizer.add_special_tokens(['<|im_start|>', '<|im_end|>'])
+  with pytest.raises(ValueError, match='1 of 1 texts of x have characters without a token'):
+    dialogue.store_parts({'x': [SAID[:2]]}, tokenizer, 64)
+
+
 def test_a_data_set_becomes_rows_of_dialogues(tmp_path):
   path = tmp_path / 'x.jsonl'
   lines = []

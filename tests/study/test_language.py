@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tlx import report
 from tlx.study import config, dry_run, run
 
 VERBS = ('come', 've', 'quiere')
@@ -76,6 +77,15 @@ def test_a_language_model_is_carried_to_another_text(study):
   described = json.loads((workdir / 'study.json').read_text())['data']['spanish/italian']
   assert described['class_names'] == ['text']
   assert any('rows of 32 tokens' in note for note in described['notes'])
+
+
+def test_the_report_speaks_of_bits(study):
+  _, workdir = study
+  runs = report.read(workdir)
+  bits = {method: run['test']['bits_per_byte'] for method, run in results(workdir).items()}
+  assert runs.set_index('method').test_bits_per_byte.to_dict() == pytest.approx(bits)
+  page = report.write(workdir).read_text()
+  assert 'bits per byte' in page and 'less is better' in page and 'ccuracy' not in page
 
 
 def test_what_is_kept_of_the_test_rows_adds_up_to_its_bits(study):

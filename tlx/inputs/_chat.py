@@ -75,7 +75,8 @@ def _headed(
     for role, content in messages:
       answer = role == 'assistant'
       yield from header_of(role)
-      yield Piece(content.strip() if stripped else content, _kind(role), joined)
+      content = content.strip() if stripped else content
+      yield Piece(content, 'answer' if answer else 'text', joined)
       yield from _literal(end, 'end' if answer else 'text')
       yield from _literal(after)
     if prompt:
@@ -115,10 +116,6 @@ def _instructions(
         yield Piece('</s>', 'end', mark=True)
 
   return written
-
-
-def _kind(role: str) -> str:
-  return 'answer' if role == 'assistant' else 'text'
 
 
 _CHATML = ('<|im_start|>ROLE\n', '<|im_end|>', '\n')

