@@ -20,7 +20,10 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> 'Model':
 
 
 def load_source(
-  backbone: str | Mapping[str, Any], weights: str, fields: Mapping[str, Any] | None = None
+  backbone: str | Mapping[str, Any],
+  weights: str,
+  fields: Mapping[str, Any] | None = None,
+  form: str = '',
 ) -> 'Model':
   """Bare weights: tlx/study/use.py.
 
@@ -29,4 +32,4 @@ def load_source(
   """
   from tlx.study import use
 
-  return use.load_source(backbone, weights, fields)
+  return use.load_source(backbone, weights, fields, form)

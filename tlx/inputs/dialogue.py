@@ -57,6 +57,25 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
   return _targets.load(name, fields, how, KIND, store)
 
 
+def prompt(
+  messages: Sequence[_chat.Message], fields: Mapping[str, Any]
+) -> tuple[list[int], tuple[int, ...]]:
+  """(the tokens of a dialogue up to where the next answer begins, those that end an answer).
+
+  Raises:
+    ValueError: as `load`, or messages in an order that the template cannot write.
+  """
+  template = fields['template'] or _template_of(fields['tokenizer'])
+  tokenizer = _tokenizers.of_uri(fields['tokenizer'])
+  _chat.check_tokens(template, tokenizer)
+  written = _chat.written(template, messages, prompt=True)
+  (learned,) = _chat.encode(_tokenizers.plain(tokenizer), [written])
+  whole = _chat.written(template, [('user', 'a'), ('assistant', 'b')])
+  ends = [piece.text for piece in whole if piece.mark and piece.kind == 'end']
+  vocabulary = tokenizer.get_vocab()
+  return learned.tokens.ids.tolist(), tuple(vocabulary[end] for end in ends)
+
+
 def _template_of(tokenizer: str) -> str:
   """The chat template of the weights that bring a tokenizer; of one that is made here chatml."""
   if tokenizer == 'bytes' or tokenizer.startswith('bpe:'):

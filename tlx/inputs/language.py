@@ -46,6 +46,20 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
   return _targets.load(name, fields, how, KIND, store)
 
 
+def prompt(text: str, fields: Mapping[str, Any]) -> tuple[list[int], tuple[int, ...]]:
+  """(the tokens of the beginning of a text, those that end one: none is known).
+
+  Raises:
+    ValueError: no token, or characters that the tokenizer has no token for.
+  """
+  tokenizer = _tokenizers.of_uri(fields['tokenizer'])
+  (encoding,) = _tokenizers.encodings(_tokenizers.plain(tokenizer), [text])
+  _targets.check_known(tokenizer, 'the prompt', [encoding])
+  if not encoding.ids:
+    raise ValueError('The prompt is empty: give the beginning of a text.')
+  return list(encoding.ids), ()
+
+
 class _Piece(NamedTuple):
   """Neighbouring tokens of one document: all but the last are read, all but the first predicted."""
 

@@ -462,14 +462,14 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def source_of(
-  backbone: str | Mapping[str, Any], weights: str, fields: Mapping[str, Any]
+  backbone: str | Mapping[str, Any], weights: str, fields: Mapping[str, Any], form: str = ''
 ) -> dict[str, Any]:
   """A source of these weights, resolved, outside of any study.
 
   Raises:
     ValueError: as `resolve`.
   """
-  given = {'backbone': backbone, 'weights': weights, 'input': fields}
+  given = {'backbone': backbone, 'weights': weights, 'input': fields, 'form': form}
   return _source('source', given, {**STUDY, 'train': dict(TRAIN)})
 
 

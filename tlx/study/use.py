@@ -97,7 +97,10 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
 
 
 def load_source(
-  backbone: str | Mapping[str, Any], weights: str, fields: Mapping[str, Any] | None = None
+  backbone: str | Mapping[str, Any],
+  weights: str,
+  fields: Mapping[str, Any] | None = None,
+  form: str = '',
 ) -> Model:
   """Bare weights: of a language model with its head, of others up to the stage before it.
 
@@ -105,11 +108,13 @@ def load_source(
     backbone: as a source of a config has it: 'gpt2', {'name': 'bert', 'variant': 'minilm_l6'}.
     weights: a URI of tlx/sources.
     fields: of the input, where it is another than the weights'.
+    form: of the examples, a file of tlx/inputs; '' is what the backbone names. A language model
+      that writes takes 'language' or 'dialogue'.
 
   Raises:
     ValueError: an unknown backbone, or weights that cannot be had or do not fit it.
   """
-  source = configs.source_of(backbone, weights, fields or {})
+  source = configs.source_of(backbone, weights, fields or {}, form)
   name, options = configs.named(source['backbone'])
   module = plug('backbones', name)
   own_head = inspect.signature(module.build).parameters['num_classes'].default is None

@@ -1,0 +1,89 @@
+"""Writes on from a file of prompts, with a language model that a study trained or bare weights.
+
+    python -m experiments.generate --workdir=runs/chat --inputs=prompts.txt --out=written.jsonl
+    python -m experiments.generate --backbone=llama:smollm2_135m --weights=URI --inputs=p.jsonl
+
+A prompt is a line of a .txt, or of a .jsonl its field prompt, or messages ([{"role", "content"},
+...]) that a model of dialogues answers. Without --temperature the most probable tokens are written.
+"""
+
+import json
+import sys
+
+from absl import app, flags, logging
+
+WORKDIR = flags.DEFINE_string('workdir', '', "A study's folder;")
+RUN = flags.DEFINE_string('run', 'best', '  a folder of its runs/, or best.')
+BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:variant],')
+WEIGHTS = flags.DEFINE_string('weights', '', '  and its weights, a URI of tlx/sources.')
+TEMPLATE = flags.DEFINE_string('template', '', '  The chat template, where they bring none.')
+TOKENS = flags.DEFINE_integer('tokens', 128, 'At most so many are written.', lower_bound=1)
+TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Of drawn tokens; 0 takes the most probable.')
+TOP_P = flags.DEFINE_float('top_p', 1.0, 'Of drawn tokens, the most probable up to this share.')
+SEED = flags.DEFINE_integer('seed', 0, 'Of drawn tokens.')
+
+
+def load(form: str):
+  """The model that the flags name."""
+  from tlx.study import use
+
+  if bool(WORKDIR.value) == bool(WEIGHTS.value):
+    raise app.UsageError('Give either --workdir, or --backbone and --weights.')
+  if WORKDIR.value:
+    return use.load_run(WORKDIR.value, RUN.value)
+  name, _, variant = BACKBONE.value.partition(':')
+  options = {'variant': variant} if variant else {}
+  fields = {'template': TEMPLATE.value} if TEMPLATE.value else {}
+  return use.load_source({'name': name, **options}, WEIGHTS.value, fields, form)
+
+
+def sampling():
+  """How tokens are drawn, None where they are not."""
+  from tlx.study import write
+
+  return write.Sampling(TEMPERATURE.value, top_p=TOP_P.value) if TEMPERATURE.value else None
+
+
+def prompts_of(path: str):
+  """The prompts of a file: texts, or tuples of (role, content)."""
+  with open(path, encoding='utf-8-sig') as file:
+    lines = [line.rstrip('\n') for line in file if line.strip()]
+  if not path.endswith('.jsonl'):
+    return lines
+  found = []
+  for number, line in enumerate(lines, 1):
+    try:
+      value = json.loads(line)
+      messages = value.get('messages')
+      found.append(
+        [(one['role'], one['content']) for one in messages] if messages else value['prompt']
+      )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+      raise ValueError(
+        f'line {number} of {path} has neither prompt nor messages: {error}'
+      ) from None
+  return found
+
+
+def main(argv):
+  if len(argv) > 1:
+    raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; see --help.')
+  logging.set_verbosity(logging.ERROR)
+  from tlx.study import write
+
+  try:
+    prompts = prompts_of(INPUTS.value)
+    model = load('language' if prompts and isinstance(prompts[0], str) else 'dialogue')
+    print(model.about, file=sys.stderr)
+    texts = write.write(model, prompts, TOKENS.value, sampling(), SEED.value)
+    with open(OUT.value, 'w', encoding='utf-8') as file:
+      for prompt, text in zip(prompts, texts):
+        print(json.dumps({'prompt': prompt, 'text': text}, ensure_ascii=False), file=file)
+  except (ValueError, OSError) as error:
+    sys.exit(f'Error: {error}')
+
+
+if __name__ == '__main__':
+  INPUTS = flags.DEFINE_string('inputs', None, 'A .txt or .jsonl file of prompts.', required=True)
+  OUT = flags.DEFINE_string('out', '/dev/stdout', 'A .jsonl file.')
+  app.run(main)

@@ -1,0 +1,108 @@
+"""What a language model writes: a run of a study, or bare weights."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from tlx import generate as generation
+from tlx.inputs import _tokenizers
+from tlx.study import config as configs
+from tlx.study.use import Model
+
+BATCH = 8  # prompts that are continued at a time
+SHORTEST = 32  # prompts are padded to this or a power of two times it, so that few programs do
+EVERY = 4  # tokens at a time while a text is streamed
+
+Sampling = generation.Sampling
+
+
+def write(
+  model: Model,
+  prompts: Sequence[Any],
+  num_tokens: int,
+  sampling: Sampling | None = None,
+  seed: int = 0,
+) -> list[str]:
+  """How each prompt goes on, `num_tokens` at most: the most probable tokens, or drawn ones.
+
+  A prompt is the beginning of a text, or of a model of dialogues its messages ((role, content),
+  ...). What is drawn for it depends on the seed and its place among the prompts alone.
+
+  Raises:
+    ValueError: no language model, or a prompt that it cannot read.
+  """
+  begun = [_begin(model, prompt) for prompt in prompts]
+  longest = max(len(ids) for ids, _ in begun)
+  found: list[str] = []
+  for first in range(0, len(begun), BATCH):
+    rows = begun[first : first + BATCH]
+    filled = [*rows, *rows[-1:] * (BATCH - len(rows))]
+    places = np.arange(first, first + BATCH)
+    key = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places)
+    tokens = generation.generate(
+      model.network,
+      model.variables,
+      _padded([ids for ids, _ in filled], longest),
+      num_tokens,
+      sampling=sampling,
+      key=key if sampling else None,
+      eos=filled[0][1],
+    )
+    found += [_text(model, row, ends) for row, (_, ends) in zip(np.asarray(tokens), rows)]
+  return found
+
+
+def stream(
+  model: Model, prompt: Any, num_tokens: int, sampling: Sampling | None = None, seed: int = 0
+) -> Iterator[str]:
+  """`write` of one prompt, in pieces while they are written."""
+  ids, ends = _begin(model, prompt)
+  pieces = generation.stream(
+    model.network,
+    model.variables,
+    _padded([ids], len(ids)),
+    num_tokens,
+    every=EVERY,
+    sampling=sampling,
+    key=jax.random.fold_in(jax.random.key(seed), 0)[None] if sampling else None,
+    eos=ends,
+  )
+  tokens: list[int] = []
+  said = ''
+  for piece in pieces:
+    tokens += piece[0].tolist()
+    text = _text(model, tokens, ends)
+    if not text.endswith('\ufffd'):  # a character whose bytes are not all there yet
+      yield text[len(said) :]
+      said = text
+  yield _text(model, tokens, ends)[len(said) :]
+
+
+def _begin(model: Model, prompt: Any) -> tuple[list[int], tuple[int, ...]]:
+  """(the tokens of a prompt, those that end what is written)."""
+  form = configs.form_module(model.source)
+  if not hasattr(form, 'prompt'):
+    raise ValueError(f'{model.about} writes no text: it is no language model.')
+  return form.prompt(prompt, model.source['input'])
+
+
+def _padded(rows: Sequence[Sequence[int]], longest: int) -> dict[str, np.ndarray]:
+  """{'ids', 'mask'} int32 [N, T], padded at the left."""
+  length = SHORTEST
+  while length < longest:
+    length *= 2
+  ids, mask = np.zeros((2, len(rows), length), np.int32)
+  for i, row in enumerate(rows):
+    ids[i, length - len(row) :] = row
+    mask[i, length - len(row) :] = 1
+  return {'ids': ids, 'mask': mask}
+
+
+def _text(model: Model, tokens: Sequence[int], ends: Sequence[int]) -> str:
+  """The text of tokens up to the first that ends it."""
+  kept = list(map(int, tokens))
+  stop = next((place for place, token in enumerate(kept) if token in ends), len(kept))
+  tokenizer = _tokenizers.of_uri(model.source['input']['tokenizer'])
+  return tokenizer.decode(kept[:stop], skip_special_tokens=True)
