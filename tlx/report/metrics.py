@@ -114,6 +114,8 @@ _KNOWN = {
     'micro_f1': 'micro F1',
     'map': 'mean average precision',
     'f1': 'entity F1',
+    'precision': 'precision',
+    'recall': 'recall',
     'auroc': 'AUROC',
     'exact_match': 'exact match',
     'knn_accuracy': 'k-NN accuracy',
