@@ -103,6 +103,25 @@ def test_no_stage_that_is_edited_is_kept_for_other_methods(method, module):
   jax.tree.map(np.testing.assert_array_equal, found, want)
 
 
+@pytest.mark.parametrize('method', ['prompt', 'prefix'])
+def test_texts_in_one_row_see_what_was_added_and_not_each_other(method):
+  """The second text of a row, in a network whose positions are relative."""
+  sizes, _ = llama.tiny()
+  network = peft.wrap(
+    llama.build(**{**sizes, 'num_classes': None}), plug('peft', method).added(tokens=3)
+  )
+  _, variables, _ = made(llama, method)
+  params = {**variables.params, 'head': {}}
+
+  def second(first, params=params):
+    row = {'ids': jnp.array([[*first, 9, 4]]), 'mask': jnp.array([[1, 1, 2, 2]])}
+    return network.apply(variables._replace(params=params), row, train=False)[0][0, 2:]
+
+  other = map_named(lambda name, leaf: 2 * leaf if is_added(name) else leaf, params)
+  np.testing.assert_allclose(second((5, 3)), second((8, 1)), atol=1e-6)
+  assert np.abs(second((5, 3)) - second((5, 3), other)).max() > 1e-3
+
+
 @pytest.mark.parametrize('deep', [False, True])
 def test_prompts_leave_a_head_the_last_token_that_is_not_padding_by_its_id(deep):
   sizes, _ = llama.tiny()

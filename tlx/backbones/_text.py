@@ -4,7 +4,8 @@ Between stages an activation is a dict:
   hidden [B, T, D]
   mask   [B, S]     0 on padding, at the left or the right; S is T, or the length of the cache while
          tokens are generated. Causal models take rows of several texts too, which are numbered from
-         1: none sees another, and positions begin anew with each
+         1: none sees another, and positions begin anew with each. Prompts and prefixes (tlx/peft),
+         which all of them see, have -1, and the first text goes on counting from them
   cache             only in generation (tlx/generate.py): one (key, value) [B, heads, S, depth] a
                     block. Each block takes the first pair and puts its own at the end, so after all
                     blocks they are in order again
@@ -100,7 +101,7 @@ def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
   So padding at the left shifts nothing, as in the official `generate`; the official `forward`
   counts from the padding.
   """
-  mask = x['mask']
+  mask = jnp.abs(x['mask'])
   first = jnp.argmax(mask != 0, axis=1)[:, None]
   steps = (x.get('index', 0) + jnp.arange(num_tokens))[None, :]
   if 'index' not in x:
@@ -124,10 +125,11 @@ def visible(
   near = key[None, :] <= query[:, None]
   if window is not None:
     near &= key[None, :] > query[:, None] - window
-  allowed &= near[None]
-  if 'index' not in x:
-    allowed &= x['mask'][:, None, :] == x['mask'][:, :, None]
-  return allowed
+  text = own = x['mask']
+  if 'index' in x:
+    own = jax.lax.dynamic_slice_in_dim(text, x['index'], num_tokens, axis=1)
+  text = text[:, None, :]
+  return allowed & near[None] & ((text == own[:, :, None]) | (text < 0))
 
 
 def _around(x: Mapping[str, Any], num_tokens: int, window: int) -> Array:

@@ -99,8 +99,8 @@ def _attended(
 
 
 def _longer(mask: Array, tokens: int) -> Array:
-  """The mask [B, T] with the prefix before it."""
-  return jnp.pad(mask, ((0, 0), (tokens, 0)), constant_values=1)
+  """The mask [B, T] with the prefix before it, which every text in a row sees."""
+  return jnp.pad(mask, ((0, 0), (tokens, 0)), constant_values=-1)
 
 
 def _refuse_cache(x: Any) -> None:
