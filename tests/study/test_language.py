@@ -7,6 +7,8 @@ import pytest
 
 from tlx import report
 from tlx.study import config, dry_run, run
+from tlx.study.phases import network_of
+from tlx.train.prefix import activation
 
 VERBS = ('come', 've', 'quiere')
 NOUNS = ('el perro', 'la casa', 'un gato', 'el niño')
@@ -77,6 +79,14 @@ def test_a_language_model_is_carried_to_another_text(study):
   described = json.loads((workdir / 'study.json').read_text())['data']['spanish/italian']
   assert described['class_names'] == ['text']
   assert any('rows of 32 tokens' in note for note in described['notes'])
+
+
+def test_scores_of_the_whole_vocabulary_are_never_there(study):
+  made, _ = study
+  source = config.resolve(made)['sources']['spanish']
+  network, form = network_of(source, None), config.form_of(source)
+  shapes = activation(network, form, len(network.stages))
+  assert set(shapes) == {'features', 'kernel'} and shapes['features'].shape == (1, 32, 32)
 
 
 def test_the_report_speaks_of_bits(study):

@@ -66,8 +66,11 @@ def _build(backbone: str, num_outputs: int | None, changes: str) -> Network:
   options = {
     key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
   }
+  module = plug('backbones', name)
+  if num_outputs is None and hasattr(getattr(module, 'Options', None), 'logits'):
+    options.setdefault('logits', False)  # tasks take scores of a vocabulary in chunks
   try:
-    network = plug('backbones', name).build(num_outputs, **options)
+    network = module.build(num_outputs, **options)
   except TypeError as error:
     raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
   stage, place = named(json.loads(changes)['head_after'], 'stage')
