@@ -1,0 +1,82 @@
+"""What a language model writes is what its own probabilities say, token by token."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tlx.backbones import gpt2
+from tlx.inputs import _tokenizers
+from tlx.study import use, write
+
+OPTIONS = {'vocab_size': 259, 'dim': 16, 'depth': 2, 'heads': 2, 'max_positions': 128}
+
+
+def model_of(form='language', **fields):
+  """A model of bytes with random weights."""
+  network = gpt2.build(None, **OPTIONS)
+  variables = network.init(jax.random.key(3), {'ids': jnp.zeros((1, 4), jnp.int32)})
+  variables = jax.tree.map(lambda leaf: 20 * leaf if leaf.ndim > 1 else leaf, variables)
+  fields = {'length': 64, 'tokenizer': 'bytes', 'vocab_size': 259, **fields}
+  source = {'backbone': {'name': 'gpt2', **OPTIONS}, 'form': form, 'input': fields}
+  return use.Model(network, variables, source, '', (), 'a model')
+
+
+def by_hand(model, ids, num_tokens):
+  """The most probable tokens, each from the whole text before it."""
+  ids = list(ids)
+  for _ in range(num_tokens):
+    inputs = {'ids': jnp.asarray([ids], jnp.int32)}
+    logits, _ = model.network.apply(model.variables, inputs, train=False)
+    ids.append(int(logits[0, -1].argmax()))
+  return ids[-num_tokens:]
+
+
+def test_the_most_probable_text():
+  model = model_of(across=False)
+  tokenizer = _tokenizers.of_uri('bytes')
+  prompts = ['the cat', 'a', 'no more than so']
+  found = write.write(model, prompts, 6)
+  for prompt, text in zip(prompts, found):
+    wanted = by_hand(model, tokenizer.encode(prompt).ids, 6)
+    assert text == tokenizer.decode(wanted)
+  assert len(set(found)) > 1
+  assert ''.join(write.stream(model, prompts[0], 6)) == found[0]
+
+
+def test_what_is_drawn_depends_on_the_seed_and_the_place_alone():
+  model = model_of(across=False)
+  sampling = write.Sampling(temperature=2.0)
+  found = write.write(model, ['a'] * 10, 8, sampling, seed=1)
+  assert len(set(found)) > 8  # two batches, and no prompt's draws are another's
+  assert write.write(model, ['b', *['a'] * 9], 8, sampling, seed=1)[1:] == found[1:]
+  assert write.write(model, ['a'], 8, sampling, seed=2) != found[:1]
+  assert ''.join(write.stream(model, 'a', 8, sampling, seed=1)) == found[0]
+
+
+def test_an_answer_stops_at_the_end_of_its_turn():
+  model = model_of('dialogue', template='chatml')
+  tokenizer = _tokenizers.of_uri('bytes')
+  ids, ends = write._begin(model, [('user', 'hello')])
+  assert tokenizer.decode(ids, skip_special_tokens=False) == (
+    '<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n'
+  )
+  assert ends == (tokenizer.token_to_id('<|im_end|>'),)
+  assert write._text(model, [105, *ends, 106], ends) == tokenizer.decode([105])
+  assert write._text(model, [105, 106], ends) == tokenizer.decode([105, 106])
+  gemma = model_of('dialogue', template='gemma')
+  with pytest.raises(ValueError, match='wants the token .* which the tokenizer lacks'):
+    write.write(gemma, [[('user', 'hello')]], 4)
+
+
+def test_what_writes_no_text_says_so():
+  model = model_of()._replace(source={**model_of().source, 'form': 'text'})
+  with pytest.raises(ValueError, match='a model writes no text: it is no language model'):
+    write.write(model, ['a'], 4)
+
+
+def test_prompts_are_padded_at_the_left_to_few_lengths():
+  padded = write._padded([[1, 2, 3], [4]], 40)
+  assert padded['ids'].shape == (2, 64) and padded['mask'].sum(1).tolist() == [3, 1]
+  assert padded['ids'][0, -3:].tolist() == [1, 2, 3] and padded['mask'][1, -1] == 1
+  assert np.array_equal(padded['ids'] != 0, padded['mask'] == 1)
