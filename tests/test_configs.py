@@ -17,6 +17,7 @@ from tlx.study.cost import cost_table
 CONFIGS = sorted(
   path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py')
 )
+OF_TEXTS = ('sentences_to_intents',)
 # the others take a folder of images, where they take anything
 ROOT = pathlib.Path(__file__).parents[1]
 ARGUMENTS = {
@@ -37,13 +38,16 @@ def image_folder(tmp_path):
         Image.fromarray(random.integers(0, 255, (12, 10, 3), np.uint8)).save(
           folder / split / name / f'{i}.png'
         )
+  texts = (f'{{"text": "text {i}", "label": "{"ab"[i % 2]}"}}' for i in range(100))
+  (tmp_path / 'texts.jsonl').write_text('\n'.join(texts))
   return folder
 
 
 def _config(name, folder):
   module = importlib.import_module(f'configs.{name}')
   takes_argument = module.get_config.__code__.co_argcount
-  arguments = [ARGUMENTS.get(name, str(folder))] if takes_argument else []
+  given = f'jsonl:{folder.parent}/texts.jsonl' if name in OF_TEXTS else str(folder)
+  arguments = [ARGUMENTS.get(name, given)] if takes_argument else []
   return module, module.get_config(*arguments)
 
 
