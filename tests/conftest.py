@@ -33,7 +33,9 @@ def make_phase(small_mlp):
   import jax
 
   shapes = jax.eval_shape(
-    small_mlp.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 4, 4, 1), np.float32)
+    small_mlp.init,
+    jax.random.key(0),
+    jax.ShapeDtypeStruct((1, 4, 4, 1), np.float32),
   )
 
   def make(rules=(('.*', 'train'),), rates=(('train', 1.0),), **fields):
@@ -44,7 +46,9 @@ def make_phase(small_mlp):
 
 @pytest.fixture
 def examples():
-  """60 images of 3 classes that a small network can tell apart: the class is where the bright row is."""
+  """60 images of 3 classes that a small network can tell apart: the class is where the bright row
+  is.
+  """
   random = np.random.default_rng(0)
   targets = np.repeat(np.arange(3), 20).astype(np.int32)
   inputs = random.integers(0, 100, (60, 4, 4, 1)).astype(np.uint8)

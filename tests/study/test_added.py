@@ -1,4 +1,6 @@
-"""Weights that a method adds, in studies: LoRA beside the methods that train what the source brought."""
+"""Weights that a method adds, in studies: LoRA beside the methods that train what the source
+brought.
+"""
 
 import json
 
@@ -41,7 +43,11 @@ def test_a_study_trains_what_was_added_and_the_head_alone(finished):
   assert set(table.status) == {'ok'} and table.frozen_unchanged.all()
   trained = table.groupby('method').trainable_params.first()
   added = 2 * (64 + 16) + 2 * (16 + 12)  # a [D, 2] and b [2, D'] of both dense layers
-  assert trained.to_dict() == {'probe': 130, 'lora': 130 + added, 'lp_lora': 130 + added}
+  assert trained.to_dict() == {
+    'probe': 130,
+    'lora': 130 + added,
+    'lp_lora': 130 + added,
+  }
   assert (
     table.groupby('method').total_params.first()['lora']
     == 64 * 16 + 16 + 16 * 12 + 12 + 130 + added
@@ -62,7 +68,12 @@ def test_stored_parameters_merge_into_a_plain_network_with_the_same_predictions(
     assert np.abs(params[stage]['added']['lora']['linear']['b']).max() > 0
   merged = lora.added(at='linear$', rank=2).merge(params)
   data = datasets.load(
-    'uci_digits', 8, 1, val_fraction=0.22, test_fraction=0.3, data_dir=config.data_dir
+    'uci_digits',
+    8,
+    1,
+    val_fraction=0.22,
+    test_fraction=0.3,
+    data_dir=config.data_dir,
   )
   inputs = (data.test.inputs / np.float32(255) - np.float32(0.3)) / np.float32(0.4)
   logits, _ = mlp.build(10, widths=(16, 12)).apply(Variables(merged, stats), inputs, train=False)

@@ -1,4 +1,6 @@
-"""What configs may hold: every field has a range, and every value outside it is refused before anything runs."""
+"""What configs may hold: every field has a range, and every value outside it is refused before
+anything runs.
+"""
 
 import copy
 import json
@@ -72,7 +74,11 @@ def bad_values(section, field):
   """Values that a field may not have, made from its range and its default."""
   kind, default = RANGES[section][field], SECTIONS[section][field]
   if isinstance(kind, ranges.Range):
-    return [*bad_numbers(kind), [1], *([kind.low + 0.5] if isinstance(default, int) else [])]
+    return [
+      *bad_numbers(kind),
+      [1],
+      *([kind.low + 0.5] if isinstance(default, int) else []),
+    ]
   if isinstance(kind, ranges.Each):
     one = default[0]
     return [
@@ -89,7 +95,14 @@ def bad_values(section, field):
     ranges.TEXT: [3, None, True, ['a']],
     ranges.NAME: [3, None, 'nonsense'],
     ranges.PLUGIN: [3, None, 'nonsense', {'nam': 'x'}, {}],
-    ranges.STAGE: [3, None, {'nam': 'x'}, {}, {'stage': 3}, {'stage': 'fc', 'gird': 2}],
+    ranges.STAGE: [
+      3,
+      None,
+      {'nam': 'x'},
+      {},
+      {'stage': 3},
+      {'stage': 'fc', 'gird': 2},
+    ],
     ranges.SWITCH: ['yes', 2, None],
     ranges.FIELDS: [3, None, 'x', {'nonsense': 'x'}],
     ranges.PHASES: [3, 'x', None, ()],
@@ -170,7 +183,10 @@ PHASES = [
     {'tune': {'policy': 'regex', 'rules': (('(head', 'train'), ('.*', 'frozen'))}},
     'no regular expression',
   ),
-  ({'tune': {'policy': 'regex', 'rules': (('.*', 'frozen'),)}}, 'freezes every parameter'),
+  (
+    {'tune': {'policy': 'regex', 'rules': (('.*', 'frozen'),)}},
+    'freezes every parameter',
+  ),
   ({'tune': {'policy': 'last', 'k': -1}}, 'k=-1'),
   ({'tune': {'policy': 'last'}}, "missing.*'k'"),
   ({'tune': {'policy': 3}}, 'freezing 3'),
@@ -186,7 +202,8 @@ def test_phases_that_cannot_be_are_refused_at_the_check(phase, words):
   made.update(baseline='', reuse=False, shots=(100,) if 'epochs' in phase else (1,))
   made['train']['batch_size'] = 8
   with pytest.raises(
-    ValueError, match=f'(?s)config.methods.probe.*{words}' if 'freezes' not in words else words
+    ValueError,
+    match=f'(?s)config.methods.probe.*{words}' if 'freezes' not in words else words,
   ):
     study = config.resolve(made)
     cohorts_of(study)
@@ -237,7 +254,10 @@ def test_plugins_are_names_or_dicts_without_more_ado():
 
 def test_dicts_that_a_file_uses_twice_are_two():
   made, shared = tiny.get_config(), {'learning_rate': (0.1, 0.2)}
-  made.methods = {'a': {'grid': shared, 'phases': [{'tune': 'head'}]}, 'b': {'grid': shared}}
+  made.methods = {
+    'a': {'grid': shared, 'phases': [{'tune': 'head'}]},
+    'b': {'grid': shared},
+  }
   made.methods.a.grid.learning_rate = (0.3, 0.4)
   assert made.methods.b.grid.learning_rate == (0.1, 0.2) and shared == {'learning_rate': (0.1, 0.2)}
 
@@ -310,10 +330,16 @@ def test_every_default_can_be_overridden_on_the_command_line(override, holds, mo
 @pytest.mark.parametrize(
   'path, words',
   [
-    ('config.sources.turned.sed', "config.sources.turned has no field 'sed'.*Did you mean 'seed'"),
+    (
+      'config.sources.turned.sed',
+      "config.sources.turned has no field 'sed'.*Did you mean 'seed'",
+    ),
     ('config.methods.scratch.phase', "Did you mean 'phases'"),
     ('config.targets.digits.val_fractoin', "Did you mean 'val_fraction'"),
-    ('config.methods.lp_ft.phases[4].steps', r'no field \[4\]; it has \[0\] to \[1\]'),
+    (
+      'config.methods.lp_ft.phases[4].steps',
+      r'no field \[4\]; it has \[0\] to \[1\]',
+    ),
     ('config.sources.mnist.seed', "no field 'mnist'"),
     ('config.train.augment.flop', "Did you mean 'flip'"),
     ('config.sources.turned.backbone.width', "Did you mean 'widths'"),
@@ -374,7 +400,10 @@ def test_fixed_rates_and_exact_solutions_have_one_setting():
   made = tiny.get_config()
   made.grid.weight_decay = (0.0,)
   made.methods.fixed = {
-    'phases': ({'tune': 'head', 'learning_rate': 0.01}, {'tune': 'all', 'learning_rate': 0.05})
+    'phases': (
+      {'tune': 'head', 'learning_rate': 0.01},
+      {'tune': 'all', 'learning_rate': 0.05},
+    )
   }
   made.methods.exact = {
     'phases': ({'tune': 'head', 'solver': 'ridge'},),
@@ -382,7 +411,10 @@ def test_fixed_rates_and_exact_solutions_have_one_setting():
   }
   made.methods.waste = {'phases': ({'tune': 'head', 'solver': 'ridge'},)}
   made.methods.after_exact = {
-    'phases': ({'tune': 'head', 'solver': 'logistic'}, {'tune': 'all', 'learning_rate': 0.05})
+    'phases': (
+      {'tune': 'head', 'solver': 'logistic'},
+      {'tune': 'all', 'learning_rate': 0.05},
+    )
   }
   study = config.resolve(made)
   settings = {name: settings_of(method) for name, method in study['methods'].items()}
@@ -390,7 +422,10 @@ def test_fixed_rates_and_exact_solutions_have_one_setting():
     (0.0, 0.1),
     (0.0, 1.0),
   ]
-  assert settings['waste'] == [(0.0, 0.0)] and settings['lp_ft'] == [(1e-3, 0.0), (1e-2, 0.0)]
+  assert settings['waste'] == [(0.0, 0.0)] and settings['lp_ft'] == [
+    (1e-3, 0.0),
+    (1e-2, 0.0),
+  ]
   ids = {cell_id(cell) for cell in cells_of(study) if cell.shots == 1 and cell.seed == 0}
   assert {
     'turned-digits-exact-1shot-seed0-wd0.1',
@@ -435,9 +470,18 @@ def test_a_run_as_a_source_brings_its_preprocessing_and_its_network(finished):
   )
   assert source['backbone'] == {'name': 'mlp', 'widths': [16, 12]}
   source = config.resolve(
-    chained(workdir, name, backbone={'name': 'mlp', 'dtype': 'bfloat16'}, input={'std': (0.5,)})
+    chained(
+      workdir,
+      name,
+      backbone={'name': 'mlp', 'dtype': 'bfloat16'},
+      input={'std': (0.5,)},
+    )
   )['sources']['run']
-  assert source['backbone'] == {'name': 'mlp', 'widths': [16, 12], 'dtype': 'bfloat16'}
+  assert source['backbone'] == {
+    'name': 'mlp',
+    'widths': [16, 12],
+    'dtype': 'bfloat16',
+  }
   assert source['input'] | {'std': (0.4,)} == config.own_input(source) and source['input'][
     'std'
   ] == (0.5,)
@@ -464,4 +508,7 @@ def test_a_chained_study_sees_the_images_that_its_source_saw(finished, data_dir,
   made.data_dir = str(data_dir)
   run.run(made, tmp_path)
   record = json.loads((tmp_path / 'sources' / 'run' / 'result.json').read_text())
-  assert (record['config']['input']['mean'], record['config']['input']['std']) == ([0.3], [0.4])
+  assert (record['config']['input']['mean'], record['config']['input']['std']) == (
+    [0.3],
+    [0.4],
+  )

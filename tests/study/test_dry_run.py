@@ -11,7 +11,13 @@ from tlx import report
 from tlx.study import cells, config, cost, dry_run
 from tlx.study.cells import counts_of
 from tlx.study.cohorts import cohorts_of
-from tlx.study.cost import cost_table, frozen_flops, phases_for, prefix_flops, same_methods
+from tlx.study.cost import (
+  cost_table,
+  frozen_flops,
+  phases_for,
+  prefix_flops,
+  same_methods,
+)
 from tlx.study.pair import Pair
 from tlx.study.phases import network_of
 
@@ -35,8 +41,8 @@ def test_methods_that_are_the_same_are_said():
   study = config.resolve(made)
   assert same_methods(study, 'turned', 'digits') == [('probe', 'last_1', 'other')]
   assert (
-    'probe and last_1 and other train the same parameters in the same way, with other rates (source turned).'
-    in dry_run.describe(made)
+    'probe and last_1 and other train the same parameters in the same way, with other rates '
+    '(source turned).' in dry_run.describe(made)
   )
   made = with_methods(a={}, b={'phases': ({'tune': {'policy': 'after', 'k': 0}},)})
   assert 'a and b train the same parameters in the same way (source turned).' in dry_run.describe(
@@ -74,7 +80,9 @@ def test_evaluation_is_counted():
   study = config.resolve(made)
   rows = {row['cohort'].split('-')[-1]: row for row in cost_table(study, cohorts_of(study))}
   forward = prefix_flops(
-    network_of(study['sources']['turned'], 10), config.form_of(study['sources']['turned']), 3
+    network_of(study['sources']['turned'], 10),
+    config.form_of(study['sources']['turned']),
+    3,
   )
   counts = counts_of(study, study['targets']['digits'])
   assert counts['val'] > 200 and counts['test'] > 500
@@ -89,7 +97,9 @@ def test_evaluation_is_counted():
 
 
 def test_reuse_only_where_it_costs_less():
-  """One step of one run looks at fewer images than there are; many steps at more. An exact solution wants its activations anyway."""
+  """One step of one run looks at fewer images than there are; many steps at more. An exact
+  solution wants its activations anyway.
+  """
   made = with_methods(probe={'phases': ({'tune': 'head', 'evaluations': 1, 'steps': 1},)})
   made.seeds, made.shots, made.grid.learning_rate = (0,), (0,), (1e-3,)
   starts = lambda made: [
@@ -138,7 +148,7 @@ def test_sizes_that_are_not_known_yet_are_said(monkeypatch):
 
 
 def test_detectable_differences_are_those_of_a_t_test():
-  """By simulation: differences of that mean and standard deviation 1 are found in 80% of studies."""
+  """By simulation: 80% of studies find differences of that mean and standard deviation 1."""
   random = np.random.default_rng(0)
   for num_seeds in (3, 5, 10):
     differences = random.normal(dry_run.detectable(num_seeds), 1.0, (20_000, num_seeds))
@@ -191,7 +201,10 @@ def test_what_fewer_pixels_spare_is_said():
   )
   assert (
     config.resolve(
-      {**made.to_dict(), 'sources': {'lite': {'backbone': 'efficientnet_lite', 'weights': 'x.pth'}}}
+      {
+        **made.to_dict(),
+        'sources': {'lite': {'backbone': 'efficientnet_lite', 'weights': 'x.pth'}},
+      }
     )['sources']['lite']['input']['image_size']
     == 224
   )

@@ -22,7 +22,10 @@ def config(data_dir):
     'scratch': {'init': 'random'},
     'probe': {'phases': ({'tune': 'head'},)},
     'full': {},
-    'lora': {'added': {'name': 'lora', 'rank': 2, 'at': '.'}, 'phases': ({'tune': 'added'},)},
+    'lora': {
+      'added': {'name': 'lora', 'rank': 2, 'at': '.'},
+      'phases': ({'tune': 'added'},),
+    },
     'views': {'phases': ({'tune': 'head', 'augment': {'shift': 1}, 'views': 2},)},
     'after': {'head_after': 'dense1'},
   }
@@ -91,7 +94,7 @@ def test_a_finished_study_grows_by_evaluators(config, tmp_path, monkeypatch):
 
 
 def test_columns_are_those_of_the_run(config, tmp_path):
-  """What frozen stages do not change, and what is computed again from parameters and predictions."""
+  """What frozen stages do not change, and what is made again from parameters and predictions."""
   config.seeds, config.evaluators, workdir = (0,), EVALUATORS, tmp_path
   keep(config, 'scratch', 'probe', 'lora', 'after')
   found = results(run.run(config, workdir))
@@ -161,9 +164,18 @@ def change(**fields):
 @pytest.mark.parametrize(
   'changes, words',
   [
-    (change(evaluators=('calibraton',)), r"evaluators\[0\].*Did you mean 'calibration'"),
-    (change(evaluators=('f1', {'name': 'top_k', 'kk': 5})), r"evaluators\[1\].*'top_k'.*kk"),
-    (change(evaluators=('f1', {'name': 'top_k', 'k': 10})), r'evaluators\[1\]: top_k wants'),
+    (
+      change(evaluators=('calibraton',)),
+      r"evaluators\[0\].*Did you mean 'calibration'",
+    ),
+    (
+      change(evaluators=('f1', {'name': 'top_k', 'kk': 5})),
+      r"evaluators\[1\].*'top_k'.*kk",
+    ),
+    (
+      change(evaluators=('f1', {'name': 'top_k', 'k': 10})),
+      r'evaluators\[1\]: top_k wants',
+    ),
     (change(evaluators=('ood',)), r'evaluators\[0\].*dataset'),
     (change(evaluators=(7,)), r'evaluators\[0\]: wants a name'),
   ],

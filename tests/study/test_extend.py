@@ -1,4 +1,6 @@
-"""Learning rates beyond the edge of a grid: which are added, and that the choice is as if they had been there."""
+"""Learning rates beyond the edge of a grid: which are added, and that the choice is as if they had
+been there.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""A study grows: the same command trains only what is new, and ends in the numbers of the study run whole."""
+"""A study grows: the same command trains only what is new, and ends in the numbers of the study run
+whole.
+"""
 
 import json
 import pathlib
@@ -41,7 +43,9 @@ def trained(monkeypatch):
 
 
 def found(workdir):
-  """All numbers by run, but where its parameters lie and whether a run that is no longer chosen was tested once."""
+  """All numbers by run, but where its parameters lie and whether a run that is no longer chosen
+  was tested once.
+  """
   kept = {}
   for name, (result, history, logits) in numbers(workdir).items():
     for field in ('cohort', 'row', 'files'):
@@ -125,7 +129,10 @@ def test_a_smaller_config_is_part_of_what_is_there(config, tmp_path, trained):
 @pytest.mark.parametrize(
   'change, words',
   [
-    (lambda c: c.train.update({'steps': 9}), r'methods\.probe\.phases\[0\]\.steps: 8 -> 9'),
+    (
+      lambda c: c.train.update({'steps': 9}),
+      r'methods\.probe\.phases\[0\]\.steps: 8 -> 9',
+    ),
     (
       lambda c: c.targets.digits.update({'val_fraction': 0.3}),
       r'targets\.digits\.val_fraction: 0\.22 -> 0\.3',
@@ -134,7 +141,10 @@ def test_a_smaller_config_is_part_of_what_is_there(config, tmp_path, trained):
       lambda c: c.sources.turned.train.update({'steps': 31}),
       r'sources\.turned\.train\.steps: 30 -> 31',
     ),
-    (lambda c: c.update({'validation': 'matched'}), r"validation: 'all' -> 'matched'"),
+    (
+      lambda c: c.update({'validation': 'matched'}),
+      r"validation: 'all' -> 'matched'",
+    ),
   ],
 )
 def test_what_differs_for_runs_that_are_there_is_refused(config, tmp_path, change, words):
@@ -310,7 +320,11 @@ def test_a_file_that_a_run_lost_is_written_again(config, tmp_path, name):
   ],
 )
 def test_small_files_that_are_damaged_are_named_with_what_to_do(config, tmp_path, file, content):
-  config.methods, config.seeds, config.shots = {'probe': config.methods.probe.to_dict()}, (0,), (1,)
+  config.methods, config.seeds, config.shots = (
+    {'probe': config.methods.probe.to_dict()},
+    (0,),
+    (1,),
+  )
   config.grid.learning_rate = (1e-2,)
   run.run(config, tmp_path)
   before = numbers(tmp_path)

@@ -8,7 +8,13 @@ from tlx.study import config, run
 from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table
-from tlx.study.phases import frozen_groups, network_of, phases_of, reused_groups, shapes_of
+from tlx.study.phases import (
+  frozen_groups,
+  network_of,
+  phases_of,
+  reused_groups,
+  shapes_of,
+)
 from tlx.train import cohort
 from tlx.train.job import PhasePlan
 
@@ -78,7 +84,11 @@ def test_layer_decay_gives_each_stage_its_rate():
   study = resolved()
   source = study['sources']['turned']
   phase = phases_of(study['methods']['lp_ft'], source, 10, 'classification')[1].phase
-  assert dict(phase.rates) == {'train@dense1': 0.25, 'train@dense2': 0.5, 'train@head': 1.0}
+  assert dict(phase.rates) == {
+    'train@dense1': 0.25,
+    'train@dense2': 0.5,
+    'train@head': 1.0,
+  }
   assert dict(phase.labels)['dense1/linear/bias'] == 'train@dense1'
 
 
@@ -126,9 +136,19 @@ VIT = {
 
 
 def test_layer_decay_is_that_of_timm_and_mae():
-  """The head, with what only pools or normalises for it, at 1; the last block at 0.5; the stem or embedding lowest."""
+  """The head, with what only pools or normalises for it, at 1; the last block at 0.5; the stem or
+  embedding lowest.
+  """
   phase, *_ = deep({'layer_decay': 0.5}, RESNET)
-  stages = ('head', 'layer4_1', 'layer4_0', 'layer3_0', 'layer2_0', 'layer1_0', 'stem')
+  stages = (
+    'head',
+    'layer4_1',
+    'layer4_0',
+    'layer3_0',
+    'layer2_0',
+    'layer1_0',
+    'stem',
+  )
   assert dict(phase.rates) == {f'train@{stage}': 0.5**i for i, stage in enumerate(stages)}
   phase, *_ = deep({'layer_decay': 0.5}, VIT)
   assert dict(phase.rates) == {
@@ -163,7 +183,12 @@ def test_frozen_groups_are_counted_as_policies_count(source, tune, depth):
 def test_reused_groups():
   _, network, shapes = deep({}, RESNET)
   assert network.stages[-2:] == ('pool', 'head')
-  assert [reused_groups(network, shapes, start) for start in (0, 1, 6, 7)] == [0, 1, 6, 6]
+  assert [reused_groups(network, shapes, start) for start in (0, 1, 6, 7)] == [
+    0,
+    1,
+    6,
+    6,
+  ]
 
 
 def test_epochs_count_the_examples_of_each_size():
@@ -178,7 +203,9 @@ def test_epochs_count_the_examples_of_each_size():
 
 
 def test_epochs_through_a_study(data_dir, tmp_path):
-  """Runs of both sizes in one cohort: each with its steps, and of the cohort's time the share that these are."""
+  """Runs of both sizes in one cohort: each with its steps, and of the cohort's time the share
+  that these are.
+  """
   from tlx import report
 
   made = tiny.get_config()
@@ -187,7 +214,10 @@ def test_epochs_through_a_study(data_dir, tmp_path):
   made.train.epochs = 3.0
   runs = report.read(run.run(made, tmp_path))
   assert runs.cohort.nunique() == 1 and (runs.status == 'ok').all()
-  assert {shots: set(part.steps) for shots, part in runs.groupby('shots')} == {1: {4}, 4: {15}}
+  assert {shots: set(part.steps) for shots, part in runs.groupby('shots')} == {
+    1: {4},
+    4: {15},
+  }
   each = runs.train_seconds / runs.steps
   assert each.min() == pytest.approx(each.max())
 
@@ -211,13 +241,23 @@ def test_stops_end_with_the_last_step():
     ),
     (
       lambda c: c.methods.probe.phases[0].update(
-        {'tune': {'policy': 'regex', 'rules': (('^stem/', 'train'), ('.*', 'frozen'))}}
+        {
+          'tune': {
+            'policy': 'regex',
+            'rules': (('^stem/', 'train'), ('.*', 'frozen')),
+          }
+        }
       ),
       "'\\^stem/'.*decides no parameter",
     ),
     (
       lambda c: c.methods.probe.phases[0].update(
-        {'tune': {'policy': 'regex', 'rules': (('^head/', 'quick'), ('.*', 'frozen'))}}
+        {
+          'tune': {
+            'policy': 'regex',
+            'rules': (('^head/', 'quick'), ('.*', 'frozen')),
+          }
+        }
       ),
       "Unknown group 'quick'",
     ),
@@ -225,7 +265,10 @@ def test_stops_end_with_the_last_step():
       lambda c: c.methods.probe.phases[0].update({'tun': 'head'}),
       "phases\\[0\\] has no field 'tun'.*Did you mean 'tune'",
     ),
-    (lambda c: c.methods.probe.update({'grid': {'learning_rate': (1e-3,)}}), 'same budget'),
+    (
+      lambda c: c.methods.probe.update({'grid': {'learning_rate': (1e-3,)}}),
+      'same budget',
+    ),
     (lambda c: c.sources.turned.backbone.update({'withds': (3,)}), 'withds'),
     (lambda c: c.train.update({'batch_size': 0}), 'batch_size is at least 1'),
     (lambda c: c.grid.update({'learning_rate': ()}), 'learning_rate'),
@@ -273,7 +316,9 @@ def test_frozen_stages_are_reused_where_they_can_be():
     'augmented': '0',
     'random': '0',
   }
-  made.feature_bytes = 50e3  # 12 floats of each of 942: two seeds of at most four examples of ten classes, 263 of val, 599 of test
+  # 12 floats of each of 942: two seeds of at most four examples of ten classes, 263 of val, 599
+  # of test
+  made.feature_bytes = 50e3
   assert starts(made)['probe'] == '2'
   made.feature_bytes = 40e3
   assert starts(made)['probe'] == '0'
@@ -288,7 +333,10 @@ def test_frozen_stages_are_reused_where_they_can_be():
     ({'tune': 'all', 'solver': 'logistic'}, "set tune = 'head'"),
     ({'tune': 'head', 'solver': 'lbfgs'}, "is 'sgd' or 'logistic' or 'ridge'"),
     ({'tune': 'head', 'solver': 'ridge', 'augment': {'shift': 1}}, 'no augment'),
-    ({'tune': 'all', 'augment': {'shift': 1}, 'views': 2}, 'trains from the first stage'),
+    (
+      {'tune': 'all', 'augment': {'shift': 1}, 'views': 2},
+      'trains from the first stage',
+    ),
     ({'tune': 'head', 'views': 2}, 'every view would be the same'),
     ({'tune': 'head', 'augment': {'mixup': 0.2}, 'views': 2}, 'mixup'),
     ({'batch_size': 10, 'accumulate': 3}, '3 parts'),

@@ -28,7 +28,8 @@ def test_time_left_is_by_method_where_it_is_known_and_by_the_mean_run_elsewhere(
   reporter.begin()
   clock.append(80.0)
   reporter.say('b', 100, 1600.0)
-  # 160 * 100 steps at 1600 a second are 10 s, so 'linear' takes 20 s; 'exact' took 10 s; 'full', not seen yet, counts as the mean, 15 s
+  # 160 * 100 steps at 1600 a second are 10 s, so 'linear' takes 20 s; 'exact' took 10 s; 'full',
+  # not seen yet, counts as the mean, 15 s
   assert (
     capsys.readouterr().out
     == f' 30%  b  runs 160/800  1,600 steps/s  0:00:{10 + 15 + 10 + 10} left\n'

@@ -1,4 +1,6 @@
-"""Whole studies through the command line: what they leave, what they refuse, and that nothing interrupts them for good."""
+"""Whole studies through the command line: what they leave, what they refuse, and that nothing
+interrupts them for good.
+"""
 
 import json
 import os
@@ -85,7 +87,12 @@ def test_parameters_of_one_run_come_back(finished):
 
   config = json.loads((workdir / 'study.json').read_text())['config']
   data = datasets.load(
-    'uci_digits', 8, 1, val_fraction=0.22, test_fraction=0.3, data_dir=config['data_dir']
+    'uci_digits',
+    8,
+    1,
+    val_fraction=0.22,
+    test_fraction=0.3,
+    data_dir=config['data_dir'],
   )
   inputs = (data.test.inputs / np.float32(255) - np.float32(0.3)) / np.float32(0.4)
   network = mlp.build(10, widths=(16, 12))
@@ -94,7 +101,9 @@ def test_parameters_of_one_run_come_back(finished):
     params, stats = store.params(workdir, run)
     logits, _ = network.apply(Variables(params, stats), inputs, train=False)
     np.testing.assert_allclose(
-      logits, np.load(workdir / 'runs' / run / 'predictions.npz')['logits'], atol=2e-5
+      logits,
+      np.load(workdir / 'runs' / run / 'predictions.npz')['logits'],
+      atol=2e-5,
     )
   with pytest.raises(ValueError, match='No finished run'):
     store.params(workdir, 'nothing')
@@ -128,9 +137,16 @@ def test_killed_at_several_points_it_ends_in_the_same_numbers(finished, command,
   killed = 0
   for reached in points:
     process = subprocess.Popen(
-      command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+      command(workdir),
+      cwd=ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
     )
-    wait_for(lambda reached=reached, process=process: reached() or process.poll() == 0, process)
+    wait_for(
+      lambda reached=reached, process=process: reached() or process.poll() == 0,
+      process,
+    )
     killed += process.poll() is None
     process.kill()
     process.communicate()
@@ -143,7 +159,11 @@ def test_killed_at_several_points_it_ends_in_the_same_numbers(finished, command,
 def test_signals_save_and_end_cleanly(finished, command, study, tmp_path, number):
   workdir = tmp_path / 'signalled'
   process = subprocess.Popen(
-    command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    command(workdir),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
   )
   wait_for(lambda: any(workdir.glob('cohorts/*/checkpoints/*/meta.json')), process)
   process.send_signal(number)
@@ -160,7 +180,11 @@ def test_signals_save_and_end_cleanly(finished, command, study, tmp_path, number
 def test_two_processes_do_not_share_a_folder(command, study, tmp_path):
   workdir = tmp_path / 'shared'
   first = subprocess.Popen(
-    command(workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    command(workdir),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
   )
   wait_for(lambda: (workdir / 'study.json').exists(), first)
   second = study(workdir)
@@ -212,7 +236,11 @@ def test_misuse_is_one_clear_error_before_anything_is_written(study, tmp_path, f
 
 
 def test_missing_flags_say_what_to_give(study, tmp_path):
-  for refused in (study(None), study(tmp_path / 'x', config=None), study(tmp_path / 'x', 'stray')):
+  for refused in (
+    study(None),
+    study(tmp_path / 'x', config=None),
+    study(tmp_path / 'x', 'stray'),
+  ):
     assert refused.returncode != 0 and 'Traceback' not in refused.stderr
     assert '--config=configs/FILE.py --workdir=DIR' in refused.stderr or 'stray' in refused.stderr
 

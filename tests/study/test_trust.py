@@ -1,4 +1,4 @@
-"""What a study does not let pass: stale features, changed or damaged files, numbers that are none."""
+"""What a study does not let pass: stale features, changed or damaged files, no numbers."""
 
 import json
 import pathlib
@@ -36,13 +36,19 @@ def finished(config, tmp_path):
 
 
 def with_batch_norm(config):
-  config.sources.turned.backbone = {'name': 'cnn', 'channels': (4, 4), 'norm': 'batch'}
+  config.sources.turned.backbone = {
+    'name': 'cnn',
+    'channels': (4, 4),
+    'norm': 'batch',
+  }
   config.methods = {'thaw': {'phases': ({'tune': 'head', 'norm': 'live'}, {'tune': 'head'})}}
   return config
 
 
 def test_statistics_that_moved_are_not_the_sources(config, tmp_path):
-  """A phase after one with live statistics reads no features of the old ones, and the stored run gives its predictions."""
+  """A phase after one with live statistics reads no features of the old ones, and the stored run
+  gives its predictions.
+  """
   from tlx import datasets
 
   found = {}
@@ -58,14 +64,21 @@ def test_statistics_that_moved_are_not_the_sources(config, tmp_path):
   name = found[True][0][0]
   params, stats = store.params(tmp_path / 'True', name)
   data = datasets.load(
-    'uci_digits', 8, 1, val_fraction=0.22, test_fraction=0.3, data_dir=config.data_dir
+    'uci_digits',
+    8,
+    1,
+    val_fraction=0.22,
+    test_fraction=0.3,
+    data_dir=config.data_dir,
   )
   inputs = (data.test.inputs / np.float32(255) - np.float32(0.3)) / np.float32(0.4)
   logits, _ = cnn.build(10, channels=(4, 4), norm='batch').apply(
     Variables(params, stats), inputs, train=False
   )
   np.testing.assert_allclose(
-    logits, np.load(tmp_path / 'True' / 'runs' / name / 'predictions.npz')['logits'], atol=1e-4
+    logits,
+    np.load(tmp_path / 'True' / 'runs' / name / 'predictions.npz')['logits'],
+    atol=1e-4,
   )
 
 
@@ -87,7 +100,12 @@ def outcomes(**settings):
       cell = Cell('s', 't', 'm', 1, seed, float(rate.removeprefix('lr')), 0.0)
       found[cell] = {
         'status': status,
-        'val': {'accuracy': accuracy, 'loss': loss, 'count': 10, 'correct': round(10 * accuracy)},
+        'val': {
+          'accuracy': accuracy,
+          'loss': loss,
+          'count': 10,
+          'correct': round(10 * accuracy),
+        },
       }
   return found
 
@@ -119,7 +137,13 @@ def test_the_status_follows_the_final_metrics(config, tmp_path, rate, status):
   config.methods = {
     'full': {
       'phases': (
-        {'tune': 'all', 'steps': 1, 'optimizer': 'sgd', 'schedule': 'constant', 'evaluations': 1},
+        {
+          'tune': 'all',
+          'steps': 1,
+          'optimizer': 'sgd',
+          'schedule': 'constant',
+          'evaluations': 1,
+        },
       )
     }
   }
@@ -132,7 +156,10 @@ def test_a_probe_that_is_not_solved_is_not_ok(config, tmp_path, monkeypatch):
   monkeypatch.setattr(exact, 'MAX_STEPS', 1)
   exact.solver_program.cache_clear()
   config.methods = {
-    'exact': {'phases': ({'tune': 'head', 'solver': 'logistic'},), 'grid': {'weight_decay': (0.1,)}}
+    'exact': {
+      'phases': ({'tune': 'head', 'solver': 'logistic'},),
+      'grid': {'weight_decay': (0.1,)},
+    }
   }
   try:
     assert set(report.read(run.run(config, tmp_path)).status) == {'not solved'}
@@ -289,7 +316,11 @@ def test_data_that_changed_is_refused_with_what_changed(config, tmp_path):
 
   add(range(20))
   config.targets = {
-    'pets': {'dataset': f'folder:{tmp_path / "data"}', 'val_fraction': 0.2, 'test_fraction': 0.3}
+    'pets': {
+      'dataset': f'folder:{tmp_path / "data"}',
+      'val_fraction': 0.2,
+      'test_fraction': 0.3,
+    }
   }
   run.run(config, tmp_path / 'study')
   described = json.loads((tmp_path / 'study' / 'study.json').read_text())['data']['turned/pets']
@@ -298,7 +329,8 @@ def test_data_that_changed_is_refused_with_what_changed(config, tmp_path):
   )
   add(range(20, 40))
   with pytest.raises(
-    ValueError, match=r'(?s)The data changed.*turned/pets.num_examples.test: \d+ -> \d+'
+    ValueError,
+    match=r'(?s)The data changed.*turned/pets.num_examples.test: \d+ -> \d+',
   ):
     run.run(config, tmp_path / 'study')
 
@@ -336,7 +368,9 @@ def test_a_study_runs_in_a_thread(config, tmp_path):
 
 
 def test_two_writers_of_one_feature_folder_do_not_mix(config, tmp_path, monkeypatch):
-  """A reader sees whole activations or none; what is there stays while another process writes the same."""
+  """A reader sees whole activations or none; what is there stays while another process writes the
+  same.
+  """
   from tlx.train import prefix
 
   config.feature_dir = str(tmp_path / 'features')
@@ -360,7 +394,10 @@ def test_two_writers_of_one_feature_folder_do_not_mix(config, tmp_path, monkeypa
 
 def test_an_exact_cohort_heeds_signals_between_its_solutions(config, tmp_path, monkeypatch):
   config.methods = {
-    'exact': {'phases': ({'tune': 'head', 'solver': 'ridge'},), 'grid': {'weight_decay': (0.1,)}}
+    'exact': {
+      'phases': ({'tune': 'head', 'solver': 'ridge'},),
+      'grid': {'weight_decay': (0.1,)},
+    }
   }
   config.seeds = tuple(range(6))
   solved = []

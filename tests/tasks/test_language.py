@@ -82,7 +82,9 @@ def rows_of(documents, length):
 
 @pytest.mark.parametrize('backbone', ['gpt2', 'llama'])
 def test_packed_documents_cost_what_each_costs_alone(backbone):
-  """As transformers' with a mask of blocks and positions that begin anew; gpt2 tells a missing reset."""
+  """As transformers' with a mask of blocks and positions that begin anew; gpt2 tells a missing
+  reset.
+  """
   case = TEXT['packing'][backbone]
   arrays, inputs, _ = official(backbone)
   network, variables = load(backbone, arrays, inputs)

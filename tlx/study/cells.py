@@ -1,4 +1,6 @@
-"""Which runs a study has: cells, cohorts of them, and what the numbers of each depend on. Touches no data."""
+"""Which runs a study has: cells, cohorts of them, and what the numbers of each depend on. Touches
+no data.
+"""
 
 import functools
 import itertools
@@ -16,14 +18,16 @@ PRETRAINING = {
 
 
 class Cohort(NamedTuple):
-  """Cells that are trained together; cohorts of one source, target and method are chosen from together."""
+  """Cells that are trained together; cohorts of one source, target and method are chosen from
+  together.
+  """
 
   id: str
   cells: tuple[Cell, ...]
 
 
 def cell_id(cell: Cell) -> str:
-  """The name of a run's folder; rates as the shortest decimals that read back as the same number."""
+  """The name of a run's folder; rates as the shortest decimals that read back the same."""
   shots = f'{cell.shots}shot' if cell.shots else 'full'
   rate = f'-lr{float(cell.learning_rate)!r}' if cell.learning_rate else ''
   decay = f'-wd{float(cell.weight_decay)!r}' if cell.weight_decay else ''
@@ -33,8 +37,8 @@ def cell_id(cell: Cell) -> str:
 def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
   """[(learning rate, weight decay)] that a method really tries.
 
-  Where every phase has a rate of its own or is solved exactly, the grid's rates would make identical runs: there is one, the last
-  phase's, 0.0 for an exact solution.
+  Where every phase has a rate of its own or is solved exactly, the grid's rates would make
+  identical runs: there is one, the last phase's, 0.0 for an exact solution.
   """
   rates = method['grid']['learning_rate']
   if all(phase['learning_rate'] or phase['solver'] != 'sgd' for phase in method['phases']):
@@ -44,15 +48,17 @@ def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
 
 
 def base(name: str) -> str:
-  """'mnist' of the source 'mnist@1', which is the same with another seed; 'faces' of its fold 'faces@2of5'."""
+  """'mnist' of the source 'mnist@1', which is the same with another seed; 'faces' of its fold
+  'faces@2of5'.
+  """
   return name.partition('@')[0]
 
 
 def cells_of(study: Mapping[str, Any]) -> list[Cell]:
   """Every run of a resolved config, those that a cohort may hold together next to each other.
 
-  A random start has nothing of its source. Of several seeds of one it is run for a single one: that which bears the source's name, else
-  the first.
+  A random start has nothing of its source. Of several seeds of one it is run for a single one:
+  that which bears the source's name, else the first.
   """
   firsts = {base(source): source for source in reversed(study['sources'])}
   firsts |= {source: source for source in study['sources'] if source == base(source)}
@@ -70,10 +76,12 @@ def cells_of(study: Mapping[str, Any]) -> list[Cell]:
 def beyond_edges(
   study: Mapping[str, Any], tried: Collection[Cell], chosen: Collection[Cell]
 ) -> list[Cell]:
-  """The cells of one more learning rate, for each size at which the chosen one is the lowest or the highest of several.
+  """The cells of one more learning rate, for each size at which the chosen one is the lowest or
+  the highest of several.
 
-  `tried` and `chosen` are of one source, target and method. The rate lies as far beyond as the next one within, in ratio and rounded to
-  three digits; it has all seeds and weight decays. No more than the grid's `extend` are added at a size.
+  `tried` and `chosen` are of one source, target and method. The rate lies as far beyond as the
+  next one within, in ratio and rounded to three digits; it has all seeds and weight decays. No
+  more than the grid's `extend` are added at a size.
   """
   cells: list[Cell] = []
   for one in sorted({cell.shots: cell for cell in chosen}.values()):
@@ -95,9 +103,11 @@ def dependencies(
   data_sha256: str | None = None,
   source_sha256: str | None = None,
 ) -> dict[str, Any]:
-  """All that a run's numbers depend on but its own cell and the versions of the code, under the names it has in the config.
+  """All that a run's numbers depend on but its own cell and the versions of the code, under the
+  names it has in the config.
 
-  Of the source that is its form and its parameters, whatever they came from. Digests that are None are not known yet, and left out.
+  Of the source that is its form and its parameters, whatever they came from. Digests that are
+  None are not known yet, and left out.
   """
   source, method = study['sources'][cell.source], dict(study['methods'][cell.method])
   method.pop('grid')
@@ -133,7 +143,9 @@ def num_train(study: Mapping[str, Any], cell: Cell) -> int:
 
 
 def examples_of(study: Mapping[str, Any], target: str) -> dict[str, int] | None:
-  """The examples of each split that a study looks at, of the training part at most every subset's; None where TFDS does not know yet."""
+  """The examples of each split that a study looks at, of the training part at most every
+  subset's; None where TFDS does not know yet.
+  """
   data = study['targets'][target]
   counts = counts_of(study, data)
   most = max(study['shots']) * num_strata(study, data) * len(study['seeds'])
@@ -142,7 +154,9 @@ def examples_of(study: Mapping[str, Any], target: str) -> dict[str, int] | None:
 
 
 def counts_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, int]:
-  """The examples of 'train', 'val' and 'test', as a data set of one split will be divided; 0 where TFDS does not know yet."""
+  """The examples of 'train', 'val' and 'test', as a data set of one split will be divided; 0
+  where TFDS does not know yet.
+  """
   counts = dict(info_of(study, data).num_examples)
   train = counts.pop('train', counts.pop('all', 0))
   for split in ('test', 'val'):

@@ -1,4 +1,6 @@
-"""From a config to the cohorts that run, in their order; what cannot run is refused here, without touching data."""
+"""From a config to the cohorts that run, in their order; what cannot run is refused here, without
+touching data.
+"""
 
 import functools
 import itertools
@@ -27,11 +29,12 @@ from tlx.types import Cell
 
 
 def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[Cohort]:
-  """The cohorts of a resolved config, in the order they run: of each group those `begun` before, then its other cells.
+  """The cohorts of a resolved config, in the order they run: of each group those `begun` before,
+  then its other cells.
 
   Raises:
-    ValueError: an unknown data set or option, rules that do not fit the network, more shots or steps than there can be, or runs that
-      would share a folder.
+    ValueError: an unknown data set or option, rules that do not fit the network, more shots or
+      steps than there can be, or runs that would share a folder.
   """
   _check_ids(study)
   cohorts: list[Cohort] = []
@@ -56,7 +59,9 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
 def new_cohorts(
   study: Mapping[str, Any], cells: Sequence[Cell], own: Sequence[Cohort]
 ) -> list[Cohort]:
-  """Cells of one source, target and method as cohorts that memory allows, beside their `own` that there are."""
+  """Cells of one source, target and method as cohorts that memory allows, beside their `own` that
+  there are.
+  """
   if not cells:
     return []
   size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
@@ -71,17 +76,21 @@ def _free_ids(name: str, taken: set[str]) -> Iterator[str]:
 
 
 def _check_ids(study: Mapping[str, Any]) -> None:
-  """Raises ValueError where two runs would have one folder, or a folder's name would be too long for a file system."""
+  """Raises ValueError where two runs would have one folder, or a folder's name would be too long
+  for a file system.
+  """
   ids = [cell_id(cell) for cell in cells_of(study)]
   if len(set(ids)) < len(ids):
     raise ValueError(
-      f'Two runs would share the folder {next(name for name in ids if ids.count(name) > 1)!r}; give their methods other names.'
+      'Two runs would share the folder '
+      f'{next(name for name in ids if ids.count(name) > 1)!r}; give their methods other '
+      'names.'
     )
   longest = max(ids, key=len)
   if len(longest.encode()) > 200:
     raise ValueError(
-      f'The run {longest!r} has a name of {len(longest.encode())} bytes, more than 200; shorten the names of sources, targets or '
-      'methods.'
+      f'The run {longest!r} has a name of {len(longest.encode())} bytes, more than 200; '
+      'shorten the names of sources, targets or methods.'
     )
 
 
@@ -91,18 +100,26 @@ def _check_steps(study: Mapping[str, Any], cells: Sequence[Cell]) -> None:
     steps = num_steps(phase['steps'], phase['epochs'], phase['batch_size'], num_train(study, cell))
     if steps > ranges.MOST_STEPS or steps * phase['batch_size'] > ranges.MOST_EXAMPLES:
       raise ValueError(
-        f'config.methods.{cell.method}: {phase["epochs"]:,} epochs of {num_train(study, cell):,} examples are {steps:,} steps of '
-        f'{phase["batch_size"]:,}; there are at most {ranges.MOST_STEPS:,}, of {ranges.MOST_EXAMPLES:,} examples.'
+        f'config.methods.{cell.method}: {phase["epochs"]:,} epochs of '
+        f'{num_train(study, cell):,} examples are {steps:,} steps of '
+        f'{phase["batch_size"]:,}; there are at most {ranges.MOST_STEPS:,}, of '
+        f'{ranges.MOST_EXAMPLES:,} examples.'
       )
 
 
 def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
   if source['dataset']:
-    located('config.sources', lambda: _check_data(study, {**PRETRAINING, **source}, source))
+    located(
+      'config.sources',
+      lambda: _check_data(study, {**PRETRAINING, **source}, source),
+    )
     located(
       'config.sources',
       lambda: phases_of(
-        {'phases': (source['train'],)}, source, len(classes_of(study, source)), source['task']
+        {'phases': (source['train'],)},
+        source,
+        len(classes_of(study, source)),
+        source['task'],
       ),
     )
 
@@ -110,8 +127,8 @@ def _check_source(study: Mapping[str, Any], source: Mapping[str, Any]) -> None:
 def _check_data(
   study: Mapping[str, Any], data: Mapping[str, Any], source: Mapping[str, Any]
 ) -> None:
-  """Raises ValueError for data of another kind than the source takes, or where its examples, as far as their number is known, take
-  more than config.data_bytes.
+  """Raises ValueError for data of another kind than the source takes, or where its examples, as
+  far as their number is known, take more than config.data_bytes.
   """
   form = form_module(source)
   datasets.check_kind(data['dataset'], form.KIND)
@@ -125,7 +142,9 @@ def _check_folds(study: Mapping[str, Any], target: Mapping[str, Any]) -> None:
 
 
 def _check_shots(study: Mapping[str, Any], target: str) -> None:
-  """Catches what the counts of the training part alone rule out; the exact counts of each class are checked with the data."""
+  """Catches what the counts of the training part alone rule out; the exact counts of each class
+  are checked with the data.
+  """
   data = study['targets'][target]
   info, classes = info_of(study, data), num_strata(study, data)
   if info.num_examples.get('train') and max(study['shots']) * classes > info.num_examples['train']:

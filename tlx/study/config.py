@@ -1,6 +1,8 @@
-"""Configs: the fields a study has, their defaults, and the errors for what is wrong with one (ranges.py: what each field may hold).
+"""Configs: the fields a study has, their defaults, and the errors for what is wrong with one
+(ranges.py: what each field may hold).
 
-A config file starts from `base()`, so that every field it may set or a flag may override stands there with its default.
+A config file starts from `base()`, so that every field it may set or a flag may override stands
+there with its default.
 """
 
 import contextlib
@@ -22,11 +24,14 @@ from tlx.study.ranges import MOST_EXAMPLES, RANGES
 if TYPE_CHECKING:  # brings jax, which a config file does not need
   from tlx.types import Form
 
-# Every phase has these fields; a config's `train` holds their values for the whole study, each phase may differ.
+# Every phase has these fields; a config's `train` holds their values for the whole study, each
+# phase may differ.
 TRAIN = {
   'tune': 'all',  # what to train: a policy of tlx/freezing, or {'policy': 'after', 'k': 2}
   'steps': 100,
-  'epochs': 0.0,  # over a run's own examples: the steps of each run follow from their number. 0 takes `steps`, the same for every size
+  # over a run's own examples: the steps of each run follow from their number. 0 takes `steps`,
+  # the same for every size
+  'epochs': 0.0,
   'batch_size': 32,
   'optimizer': 'adam',  # any of optax, or {'name': 'sgd', 'momentum': 0.9}
   'schedule': 'cosine',  # constant, linear, cosine, slanted_triangular
@@ -39,51 +44,72 @@ TRAIN = {
   'augment': {},  # {'shift': 2, 'flip': 0.5, 'crop': 4, 'mixup': 0.2}
   'label_smoothing': 0.0,
   'evaluations': 4,  # of the validation part, evenly over the phase
-  'solver': 'sgd',  # a linear probe is also solved exactly: logistic | ridge, with the grid's weight_decay as the penalty
-  'views': 0,  # augmented views of each example that are kept where a prefix is frozen; 0 augments at every step
+  # a linear probe is also solved exactly: logistic | ridge, with the grid's weight_decay as the
+  # penalty
+  'solver': 'sgd',
+  # augmented views of each example that are kept where a prefix is frozen; 0 augments at every
+  # step
+  'views': 0,
   'accumulate': 1,  # parts of a batch that go through one after another
   'remat': False,  # activations are computed again for the gradient instead of kept
 }
 GRID = {
   'learning_rate': (1e-3,),
   'weight_decay': (0.0,),
-  'extend': 0,  # at most so many learning rates are added, for a method and size, beyond the edge at which the chosen one lies
+  # at most so many learning rates are added, for a method and size, beyond the edge at which the
+  # chosen one lies
+  'extend': 0,
 }
 DATA = {  # of sources and targets
   'dataset': '',
   'shift': 'none',
-  'group': '',  # what names an example's group, of which no two parts have one: a column, a feature, or a pattern over the id
-  'duplicates': 'keep',  # 'drop' leaves images out of training that are in val or test too, byte for byte
+  # what names an example's group, of which no two parts have one: a column, a feature, or a
+  # pattern over the id
+  'group': '',
+  # 'drop' leaves images out of training that are in val or test too, byte for byte
+  'duplicates': 'keep',
   'task': 'classification',  # what is asked: a file of tlx/tasks, or {'name': ..., 'option': ...}
   'skip_bad': False,  # leaves out images that cannot be read, and says so
-  'answers': 'assistant',  # the role of dialogues that answers; where it is another, all others but the system are users
+  # the role of dialogues that answers; where it is another, all others but the system are users
+  'answers': 'assistant',
 }
 SOURCE = {
   'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
   'weights': '',  # where they come from, a URI of tlx/sources
   'sha256': '',  # of that file, which is refused if it has another
   'part': '',  # of a file with several models, the one that is meant: 'model_ema'
-  'form': '',  # what its examples are made into, a file of tlx/inputs; '' is what the study's tasks ask for, else its backbone
+  # what its examples are made into, a file of tlx/inputs; '' is what the study's tasks ask for,
+  # else its backbone
+  'form': '',
   'input': {},  # fields of its form's INPUT; what is not given is as the weights want it
   **DATA,  # or, without weights, the study trains the source on this itself
   'train': {},  # fields of TRAIN for that
   'seed': 0,
   'seeds': (
     0,
-  ),  # trained once for each; that of `seed` goes by the source's name, others by 'name@3'. Left out: `seed` alone
+    # trained once for each; that of `seed` goes by the source's name, others by 'name@3'. Left
+    # out: `seed` alone
+  ),
 }
 TARGET = {
   **DATA,
-  'val_fraction': 0.22,  # of what is no test part; where the data set has no validation part of its own
+  # of what is no test part; where the data set has no validation part of its own
+  'val_fraction': 0.22,
   'test_fraction': 0.3,  # of the whole; where it has no test part
-  'folds': 0,  # so many parts are the test part by turns, of each class alike, groups whole: targets 'name@1of5' ...; 0 is one split
+  # so many parts are the test part by turns, of each class alike, groups whole: targets
+  # 'name@1of5' ...; 0 is one split
+  'folds': 0,
   'val_examples': 0,  # at most so many are validated on; 0 is all
   'spread_shots': False,  # the shots of a class come from as many of its groups as there are
 }
 METHOD = {
   'init': 'source',  # source | random
-  'added': '',  # weights that the source did not bring: 'lora', or {'name': 'lora', 'rank': 4}; tune = 'added' trains them alone
-  'head_after': '',  # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid': 4} for 4 x 4
+  # weights that the source did not bring: 'lora', or {'name': 'lora', 'rank': 4}; tune = 'added'
+  # trains them alone
+  'added': '',
+  # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid':
+  # 4} for 4 x 4
+  'head_after': '',
   # averages; 'input' is the images themselves, '' the last stage
   'grid': {},  # its own grid, of the same size as the study's
   'phases': ({},),  # fields of TRAIN, one dict a phase
@@ -95,28 +121,35 @@ STUDY = {
   'sources': {},
   'targets': {},
   'methods': {},
-  'only': '',  # the methods that run, as 'probe,full'; '' is all. A baseline that is not among them is none
+  # the methods that run, as 'probe,full'; '' is all. A baseline that is not among them is none
+  'only': '',
   'shots': (1, 5, 20),  # examples a class; 0 is all
   'seeds': (0, 1, 2, 3, 4),
   'grid': GRID,
   'baseline': '',  # the method that the others are compared with
-  'validation': 'all',  # who chooses: all validation examples | 'matched', for each run no more than it trains on
-  'evaluators': (),  # what else is asked of chosen runs: files of tlx/evaluators, or {'name': 'top_k', 'k': 5}
+  # who chooses: all validation examples | 'matched', for each run no more than it trains on
+  'validation': 'all',
+  # what else is asked of chosen runs: files of tlx/evaluators, or {'name': 'top_k', 'k': 5}
+  'evaluators': (),
   'train': TRAIN,
   'data_bytes': 4.0 * 2**30,  # at most so much for the decoded images of a data set
   'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
   'cohort_bytes': 4e9,  # runs are trained together up to this much memory
-  'device_bytes': 0.0,  # at most so much of a split's examples on a device; 0 is a quarter of its memory
+  # at most so much of a split's examples on a device; 0 is a quarter of its memory
+  'device_bytes': 0.0,
   'reuse': True,  # what is frozen runs once for every example
   'feature_bytes': 4e9,  # at most so much of that is kept for a source and a target
-  'feature_dir': '',  # where it is kept; '' is features/ in the study's folder. Studies may share one
+  # where it is kept; '' is features/ in the study's folder. Studies may share one
+  'feature_dir': '',
   'mesh': MESH,  # devices along runs and batches (0: as fits); parameters split over the latter
   'checkpoint_seconds': 30.0,
 }
 
 
 class Config(ml_collections.ConfigDict):
-  """A ConfigDict in which every dict is a copy of its own, in its own order, and a plug-in's name may become a dict and back."""
+  """A ConfigDict in which every dict is a copy of its own, in its own order, and a plug-in's name
+  may become a dict and back.
+  """
 
   def __setitem__(self, key: str, value: Any) -> None:
     if isinstance(value, _DICTS):
@@ -209,7 +242,8 @@ def _only(study: Mapping[str, Any]) -> dict[str, Any]:
   for name in wanted:
     if name not in study['methods']:
       raise ValueError(
-        f'config.only: {name!r} is no method; have {", ".join(study["methods"])}.{closest(name, study["methods"])}'
+        f'config.only: {name!r} is no method; have '
+        f'{", ".join(study["methods"])}.{closest(name, study["methods"])}'
       )
   return {name: method for name, method in study['methods'].items() if name in wanted or not wanted}
 
@@ -224,7 +258,7 @@ def _as_written(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def named(value: str | Mapping[str, Any], key: str = 'name') -> tuple[str, dict[str, Any]]:
-  """('adam', {}) for 'adam', and ('sgd', {'momentum': 0.9}) for {'name': 'sgd', 'momentum': 0.9}."""
+  """('adam', {}) for 'adam', ('sgd', {'momentum': 0.9}) for {'name': 'sgd', 'momentum': 0.9}."""
   if isinstance(value, str):
     return value, {}
   if key not in value:
@@ -233,7 +267,9 @@ def named(value: str | Mapping[str, Any], key: str = 'name') -> tuple[str, dict[
 
 
 def add_defaults(config: ml_collections.ConfigDict, paths: Iterable[str]) -> None:
-  """Adds each field 'config.sources.mnist.seed' of `paths` that a study may have and the config does not set, at its default."""
+  """Adds each field 'config.sources.mnist.seed' of `paths` that a study may have and the config
+  does not set, at its default.
+  """
   for path in paths:
     _, *names = config_path.split(path)
     place: Any = config
@@ -281,7 +317,9 @@ def missing_field(config: Any, path: str) -> str:
 
 
 def _known(config: Any, names: list) -> Mapping[str, Any]:
-  """The fields, with defaults, that the part of a config under these names may have beyond those it has."""
+  """The fields, with defaults, that the part of a config under these names may have beyond those
+  it has.
+  """
   if not names:
     return STUDY
   kind, last = names[0], names[-1]
@@ -320,7 +358,9 @@ def _fields(
   defaults: Mapping[str, Any],
   section: str | Mapping[str, ranges.Kind],
 ) -> dict[str, Any]:
-  """`given` over `defaults`, each as its field takes it; unknown fields and values outside a field's range are errors."""
+  """`given` over `defaults`, each as its field takes it; unknown fields and values outside a
+  field's range are errors.
+  """
   if not isinstance(given, Mapping):
     raise ValueError(f'{where} is a dict with fields such as {", ".join(defaults)}, got {given!r}.')
   kinds = RANGES[section] if isinstance(section, str) else section
@@ -333,7 +373,10 @@ def _fields(
   return {
     name: copy.deepcopy(
       ranges.checked(
-        f'{where}.{name}', value, kinds.get(name, ranges.kind_of(defaults[name])), defaults[name]
+        f'{where}.{name}',
+        value,
+        kinds.get(name, ranges.kind_of(defaults[name])),
+        defaults[name],
       )
     )
     for name, value in merged.items()
@@ -358,19 +401,23 @@ def _phase(
     located(f'{origin}.augment', functools.partial(form.check, phase['augment']))
   if phase['steps'] * phase['batch_size'] > MOST_EXAMPLES:
     raise ValueError(
-      f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than {MOST_EXAMPLES:,}.'
+      f'{where}: {phase["steps"]:,} steps of {phase["batch_size"]:,} examples are more than '
+      f'{MOST_EXAMPLES:,}.'
     )
   if phase['batch_size'] % phase['accumulate']:
     raise ValueError(
-      f'{where}.batch_size is {phase["batch_size"]}, which {phase["accumulate"]} parts (accumulate) do not divide.'
+      f'{where}.batch_size is {phase["batch_size"]}, which {phase["accumulate"]} parts '
+      '(accumulate) do not divide.'
     )
   if phase['views'] and not any(phase['augment'].values()):
     raise ValueError(
-      f'{where}.views is {phase["views"]} but augment is {phase["augment"]}: every view would be the same.'
+      f'{where}.views is {phase["views"]} but augment is {phase["augment"]}: every view '
+      'would be the same.'
     )
   if phase['views'] and phase['augment'].get('mixup'):
     raise ValueError(
-      f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set views = 0 or take mixup out.'
+      f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set '
+      'views = 0 or take mixup out.'
     )
   return (
     phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'epochs': 0.0, 'evaluations': 1}
@@ -382,7 +429,10 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
   from tlx.train import optim  # brings jax, which a config file does not need
 
   located(f'{where}.tune', lambda: plug('freezing', named(phase['tune'], 'policy')[0]))
-  located(f'{where}.optimizer', lambda: optim.check(*named(phase['optimizer']), weight_decay))
+  located(
+    f'{where}.optimizer',
+    lambda: optim.check(*named(phase['optimizer']), weight_decay),
+  )
   located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
   if not all(isinstance(group, str) for group in phase['rates']):
     raise ValueError(
@@ -392,7 +442,8 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
     ranges.checked(f'{where}.rates.{group}', rate, ranges.POSITIVE, 1.0)
   if not phase['rates'] or 'frozen' in phase['rates']:
     raise ValueError(
-      f"{where}.rates has a rate for each group that is trained, such as {{'train': 1.0}}, got {phase['rates']!r}."
+      f"{where}.rates has a rate for each group that is trained, such as {{'train': 1.0}}, "
+      f'got {phase["rates"]!r}.'
     )
 
 
@@ -405,14 +456,16 @@ def _seeds(name: str, given: Any, study: Mapping[str, Any]) -> dict[str, dict[st
     return {name: source}
   if not source['dataset']:
     raise ValueError(
-      f'{where}.seeds is for a source that the study trains, and weights are one network. Name '
-      'each file of weights as a source of its own.'
+      f'{where}.seeds is for a source that the study trains, and weights are one network. '
+      'Name each file of weights as a source of its own.'
     )
   return {name if seed == own else f'{name}@{seed}': {**source, 'seed': seed} for seed in seeds}
 
 
 def _folds(name: str, given: Any) -> dict[str, dict[str, Any]]:
-  """{'faces@1of5': the target whose test part is the first of five, ...}; the target alone without folds."""
+  """{'faces@1of5': the target whose test part is the first of five, ...}; the target alone
+  without folds.
+  """
   where = f'config.targets.{name}'
   target = _target(where, given)
   folds = target.pop('folds')
@@ -420,8 +473,8 @@ def _folds(name: str, given: Any) -> dict[str, dict[str, Any]]:
     return {name: target}
   if folds == 1 or 'test_fraction' in given:
     raise ValueError(
-      f'{where}.folds is {folds}{" beside test_fraction" if folds > 1 else ""}; there are two at '
-      'least, of which each is the test part once, and test_fraction is left out.'
+      f'{where}.folds is {folds}{" beside test_fraction" if folds > 1 else ""}; there are '
+      'two at least, of which each is the test part once, and test_fraction is left out.'
     )
   target['test_fraction'] = 1 / folds
   return {
@@ -437,8 +490,9 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   located(f'{where}.backbone', lambda: plug('backbones', named(source['backbone'])[0]))
   if bool(source['weights']) == bool(source['dataset']):
     raise ValueError(
-      f'{where} wants either weights (a URI: where they come from) or a dataset (which the study trains it on), got '
-      f'weights={source["weights"]!r} and dataset={source["dataset"]!r}.'
+      f'{where} wants either weights (a URI: where they come from) or a dataset (which the '
+      f'study trains it on), got weights={source["weights"]!r} and '
+      f'dataset={source["dataset"]!r}.'
     )
   if source['weights']:
     located(f'{where}.weights', lambda: sources.check(source['weights']))
@@ -462,7 +516,10 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def source_of(
-  backbone: str | Mapping[str, Any], weights: str, fields: Mapping[str, Any], form: str = ''
+  backbone: str | Mapping[str, Any],
+  weights: str,
+  fields: Mapping[str, Any],
+  form: str = '',
 ) -> dict[str, Any]:
   """A source of these weights, resolved, outside of any study.
 
@@ -484,7 +541,8 @@ def of_study(uri: str) -> dict[str, Any]:
 
 
 def of_run(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
-  """(what the run that 'study:WORKDIR/RUN' names was made from, its config.json; the config of its study).
+  """(what the run that 'study:WORKDIR/RUN' names was made from, its config.json; the config of
+  its study).
 
   Raises:
     ValueError: no such run, or what it says was changed since.
@@ -531,21 +589,21 @@ def asked_form(source: Mapping[str, Any], targets: Mapping[str, Any]) -> str:
   if len(asked) > 1:
     wants = ', '.join(f'{task} wants {form}' for form, task in asked.items())
     raise ValueError(
-      f'one form makes the examples of a source, and here {wants}. Give tasks of another form a study (or the source a task) of '
-      'their own.'
+      f'one form makes the examples of a source, and here {wants}. Give tasks of another '
+      'form a study (or the source a task) of their own.'
     )
   form = next(iter(asked), own)
   return '' if form == own else form
 
 
 def form_of(source: Mapping[str, Any]) -> 'Form':
-  """What the examples of a source's network are: its form with the options of the source's input."""
+  """What a source's network takes: its form with the options of the source's input."""
   return form_module(source).form(**source['input'])
 
 
 def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
-  """The input that a source's weights were trained on, or that its network has to have, as a resolved config has it; what is not
-  known is not in it.
+  """The input that a source's weights were trained on, or that its network has to have, as a
+  resolved config has it; what is not known is not in it.
   """
   if source['weights'].startswith('study:'):
     fields = form_module(
@@ -565,7 +623,9 @@ def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[str, Any]:
-  """The backbone of a source that is a study's run: its own, but for the options that the config sets itself."""
+  """The backbone of a source that is a study's run: its own, but for the options that the config
+  sets itself.
+  """
   before = located(f'{where}.weights', lambda: of_study(source['weights']))
   (name, options), (name_before, options_before) = (
     named(source['backbone']),
@@ -575,7 +635,8 @@ def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[s
     name, options = name_before, {}
   if name != name_before:
     raise ValueError(
-      f"{where}.backbone is {name!r}, and the run trained a {name_before!r}. Leave the field out to take the run's."
+      f'{where}.backbone is {name!r}, and the run trained a {name_before!r}. Leave the field '
+      "out to take the run's."
     )
   return {'name': name, **options_before, **options}
 
@@ -591,7 +652,9 @@ def _target(where: str, given: Any) -> dict[str, Any]:
 
 
 def _check_evaluator(evaluator: Any) -> None:
-  """Raises ValueError where this is no evaluator; what it reads is checked with the targets' tasks."""
+  """Raises ValueError where this is no evaluator; what it reads is checked with the targets'
+  tasks.
+  """
   if not isinstance(evaluator, (str, Mapping)):
     raise ValueError(
       f"wants a name, or a dict such as {{'name': 'top_k', 'k': 5}}, got {evaluator!r}."
@@ -605,11 +668,13 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   sizes = [len(g['learning_rate']) * len(g['weight_decay']) for g in (grid, study['grid'])]
   if sizes[0] != sizes[1]:
     raise ValueError(
-      f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every method gets the same budget.'
+      f'{where}.grid tries {sizes[0]} settings where config.grid tries {sizes[1]}; every '
+      'method gets the same budget.'
     )
   if grid['extend'] != study['grid']['extend']:
     raise ValueError(
-      f'{where}.grid.extend is {grid["extend"]} where config.grid.extend is {study["grid"]["extend"]}; every method gets the same budget.'
+      f'{where}.grid.extend is {grid["extend"]} where config.grid.extend is '
+      f'{study["grid"]["extend"]}; every method gets the same budget.'
     )
   if not method['phases']:
     raise ValueError(
@@ -620,8 +685,8 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   stage, place = located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
   if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
     raise ValueError(
-      f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', 'grid': 4}}, got "
-      f'{method["head_after"]!r}.'
+      f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', "
+      f"'grid': 4}}, got {method['head_after']!r}."
     )
   inputs = tuple(dict.fromkeys(form_of(source) for source in study['sources'].values()))
   phases = tuple(
@@ -629,10 +694,13 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     for i, phase in enumerate(method['phases'])
   )
   for phase in phases:
-    if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != ('source', 'head'):
+    if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != (
+      'source',
+      'head',
+    ):
       raise ValueError(
-        f'{where}: solver {phase["solver"]!r} finds the head of a source whose stages are frozen; '
-        "set tune = 'head' and init = 'source', or solver = 'sgd'."
+        f'{where}: solver {phase["solver"]!r} finds the head of a source whose stages are '
+        "frozen; set tune = 'head' and init = 'source', or solver = 'sgd'."
       )
   return {
     'init': method['init'],

@@ -1,4 +1,6 @@
-"""What a study will cost, before it runs: FLOPs, bytes and programs; and what frozen stages spare by running once."""
+"""What a study will cost, before it runs: FLOPs, bytes and programs; and what frozen stages spare
+by running once.
+"""
 
 import functools
 import itertools
@@ -28,16 +30,24 @@ from tlx.types import Cell, Form, Network, Variables
 
 
 def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any]]:
-  """What the study will cost: a row a cohort, trained sources first. Memory is parameters, gradients and optimizer state of its runs.
+  """What the study will cost: a row a cohort, trained sources first. Memory is parameters,
+  gradients and optimizer state of its runs.
 
-  'GFLOP' is training, 'evaluation' validation and test of the chosen runs, NaN where a data set's size is not known yet; what frozen
-  stages cost that run once is in neither (`frozen_flops`).
+  'GFLOP' is training, 'evaluation' validation and test of the chosen runs, NaN where a data set's
+  size is not known yet; what frozen stages cost that run once is in neither (`frozen_flops`).
   """
   rows: list[dict[str, Any]] = []
   programs: set[tuple] = set()
   for name, source, data, method, plans, examples, chosen in _trainings(study, cohorts):
-    network, form = network_of(source, task_of(study, data).head, method), form_of(source)
-    shapes, num_runs, counts = shapes_of(source, network), len(examples), counts_of(study, data)
+    network, form = (
+      network_of(source, task_of(study, data).head, method),
+      form_of(source),
+    )
+    shapes, num_runs, counts = (
+      shapes_of(source, network),
+      len(examples),
+      counts_of(study, data),
+    )
     trained = [
       sum(size for leaf, size in sizes_of(shapes) if dict(plan.phase.labels)[leaf] != 'frozen')
       for plan in plans
@@ -89,16 +99,28 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
     if source['dataset']:
       data = PRETRAINING | source
       phases = phases_of(
-        {'phases': (source['train'],)}, source, len(classes_of(study, source)), source['task']
+        {'phases': (source['train'],)},
+        source,
+        len(classes_of(study, source)),
+        source['task'],
       )
       yield _Training(
-        f'source {name}', source, data, {}, phases, [counts_of(study, data)['train']], 1
+        f'source {name}',
+        source,
+        data,
+        {},
+        phases,
+        [counts_of(study, data)['train']],
+        1,
       )
   for pair, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
     of_methods = phases_for(study, *pair)
     for one in group:
       name = one.cells[0].method
-      method, examples = study['methods'][name], [num_train(study, cell) for cell in one.cells]
+      method, examples = (
+        study['methods'][name],
+        [num_train(study, cell) for cell in one.cells],
+      )
       yield _Training(
         one.id,
         study['sources'][pair[0]],
@@ -111,15 +133,19 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
 
 
 def phases_for(
-  study: Mapping[str, Any], source: str, target: str, counts: Mapping[str, int] | None = None
+  study: Mapping[str, Any],
+  source: str,
+  target: str,
+  counts: Mapping[str, int] | None = None,
 ) -> dict[str, tuple[PhasePlan, ...]]:
   """{method: its phases} from a source to a target, as the study trains them.
 
-  Frozen stages run once for every example only where that costs less than running them in every step and evaluation; where exact
-  solutions ask for their activations anyway, others take part.
+  Frozen stages run once for every example only where that costs less than running them in every
+  step and evaluation; where exact solutions ask for their activations anyway, others take part.
 
   Args:
-    counts: the examples of 'train' (used by some run), 'val' and 'test', for a data set whose size was not known without its data.
+    counts: the examples of 'train' (used by some run), 'val' and 'test', for a data set whose
+      size was not known without its data.
   """
   examples = examples_of(study, target) or counts
   of_methods = functools.partial(
@@ -153,7 +179,9 @@ class Frozen(NamedTuple):
 
 
 def frozen_flops(study: Mapping[str, Any], source: str, target: str) -> Frozen | None:
-  """What the frozen stages from a source to a target cost as the study runs them; None where the target's size is not known yet."""
+  """What the frozen stages from a source to a target cost as the study runs them; None where the
+  target's size is not known yet.
+  """
   examples = examples_of(study, target)
   return (
     None
@@ -170,7 +198,11 @@ def _frozen_flops(
   examples: Mapping[str, int],
 ) -> Frozen:
   config, data = study['sources'][source], study['targets'][target]
-  form, num_classes, head = form_of(config), len(classes_of(study, data)), task_of(study, data).head
+  form, num_classes, head = (
+    form_of(config),
+    len(classes_of(study, data)),
+    task_of(study, data).head,
+  )
   once: dict[tuple, float] = {}
   needed: dict[tuple, float] = {}
   instead = spared = 0.0
@@ -203,7 +235,9 @@ def _frozen_flops(
 
 
 def room_of(study: Mapping[str, Any], examples: Mapping[str, int] | None) -> float:
-  """Bytes that may be kept of each example's activations; all of them where the number of examples is not known yet."""
+  """Bytes that may be kept of each example's activations; all of them where the number of
+  examples is not known yet.
+  """
   return (
     study['feature_bytes'] / max(sum(examples.values()) if examples else 1, 1)
     if study['reuse']
@@ -212,8 +246,13 @@ def room_of(study: Mapping[str, Any], examples: Mapping[str, int] | None) -> flo
 
 
 def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tuple[str, ...]]:
-  """The groups of methods that train the same parameters in the same way, but perhaps with other rates of the grid."""
-  config, head = study['sources'][source], task_of(study, study['targets'][target]).head
+  """The groups of methods that train the same parameters in the same way, but perhaps with other
+  rates of the grid.
+  """
+  config, head = (
+    study['sources'][source],
+    task_of(study, study['targets'][target]).head,
+  )
   found: dict[tuple, list[str]] = {}
   for name, plans in phases_for(study, source, target).items():
     method = study['methods'][name]
@@ -223,7 +262,9 @@ def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tup
 
 
 def _way(plan: PhasePlan) -> tuple:
-  """Equal for phases that train the same parameters in the same way, whatever their groups are called."""
+  """Equal for phases that train the same parameters in the same way, whatever their groups are
+  called.
+  """
   rates = dict(plan.phase.rates)
   leaves = tuple((name, rates.get(label)) for name, label in plan.phase.labels)
   return leaves, plan._replace(
@@ -234,7 +275,9 @@ def _way(plan: PhasePlan) -> tuple:
 def train_flops(
   phases: tuple[PhasePlan, ...], steps: Sequence[int], network: Network, form: Form
 ) -> float:
-  """FLOPs of so many training steps of each phase; evaluation and what runs once for all runs are not counted."""
+  """FLOPs of so many training steps of each phase; evaluation and what runs once for all runs are
+  not counted.
+  """
   return float(sum(count * _flops(network, form, plan) for plan, count in zip(phases, steps)))
 
 
@@ -246,7 +289,9 @@ def _evaluation_flops(
   chosen: float,
   counts: Mapping[str, int],
 ) -> float:
-  """FLOPs of looking at the validation part as often as the phases do, and once at the test part with each chosen run."""
+  """FLOPs of looking at the validation part as often as the phases do, and once at the test part
+  with each chosen run.
+  """
   rest = [
     _stages_flops(network, form, plan.phase.start, len(network.stages)) for plan in phases
   ]  # of one example
@@ -255,11 +300,14 @@ def _evaluation_flops(
 
 
 def _flops(network: Network, form: Form, plan: PhasePlan) -> float:
-  """FLOPs of one step of a phase; an exact solution's are not known before it is found, and small."""
+  """FLOPs of one step of a phase; an exact solution's are not known before it is found, and
+  small.
+  """
   if plan.phase.solver != 'sgd':
     return 0.0
   return cohort.gradient_flops(
-    cohort.costing(step.Recipe(network, form, plan.task, plan.phase)), plan.batch_size
+    cohort.costing(step.Recipe(network, form, plan.task, plan.phase)),
+    plan.batch_size,
   )
 
 
@@ -270,7 +318,9 @@ def prefix_flops(network: Network, form: Form, start: int) -> float:
 
 @functools.cache
 def _stages_flops(network: Network, form: Form, start: int, stop: int) -> float:
-  """FLOPs of one example's way from stage `start` to stage `stop`, as XLA counts them; computes nothing."""
+  """FLOPs of one example's way from stage `start` to stage `stop`, as XLA counts them; computes
+  nothing.
+  """
   if start == stop:
     return 0.0
   inputs = activation(network, form, start) if start else forms.entered(form, 1)
@@ -285,7 +335,9 @@ def _stages_flops(network: Network, form: Form, start: int, stop: int) -> float:
 
 
 def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
-  """The FLOPs of an example of the source's input over those of one of the input `own`; 0.0 where the network does not take that."""
+  """The FLOPs of an example of the source's input over those of one of the input `own`; 0.0 where
+  the network does not take that.
+  """
   network = network_of(source, 2)
   stop = len(network.stages) - 1
   try:
@@ -314,7 +366,10 @@ def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
   source = study['sources'][cell.source]
   target = study['targets'][cell.target]
   classes = classes_of(study, target)
-  method, room = study['methods'][cell.method], room_of(study, examples_of(study, cell.target))
+  method, room = (
+    study['methods'][cell.method],
+    room_of(study, examples_of(study, cell.target)),
+  )
   phases = located(
     f'config.methods.{cell.method}',
     lambda: phases_of(method, source, len(classes), target['task'], room),

@@ -20,27 +20,32 @@ from tlx.study.phases import task_of
 
 
 def compiled(config: Mapping[str, Any]) -> str:
-  """A line a program that the study would compile, compiled: seconds, and megabytes on each device while it runs.
+  """A line a program that the study would compile, compiled: seconds, and megabytes on each
+  device while it runs.
 
   The persistent cache holds them from then on. Raises ValueError as the study would.
   """
   rows = run.compile_ahead(config)
   width = max([len(row['cohort']) for row in rows], default=0)
   lines = [
-    f'{row["cohort"]:<{width}}  phase {row["phase"]}  {row["seconds"]:6.1f} s  {row["bytes"] / 1e6:10,.1f} MB'
+    (
+      f'{row["cohort"]:<{width}}  phase {row["phase"]}  {row["seconds"]:6.1f} s  '
+      f'{row["bytes"] / 1e6:10,.1f} MB'
+    )
     for row in rows
   ]
   return '\n'.join(
     [
       *lines,
-      f'{len(rows)} programs compiled in {sum(row["seconds"] for row in rows):.1f} s; at most '
-      f'{max([row["bytes"] for row in rows], default=0) / 1e6:,.0f} MB on a device.',
+      f'{len(rows)} programs compiled in {sum(row["seconds"] for row in rows):.1f} s; at '
+      f'most {max([row["bytes"] for row in rows], default=0) / 1e6:,.0f} MB on a device.',
     ]
   )
 
 
 def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
-  """A line a cohort: runs, programs, steps, trained parameters, FLOPs and memory; then the totals and what to know before it runs.
+  """A line a cohort: runs, programs, steps, trained parameters, FLOPs and memory; then the totals
+  and what to know before it runs.
 
   Args:
     workdir: of finished runs, whose spread says what difference the planned seeds could show.
@@ -82,10 +87,11 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
     name: sum(row[name] for row in rows) for name in ('runs', 'new programs', 'GFLOP', 'evaluation')
   }
   lines.append(
-    f'{total["runs"]} runs in {len(rows)} cohorts, {total["new programs"]} training programs to compile, '
-    f'{_formatted("{:,.0f} GFLOP", total["GFLOP"])} of training and {_formatted("{:,.0f} GFLOP", total["evaluation"])} of evaluation '
-    f'(validation, and test of chosen runs); at most {max(row["MB"] for row in rows):,.0f} MB of parameters, gradients and '
-    'optimizer state at a time.'
+    f'{total["runs"]} runs in {len(rows)} cohorts, {total["new programs"]} training programs '
+    f'to compile, {_formatted("{:,.0f} GFLOP", total["GFLOP"])} of training and '
+    f'{_formatted("{:,.0f} GFLOP", total["evaluation"])} of evaluation (validation, and test '
+    f'of chosen runs); at most {max(row["MB"] for row in rows):,.0f} MB of parameters, '
+    'gradients and optimizer state at a time.'
   )
   pairs = list(dict.fromkeys(cohort.cells[0][:2] for cohort in cohorts))
   notes = [
@@ -109,7 +115,8 @@ def _frozen(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]
   lines = []
   if once := sum(cost.once for cost in known):
     lines.append(
-      f'Stages that stay frozen (reused: how many, phase by phase) run once for every example: {once / 1e9:,.1f} GFLOP instead of '
+      'Stages that stay frozen (reused: how many, phase by phase) run once for every '
+      f'example: {once / 1e9:,.1f} GFLOP instead of '
       f'{sum(cost.instead for cost in known) / 1e9:,.1f}.'
     )
   if len(known) < len(costs):
@@ -132,12 +139,13 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
     )
     if tried < declared:
       lines.append(
-        f'{name} tries {tried} of the {declared} settings that its grid declares: no phase takes the learning rate of the grid.'
+        f'{name} tries {tried} of the {declared} settings that its grid declares: no phase '
+        'takes the learning rate of the grid.'
       )
   if most := study['grid']['extend']:
     lines.append(
-      f'Where the best rate lies at the edge of its grid, up to {most} more are tried for that method and size (grid.extend); they are '
-      'not in the table.'
+      f'Where the best rate lies at the edge of its grid, up to {most} more are tried for '
+      'that method and size (grid.extend); they are not in the table.'
     )
   return lines
 
@@ -152,7 +160,8 @@ def _same_methods(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> lis
   for names, where in found.items():
     alike = len({tuple(settings_of(study['methods'][name])) for name in names}) == 1
     lines.append(
-      f'{" and ".join(names)} train the same parameters in the same way{"" if alike else ", with other rates"} (source '
+      f'{" and ".join(names)} train the same parameters in the same '
+      f'way{"" if alike else ", with other rates"} (source '
       f'{", ".join(dict.fromkeys(where))}).'
     )
   return lines
@@ -171,7 +180,8 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
     share = input_share(source, own) if own else 1.0
     if 0 < share < 1:
       lines.append(
-        f"  Examples of this input cost {share:.0%} of what the weights' own would, and results may be worse."
+        f"  Examples of this input cost {share:.0%} of what the weights' own would, and "
+        'results may be worse.'
       )
   return lines
 
@@ -186,12 +196,15 @@ def _power(study: Mapping[str, Any], workdir: str | os.PathLike) -> str:
   known = (
     ''
     if spread != spread
-    else f' In the finished runs they vary by {spread:.1f} (median): {factor * spread:.1f} points.'
+    else (
+      f' In the finished runs they vary by {spread:.1f} (median): {factor * spread:.1f} points.'
+    )
   )
   return (
-    f'With {num_seeds} seeds, paired differences to another method show (95% confidence, 80% power, before correction for many) from '
-    f'{factor:.1f} points on where they vary by 1 point (standard deviation over seeds), {2 * factor:.1f} by 2 and {5 * factor:.1f} '
-    f'by 5.{known}{_levels(study)}'
+    f'With {num_seeds} seeds, paired differences to another method show (95% confidence, 80% '
+    f'power, before correction for many) from {factor:.1f} points on where they vary by 1 '
+    f'point (standard deviation over seeds), {2 * factor:.1f} by 2 and {5 * factor:.1f} by '
+    f'5.{known}{_levels(study)}'
   )
 
 
@@ -200,13 +213,15 @@ def _levels(study: Mapping[str, Any]) -> str:
   if not any(name != base(name) for name in (*study['sources'], *study['targets'])):
     return ''
   return (
-    ' That is within one source seed and fold; differences over all of them hold what these vary too, and few levels of a factor say '
-    'little: with two the interval over its means is 12.7 standard errors to either side, with three 4.3, with five 2.8.'
+    ' That is within one source seed and fold; differences over all of them hold what these '
+    'vary too, and few levels of a factor say little: with two the interval over its means is '
+    '12.7 standard errors to either side, with three 4.3, with five 2.8.'
   )
 
 
 def detectable(num_seeds: int) -> float:
-  """The mean of `num_seeds` paired differences, in standard deviations, that a two-sided t-test at 5% finds with probability 80%.
+  """The mean of `num_seeds` paired differences, in standard deviations, that a two-sided t-test
+  at 5% finds with probability 80%.
 
   >>> round(detectable(10), 2)  # as tables of the paired t-test have it
   1.0
@@ -218,7 +233,9 @@ def detectable(num_seeds: int) -> float:
 
 
 def _spread(study: Mapping[str, Any], workdir: str | os.PathLike) -> float:
-  """The median over methods and sizes of the standard deviation, in points, of finished runs' differences to the baseline; else NaN."""
+  """The median over methods and sizes of the standard deviation, in points, of finished runs'
+  differences to the baseline; else NaN.
+  """
   scores: dict[tuple, dict[int, float]] = {}
   for path in epath.Path(workdir).glob('runs/*/result.json'):
     result = checkpoint.read_json(path)

@@ -1,4 +1,6 @@
-"""What evaluators see of the runs that were just tested, and the columns they give (tlx/evaluators)."""
+"""What evaluators see of the runs that were just tested, and the columns they give
+(tlx/evaluators).
+"""
 
 import functools
 import inspect
@@ -87,9 +89,13 @@ def described(study: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def columns(
-  pair: Pair, trained: Trained, tested: Mapping[int, fit.Predicted], source: Variables | None
+  pair: Pair,
+  trained: Trained,
+  tested: Mapping[int, fit.Predicted],
+  source: Variables | None,
 ) -> dict[int, dict[str, Any]]:
-  """{run: the columns of every evaluator} of the runs of a cohort whose test predictions are there.
+  """{run: the columns of every evaluator} of the runs of a cohort whose test predictions are
+  there.
 
   Raises:
     ValueError: two evaluators give one column.
@@ -103,8 +109,8 @@ def columns(
       made = plug('evaluators', name).evaluate(finished, **options)
       if twice := found[run].keys() & made.keys():
         raise ValueError(
-          f'config.evaluators: {name!r} gives the column {min(twice)!r}, which another one gives '
-          'too. Leave one of them out.'
+          f'config.evaluators: {name!r} gives the column {min(twice)!r}, which another '
+          'one gives too. Leave one of them out.'
         )
       found[run] |= made
   return found
@@ -118,14 +124,14 @@ def beside(scores: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]
   """
   if twice := scores.keys() & more.keys():
     raise ValueError(
-      f'config.evaluators: the column {min(twice)!r} is one of the task already. Leave out the '
-      'evaluator that gives it.'
+      f'config.evaluators: the column {min(twice)!r} is one of the task already. Leave out '
+      'the evaluator that gives it.'
     )
   return {**scores, **more}
 
 
 class Looks:
-  """What evaluators ask of the tested runs of a cohort; a part is gone through once for all runs."""
+  """What evaluators ask of the tested runs of a cohort; one pass over a part serves all runs."""
 
   def __init__(
     self,
@@ -178,7 +184,10 @@ class Looks:
     rows = [self.rows(run, part) for run in self.runs]
     if part == 'train':
       used = np.unique(np.concatenate(rows))
-      arrays, rows = feed.take(arrays, used), [np.searchsorted(used, own) for own in rows]
+      arrays, rows = (
+        feed.take(arrays, used),
+        [np.searchsorted(used, own) for own in rows],
+      )
     found = fit.predict(job, self.fitted, self.runs, lambda phase: arrays)
     own = {}
     for run, of_run, predicted in zip(self.runs, rows, found):
@@ -206,12 +215,16 @@ class Looks:
     return _in_batches(program, variables, self._entering(part, start), self.rows(run, part))
 
   def _start(self, part: str) -> int:
-    """The stage before which activations are kept; 0 where training kept them of augmented views."""
+    """The stage before which activations are kept; 0 where training kept them of augmented
+    views.
+    """
     phase = self.job.phases[-1].phase
     return 0 if part == 'train' and phase.views else phase.start
 
   def _entering(self, part: str, start: int) -> PyTree:
-    """What enters a stage, perhaps not in memory: stored examples, or the activations kept there."""
+    """What enters a stage, perhaps not in memory: stored examples, or the activations kept
+    there.
+    """
     if not start:
       return getattr(self.pair.data, part).inputs
     arrays = self.pair.arrays(part, self.source, self.method)
@@ -245,7 +258,10 @@ class Looks:
     params, stats = meshes.on_first(lambda: store.trained(folder, 0))
     own, head = self.variables(run), self.job.network.stages[-1]
     adapted = Variables({**own.params, head: params[head]}, {**stats, **own.stats})
-    task, form = task_of(study, config), forms.of_stored(form_of(config), data.inputs)
+    task, form = (
+      task_of(study, config),
+      forms.of_stored(form_of(config), data.inputs),
+    )
     if 'logits' not in _kept(task):
       return None
     with_added = network_of(config, task.head, {'added': method['added']})
@@ -284,7 +300,9 @@ def _from_stored(job: Job, form: Form | None = None) -> Job:
 
 @functools.cache
 def _averaged(network: Network, form: Form, stage: str, start: int) -> Callable:
-  """(variables, what enters stage `start`) -> what comes out of `stage`, averaged over places [B, D]."""
+  """(variables, what enters stage `start`) -> what comes out of `stage`, averaged over places [B,
+  D].
+  """
   cut = backbones.head_after(network, stage, 1)
 
   def run(variables: Variables, x: PyTree) -> Array:

@@ -65,7 +65,10 @@ def _counts(data: datasets.Dataset) -> list[str]:
 
 
 def _raw(
-  study: Mapping[str, Any], target: Mapping[str, Any], fields: Mapping[str, Any], kind: str
+  study: Mapping[str, Any],
+  target: Mapping[str, Any],
+  fields: Mapping[str, Any],
+  kind: str,
 ) -> list[str]:
   """What the files of a set of images are, before they are resized."""
   if kind != 'image':
@@ -84,8 +87,9 @@ def _raw(
   ]
   if middle < size:
     lines.append(
-      f'  - Half of the files are smaller than image_size = {size} and are enlarged: right for weights '
-      'of that size, for others a cost without a gain (sources.<name>.input.image_size).'
+      f'  - Half of the files are smaller than image_size = {size} and are enlarged: right '
+      'for weights of that size, for others a cost without a gain '
+      '(sources.<name>.input.image_size).'
     )
   if fields['channels'] == 3 and set(modes) <= {'L', '1', 'I;16', 'I'}:
     lines.append('  - All files are grey; the three channels will be equal.')
@@ -104,33 +108,34 @@ def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> 
   smallest = int(train.argmin())
   if train.max() >= UNEVEN * train.min():
     notes.append(
-      f'Classes are unequal: {data.class_names[int(train.argmax())]} has {train.max():,} training '
-      f'examples, {data.class_names[smallest]} {train.min():,}. Read balanced_accuracy beside '
-      'accuracy; shots take as many of each.'
+      f'Classes are unequal: {data.class_names[int(train.argmax())]} has {train.max():,} '
+      f'training examples, {data.class_names[smallest]} {train.min():,}. Read '
+      'balanced_accuracy beside accuracy; shots take as many of each.'
     )
   if few := [name for name, count in zip(data.class_names, test) if 0 < count < FEW]:
     notes.append(
-      f'{len(few):,} of {len(data.class_names):,} classes have fewer than {FEW} test examples, as '
-      f'{few[0]}: the recall of each says little. A larger test_fraction gives more.'
+      f'{len(few):,} of {len(data.class_names):,} classes have fewer than {FEW} test '
+      f'examples, as {few[0]}: the recall of each says little. A larger test_fraction gives '
+      'more.'
     )
   if missing := [name for name, count in zip(data.class_names, test) if not count]:
     notes.append(f'{", ".join(missing)}: no test example, so no recall.')
   if max(study['shots']) and train.min() < 2 * max(study['shots']):
     notes.append(
       f'{data.class_names[smallest]} has {train.min():,} training examples: the subsets of '
-      f'{max(study["shots"])} a class of different seeds share most of them, so seeds differ by '
-      'less than new samples would. Take smaller shots.'
+      f'{max(study["shots"])} a class of different seeds share most of them, so seeds differ '
+      'by less than new samples would. Take smaller shots.'
     )
   count = int(test.sum())
   half = 196 * np.sqrt(0.09 / count)
   notes.append(
-    f'{count:,} test examples: an accuracy of 90% is known to {half:.1f} points either way (95%), '
-    'whatever the number of seeds.'
+    f'{count:,} test examples: an accuracy of 90% is known to {half:.1f} points either way '
+    '(95%), whatever the number of seeds.'
   )
   if not data.train.groups:
     notes.append(
-      'No groups are known. Where one person, document or scene gave several examples, say what '
-      f'names it (targets.{base(target)}.group), or test scores will flatter.'
+      'No groups are known. Where one person, document or scene gave several examples, say '
+      f'what names it (targets.{base(target)}.group), or test scores will flatter.'
     )
   return notes
 
@@ -147,7 +152,10 @@ def _sheet(data: datasets.Dataset, rows: int = 8, columns: int = 8) -> bytes:
       if place < len(places):
         image = data.train.inputs[places[place]]
         cell.imshow(
-          image.squeeze(), cmap='gray' if image.shape[-1] == 1 else None, vmin=0, vmax=255
+          image.squeeze(),
+          cmap='gray' if image.shape[-1] == 1 else None,
+          vmin=0,
+          vmax=255,
         )
     row[0].set_title(data.class_names[number], fontsize=7, loc='left', parse_math=False)
   buffer = io.BytesIO()

@@ -1,4 +1,6 @@
-"""One source and one target together: the examples a study looks at in the source's form, and what frozen stages make of them."""
+"""One source and one target together: the examples a study looks at in the source's form, and what
+frozen stages make of them.
+"""
 
 import functools
 import json
@@ -30,7 +32,11 @@ def load(
 ) -> datasets.Dataset:
   """A data set as examples of the form the source takes; loaded once."""
   form = form_module(source)
-  known = {**target, 'data_dir': study['data_dir'] or None, 'data_bytes': study['data_bytes']}
+  known = {
+    **target,
+    'data_dir': study['data_dir'] or None,
+    'data_bytes': study['data_bytes'],
+  }
   how = tuple((name, known[name]) for name in form.HOW if name in known)
   return _load(form, target['dataset'], tuple(source['input'].items()), how)
 
@@ -41,9 +47,11 @@ def _load(form: Any, name: str, fields: tuple, how: tuple) -> datasets.Dataset:
 
 
 def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
-  """What a source is trained on: its data set, in training without any example of a target's validation or test part.
+  """What a source is trained on: its data set, in training without any example of a target's
+  validation or test part.
 
-  Those parts are taken whole (no `val_examples`), so that of groups which a target holds out none is left in training either.
+  Those parts are taken whole (no `val_examples`), so that of groups which a target holds out none
+  is left in training either.
 
   Raises:
     ValueError: a class of which nothing is left.
@@ -60,9 +68,11 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
 def seen(
   study: Mapping[str, Any], name: str, pretraining: datasets.Dataset | None
 ) -> tuple[list[datasets.Split], tuple[str, ...]]:
-  """(the training examples that a source saw with labels, in its form; what to say where nobody knows).
+  """(the training examples that a source saw with labels, in its form; what to say where nobody
+  knows).
 
-  Those of its own `pretraining`, or where it is a run of an earlier study those of the run, and of the run's source.
+  Those of its own `pretraining`, or where it is a run of an earlier study those of the run, and
+  of the run's source.
   """
   source = study['sources'][name]
   if pretraining:
@@ -76,7 +86,10 @@ def seen(
       **before,
       'sources': {
         **before['sources'],
-        cell.source: {**before['sources'][cell.source], 'input': source['input']},
+        cell.source: {
+          **before['sources'][cell.source],
+          'input': source['input'],
+        },
       },
     }
     data = load(before, before['targets'][cell.target], source)
@@ -90,8 +103,8 @@ def seen(
     return splits + more, unknown
   except (ValueError, OSError, KeyError, TypeError, IndexError) as error:
     return [], (
-      f'What the run {source["weights"]} was trained on cannot be looked at ({str(error)[:200]}), so nobody knows whether it saw '
-      'examples of the target.',
+      f'What the run {source["weights"]} was trained on cannot be looked at '
+      f'({str(error)[:200]}), so nobody knows whether it saw examples of the target.',
     )
 
 
@@ -106,7 +119,9 @@ def check_feature_folder(study: Mapping[str, Any]) -> None:
 
 
 def forget() -> None:
-  """Data sets are looked at anew: a folder may have changed since an earlier study of this process."""
+  """Data sets are looked at anew: a folder may have changed since an earlier study of this
+  process.
+  """
   _load.cache_clear()
   cells.forget()
 
@@ -123,7 +138,12 @@ def subsets(
     groups = _groups(target, data)
     return {
       seed: datasets.subsets(
-        data.train.labels, data.train.ids, study['shots'], seed, groups, data.class_names
+        data.train.labels,
+        data.train.ids,
+        study['shots'],
+        seed,
+        groups,
+        data.class_names,
       )
       for seed in study['seeds']
     }
@@ -141,7 +161,9 @@ def _groups(target: Mapping[str, Any], data: datasets.Dataset) -> tuple[str, ...
 
 
 class Features(NamedTuple):
-  """What frozen stages cost so far: seconds, and how many splits they ran for; the others were there already."""
+  """What frozen stages cost so far: seconds, and how many splits they ran for; the others were
+  there already.
+  """
 
   seconds: float = 0.0
   computed: int = 0
@@ -169,8 +191,16 @@ class Pair:
     say: Callable[[str], None] = lambda text: None,
     spent: fit.Spent | None = None,
   ):
-    self.study, self.source, self.target = study, study['sources'][source], study['targets'][target]
-    self.workdir, self.say, self.spent = workdir, say, fit.Spent(float) if spent is None else spent
+    self.study, self.source, self.target = (
+      study,
+      study['sources'][source],
+      study['targets'][target],
+    )
+    self.workdir, self.say, self.spent = (
+      workdir,
+      say,
+      fit.Spent(float) if spent is None else spent,
+    )
     self.cost = Features()
     data = load(study, self.target, self.source)
     wanted = subsets(study, self.target, data)
@@ -200,7 +230,9 @@ class Pair:
     return self.rows[cell.seed][cell.shots]
 
   def looked_at(self, cell: Cell) -> np.ndarray:
-    """The rows of `data.val` that choose for a cell: all, or (validation = 'matched') no more than it trains on, class by class."""
+    """The rows of `data.val` that choose for a cell: all, or (validation = 'matched') no more
+    than it trains on, class by class.
+    """
     val = self.data.val
     if self.study['validation'] == 'all':
       return np.arange(len(val.labels))
@@ -212,7 +244,9 @@ class Pair:
   def arrays(
     self, split: str, variables: Variables | None, method: str
   ) -> Callable[[step.Phase], feed.Arrays]:
-    """What enters the first stage of a phase of `method`: examples as stored, or activations of the source's frozen stages."""
+    """What enters the first stage of a phase of `method`: examples as stored, or activations of
+    the source's frozen stages.
+    """
     examples = getattr(self.data, split)
 
     def of_phase(phase: step.Phase) -> feed.Arrays:
@@ -222,7 +256,8 @@ class Pair:
       if (split, _activation_key(point)) not in self.features:
         self._compute(split, variables)
       return feed.Arrays(
-        self.features[split, _activation_key(point)], self.targets(split, point.phase.views)
+        self.features[split, _activation_key(point)],
+        self.targets(split, point.phase.views),
       )
 
     return of_phase
@@ -234,10 +269,14 @@ class Pair:
     def of_phase(phase: step.Phase) -> feed.Arrays:
       point = self._point(split, method, phase)
       shapes = prefix.activation(
-        point.network, point.form, phase.start, max(1, point.phase.views) * len(examples.labels)
+        point.network,
+        point.form,
+        phase.start,
+        max(1, point.phase.views) * len(examples.labels),
       )
       zeros = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
+        shapes,
       )
       return feed.Arrays(zeros, self.targets(split, point.phase.views))
 

@@ -1,4 +1,6 @@
-"""What a run trains, phase by phase: task, network, rules, and the stage at which each phase begins."""
+"""What a run trains, phase by phase: task, network, rules, and the stage at which each phase
+begins.
+"""
 
 import functools
 import json
@@ -23,8 +25,8 @@ def task_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
 
 
 def heads_of(source: Mapping[str, Any]) -> int | None:
-  """What `network_of` takes for the network of a source's weights: None where tasks go on with their head, else a number of classes
-  for a head of which nothing is kept.
+  """What `network_of` takes for the network of a source's weights: None where tasks go on with
+  their head, else a number of classes for a head of which nothing is kept.
   """
   return None if getattr(form_module(source), 'OWN_HEAD', False) else 2
 
@@ -32,7 +34,8 @@ def heads_of(source: Mapping[str, Any]) -> int | None:
 def make_task(
   task: str | Mapping[str, Any], num_classes: int, label_smoothing: float = 0.0
 ) -> Task:
-  """The task of that name and options; the same arguments give the same object, so programs are shared.
+  """The task of that name and options; the same arguments give the same object, so programs are
+  shared.
 
   Raises:
     ValueError: an option that the task does not take.
@@ -46,9 +49,12 @@ def make_task(
 
 
 def network_of(
-  source: Mapping[str, Any], num_outputs: int | None, method: Mapping[str, Any] | None = None
+  source: Mapping[str, Any],
+  num_outputs: int | None,
+  method: Mapping[str, Any] | None = None,
 ) -> Network:
-  """A source's architecture with a head of `num_outputs` or (None) its own, and what a method makes of it: where the head is, what is added.
+  """A source's architecture with a head of `num_outputs` or (None) its own, and what a method
+  makes of it: where the head is, what is added.
 
   The same arguments give the same object, so programs are shared.
   """
@@ -107,14 +113,17 @@ def phases_of(
     task: what the data set asks, as the config has it.
     room: bytes that may be kept of each example's activations; each phase begins at the deepest
       stage that frozen stages lead to and whose activation fits. 0: at the first.
-    reuse: False lets phases begin at the first stage, but for exact solutions and kept views, whose
-      numbers are of activations.
+    reuse: False lets phases begin at the first stage, but for exact solutions and kept views,
+      whose numbers are of activations.
 
   Raises:
     ValueError: rules that do not fit the network's parameters or train none, groups without a
       learning rate, or what needs a frozen prefix without one.
   """
-  network, form = network_of(source, make_task(task, num_classes).head, method), form_of(source)
+  network, form = (
+    network_of(source, make_task(task, num_classes).head, method),
+    form_of(source),
+  )
   shapes = shapes_of(source, network)
   brought = method.get('init') != 'random'
   leaves = [name for name, _ in tree.named_leaves(shapes.params)]
@@ -169,11 +178,15 @@ def _partition(
   groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
   if all(label == 'frozen' for _, label in groups):
     raise ValueError(
-      f'tune = {phase["tune"]!r} freezes every parameter; a phase trains at least one, such as the '
-      'head.'
+      f'tune = {phase["tune"]!r} freezes every parameter; a phase trains at least one, such '
+      'as the head.'
     )
   labels, rates = _layer_rates(groups, depth, phase['rates'], phase['layer_decay'])
-  return labels, rates, freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm'])
+  return (
+    labels,
+    rates,
+    freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm']),
+  )
 
 
 def _static(
@@ -201,7 +214,12 @@ _OF_STEP = ('schedule', 'warmup', 'clip_norm', 'views', 'solver', 'remat', 'accu
 
 
 def _start(
-  network: Network, form: Form, phase: Mapping[str, Any], deepest: int, room: float, reuse: bool
+  network: Network,
+  form: Form,
+  phase: Mapping[str, Any],
+  deepest: int,
+  room: float,
+  reuse: bool,
 ) -> int:
   """The stage a phase begins at: the deepest there is whose activation fits into `room`."""
   head = len(network.stages) - 1
@@ -213,16 +231,18 @@ def _start(
       or getattr(feature, 'ndim', 0) != 2
     ):
       raise ValueError(
-        f'solver {phase["solver"]!r} wants fixed feature vectors: every stage before the head frozen with its statistics '
-        f"(norm = 'frozen'), no augment, and a stage such as 'pool' before the head, got {feature}."
+        f'solver {phase["solver"]!r} wants fixed feature vectors: every stage before the '
+        "head frozen with its statistics (norm = 'frozen'), no augment, and a stage such "
+        f"as 'pool' before the head, got {feature}."
       )
     return head
   if not phase['views'] and (not reuse or any(phase['augment'].values())):
     return 0
   if phase['views'] and not deepest:
     raise ValueError(
-      f'views = {phase["views"]} are kept of what is frozen, and tune = {phase["tune"]!r} trains from the first stage on. '
-      'Set views = 0: examples are augmented anew at every step.'
+      f'views = {phase["views"]} are kept of what is frozen, and tune = {phase["tune"]!r} '
+      'trains from the first stage on. Set views = 0: examples are augmented anew at every '
+      'step.'
     )
   fitting = (
     start
@@ -232,8 +252,8 @@ def _start(
   start = next(fitting, 0)
   if phase['views'] and not start:
     raise ValueError(
-      f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an example that config.reuse and '
-      'config.feature_bytes leave.'
+      f'{phase["views"]} views of an activation need more than the {room:,.0f} bytes an '
+      'example that config.reuse and config.feature_bytes leave.'
     )
   return start
 
@@ -244,9 +264,11 @@ def _layer_rates(
   rates: Mapping[str, float],
   decay: float,
 ) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, float], ...]]:
-  """((name, label), ...) and ((label, rate), ...); with layer-wise decay each group of stages has a label of its own.
+  """((name, label), ...) and ((label, rate), ...); with layer-wise decay each group of stages has
+  a label of its own.
 
-  Rates as in MAE and timm: the group of the head learns at 1, each below at `decay` times the one above it.
+  Rates as in MAE and timm: the group of the head learns at 1, each below at `decay` times the one
+  above it.
   """
   if decay == 1.0:
     return tuple(labels), tuple(
@@ -267,9 +289,11 @@ def _layer_rates(
 def frozen_groups(
   network: Network, shapes: Variables, labels: Mapping[str, str]
 ) -> tuple[int, int]:
-  """(how many groups of stages before the first with a trained parameter, how many groups there are): the depth of freezing.
+  """(how many groups of stages before the first with a trained parameter, how many groups there
+  are): the depth of freezing.
 
-  `labels` are those of a phase. Groups are counted as the freezing policies do (`freezing.groups`).
+  `labels` are those of a phase. Groups are counted as the freezing policies do
+  (`freezing.groups`).
   """
   depth = freezing.groups(network.stages, shapes.params)
   trained = {name.split('/')[0] for name, label in labels.items() if label != 'frozen'}

@@ -57,7 +57,9 @@ class Reporter:
     self.began = time.monotonic()
 
   def say(self, name: str, steps: int, rate: float) -> None:
-    """`steps` of each run of the cohort `name` are done, at `rate` steps a second of all its runs together."""
+    """`steps` of each run of the cohort `name` are done, at `rate` steps a second of all its
+    runs together.
+    """
     now, part = time.monotonic(), self.parts[0]
     done = self.runs + part.runs * steps / part.steps
     left = self._left(now, part.runs * (part.steps - steps) / max(rate, 1e-9))
@@ -77,11 +79,15 @@ class Reporter:
     """The cohort is trained."""
     part = self.parts.popleft()
     seconds, runs = self.costs.get(part.method, (0.0, 0))
-    self.costs[part.method] = seconds + time.monotonic() - self.began, runs + part.runs
+    self.costs[part.method] = (
+      seconds + time.monotonic() - self.began,
+      runs + part.runs,
+    )
     self.runs += part.runs
 
   def _left(self, now: float, here: float) -> float | None:
-    """Seconds: `here` for this cohort and, for each later run, what a run of its method took, or else the mean run.
+    """Seconds: `here` for this cohort and, for each later run, what a run of its method took,
+    or else the mean run.
 
     None while other cohorts follow and none is done.
     """

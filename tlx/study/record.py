@@ -35,7 +35,9 @@ class Tested(NamedTuple):
 
 
 class Trained(NamedTuple):
-  """A cohort at its end; `features` says what its frozen stages cost here: seconds, and whether they ran or were read."""
+  """A cohort at its end; `features` says what its frozen stages cost here: seconds, and whether
+  they ran or were read.
+  """
 
   cohort: Cohort
   job: Job
@@ -71,11 +73,13 @@ def is_finite(value: float | None) -> bool:
 
 
 def choose(outcomes: Mapping[Cell, Mapping[str, Any]], select: tuple[str, int]) -> set[Cell]:
-  """For each size, the cells of the setting whose validation is best in the mean over the seeds; ties go to the lower loss.
+  """For each size, the cells of the setting whose validation is best in the mean over the seeds;
+  ties go to the lower loss.
 
   `select` is the column that is compared, and +1 where more of it is better, -1 where less is.
 
-  A setting with a run that is not ok is taken only where every setting has one, and none whose metrics are not finite.
+  A setting with a run that is not ok is taken only where every setting has one, and none whose
+  metrics are not finite.
   """
   chosen: set[Cell] = set()
   for shots in {cell.shots for cell in outcomes}:
@@ -98,7 +102,9 @@ def _has_numbers(outcome: Mapping[str, Any], select: tuple[str, int]) -> bool:
 
 
 def _quality(
-  outcomes: Mapping[Cell, Mapping[str, Any]], select: tuple[str, int], cells: Iterable[Cell]
+  outcomes: Mapping[Cell, Mapping[str, Any]],
+  select: tuple[str, int],
+  cells: Iterable[Cell],
 ) -> tuple[bool, float, float]:
   column, direction = select
   values = [outcomes[cell]['val'] for cell in cells]
@@ -121,9 +127,16 @@ def write(
 ) -> None:
   """One run's folder; `tested` is what a chosen run did on the test set."""
   cohort, job, fitted, features = trained
-  cell, run_id, num_runs = cohort.cells[row], cell_id(cohort.cells[row]), len(cohort.cells)
+  cell, run_id, num_runs = (
+    cohort.cells[row],
+    cell_id(cohort.cells[row]),
+    len(cohort.cells),
+  )
   source, method = study['sources'][cell.source], study['methods'][cell.method]
-  config = {'cell': cell._asdict(), **dependencies(study, cell, data.sha256, source_sha256)}
+  config = {
+    'cell': cell._asdict(),
+    **dependencies(study, cell, data.sha256, source_sha256),
+  }
   shapes = shapes_of(source, job.network)
   sizes = dict(sizes_of(shapes))
   groups = [dict(phase.phase.labels) for phase in job.phases]
@@ -199,7 +212,13 @@ def write(
   }
   meshes.on_first(
     lambda: store.write_run(
-      workdir, run_id, config, history(fitted, row), _label_text(groups), predictions, result
+      workdir,
+      run_id,
+      config,
+      history(fitted, row),
+      _label_text(groups),
+      predictions,
+      result,
     )
   )
 
@@ -230,15 +249,20 @@ def _peak_memory() -> int:
 
 
 def check_same(result: Mapping[str, Any], outcome: Mapping[str, Any], source_sha256: str) -> None:
-  """A run that was finished before and is trained again, since its parameters were lost, must have come out as it says.
+  """A run that was finished before and is trained again, since its parameters were lost, must
+  have come out as it says.
 
   Raises:
     ValueError: it did not.
   """
-  if (result['val'], result['source_sha256']) != (checkpoint.plain(outcome['val']), source_sha256):
+  if (result['val'], result['source_sha256']) != (
+    checkpoint.plain(outcome['val']),
+    source_sha256,
+  ):
     made = ', '.join(f'{name} {version}' for name, version in result['versions'].items())
     raise ValueError(
-      f'{result["id"]} was finished earlier with val {result["val"]} of source {result["source_sha256"][:12]} (made with {made}), '
-      f'and is now {outcome["val"]} of {source_sha256[:12]}: what was deleted cannot be made again as it was. '
-      'Delete its runs/ folders too, or run the study in a new --workdir.'
+      f'{result["id"]} was finished earlier with val {result["val"]} of source '
+      f'{result["source_sha256"][:12]} (made with {made}), and is now {outcome["val"]} of '
+      f'{source_sha256[:12]}: what was deleted cannot be made again as it was. Delete its '
+      'runs/ folders too, or run the study in a new --workdir.'
     )

@@ -1,4 +1,6 @@
-"""A study from its config to its folder. The only file that knows every room; it reads in the order in which things happen."""
+"""A study from its config to its folder. The only file that knows every room; it reads in the order
+in which things happen.
+"""
 
 import contextlib
 import functools
@@ -20,7 +22,14 @@ from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import evaluation, progress, record, store
 from tlx.study import pair as pairs
-from tlx.study.cells import Cohort, beyond_edges, cell_id, cells_of, dependencies, num_train
+from tlx.study.cells import (
+  Cohort,
+  beyond_edges,
+  cell_id,
+  cells_of,
+  dependencies,
+  num_train,
+)
 from tlx.study.cohorts import cohorts_of, new_cohorts
 from tlx.study.pair import Pair
 from tlx.study.phases import heads_of, network_of, phases_of, shapes_of, task_of
@@ -57,7 +66,9 @@ class Lab(NamedTuple):
 
 
 class Source(NamedTuple):
-  """A pretrained model's variables without the head, and their digest; a random initialisation has neither."""
+  """A pretrained model's variables without the head, and their digest; a random initialisation
+  has neither.
+  """
 
   variables: Variables | None
   sha256: str
@@ -71,11 +82,14 @@ class Loaded(NamedTuple):
 
 
 def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
-  """Runs the study, or what is left of it, and returns its folder. The same config and folder give the same numbers.
+  """Runs the study, or what is left of it, and returns its folder. The same config and folder
+  give the same numbers.
 
   Raises:
-    ValueError: what is wrong with the config, the data, the weights or the folder, before anything is written or compiled.
-    KeyboardInterrupt: with the signal's number, after SIGINT or SIGTERM and once the state is saved.
+    ValueError: what is wrong with the config, the data, the weights or the folder, before
+      anything is written or compiled.
+    KeyboardInterrupt: with the signal's number, after SIGINT or SIGTERM and once the state is
+      saved.
   """
   began, spent = time.perf_counter(), fit.Spent(float)
   pairs.forget()
@@ -100,7 +114,12 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
       parts = [_part(study, cohort) for cohort in cohorts]
       reporter = progress.Reporter(parts, meshes.is_first())
       lab = Lab(
-        _widened(study, cohorts), folder, reporter, interrupted, spent, frozenset(cells_of(study))
+        _widened(study, cohorts),
+        folder,
+        reporter,
+        interrupted,
+        spent,
+        frozenset(cells_of(study)),
       )
       for line in (
         *_notes(data),
@@ -115,7 +134,8 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
           _transfer(lab, source, target, list(group), pretrained[source])
       except OSError as error:
         raise ValueError(
-          f'{error}. {folder} holds all that was done before; when that is mended, the same command continues.'
+          f'{error}. {folder} holds all that was done before; when that is mended, the '
+          'same command continues.'
         ) from None
       finally:
         reporter.close()
@@ -130,7 +150,9 @@ def _part(study: Mapping[str, Any], cohort: Cohort) -> progress.Part:
 
 
 def _widened(study: Mapping[str, Any], cohorts: list[Cohort]) -> dict[str, Any]:
-  """The study with the sizes and seeds of cohorts of an earlier config too, whose runs are still there."""
+  """The study with the sizes and seeds of cohorts of an earlier config too, whose runs are still
+  there.
+  """
   cells = [cell for cohort in cohorts for cell in cohort.cells]
   more = {
     name: tuple(dict.fromkeys((*study[name], *(getattr(cell, field) for cell in cells))))
@@ -142,11 +164,12 @@ def _widened(study: Mapping[str, Any], cohorts: list[Cohort]) -> dict[str, Any]:
 def data_of(
   study: Mapping[str, Any], workdir: epath.Path | None = None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-  """(by 'source/target' the counts, classes, digest and notes of its data, by target the ids of its subsets).
+  """(by 'source/target' the counts, classes, digest and notes of its data, by target the ids of
+  its subsets).
 
   Raises:
-    ValueError: data that cannot be used, a class with fewer examples than the largest size wants, or a source that is there and was
-      trained on other data.
+    ValueError: data that cannot be used, a class with fewer examples than the largest size wants,
+      or a source that is there and was trained on other data.
   """
   described, ids = {}, {}
   for name, source in study['sources'].items():
@@ -166,7 +189,11 @@ def data_of(
         overlaps = [note for split in seen for note in datasets.overlap(split, data)]
       except ValueError as error:
         raise ValueError(f'config.sources.{name} on {target_name}: {error}') from None
-      of_source = (*(pretraining.notes if pretraining else ()), *dict.fromkeys(overlaps), *unknown)
+      of_source = (
+        *(pretraining.notes if pretraining else ()),
+        *dict.fromkeys(overlaps),
+        *unknown,
+      )
       counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
       described[f'{name}/{target_name}'] = {
         'num_examples': counts,
@@ -197,7 +224,8 @@ def _times(wall: float, spent: Mapping[str, float]) -> dict[str, float]:
 
 
 def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-  """Compiles what a study would compile, and so fills the compilation cache: a row a program, with its 'cohort' and as `fit.compile_ahead`.
+  """Compiles what a study would compile, and so fills the compilation cache: a row a program,
+  with its 'cohort' and as `fit.compile_ahead`.
 
   Data sets are loaded, weights are not: zeros stand for them and for activations. Writes nothing.
   """
@@ -212,7 +240,8 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       network = network_of(pair.source, pair.task.head, study['methods'][name])
       shapes = shapes_of(pair.source, network)
       zeros = jax.tree.map(
-        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), shapes
+        lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
+        shapes,
       )
       for part in zeros:
         part.pop(network.stages[-1], None)
@@ -258,9 +287,11 @@ def _transfer(
 
 
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], Pair]) -> None:
-  """One method from one source to one target: train what is not there, choose from all, test the chosen, write.
+  """One method from one source to one target: train what is not there, choose from all, test the
+  chosen, write.
 
-  Where the chosen rate lies at the edge of the grid and `extend` allows it, the next one is trained and the choice made again.
+  Where the chosen rate lies at the edge of the grid and `extend` allows it, the next one is
+  trained and the choice made again.
   """
   select = task_of(lab.study, lab.study['targets'][cohorts[0].cells[0].target]).select
   wanted = {cell for cohort in cohorts for cell in cohort.cells if cell in lab.wanted}
@@ -277,7 +308,8 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
       if there:
         trained[cohort.id] = there
     chosen = record.choose(
-      {cell: outcome for cell, outcome in outcomes.items() if cell in wanted}, select
+      {cell: outcome for cell, outcome in outcomes.items() if cell in wanted},
+      select,
     )
     beyond = beyond_edges(lab.study, wanted, chosen)
     if not beyond:
@@ -383,7 +415,9 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
 def _test(
   lab: Lab, trained: Trained, rows: list[int], source: Source, pair: Pair
 ) -> tuple[Trained, dict[int, Tested]]:
-  """(the cohort with what its features cost now too, by row what its chosen runs do on the test set)."""
+  """(the cohort with what its features cost now too, by row what its chosen runs do on the test
+  set).
+  """
   before = pair.cost
   data = pair.arrays('test', source.variables, trained.cohort.cells[0].method)
   data(trained.job.phases[-1].phase)  # frozen stages run, which is booked by itself
@@ -447,7 +481,9 @@ def _load(name: str, config: Mapping[str, Any]) -> Loaded:
 
 
 def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
-  """The source's variables: loaded or trained by the study where its folder does not hold them yet."""
+  """The source's variables: loaded or trained by the study where its folder does not hold them
+  yet.
+  """
   folder = lab.workdir / 'sources' / name
   config = lab.study['sources'][name]
   with fit.booked(lab.spent, 'source'):
@@ -469,7 +505,10 @@ def _keep_source(folder: epath.Path, loaded: Loaded | None) -> None:
   assert loaded is not None  # as `_weights` found the folder without them
   kept = jax.tree.map(lambda leaf: np.asarray(leaf)[None], loaded.variables)
   checkpoint.save(
-    folder / 'checkpoints', 0, {'state': {'trainable': kept.params, 'stats': kept.stats}}, {}
+    folder / 'checkpoints',
+    0,
+    {'state': {'trainable': kept.params, 'stats': kept.stats}},
+    {},
   )
   checkpoint.write_json(folder / 'result.json', checkpoint.sealed({**loaded.record}))
 
@@ -479,7 +518,13 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   config = lab.study['sources'][name]
   data = pairs.source_data(lab.study, name)
   cell = Cell(
-    name, config['dataset'], 'pretrain', 0, config['seed'], config['train']['learning_rate'], 0.0
+    name,
+    config['dataset'],
+    'pretrain',
+    0,
+    config['seed'],
+    config['train']['learning_rate'],
+    0.0,
   )
   phases = phases_of(
     {'init': 'random', 'phases': (config['train'],)},
@@ -489,14 +534,21 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
   )
   task = phases[-1].task
   train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
-  arrays = {'train': train, 'val': val, 'examples': [np.arange(len(data.train.labels))]}
+  arrays = {
+    'train': train,
+    'val': val,
+    'examples': [np.arange(len(data.train.labels))],
+  }
   form = forms.of_stored(configs.form_of(config), data.train.inputs)
   job = _job(lab.study, (cell,), phases, (config, form), Source(None, ''), arrays)
   lab.reporter.line(
     f'Training the source {name} on {len(data.train.labels):,} examples of {config["dataset"]}.'
   )
   fitted = fit.fit(
-    job, folder / 'checkpoints', lab.study['checkpoint_seconds'], interrupted=lab.interrupted
+    job,
+    folder / 'checkpoints',
+    lab.study['checkpoint_seconds'],
+    interrupted=lab.interrupted,
   )
   outcome = record.outcome(job, fitted, 0)
   if outcome['status'] != 'ok':
@@ -535,8 +587,8 @@ def _job(
 ) -> Job:
   """A cohort with all that its runs begin with.
 
-  `of_source` are the source's config and the form of its examples; `arrays` the fields of Job that say what runs are trained and
-  evaluated on.
+  `of_source` are the source's config and the form of its examples; `arrays` the fields of Job
+  that say what runs are trained and evaluated on.
   """
   config, form = of_source
   network = network_of(config, phases[-1].task.head, method)
@@ -561,8 +613,13 @@ def _job(
 
 
 def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
-  """(params [R, ...] that the source does not bring, stats [R, ...]); runs of one seed begin alike."""
-  shapes, loaded = variable_shapes(network, form), source.variables or Variables({}, {})
+  """(params [R, ...] that the source does not bring, stats [R, ...]); runs of one seed begin
+  alike.
+  """
+  shapes, loaded = (
+    variable_shapes(network, form),
+    source.variables or Variables({}, {}),
+  )
   brought = {name for name, _ in tree.named_leaves(loaded.params)}
   missing = tuple(name for name, _ in tree.named_leaves(shapes.params) if name not in brought)
   moving = tuple(stage for stage in shapes.stats if stage not in loaded.stats)
@@ -575,7 +632,8 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
   for stage in shapes.stats:
     if stage in loaded.stats:
       stats[stage] = jax.tree.map(
-        lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)), loaded.stats[stage]
+        lambda leaf: np.broadcast_to(leaf, (len(seeds), *leaf.shape)),
+        loaded.stats[stage],
       )
   return params, stats
 
@@ -584,7 +642,9 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
 def _initialiser(
   network: Network, form: Form, leaves: tuple[str, ...], stages: tuple[str, ...]
 ) -> Callable:
-  """(key, what the source brings) -> (params with None but at `leaves`, stats of `stages`), as a compiled program; nothing else is computed."""
+  """(key, what the source brings) -> (params with None but at `leaves`, stats of `stages`), as a
+  compiled program; nothing else is computed.
+  """
   zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.entered(form, 1))
   starts_from_source = any(map(tree.is_added, leaves))
 
@@ -599,7 +659,9 @@ def _initialiser(
 
 @contextlib.contextmanager
 def _signals() -> Iterator[Callable[[], int]]:
-  """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not ask. Other threads than the main one get none."""
+  """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not ask. Other threads
+  than the main one get none.
+  """
   got: list[int] = []
   if threading.current_thread() is not threading.main_thread():
     yield lambda: 0
@@ -608,7 +670,8 @@ def _signals() -> Iterator[Callable[[], int]]:
   def ask(number: int, frame: Any) -> None:
     got.append(number)
     signal.signal(
-      number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler
+      number,
+      signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler,
     )
 
   before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -81,7 +81,8 @@ def place(workdir: os.PathLike | str) -> epath.Path:
 
 @contextlib.contextmanager
 def locked(workdir: epath.Path) -> Iterator[None]:
-  """Holds the folder; the operating system lets go of it however the process ends. Remote folders are not locked.
+  """Holds the folder; the operating system lets go of it however the process ends. Remote folders
+  are not locked.
 
   Raises:
     ValueError: another process holds it.
@@ -100,8 +101,8 @@ def locked(workdir: epath.Path) -> Iterator[None]:
       except OSError:
         file.seek(0)
         raise ValueError(
-          f'Another process ({file.read().strip() or "unknown"}) is working in {workdir}. '
-          'Wait for it, or give this study another --workdir.'
+          f'Another process ({file.read().strip() or "unknown"}) is working in '
+          f'{workdir}. Wait for it, or give this study another --workdir.'
         ) from None
       file.truncate(0)
       file.write(f'pid {os.getpid()} on {platform.node()}')
@@ -112,7 +113,8 @@ def locked(workdir: epath.Path) -> Iterator[None]:
 
 
 def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
-  """Whether what the folder holds was made as the study would make it now: it may hold less than that, and more.
+  """Whether what the folder holds was made as the study would make it now: it may hold less than
+  that, and more.
 
   Raises:
     ValueError: it was not; the message shows the difference.
@@ -190,7 +192,13 @@ def _refuse(what: str, changes: Iterable[str], remedy: str) -> None:
   """Raises ValueError where there are changes, and shows the first of them."""
   if lines := list(changes)[:20]:
     raise ValueError(
-      '\n'.join([what, *lines, f'Give this study another --workdir, or {remedy} to continue.'])
+      '\n'.join(
+        [
+          what,
+          *lines,
+          f'Give this study another --workdir, or {remedy} to continue.',
+        ]
+      )
     )
 
 
@@ -205,8 +213,9 @@ def check_source(workdir: epath.Path, name: str, data_sha256: str) -> None:
     record.exists() and (was := _unsealed(record, record.parent).get('data_sha256')) != data_sha256
   ):
     raise ValueError(
-      f'The source {name} in {workdir} was trained on other data (digest {was}, now {data_sha256}): its data set changed, '
-      'or the targets now hold out examples that it was trained on. Give this study another --workdir, or take that back.'
+      f'The source {name} in {workdir} was trained on other data (digest {was}, now '
+      f'{data_sha256}): its data set changed, or the targets now hold out examples that it '
+      'was trained on. Give this study another --workdir, or take that back.'
     )
 
 
@@ -217,7 +226,8 @@ def begin(
   data: Mapping[str, Any],
   subsets: Mapping[str, Any],
 ) -> None:
-  """Writes study.json, what is wanted now, and the ids of every subset. What was there may be part of it.
+  """Writes study.json, what is wanted now, and the ids of every subset. What was there may be
+  part of it.
 
   Raises:
     ValueError: as `check`.
@@ -227,7 +237,11 @@ def begin(
     'name': study['name'],
     'claim': study['claim'],
     'config': study,
-    'plan': {'num_runs': len(runs), 'cohorts': [cohort.id for cohort in cohorts], 'runs': runs},
+    'plan': {
+      'num_runs': len(runs),
+      'cohorts': [cohort.id for cohort in cohorts],
+      'runs': runs,
+    },
     'data': data,
     'versions': versions(),
     'devices': [str(device) for device in jax.devices()],
@@ -249,7 +263,9 @@ def begin(
 
 
 def add_runs(workdir: epath.Path, cohorts: Iterable[Cohort], cells: Iterable[Cell]) -> None:
-  """Puts runs and their cohorts to the plan in study.json that its grid does not have: those beyond its edges."""
+  """Puts runs and their cohorts to the plan in study.json that its grid does not have: those
+  beyond its edges.
+  """
   path = workdir / 'study.json'
   content = _unsealed(path, path)
   content.pop('sha256')
@@ -316,8 +332,8 @@ def made_elsewhere(workdir: epath.Path, cells: Iterable[Cell]) -> str:
     return ''
   made = '; '.join(f'{count} with {what}' for what, count in others.items())
   return (
-    f'Finished runs were made by other versions than these ({made}); numbers of one table may then differ by rounding. '
-    'For numbers of one version run the study in a new --workdir.'
+    f'Finished runs were made by other versions than these ({made}); numbers of one table may '
+    'then differ by rounding. For numbers of one version run the study in a new --workdir.'
   )
 
 
@@ -344,7 +360,11 @@ def add_times(workdir: epath.Path, times: Mapping[str, float]) -> None:
   def write() -> None:
     path = workdir / 'time.json'
     checkpoint.write_json(
-      path, [*_times_before(workdir), {name: round(seconds, 3) for name, seconds in times.items()}]
+      path,
+      [
+        *_times_before(workdir),
+        {name: round(seconds, 3) for name, seconds in times.items()},
+      ],
     )
 
   meshes.on_first(write)
@@ -449,7 +469,8 @@ def write_result(workdir: epath.Path, result: Mapping[str, Any]) -> None:
 
 
 def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:
-  """(params, stats) of one finished run as nested dicts of numpy arrays: what was trained, over what its source holds.
+  """(params, stats) of one finished run as nested dicts of numpy arrays: what was trained, over
+  what its source holds.
 
   Raises:
     ValueError: no such run, or a damaged checkpoint.

@@ -60,8 +60,8 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
 
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
-  """(the run that validation prefers, why): of the largest training sets the source and method with
-  the best mean over seeds, and of its seeds the best.
+  """(the run that validation prefers, why): of the largest training sets the source and method
+  with the best mean over seeds, and of its seeds the best.
 
   Raises:
     ValueError: no run was chosen yet, or runs are of several targets.
@@ -91,7 +91,8 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   why = (
     f'{best["id"]}: {method} from {source} is best on validation with all {most:,} training '
     f'examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
-    f'{len(settings[source, method])} seeds); of these the best seed, {best["val"][column]:.3f}.'
+    f'{len(settings[source, method])} seeds); of these the best seed, '
+    f'{best["val"][column]:.3f}.'
   )
   return cell_id(Cell(**best['cell'])), why
 
@@ -126,7 +127,8 @@ def load_source(
 
 
 def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
-  """{'id': ..., what the task answers: a value an example, ..., 'error': '' or why there is none}.
+  """{'id': ..., what the task answers: a value an example, ..., 'error': '' or why there is
+  none}.
 
   Raises:
     ValueError: bare weights, or examples of another kind than the network takes.
@@ -141,14 +143,19 @@ def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
     blank = '' if isinstance(column, list) else np.nan
     for row in bad:
       column[row] = blank
-  return {'id': new.ids, **answers, 'error': [bad.get(row, '') for row in range(len(new.ids))]}
+  return {
+    'id': new.ids,
+    **answers,
+    'error': [bad.get(row, '') for row in range(len(new.ids))],
+  }
 
 
 def embed(
   model: Model, new: datasets.Unlabelled, stage: str = ''
 ) -> tuple[np.ndarray, dict[int, str]]:
-  """(float32 [N, D]: what a stage makes of each example, averaged over places or tokens; {row: why}
-  of those that cannot be read, whose rows are NaN). The stage is the last before the head, or named.
+  """(float32 [N, D]: what a stage makes of each example, averaged over places or tokens; {row:
+  why} of those that cannot be read, whose rows are NaN). The stage is the last before the head,
+  or named.
 
   Raises:
     ValueError: no such stage, or examples of another kind than the network takes.
@@ -165,8 +172,8 @@ def embed(
 def apply(
   model: Model, new: datasets.Unlabelled, stop: int | None = None
 ) -> tuple[PyTree, dict[int, str]]:
-  """(what the stages before `stop` make of each example [N, ...], {row: why} of those that cannot be
-  read, whose outputs mean nothing).
+  """(what the stages before `stop` make of each example [N, ...], {row: why} of those that cannot
+  be read, whose outputs mean nothing).
 
   Raises:
     ValueError: examples of another kind than the network takes.
