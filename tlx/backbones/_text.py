@@ -128,8 +128,9 @@ def visible(
   text = own = x['mask']
   if 'index' in x:
     own = jax.lax.dynamic_slice_in_dim(text, x['index'], num_tokens, axis=1)
-  text = text[:, None, :]
-  return allowed & near[None] & ((text == own[:, :, None]) | (text < 0))
+  text, own = text[:, None, :], own[:, :, None]
+  # What padding sees is of no use to anybody; it is what official outputs have there.
+  return allowed & near[None] & ((text == own) | (text < 0) | (own == 0))
 
 
 def _around(x: Mapping[str, Any], num_tokens: int, window: int) -> Array:
