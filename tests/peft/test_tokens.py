@@ -104,6 +104,19 @@ def test_no_stage_that_is_edited_is_kept_for_other_methods(method, module):
 
 
 @pytest.mark.parametrize('method', ['prompt', 'prefix'])
+@pytest.mark.parametrize('module', [gpt2, llama])
+def test_texts_in_one_row_give_what_they_give_alone(method, module):
+  network, variables, inputs = made(module, method)
+  run = lambda ids, mask: network.apply(
+    variables, {'ids': ids, 'mask': mask}, train=False, stop=-1
+  )[0]['hidden']
+  first, second = inputs['ids'][:1, :3], inputs['ids'][1:2, 1:3]
+  both = run(jnp.concatenate([first, second], 1), jnp.array([[1, 1, 1, 2, 2]]))
+  alone = [run(ids, jnp.ones_like(ids)) for ids in (first, second)]
+  np.testing.assert_allclose(both, jnp.concatenate(alone, 1), rtol=1e-5, atol=5e-5)
+
+
+@pytest.mark.parametrize('method', ['prompt', 'prefix'])
 def test_texts_in_one_row_see_what_was_added_and_not_each_other(method):
   """The second text of a row, in a network whose positions are relative."""
   sizes, _ = llama.tiny()

@@ -99,16 +99,18 @@ def positions(x: Mapping[str, Any], num_tokens: int) -> Array:
   and anew from the first of each further text.
 
   So padding at the left shifts nothing, as in the official `generate`; the official `forward`
-  counts from the padding.
+  counts from the padding. What has a negative mask is before every text of its row.
   """
-  mask = jnp.abs(x['mask'])
+  mask = own = x['mask']
+  if 'index' in x:
+    own = jax.lax.dynamic_slice_in_dim(mask, x['index'], num_tokens, axis=1)
   first = jnp.argmax(mask != 0, axis=1)[:, None]
   steps = (x.get('index', 0) + jnp.arange(num_tokens))[None, :]
-  if 'index' not in x:
-    other = (mask[:, 1:] != mask[:, :-1]) & (mask[:, 1:] != 0)
-    begins = jnp.where(jnp.pad(other, ((0, 0), (1, 0))), steps, 0)
-    first = jnp.maximum(first, jax.lax.cummax(begins, axis=1))
-  return jnp.maximum(steps - first, 0)
+  before, after = own[:, :-1], own[:, 1:]
+  other = (after != before) & (after != 0) & (before >= 0)
+  counted = steps - (mask < 0).sum(1, keepdims=True)
+  begins = jnp.where(jnp.pad(other, ((0, 0), (1, 0))), counted, 0)
+  return jnp.maximum(steps - jnp.maximum(first, jax.lax.cummax(begins, axis=1)), 0)
 
 
 def visible(
