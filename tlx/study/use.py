@@ -14,7 +14,7 @@ from tlx import backbones, checkpoint, datasets, sources
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import store
-from tlx.study.cells import cell_id
+from tlx.study.cells import base, cell_id
 from tlx.study.phases import make_task, network_of, shapes_of
 from tlx.train import feed
 from tlx.types import Cell, Network, PyTree, Variables
@@ -61,7 +61,7 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   """(the run that validation prefers, why): of the largest training sets the source and method
-  with the best mean over seeds, and of its seeds the best.
+  with the best mean over seeds (source seeds and folds too), and of these runs the best.
 
   Raises:
     ValueError: no run was chosen yet, or runs are of several targets.
@@ -71,17 +71,18 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   chosen = [run for run in runs if run['chosen'] and run['status'] == 'ok']
   if not chosen:
     raise ValueError(f'{folder} has no chosen run yet: run its study to the end.')
-  targets = {run['cell']['target'] for run in chosen}
+  targets = {base(run['cell']['target']) for run in chosen}
   if len(targets) > 1:
     raise ValueError(f'{folder} has runs on {", ".join(sorted(targets))}. Name one of its runs/.')
   study = checkpoint.unsealed(folder / 'study.json')['config']
-  task = make_task(study['targets'][targets.pop()]['task'], chosen[0]['num_classes'])
+  target = study['targets'][chosen[0]['cell']['target']]
+  task = make_task(target['task'], chosen[0]['num_classes'])
   column, direction = task.select
-  most = max(run['num_train'] for run in chosen)
+  most = max((_size(run) for run in chosen))
   settings: dict[tuple[str, str], list[dict]] = {}
   for run in chosen:
-    if run['num_train'] == most:
-      settings.setdefault((run['cell']['source'], run['cell']['method']), []).append(run)
+    if _size(run) == most:
+      settings.setdefault((base(run['cell']['source']), run['cell']['method']), []).append(run)
 
   def worth(runs: Sequence[Mapping[str, Any]]) -> float:
     return direction * float(np.mean([run['val'][column] for run in runs]))
@@ -89,12 +90,16 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   source, method = max(settings, key=lambda setting: worth(settings[setting]))
   best = max(settings[source, method], key=lambda run: worth([run]))
   why = (
-    f'{best["id"]}: {method} from {source} is best on validation with all {most:,} training '
-    f'examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
-    f'{len(settings[source, method])} seeds); of these the best seed, '
-    f'{best["val"][column]:.3f}.'
+    f'{best["id"]}: {method} from {source} is best on validation with {best["num_train"]:,} '
+    f'training examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
+    f'{len(settings[source, method])} runs); of these the best, {best["val"][column]:.3f}.'
   )
   return cell_id(Cell(**best['cell'])), why
+
+
+def _size(run: Mapping[str, Any]) -> float:
+  """The examples a class of a run; all of them are most."""
+  return run['cell']['shots'] or float('inf')
 
 
 def load_source(
