@@ -78,7 +78,7 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   target = study['targets'][chosen[0]['cell']['target']]
   task = make_task(target['task'], chosen[0]['num_classes'])
   column, direction = task.select
-  most = max((_size(run) for run in chosen))
+  most = max(_size(run) for run in chosen)
   settings: dict[tuple[str, str], list[dict]] = {}
   for run in chosen:
     if _size(run) == most:
