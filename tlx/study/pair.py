@@ -32,13 +32,18 @@ def load(
 ) -> datasets.Dataset:
   """A data set as examples of the form the source takes; loaded once."""
   form = form_module(source)
+  how = tuple(_how(study, target, form).items())
+  return _load(form, target['dataset'], tuple(source['input'].items()), how)
+
+
+def _how(study: Mapping[str, Any], target: Mapping[str, Any], form: Any) -> dict[str, Any]:
+  """What the `load` of a form takes of the fields of a data set."""
   known = {
     **target,
     'data_dir': study['data_dir'] or None,
     'data_bytes': study['data_bytes'],
   }
-  how = tuple((name, known[name]) for name in form.HOW if name in known)
-  return _load(form, target['dataset'], tuple(source['input'].items()), how)
+  return {name: known[name] for name in form.HOW if name in known}
 
 
 @functools.lru_cache(maxsize=2)
@@ -59,7 +64,11 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
   source = study['sources'][name]
   unshifted = {'shift': 'none', 'val_examples': 0, 'duplicates': 'keep'}
   targets = (load(study, target | unshifted, source) for target in study['targets'].values())
+  form = form_module(source)
   try:
+    if getattr(form, 'PACKS', False):
+      how = _how(study, source | PRETRAINING, form) | {'apart': targets}
+      return form.load(source['dataset'], source['input'], how)
     return datasets.keep_out(load(study, source | PRETRAINING, source), targets)
   except ValueError as error:
     raise ValueError(f'config.sources.{name}: {error}') from None
