@@ -1,5 +1,6 @@
 """What was trained answers for new examples as it did in its study."""
 
+import gzip
 import subprocess
 import sys
 
@@ -124,6 +125,35 @@ def test_what_cannot_be_labelled_is_one_error(finished, tmp_path, write, message
   path = tmp_path / next(iter(write), 'nothing')
   with pytest.raises(ValueError, match=message):
     use.predict(use.load_run(workdir), datasets.unlabelled(path))
+
+
+def test_the_best_run_is_not_that_of_most_rows(finished, tmp_path):
+  """All examples of one source may be more rows than all of another, and no better for it."""
+  workdir, _ = finished
+  best, _ = use.best_run(workdir)
+  for path in sorted(workdir.glob('runs/*/result.json')):
+    result = checkpoint.unsealed(path)
+    result['num_train'] += 1000 * (result['cell']['method'] == 'scratch')
+    (tmp_path / 'runs' / path.parent.name).mkdir(parents=True)
+    checkpoint.write_json(
+      tmp_path / 'runs' / path.parent.name / 'result.json', checkpoint.sealed(result)
+    )
+  (tmp_path / 'study.json').write_bytes((workdir / 'study.json').read_bytes())
+  assert 'scratch' not in best and use.best_run(tmp_path)[0] == best
+
+
+def test_a_task_without_answers_is_one_error(texts):
+  path, workdir = texts
+  model = use.load_run(workdir)._replace(task='embedding')
+  with pytest.raises(ValueError, match='the task embedding says nothing of new examples'):
+    use.predict(model, datasets.unlabelled(path / 'new' / 'test.jsonl'))
+
+
+def test_packed_lines_are_read(tmp_path):
+  with gzip.open(tmp_path / 'x.txt.gz', 'wb') as file:
+    file.write('uno\n\ndos ñ\n'.encode())
+  found = datasets.unlabelled(tmp_path / 'x.txt.gz')
+  assert list(zip(found.ids, found.records)) == [('1', 'uno'), ('3', 'dos ñ')]
 
 
 def test_runs_on_several_targets_have_no_best(finished, tmp_path):

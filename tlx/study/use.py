@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -60,7 +61,7 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
 
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
-  """(the run that validation prefers, why): of the largest training sets the source and method
+  """(the run that validation prefers, why): of the largest size the source and method
   with the best mean over seeds, and of its seeds the best.
 
   Raises:
@@ -77,10 +78,10 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   study = checkpoint.unsealed(folder / 'study.json')['config']
   task = make_task(study['targets'][targets.pop()]['task'], chosen[0]['num_classes'])
   column, direction = task.select
-  most = max(run['num_train'] for run in chosen)
+  size = max(_size(run) for run in chosen)
   settings: dict[tuple[str, str], list[dict]] = {}
   for run in chosen:
-    if run['num_train'] == most:
+    if _size(run) == size:
       settings.setdefault((run['cell']['source'], run['cell']['method']), []).append(run)
 
   def worth(runs: Sequence[Mapping[str, Any]]) -> float:
@@ -89,12 +90,17 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   source, method = max(settings, key=lambda setting: worth(settings[setting]))
   best = max(settings[source, method], key=lambda run: worth([run]))
   why = (
-    f'{best["id"]}: {method} from {source} is best on validation with all {most:,} training '
-    f'examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
+    f'{best["id"]}: {method} from {source} is best on validation with all {best["num_train"]:,} '
+    f'training examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
     f'{len(settings[source, method])} seeds); of these the best seed, '
     f'{best["val"][column]:.3f}.'
   )
   return cell_id(Cell(**best['cell'])), why
+
+
+def _size(run: Mapping[str, Any]) -> float:
+  """Its shots, of which 0 is all. The same texts are another number of rows to each tokenizer."""
+  return run['cell']['shots'] or math.inf
 
 
 def load_source(
@@ -136,9 +142,15 @@ def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
   if not model.task:
     raise ValueError(f'{model.about}: bare weights answer no task. Name a run of a study.')
   name, _ = configs.named(model.task)
+  module = plug('tasks', name)
+  if not hasattr(module, 'answers'):
+    raise ValueError(
+      f'{model.about}: the task {name} says nothing of new examples by themselves. Take their '
+      'vectors (experiments.embed), or what the model writes (experiments.generate).'
+    )
   task = make_task(model.task, len(model.class_names))
   outputs, bad = apply(model, new)
-  answers = plug('tasks', name).answers(task.keep(outputs), model.class_names)
+  answers = module.answers(task.keep(outputs), model.class_names)
   for column in answers.values():
     blank = '' if isinstance(column, list) else np.nan
     for row in bad:
