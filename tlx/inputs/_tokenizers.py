@@ -339,7 +339,7 @@ def encodings(
   length: int | None = None,
 ) -> list[Encoding]:
   """The tokens of each text, pair, or list of words; where it is cut at `length`, special ones
-  around it remain.
+  around it remain. Words have a space between them, as in running text.
 
   `overflowing` of an encoding is what was cut off. Of a pair the longer text is cut first.
 
@@ -354,9 +354,22 @@ def encodings(
     tokenizer.enable_truncation(length)
   try:
     words = any(isinstance(text, list) for text in texts)
+    if words and _joins_words(tokenizer):
+      texts = [[*text[:1], *(f' {word}' for word in text[1:])] for text in texts]
     return tokenizer.encode_batch(list(texts), is_pretokenized=words)
   except Exception as error:  # the library's own kind is Exception
     raise ValueError(f'The tokenizer cannot encode these texts: {error}') from error
+
+
+def _joins_words(tokenizer: Tokenizer) -> bool:
+  """Whether a list of words has the tokens of a text without spaces: of byte-level tokenizers it is
+  the word that says whether a space is before it.
+  """
+  one, other = (
+    tokenizer.encode(text, is_pretokenized=True, add_special_tokens=False).ids
+    for text in (['a', 'a'], ['a', ' a'])
+  )
+  return one != other == tokenizer.encode('a a', add_special_tokens=False).ids
 
 
 def stacked(
