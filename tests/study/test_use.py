@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.study import test_texts, tiny
 from tlx import checkpoint, datasets, report
-from tlx.study import config, run, use
+from tlx.study import config, pair, run, use
 from tlx.study.pair import Pair
 
 
@@ -147,6 +147,27 @@ def test_a_task_without_answers_is_one_error(texts):
   model = use.load_run(workdir)._replace(task='embedding')
   with pytest.raises(ValueError, match='the task embedding says nothing of new examples'):
     use.predict(model, datasets.unlabelled(path / 'new' / 'test.jsonl'))
+
+
+def test_another_tokenizer_under_the_same_name_is_one_error(texts):
+  """Whether the study goes on in this process or its run is used."""
+  path, workdir = texts
+  vocabulary = path / 'vocab.txt'
+  before = vocabulary.read_text()
+  lines = before.split('\n')
+  made = test_texts.get_config(path)
+  vocabulary.write_text('\n'.join([*lines[:5], *lines[:4:-1]]))  # get_config writes it too
+  made.methods = {name: made.methods[name] for name in ('lora', 'exact')}
+  made.shots, made.seeds = (0,), (0,)
+  try:
+    with pytest.raises(ValueError, match='trained on other data'):
+      run.run(made, workdir)
+    with pytest.raises(ValueError, match='vocab.txt is another tokenizer than when'):
+      use.load_run(workdir)
+  finally:
+    vocabulary.write_text(before)
+    pair.forget()
+  use.load_run(workdir)
 
 
 def test_packed_lines_are_read(tmp_path):

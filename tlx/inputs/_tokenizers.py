@@ -152,6 +152,13 @@ def _metadata(uri: str) -> Mapping[str, Any]:
   return sources.load(uri).metadata
 
 
+def forget() -> None:
+  """Files are read anew."""
+  of_uri.cache_clear()
+  chat_template.cache_clear()
+  _metadata.cache_clear()
+
+
 def settled(fields: Mapping[str, Any]) -> dict[str, Any]:
   """A source's input with the digest of a tokenizer that text trains, `bpe:N:DATASET#DIGEST`: from
   then on another text is an error, and not other tokens under the same weights.

@@ -16,6 +16,7 @@ from etils import epath
 
 from tlx import datasets
 from tlx import inputs as forms
+from tlx.inputs import _tokenizers
 from tlx.sources import cache
 from tlx.study import cells
 from tlx.study import config as configs
@@ -128,11 +129,22 @@ def check_feature_folder(study: Mapping[str, Any]) -> None:
 
 
 def forget() -> None:
-  """Data sets are looked at anew: a folder may have changed since an earlier study of this
-  process.
+  """Data sets and tokenizers are looked at anew: a file may have changed since an earlier study of
+  this process.
   """
   _load.cache_clear()
+  _tokenizers.forget()
   cells.forget()
+
+
+def tokenizer_of(source: Mapping[str, Any]) -> dict[str, str]:
+  """{'tokenizer': the digest of that which makes a source's examples}, {} where none does.
+
+  Raises:
+    ValueError: it is not to be had.
+  """
+  uri = source['input'].get('tokenizer')
+  return {'tokenizer': _tokenizers.digest(_tokenizers.of_uri(uri))} if uri else {}
 
 
 def subsets(

@@ -200,6 +200,7 @@ def data_of(
         'class_names': data.class_names,
         'sha256': data.sha256,
         'notes': [*data.notes, *of_source],
+        **pairs.tokenizer_of(source),
       }
   return described, ids
 

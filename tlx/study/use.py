@@ -14,6 +14,7 @@ from etils import epath
 from tlx import backbones, checkpoint, datasets, sources
 from tlx.plug import plug
 from tlx.study import config as configs
+from tlx.study import pair as pairs
 from tlx.study import store
 from tlx.study.cells import cell_id
 from tlx.study.phases import make_task, network_of, shapes_of
@@ -55,6 +56,12 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
   task = of_run['targets'][cell.target]['task']
   data = checkpoint.unsealed(folder / 'study.json')['data'][f'{cell.source}/{cell.target}']
   class_names = tuple(data['class_names'])
+  now = pairs.tokenizer_of(source)
+  if data.get('tokenizer', now.get('tokenizer')) != now.get('tokenizer'):
+    raise ValueError(
+      f'{source["input"]["tokenizer"]} is another tokenizer than when {folder} was begun, and '
+      'gives the network other tokens than it knows. Bring it back.'
+    )
   network = network_of(source, make_task(task, len(class_names)).head, method)
   variables = Variables(*store.params(folder, name))
   return Model(network, variables, source, task, class_names, about)
