@@ -25,7 +25,7 @@ from tlx.study.config import form_module, form_of
 from tlx.study.cost import phases_for
 from tlx.study.phases import network_of, task_of
 from tlx.train import feed, fit, prefix, step
-from tlx.types import Cell, PyTree, Variables
+from tlx.types import Cell, PyTree, Task, Variables
 
 
 def load(
@@ -181,6 +181,16 @@ def _groups(target: Mapping[str, Any], data: datasets.Dataset) -> tuple[str, ...
   return data.train.groups if target['spread_shots'] else ()
 
 
+def in_evaluation(data: datasets.Dataset, task: Task) -> datasets.Dataset:
+  """The data set with validation and test in the order in which the task evaluates them."""
+  if not task.contrasts:
+    return data
+  val, test = (
+    part.take(np.random.default_rng(0).permutation(len(part.ids))) for part in (data.val, data.test)
+  )
+  return data._replace(val=val, test=test)
+
+
 class Features(NamedTuple):
   """What frozen stages cost so far: seconds, and how many splits they ran for; the others were
   there already.
@@ -234,8 +244,8 @@ class Pair:
     }
     if len(used) < len(data.train.labels):
       data = data._replace(train=data.train.take(used))
-    self.data = data
     self.task = task_of(study, self.target)
+    self.data = in_evaluation(data, self.task)
     example = feed.take(data.train.inputs, np.zeros(1, int))
     self.form = forms.of_stored(form_of(self.source), example)
     counts = {

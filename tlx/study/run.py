@@ -534,6 +534,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
     config['task'],
   )
   task = phases[-1].task
+  data = pairs.in_evaluation(data, task)
   train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
   arrays = {
     'train': train,
