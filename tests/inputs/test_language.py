@@ -122,6 +122,13 @@ def test_a_data_set_becomes_rows_with_the_ids_of_their_texts(tmp_path):
   trained = language.load(
     f'text:{path}', FIELDS | {'tokenizer': f'bpe:262:text:{path}', 'vocab_size': 262}, how
   )
+  assert not any('tokenizer' in note for note in trained.notes)
+  folds = {'folds': 5, 'fold': 1, 'data_bytes': 1e9}
+  bpe = {'tokenizer': f'bpe:262:text:{path}', 'vocab_size': 262}
+  folded = language.load(f'text:{path}', FIELDS | bpe, folds)
+  said = [note for note in folded.notes if 'flatters bits' in note]
+  assert len(said) == 1 and said[0].startswith(f'The tokenizer bpe:262:text:{path} was trained on ')
+  assert ' of the 12 test texts, which flatters bits' in said[0]
   assert trained.train.inputs['ids'].max() == 259 and len(trained.train.ids) < len(data.train.ids)
   settled = language.settled(FIELDS | {'tokenizer': f'bpe:262:text:{path}'})
   assert language.settled(settled) == settled and settled['tokenizer'][-17] == '#'

@@ -102,6 +102,7 @@ def load(
   of_text = {field: value for field, value in how.items() if field not in ('data_bytes', 'apart')}
   data = datasets.load_text(name, wanted=wanted, **of_text)
   data = datasets.keep_out(data, how.get('apart', ()))
+  of_tokenizer = _tokenizers.of_text_held_out(fields['tokenizer'], data)
   parts = {'train': data.train, 'val': data.val, 'test': data.test}
   rows, notes = store({part: split.inputs.tolist() for part, split in parts.items()}, tokenizer)
   needed = sum(leaf.nbytes for of_part in rows.values() for leaf in of_part.leaves.values())
@@ -112,7 +113,8 @@ def load(
     )
   train, val, test = (_split(split, rows[part]) for part, split in parts.items())
   digest = datasets.sha256(train, val, test)
-  return datasets.Dataset(train, val, test, data.class_names, digest, (*data.notes, *notes))
+  said = (*data.notes, *of_tokenizer, *notes)
+  return datasets.Dataset(train, val, test, data.class_names, digest, said)
 
 
 def _split(texts: datasets.Split, rows: Rows) -> datasets.Split:

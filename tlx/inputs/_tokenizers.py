@@ -177,7 +177,8 @@ _DIGEST = re.compile('#[0-9a-f]{16}$')
 
 def _trained(uri: str) -> Tokenizer:
   """The tokenizer `bpe:N:DATASET`, perhaps of a known digest."""
-  kind, size, dataset = [*_DIGEST.sub('', uri).split(':', 2), ''][:3]
+  kind, size = [*_DIGEST.sub('', uri).split(':'), ''][:2]
+  dataset = _text_of(uri)
   if not dataset:
     raise ValueError(f'{uri} is trained on nothing. Say on which text: {uri}:text:FILE.')
   data = datasets.load_text(dataset, wanted='document')
@@ -189,6 +190,29 @@ def _trained(uri: str) -> Tokenizer:
       'or train what goes by it anew.'
     )
   return tokenizer
+
+
+def of_text_held_out(uri: str, data: datasets.Dataset) -> tuple[str, ...]:
+  """What to say of validation and test texts on which the tokenizer `bpe:N:DATASET` was trained.
+
+  It may divide its texts in another way than the study does.
+  """
+  if not uri.startswith('bpe:'):
+    return ()
+  trained = datasets.load_text(_text_of(uri), wanted='document').train.digests
+  notes = []
+  for name, part in (('validation', data.val), ('test', data.test)):
+    if count := np.count_nonzero(np.isin(part.digests, trained)):
+      notes.append(
+        f'The tokenizer {_DIGEST.sub("", uri)} was trained on {count:,} of the {len(part.ids):,} '
+        f'{name} texts, which flatters bits. Train it on text of its own, or divide both alike.'
+      )
+  return tuple(notes)
+
+
+def _text_of(uri: str) -> str:
+  """DATASET of bpe:N:DATASET."""
+  return [*_DIGEST.sub('', uri).split(':', 2), ''][2]
 
 
 def made(name: str, texts: Iterable[str] = ()) -> Tokenizer:
