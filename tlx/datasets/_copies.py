@@ -107,8 +107,8 @@ def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
 
 def _among(split: Split, other: Split) -> np.ndarray:
   """Which examples [N] of a split are, or have a text that is, in another too."""
-  found = np.isin(split.digests, other.digests)
-  return found if found.ndim == 1 else found.any(1)
+  found = np.asarray(np.isin(split.digests, other.digests))
+  return np.any(found.reshape(len(split.ids), -1), axis=1)
 
 
 def overlap(source_train: Split, target: Dataset) -> tuple[str, ...]:

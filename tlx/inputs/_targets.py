@@ -122,7 +122,7 @@ def _split(texts: datasets.Split, rows: Rows) -> datasets.Split:
   split = texts.take(rows.record)
   if rows.texts:
     most = max(map(len, rows.texts))
-    several = [[*of_row, *of_row[-1:] * (most - len(of_row))] for of_row in rows.texts]
+    several = [[*of_row, *[of_row[-1]] * (most - len(of_row))] for of_row in rows.texts]
     split = split._replace(digests=texts.digests[np.array(several)])
   seen: Counter[str] = Counter()
   ids = []
