@@ -55,6 +55,8 @@ def prompt(text: str, fields: Mapping[str, Any]) -> tuple[list[int], tuple[int, 
   Raises:
     ValueError: no token, or characters that the tokenizer has no token for.
   """
+  if not isinstance(text, str):
+    raise ValueError('This model goes on from the beginning of a text, and answers no messages.')
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   (encoding,) = _tokenizers.encodings(_tokenizers.plain(tokenizer), [text])
   _targets.check_known(tokenizer, 'the prompt', [encoding])
