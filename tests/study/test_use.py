@@ -1,6 +1,7 @@
 """What was trained answers for new examples as it did in its study."""
 
 import gzip
+import shutil
 import subprocess
 import sys
 
@@ -140,6 +141,19 @@ def test_the_best_run_is_not_that_of_most_rows(finished, tmp_path):
     )
   (tmp_path / 'study.json').write_bytes((workdir / 'study.json').read_bytes())
   assert 'scratch' not in best and use.best_run(tmp_path)[0] == best
+
+
+def test_the_best_run_is_of_the_last_config(finished, tmp_path):
+  """A folder may hold runs of methods and targets that the config had before."""
+  workdir, _ = finished
+  shutil.copytree(workdir, tmp_path / 'grown')
+  best, _ = use.best_run(workdir)
+  for path in (tmp_path / 'grown').glob('runs/*/result.json'):
+    result = checkpoint.unsealed(path)
+    if result['cell']['method'] == 'scratch':
+      result['cell']['target'], result['id'] = 'before', f'before-{result["id"]}'
+      checkpoint.write_json(path, checkpoint.sealed(result))
+  assert use.best_run(tmp_path / 'grown')[0] == best
 
 
 def test_a_task_without_answers_is_one_error(texts):

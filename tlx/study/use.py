@@ -76,13 +76,17 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   """
   folder = epath.Path(workdir).expanduser()
   runs = [checkpoint.unsealed(path) for path in sorted(folder.glob('runs/*/result.json'))]
+  about = folder / 'study.json'
+  wanted = checkpoint.unsealed(about)['plan']['runs'] if about.exists() else []
+  if wanted:  # the folder may hold others, of a config that had more
+    runs = [run for run in runs if run['id'] in set(wanted)]
   chosen = [run for run in runs if run['chosen'] and run['status'] == 'ok']
   if not chosen:
     raise ValueError(f'{folder} has no chosen run yet: run its study to the end.')
   targets = {run['cell']['target'] for run in chosen}
   if len(targets) > 1:
     raise ValueError(f'{folder} has runs on {", ".join(sorted(targets))}. Name one of its runs/.')
-  study = checkpoint.unsealed(folder / 'study.json')['config']
+  study = checkpoint.unsealed(about)['config']
   task = make_task(study['targets'][targets.pop()]['task'], chosen[0]['num_classes'])
   column, direction = task.select
   size = max(_size(run) for run in chosen)
