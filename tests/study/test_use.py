@@ -184,6 +184,19 @@ def test_another_tokenizer_under_the_same_name_is_one_error(texts):
   use.load_run(workdir)
 
 
+def test_pairs_for_a_run_of_single_texts_are_one_error(texts):
+  path, workdir = texts
+  (path / 'pairs.jsonl').write_text('{"text1": "the bank", "text2": "rain"}\n')
+  (path / 'single.jsonl').write_text('{"text": ""}\n{"text": "the bank"}\n')
+  model = use.load_run(workdir)
+  pairs, single = (datasets.unlabelled(path / f'{name}.jsonl') for name in ('pairs', 'single'))
+  with pytest.raises(ValueError, match='was trained on single texts, and 1 is none'):
+    use.predict(model, pairs)
+  with pytest.raises(ValueError, match='was trained on pairs of texts, and 2 is none'):
+    use.predict(model._replace(leaves=('ids', 'mask', 'types')), single)
+  assert len(use.predict(model, single)['class']) == 2
+
+
 def test_packed_lines_are_read(tmp_path):
   with gzip.open(tmp_path / 'x.txt.gz', 'wb') as file:
     file.write('uno\n\ndos ñ\n'.encode())

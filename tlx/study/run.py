@@ -201,6 +201,7 @@ def data_of(
         'sha256': data.sha256,
         'notes': [*data.notes, *of_source],
         **pairs.tokenizer_of(source),
+        'leaves': sorted(data.test.inputs) if isinstance(data.test.inputs, dict) else [],
       }
   return described, ids
 

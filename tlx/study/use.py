@@ -31,6 +31,7 @@ class Model(NamedTuple):
   task: a file of tlx/tasks, or {'name': ..., 'option': ...}; '' for bare weights, whose head is
     their own
   about: what it is, in words
+  leaves: of the examples that it was trained on, by their names; () where that is not known
   """
 
   network: Network
@@ -39,6 +40,7 @@ class Model(NamedTuple):
   task: str | Mapping[str, Any]
   class_names: tuple[str, ...]
   about: str
+  leaves: tuple[str, ...] = ()
 
 
 def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
@@ -64,7 +66,8 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
     )
   network = network_of(source, make_task(task, len(class_names)).head, method)
   variables = Variables(*store.params(folder, name))
-  return Model(network, variables, source, task, class_names, about)
+  leaves = tuple(data.get('leaves', ()))
+  return Model(network, variables, source, task, class_names, about, leaves)
 
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
@@ -204,6 +207,12 @@ def apply(
   form = configs.form_module(model.source)
   if new.kind != form.KIND:
     raise ValueError(f'{model.about} takes {form.KIND}s, and these are {new.kind}s.')
+  if 'ids' in model.leaves:
+    wanted = 'pairs of texts' if 'types' in model.leaves else 'single texts'
+    for name, record in zip(new.ids, new.records):
+      known = isinstance(record, (str, tuple))
+      if known and isinstance(record, tuple) != ('types' in model.leaves):
+        raise ValueError(f'{model.about} was trained on {wanted}, and {name} is none.')
   run = _program(model.network, configs.form_of(model.source).enter, stop)
   parts: list[PyTree] = []
   bad: dict[int, str] = {}
