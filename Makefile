@@ -11,10 +11,10 @@ VERSION := $(shell PYENV_VERSION=$(PYENV_VERSION) $(PYTHON) -c 'import sys; prin
 VENV := .venv$(if $(filter python3,$(PYTHON)),,-$(VERSION))
 BIN := $(VENV)/bin
 
-# What `make check` leaves out: every backbone and config once more, whole studies from the command line, other numbers of devices.
-SLOW := tests/test_configs.py $(addprefix tests/backbones/test_,contract.py gradients.py parity_text.py) \
-  $(addprefix tests/study/test_,run.py processes.py weights.py trust.py) \
-  $(addprefix tests/train/test_,devices.py prefix.py)
+# What `make check` leaves out: every backbone, config and added weight once more, whole studies, other numbers of devices.
+SLOW := tests/test_configs.py tests/peft $(addprefix tests/backbones/test_,contract.py gradients.py parity_text.py) \
+  $(addprefix tests/study/test_,run.py processes.py weights.py trust.py evaluation.py levels.py extend.py values.py texts.py \
+  use.py form.py growth.py) $(addprefix tests/train/test_,devices.py prefix.py stream.py)
 
 .PHONY: study test check clean
 

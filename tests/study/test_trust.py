@@ -16,7 +16,7 @@ from tlx.backbones import cnn
 from tlx.study import pair as pairs
 from tlx.study import record, run, store
 from tlx.study.cells import cells_of
-from tlx.train import exact, fit
+from tlx.train import exact, feed, fit
 from tlx.types import Cell, Variables
 
 
@@ -257,12 +257,12 @@ def test_parameters_that_come_out_otherwise_are_not_put_under_old_results(
   config, finished, monkeypatch
 ):
   delete(next(finished.glob('cohorts/*')))
-  order = fit.orders
-  monkeypatch.setattr(
-    fit,
-    'orders',
-    lambda job, *rest: order(job._replace(seeds=[seed + 7 for seed in job.seeds]), *rest),
-  )
+  order = feed.order
+
+  def another(examples, num_steps, batch_size, key):
+    return order(examples, num_steps, batch_size, (key[0] + 7, *key[1:]))
+
+  monkeypatch.setattr(feed, 'order', another)
   with pytest.raises(ValueError, match='cannot be made again as it was'):
     run.run(config, finished)
 

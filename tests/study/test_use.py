@@ -61,7 +61,7 @@ def test_the_best_run_is_the_one_that_validation_prefers(finished):
   of_method = runs[runs.method == method]
   name, why = use.best_run(workdir)
   assert name == of_method.loc[of_method.val_accuracy.idxmax()].id
-  assert f'{method} from turned is best on validation with all 40 training examples' in why
+  assert f'{method} from turned is best on validation with 40 training examples' in why
 
 
 def test_vectors_are_what_the_stage_makes(finished, photographs):
@@ -214,7 +214,7 @@ def test_runs_on_several_targets_have_no_best(finished, tmp_path):
     folder = tmp_path / 'runs' / path.parent.name
     folder.mkdir(parents=True)
     result = checkpoint.unsealed(path)
-    result['cell']['target'] = f'target{number % 2}'
+    result['cell']['target'] = f'target{number % 2}@1of2'
     checkpoint.write_json(folder / 'result.json', checkpoint.sealed(result))
   with pytest.raises(ValueError, match='has runs on target0, target1. Name one'):
     use.load_run(tmp_path)

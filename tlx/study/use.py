@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import pair as pairs
 from tlx.study import store
-from tlx.study.cells import cell_id
+from tlx.study.cells import base, cell_id
 from tlx.study.phases import make_task, network_of, shapes_of
 from tlx.train import feed
 from tlx.types import Cell, Network, PyTree, Variables
@@ -71,8 +70,8 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
 
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
-  """(the run that validation prefers, why): of the largest size the source and method
-  with the best mean over seeds, and of its seeds the best.
+  """(the run that validation prefers, why): of the largest training sets the source and method
+  with the best mean over seeds (source seeds and folds too), and of these runs the best.
 
   Raises:
     ValueError: no run was chosen yet, or runs are of several targets.
@@ -86,17 +85,18 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   chosen = [run for run in runs if run['chosen'] and run['status'] == 'ok']
   if not chosen:
     raise ValueError(f'{folder} has no chosen run yet: run its study to the end.')
-  targets = {run['cell']['target'] for run in chosen}
+  targets = {base(run['cell']['target']) for run in chosen}
   if len(targets) > 1:
     raise ValueError(f'{folder} has runs on {", ".join(sorted(targets))}. Name one of its runs/.')
   study = checkpoint.unsealed(about)['config']
-  task = make_task(study['targets'][targets.pop()]['task'], chosen[0]['num_classes'])
+  target = study['targets'][chosen[0]['cell']['target']]
+  task = make_task(target['task'], chosen[0]['num_classes'])
   column, direction = task.select
-  size = max(_size(run) for run in chosen)
+  most = max(_size(run) for run in chosen)
   settings: dict[tuple[str, str], list[dict]] = {}
   for run in chosen:
-    if _size(run) == size:
-      settings.setdefault((run['cell']['source'], run['cell']['method']), []).append(run)
+    if _size(run) == most:
+      settings.setdefault((base(run['cell']['source']), run['cell']['method']), []).append(run)
 
   def worth(runs: Sequence[Mapping[str, Any]]) -> float:
     return direction * float(np.mean([run['val'][column] for run in runs]))
@@ -104,17 +104,16 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   source, method = max(settings, key=lambda setting: worth(settings[setting]))
   best = max(settings[source, method], key=lambda run: worth([run]))
   why = (
-    f'{best["id"]}: {method} from {source} is best on validation with all {best["num_train"]:,} '
+    f'{best["id"]}: {method} from {source} is best on validation with {best["num_train"]:,} '
     f'training examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
-    f'{len(settings[source, method])} seeds); of these the best seed, '
-    f'{best["val"][column]:.3f}.'
+    f'{len(settings[source, method])} runs); of these the best, {best["val"][column]:.3f}.'
   )
   return cell_id(Cell(**best['cell'])), why
 
 
 def _size(run: Mapping[str, Any]) -> float:
-  """Its shots, of which 0 is all. The same texts are another number of rows to each tokenizer."""
-  return run['cell']['shots'] or math.inf
+  """The examples a class of a run; all of them are most."""
+  return run['cell']['shots'] or float('inf')
 
 
 def load_source(
