@@ -100,6 +100,8 @@ class Task(NamedTuple):
     validation
   solvers: the exact solutions of a linear head (train/exact.py) that answer the task
   each: terms of which the sum of value x weight over each example [B] is kept beside `keep`
+  contrasts: `terms` compare the examples of a batch with each other, so they are never evaluated in
+    the order of their files, where those of a class may stand together
   """
 
   head: int | None
@@ -110,6 +112,7 @@ class Task(NamedTuple):
   select: tuple[str, int]
   solvers: tuple[str, ...] = ()
   each: tuple[str, ...] = ()
+  contrasts: bool = False
 
 
 class RunState(NamedTuple):

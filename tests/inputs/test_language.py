@@ -1,11 +1,13 @@
 """Rows of running text: every byte once, none across documents, positions anew."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tlx import inputs
+from tlx import datasets, inputs
 from tlx.inputs import _targets, _tokenizers, language
 from tlx.types import Batch
 
@@ -50,6 +52,7 @@ def test_a_row_reads_what_it_predicts_and_no_other_document(tokenizer):
   assert leaves['mask'].tolist() == [1] * 4 + [2] * 3 + [0]
   assert leaves['bytes'].tolist() == [1] * 7 + [-1]
   assert rows['train'].record.tolist() == [1]  # the longest is the first
+  assert rows['train'].texts == [[1, 0]]
 
 
 def test_a_long_document_fills_rows_that_share_no_token(tokenizer):
@@ -69,6 +72,7 @@ def test_across_documents_all_rows_are_full(tokenizer):
   assert leaves['bytes'].reshape(-1)[:11].tolist() == [1, 1, 1, -1, 1, 1, -1, 1, 1, 1, 1]
   assert leaves['mask'].tolist() == [[1] * 4, [1] * 4, [1] * 3 + [0]]
   assert rows['x'].record.tolist() == [0, 1, 2]
+  assert rows['x'].texts == [[0, 1], [1, 2], [2]]
   plain = Tokenizer.from_str(tokenizer.to_str())
   plain.post_processor = None
   rows, _ = language.store_parts({'x': ['abc', 'de']}, plain, 8, across=True)
@@ -118,6 +122,13 @@ def test_a_data_set_becomes_rows_with_the_ids_of_their_texts(tmp_path):
   trained = language.load(
     f'text:{path}', FIELDS | {'tokenizer': f'bpe:262:text:{path}', 'vocab_size': 262}, how
   )
+  assert not any('tokenizer' in note for note in trained.notes)
+  folds = {'folds': 5, 'fold': 1, 'data_bytes': 1e9}
+  bpe = {'tokenizer': f'bpe:262:text:{path}', 'vocab_size': 262}
+  folded = language.load(f'text:{path}', FIELDS | bpe, folds)
+  said = [note for note in folded.notes if 'flatters bits' in note]
+  assert len(said) == 1 and said[0].startswith(f'The tokenizer bpe:262:text:{path} was trained on ')
+  assert ' of the 12 test texts, which flatters bits' in said[0]
   assert trained.train.inputs['ids'].max() == 259 and len(trained.train.ids) < len(data.train.ids)
   settled = language.settled(FIELDS | {'tokenizer': f'bpe:262:text:{path}'})
   assert language.settled(settled) == settled and settled['tokenizer'][-17] == '#'
@@ -132,6 +143,31 @@ def test_a_data_set_becomes_rows_with_the_ids_of_their_texts(tmp_path):
       language.load(f'text:{path}', FIELDS | changes, how)
   with pytest.raises(ValueError, match='as rows of 16 tokens takes .* higher data_bytes'):
     language.load(f'text:{path}', FIELDS, how | {'data_bytes': 100.0})
+
+
+@pytest.mark.parametrize('across', [False, True])
+def test_what_is_held_out_is_in_no_row(tmp_path, across):
+  """Whichever text of a row it is; what others hold out is found in rows as well."""
+  texts = [f'the text of number {i}' for i in range(200)]
+  (tmp_path / 'one.txt').write_text('\n'.join(texts))
+  (tmp_path / 'other.txt').write_text('\n'.join(texts[::-1]))
+  fields = FIELDS | {'length': 256, 'across': across}
+  how = {'val_fraction': 0.1, 'test_fraction': 0.3}
+  other = language.load(f'text:{tmp_path}/other.txt', fields, how)
+
+  def of(split):
+    tokens = np.concatenate([row[row >= 0] for row in split.inputs['next']])
+    return set(re.findall(r'number (\d+)', ''.join(map(chr, tokens))))
+
+  whole = language.load(f'text:{tmp_path}/one.txt', fields, how)
+  with pytest.raises(ValueError, match='The source was trained on'):
+    datasets.overlap(whole.train, other)
+  apart = language.load(f'text:{tmp_path}/one.txt', fields, how | {'apart': [other]})
+  assert 'training texts were left out of its training' in ' '.join(apart.notes)
+  if not across:  # where rows cut texts, numbers may be cut too
+    assert of(whole.train) & of(other.test)
+    assert not of(apart.train) & (of(other.test) | of(other.val))
+  assert datasets.keep_out(apart, [other]) is apart
 
 
 def test_the_form_is_made_once_and_enters_ids_and_mask(tokenizer):

@@ -28,6 +28,15 @@ def test_the_first_token_of_a_word_has_its_tag(vocabulary):
   assert leaves['mask'].sum(1).tolist() == [7, 4] and notes == ()
 
 
+def test_byte_level_tokenizers_see_spaces_between_words():
+  """What they learned of text is of words with a space before them."""
+  tokenizer = _tokenizers.made('bytes')
+  rows, _ = tagged.store_parts({'x': [(('un', 'dos'), ('O', 'B-X'))]}, tokenizer, 8, NAMES)
+  begin = tokenizer.token_to_id(_tokenizers.BEGIN)
+  assert rows['x'].leaves['ids'].tolist() == [[begin, *b'un dos', 0]]
+  assert rows['x'].leaves['tags'].tolist() == [[-1, 0, -1, 1, -1, -1, -1, -1]]
+
+
 def test_words_that_are_lost_are_counted(vocabulary):
   _, notes = tagged.store_parts({'x': SENTENCES}, _tokenizers.read(vocabulary), 5, NAMES)
   assert notes == ('1 of 4 words of x are lost: behind 5 tokens (length), or without a token.',)

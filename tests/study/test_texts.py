@@ -8,6 +8,7 @@ import pytest
 from tlx import report
 from tlx.study import config, dry_run, run
 from tlx.study.pair import Pair
+from tlx.train import stream
 
 WORDS = {  # of each topic, and of any
   'money': ('bank', 'card', 'loan', 'cash'),
@@ -149,3 +150,36 @@ def test_what_texts_do_not_have_is_one_error(study, tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):
     run.run(broken(made, **changes), tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_a_contrast_is_not_evaluated_class_by_class(tmp_path, monkeypatch):
+  """In files that are sorted by class a batch is of one, which says nothing of good vectors."""
+  made = get_config(tmp_path)
+  lines = (tmp_path / 'new' / 'train.jsonl').read_text().splitlines()
+  for part in ('train', 'val', 'test'):
+    by_class = sorted(lines, key=lambda line: json.loads(line)['label'])
+    named = [line.replace('train', part) for line in by_class]
+    (tmp_path / 'new' / f'{part}.jsonl').write_text('\n'.join(named))
+  made.targets.new.task = 'embedding'
+  made.methods = {'full': {}}
+  made.shots, made.seeds, made.grid.learning_rate = (0,), (0,), (1e-3,)
+  made.train.steps = 2
+  monkeypatch.setattr(stream, 'EVAL_BATCH', 20)  # as many as of a class
+  pair = Pair(config.resolve(made), 'topics', 'new', tmp_path)
+  for part in (pair.data.val, pair.data.test):
+    assert len(set(part.labels[:20].tolist())) == 3
+    for name, label in zip(part.ids, part.labels):
+      line = lines_of(tmp_path / 'new', name)
+      assert json.loads(line)['label'] == pair.data.class_names[label]
+  workdir = run.run(made, tmp_path / 'run')
+  (chosen,) = report.read(workdir).to_dict('records')
+  with np.load(workdir / 'runs' / chosen['id'] / 'predictions.npz') as kept:
+    assert tuple(kept['ids']) == pair.data.test.ids
+    np.testing.assert_array_equal(kept['labels'], pair.data.test.labels)
+  assert chosen['test_queries'] == 60 and 0 < chosen['val_loss'] < np.inf
+
+
+def lines_of(folder, name):
+  """The line of an example by its id, 'val/000007'."""
+  part, number = name.split('/')
+  return (folder / f'{part}.jsonl').read_text().splitlines()[int(number) - 1]

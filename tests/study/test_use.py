@@ -1,5 +1,7 @@
 """What was trained answers for new examples as it did in its study."""
 
+import gzip
+import shutil
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ from PIL import Image
 
 from tests.study import test_texts, tiny
 from tlx import checkpoint, datasets, report
-from tlx.study import config, run, use
+from tlx.study import config, pair, run, use
 from tlx.study.pair import Pair
 
 
@@ -124,6 +126,82 @@ def test_what_cannot_be_labelled_is_one_error(finished, tmp_path, write, message
   path = tmp_path / next(iter(write), 'nothing')
   with pytest.raises(ValueError, match=message):
     use.predict(use.load_run(workdir), datasets.unlabelled(path))
+
+
+def test_the_best_run_is_not_that_of_most_rows(finished, tmp_path):
+  """All examples of one source may be more rows than all of another, and no better for it."""
+  workdir, _ = finished
+  best, _ = use.best_run(workdir)
+  for path in sorted(workdir.glob('runs/*/result.json')):
+    result = checkpoint.unsealed(path)
+    result['num_train'] += 1000 * (result['cell']['method'] == 'scratch')
+    (tmp_path / 'runs' / path.parent.name).mkdir(parents=True)
+    checkpoint.write_json(
+      tmp_path / 'runs' / path.parent.name / 'result.json', checkpoint.sealed(result)
+    )
+  (tmp_path / 'study.json').write_bytes((workdir / 'study.json').read_bytes())
+  assert 'scratch' not in best and use.best_run(tmp_path)[0] == best
+
+
+def test_the_best_run_is_of_the_last_config(finished, tmp_path):
+  """A folder may hold runs of methods and targets that the config had before."""
+  workdir, _ = finished
+  shutil.copytree(workdir, tmp_path / 'grown')
+  best, _ = use.best_run(workdir)
+  for path in (tmp_path / 'grown').glob('runs/*/result.json'):
+    result = checkpoint.unsealed(path)
+    if result['cell']['method'] == 'scratch':
+      result['cell']['target'], result['id'] = 'before', f'before-{result["id"]}'
+      checkpoint.write_json(path, checkpoint.sealed(result))
+  assert use.best_run(tmp_path / 'grown')[0] == best
+
+
+def test_a_task_without_answers_is_one_error(texts):
+  path, workdir = texts
+  model = use.load_run(workdir)._replace(task='embedding')
+  with pytest.raises(ValueError, match='the task embedding says nothing of new examples'):
+    use.predict(model, datasets.unlabelled(path / 'new' / 'test.jsonl'))
+
+
+def test_another_tokenizer_under_the_same_name_is_one_error(texts):
+  """Whether the study goes on in this process or its run is used."""
+  path, workdir = texts
+  vocabulary = path / 'vocab.txt'
+  before = vocabulary.read_text()
+  lines = before.split('\n')
+  made = test_texts.get_config(path)
+  vocabulary.write_text('\n'.join([*lines[:5], *lines[:4:-1]]))  # get_config writes it too
+  made.methods = {name: made.methods[name] for name in ('lora', 'exact')}
+  made.shots, made.seeds = (0,), (0,)
+  try:
+    with pytest.raises(ValueError, match='trained on other data'):
+      run.run(made, workdir)
+    with pytest.raises(ValueError, match='vocab.txt is another tokenizer than when'):
+      use.load_run(workdir)
+  finally:
+    vocabulary.write_text(before)
+    pair.forget()
+  use.load_run(workdir)
+
+
+def test_pairs_for_a_run_of_single_texts_are_one_error(texts):
+  path, workdir = texts
+  (path / 'pairs.jsonl').write_text('{"text1": "the bank", "text2": "rain"}\n')
+  (path / 'single.jsonl').write_text('{"text": ""}\n{"text": "the bank"}\n')
+  model = use.load_run(workdir)
+  pairs, single = (datasets.unlabelled(path / f'{name}.jsonl') for name in ('pairs', 'single'))
+  with pytest.raises(ValueError, match='was trained on single texts, and 1 is none'):
+    use.predict(model, pairs)
+  with pytest.raises(ValueError, match='was trained on pairs of texts, and 2 is none'):
+    use.predict(model._replace(leaves=('ids', 'mask', 'types')), single)
+  assert len(use.predict(model, single)['class']) == 2
+
+
+def test_packed_lines_are_read(tmp_path):
+  with gzip.open(tmp_path / 'x.txt.gz', 'wb') as file:
+    file.write('uno\n\ndos ñ\n'.encode())
+  found = datasets.unlabelled(tmp_path / 'x.txt.gz')
+  assert list(zip(found.ids, found.records)) == [('1', 'uno'), ('3', 'dos ñ')]
 
 
 def test_runs_on_several_targets_have_no_best(finished, tmp_path):

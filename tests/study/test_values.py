@@ -8,7 +8,8 @@ from scipy import stats
 
 from tests.study import test_texts
 from tlx import report
-from tlx.study import dry_run, run
+from tlx.study import config as configs
+from tlx.study import cost, dry_run, run
 
 
 def write(path, name, make):
@@ -95,3 +96,16 @@ def test_more_shots_than_examples_are_refused(config):
     dry_run.describe(config)
   config.shots = (60,)
   assert 'runs in' in dry_run.describe(config)
+
+
+def test_shots_are_examples_to_the_cost_of_frozen_stages(config):
+  """Labels are no classes: so many shots are so many examples, and not of each label."""
+  config.methods = {'probe': {'phases': ({'tune': 'head', 'epochs': 4.0, 'evaluations': 1},)}}
+  found = []
+  for shots in (20, 0):  # of 60, under 3 labels
+    config.shots = (shots,)
+    study = configs.resolve(config)
+    phases = cost._phases_of_methods(study, 'topics', 'labels', 1e9, True)
+    examples = {'train': shots or 60, 'val': 30, 'test': 30}
+    found.append(cost._frozen_flops(study, 'topics', 'labels', phases, examples).instead)
+  assert 0 < found[0] < found[1]

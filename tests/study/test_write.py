@@ -75,8 +75,36 @@ def test_what_writes_no_text_says_so():
     write.write(model, ['a'], 4)
 
 
+def test_padding_takes_no_position_that_is_needed():
+  """Of 128 positions 65 tokens leave room for 63 more, and none for 64."""
+  model = model_of(across=False)
+  prompt = 'a' * 64  # and the token before it
+  ids = _tokenizers.of_uri('bytes').encode(prompt).ids
+  wanted = _tokenizers.of_uri('bytes').decode(by_hand(model, ids, 4))
+  assert write.write(model, [prompt, 'b'], 4)[0] == wanted
+  assert write._length(model, 65, 63) == 65
+  with pytest.raises(ValueError, match='129 tokens, but there are 128 positions'):
+    write.write(model, [prompt], 64)
+
+
+@pytest.mark.parametrize(
+  'form, prompts, words',
+  [
+    ('language', [], 'no prompt to go on from'),
+    ('language', [[('user', 'hello')]], 'answers no messages'),
+    ('dialogue', ['hello'], 'answers messages, each a role'),
+    ('dialogue', [[('user', None)]], 'answers messages, each a role'),
+    ('dialogue', [[]], 'answers messages, each a role'),
+  ],
+)
+def test_prompts_of_another_kind_are_one_error(form, prompts, words):
+  model = model_of(form, **({'template': 'chatml'} if form == 'dialogue' else {}))
+  with pytest.raises(ValueError, match=words):
+    write.write(model, prompts, 4)
+
+
 def test_prompts_are_padded_at_the_left_to_few_lengths():
-  padded = write._padded([[1, 2, 3], [4]], 40)
+  padded = write._padded([[1, 2, 3], [4]], write._length(model_of(), 40, 8))
   assert padded['ids'].shape == (2, 64) and padded['mask'].sum(1).tolist() == [3, 1]
   assert padded['ids'][0, -3:].tolist() == [1, 2, 3] and padded['mask'][1, -1] == 1
   assert np.array_equal(padded['ids'] != 0, padded['mask'] == 1)

@@ -1,11 +1,14 @@
 """Scores in chunks of the vocabulary against all of them at once, and against float64."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from tlx.tasks import _vocabulary
 from tlx.tasks._vocabulary import nll
 
 SIZE = {'features': (3, 5, 8), 'kernel': (23, 8)}
@@ -55,6 +58,24 @@ def test_features_in_bfloat16_lose_what_their_products_lose():
   whole = naive(half.astype(jnp.float32), kernel, targets).sum()
   assert loss.dtype == jnp.float32 and gradient.dtype == jnp.bfloat16
   np.testing.assert_allclose(loss, whole, rtol=5e-3)
+
+
+@pytest.mark.parametrize('wanted', [(0,), (0, 1)])
+def test_flops_grow_with_the_vocabulary(wanted):
+  """As XLA counts them: those of all chunks, and none of a frozen kernel's gradient."""
+
+  def flops(size, whole):
+    shapes = (4, 32, 64), (size, 64)
+    arrays = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    targets = jax.ShapeDtypeStruct((4, 32), np.int32)
+    run = jax.jit(jax.grad(lambda *args: _vocabulary.nll(*args).sum(), wanted))
+    with _vocabulary.whole() if whole else contextlib.nullcontext():
+      return run.lower(*arrays, targets).cost_analysis()['flops']
+
+  product = 2 * 4 * 32 * 64
+  assert flops(8192, False) == flops(4096, False)
+  found = (flops(8192, True) - flops(4096, True)) / 4096 / product
+  assert found == pytest.approx(2 * len(wanted), rel=0.1)
 
 
 def test_runs_side_by_side_are_what_they_are_alone():

@@ -129,6 +129,24 @@ def test_a_run_that_stays_behind_is_fetched_again(jobs):
   assert spread.unpad(second.order.first).tolist() == [steps, 1, steps]
 
 
+def test_windows_go_on_where_no_run_does(make_job, make_phase, examples, tmp_path):
+  """Several runs of one order, of which a window has one step, all stay behind."""
+  sgd = make_phase(optimizer='sgd', schedule='constant')
+  job = make_job([sgd], (1e30, 1e31, 1e32), seeds=[0, 0, 0], num_steps=20)
+  data = many(examples, 10)
+  job = job._replace(train=lambda phase: data, device_bytes=1_200.0)
+  with stream.Windows(job.timed(), 0, job.timed().spread()) as windows:
+    assert windows.size.steps < 3
+  said = []
+
+  def say(steps, rate):
+    said.append(steps)
+    assert len(said) <= 20 and said.count(steps) == 1, 'the same step again'
+
+  found = fit.fit(job, epath.Path(tmp_path), say=say)
+  assert all(taken < 20 for taken in found.progress['taken'][0])
+
+
 def test_the_size_of_windows():
   """By hand: a row of 20 bytes, 3 runs of 12 steps of 8, two orders."""
   size = lambda num_rows, limit: stream.window_size(20, num_rows, (3, 12, 8), 2, limit)

@@ -88,7 +88,7 @@ def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
   held = np.zeros(len(source.ids), bool)
   for target in targets:  # one at a time, so that not all are in memory
     for part in (target.val, target.test):
-      held |= np.isin(source.digests, part.digests)
+      held |= _among(source, part)
   if not held.any():
     return source, ''
   kept = source.take(np.flatnonzero(~held))
@@ -105,6 +105,12 @@ def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
   )
 
 
+def _among(split: Split, other: Split) -> np.ndarray:
+  """Which examples [N] of a split are, or have a text that is, in another too."""
+  found = np.asarray(np.isin(split.digests, other.digests))
+  return np.any(found.reshape(len(split.ids), -1), axis=1)
+
+
 def overlap(source_train: Split, target: Dataset) -> tuple[str, ...]:
   """What to say of target examples that the source was trained on.
 
@@ -119,12 +125,12 @@ def overlap(source_train: Split, target: Dataset) -> tuple[str, ...]:
     ValueError: how many of the target's validation or test examples the source was trained on.
   """
   for name, part in (('validation', target.val), ('test', target.test)):
-    if count := np.count_nonzero(np.isin(part.digests, source_train.digests)):
+    if count := np.count_nonzero(_among(part, source_train)):
       raise ValueError(
         f'The source was trained on {count:,} of the {len(part.ids):,} {name} {noun(part)} of the '
         f'target, {_alike(part)}. Train it without them, or choose another target.'
       )
-  if count := np.count_nonzero(np.isin(target.train.digests, source_train.digests)):
+  if count := np.count_nonzero(_among(target.train, source_train)):
     return (
       f'The source was trained, with its own labels, on {count:,} of the '
       f'{len(target.train.ids):,} training {noun(source_train)} of the target '

@@ -92,7 +92,7 @@ class Split(NamedTuple):
     of arrays of their tokens (tlx/inputs). Such arrays may be larger than memory: memory-mapped, or
     what has a length and gives arrays for `take(rows)`.
   digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for
-    texts that are the same but for case and spaces.
+    texts that are the same but for case and spaces; [N, M] where an example is of up to M texts.
   groups: the group of each example ('subject_12'), or () where the data set has none.
   values: float32 [N] or [N, K], what a task is asked for where that is no class (_values.py).
     Labels are then 0: there is nothing that subsets and held-out parts balance over.

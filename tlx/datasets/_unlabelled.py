@@ -6,6 +6,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from etils import epath
+
+from tlx.datasets import _lines as _files
 from tlx.datasets import _texts
 from tlx.datasets._types import SUFFIXES, UNREADABLE
 
@@ -22,7 +25,7 @@ class Unlabelled(NamedTuple):
 
 def unlabelled(path: str | os.PathLike) -> Unlabelled:
   """What is to be labelled: all images in a folder and the folders below it, one image, the texts
-  of a jsonl, csv or tsv file (.gz too), or the lines of a .txt.
+  of a jsonl, csv or tsv file, or the lines of a .txt (.gz too).
 
   Raises:
     ValueError: nothing there, or nothing that is an image or a text.
@@ -39,7 +42,8 @@ def unlabelled(path: str | os.PathLike) -> Unlabelled:
     return Unlabelled('image', (root.name,), [root])
   name = root.name.lower().removesuffix('.gz')
   if name.endswith('.txt'):
-    texts = _lines(root.read_bytes())
+    with _files.opened(epath.Path(root)) as stream:
+      texts = _lines(stream.read())
   elif name.endswith(('.jsonl', '.csv', '.tsv')):
     texts = _texts.without_labels('jsonl' if name.endswith('.jsonl') else 'csv', root)
   else:

@@ -54,10 +54,13 @@ class Tokens(NamedTuple):
 
 
 class Rows(NamedTuple):
-  """The leaves [N, T] of a part, and of each row the text that it is of, or the first of them."""
+  """The leaves [N, T] of a part, and of each row the text that it is of, or the first of them;
+  `texts` are all of them, where a row may have several.
+  """
 
   leaves: dict[str, np.ndarray]
   record: np.ndarray
+  texts: Sequence[Sequence[int]] = ()
 
 
 Store = Callable[[Mapping[str, Sequence[Any]], Tokenizer], tuple[dict[str, Rows], tuple[str, ...]]]
@@ -84,7 +87,8 @@ def form(name: str, options: Mapping[str, Any]) -> Form:
 def load(
   name: str, fields: Mapping[str, Any], how: Mapping[str, Any], wanted: str, store: Store
 ) -> datasets.Dataset:
-  """The data set as rows of tokens; `how` holds arguments of `datasets.load_text`.
+  """The data set as rows of tokens; `how` holds arguments of `datasets.load_text`, and perhaps
+  'apart', data sets of whose validation and test parts no text is in training.
 
   A row has the id of the text that it is of, or begins with, and a number from the second on.
 
@@ -95,8 +99,10 @@ def load(
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   if fields['vocab_size']:
     _tokenizers.check_vocabulary(tokenizer, fields['vocab_size'])
-  of_text = {field: value for field, value in how.items() if field != 'data_bytes'}
+  of_text = {field: value for field, value in how.items() if field not in ('data_bytes', 'apart')}
   data = datasets.load_text(name, wanted=wanted, **of_text)
+  data = datasets.keep_out(data, how.get('apart', ()))
+  of_tokenizer = _tokenizers.of_text_held_out(fields['tokenizer'], data)
   parts = {'train': data.train, 'val': data.val, 'test': data.test}
   rows, notes = store({part: split.inputs.tolist() for part, split in parts.items()}, tokenizer)
   needed = sum(leaf.nbytes for of_part in rows.values() for leaf in of_part.leaves.values())
@@ -107,12 +113,17 @@ def load(
     )
   train, val, test = (_split(split, rows[part]) for part, split in parts.items())
   digest = datasets.sha256(train, val, test)
-  return datasets.Dataset(train, val, test, data.class_names, digest, (*data.notes, *notes))
+  said = (*data.notes, *of_tokenizer, *notes)
+  return datasets.Dataset(train, val, test, data.class_names, digest, said)
 
 
 def _split(texts: datasets.Split, rows: Rows) -> datasets.Split:
-  """The rows of a part, each with what its text has."""
+  """The rows of a part, each with what its text has, and with the digests of all its texts."""
   split = texts.take(rows.record)
+  if rows.texts:
+    most = max(map(len, rows.texts))
+    several = [[*of_row, *[of_row[-1]] * (most - len(of_row))] for of_row in rows.texts]
+    split = split._replace(digests=texts.digests[np.array(several)])
   seen: Counter[str] = Counter()
   ids = []
   for name in split.ids:

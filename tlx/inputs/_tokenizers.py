@@ -152,6 +152,13 @@ def _metadata(uri: str) -> Mapping[str, Any]:
   return sources.load(uri).metadata
 
 
+def forget() -> None:
+  """Files are read anew."""
+  of_uri.cache_clear()
+  chat_template.cache_clear()
+  _metadata.cache_clear()
+
+
 def settled(fields: Mapping[str, Any]) -> dict[str, Any]:
   """A source's input with the digest of a tokenizer that text trains, `bpe:N:DATASET#DIGEST`: from
   then on another text is an error, and not other tokens under the same weights.
@@ -170,7 +177,8 @@ _DIGEST = re.compile('#[0-9a-f]{16}$')
 
 def _trained(uri: str) -> Tokenizer:
   """The tokenizer `bpe:N:DATASET`, perhaps of a known digest."""
-  kind, size, dataset = [*_DIGEST.sub('', uri).split(':', 2), ''][:3]
+  kind, size = [*_DIGEST.sub('', uri).split(':'), ''][:2]
+  dataset = _text_of(uri)
   if not dataset:
     raise ValueError(f'{uri} is trained on nothing. Say on which text: {uri}:text:FILE.')
   data = datasets.load_text(dataset, wanted='document')
@@ -182,6 +190,29 @@ def _trained(uri: str) -> Tokenizer:
       'or train what goes by it anew.'
     )
   return tokenizer
+
+
+def of_text_held_out(uri: str, data: datasets.Dataset) -> tuple[str, ...]:
+  """What to say of validation and test texts on which the tokenizer `bpe:N:DATASET` was trained.
+
+  It may divide its texts in another way than the study does.
+  """
+  if not uri.startswith('bpe:'):
+    return ()
+  trained = datasets.load_text(_text_of(uri), wanted='document').train.digests
+  notes = []
+  for name, part in (('validation', data.val), ('test', data.test)):
+    if count := np.count_nonzero(np.isin(part.digests, trained)):
+      notes.append(
+        f'The tokenizer {_DIGEST.sub("", uri)} was trained on {count:,} of the {len(part.ids):,} '
+        f'{name} texts, which flatters bits. Train it on text of its own, or divide both alike.'
+      )
+  return tuple(notes)
+
+
+def _text_of(uri: str) -> str:
+  """DATASET of bpe:N:DATASET."""
+  return [*_DIGEST.sub('', uri).split(':', 2), ''][2]
 
 
 def made(name: str, texts: Iterable[str] = ()) -> Tokenizer:
@@ -339,7 +370,7 @@ def encodings(
   length: int | None = None,
 ) -> list[Encoding]:
   """The tokens of each text, pair, or list of words; where it is cut at `length`, special ones
-  around it remain.
+  around it remain. Words have a space between them, as in running text.
 
   `overflowing` of an encoding is what was cut off. Of a pair the longer text is cut first.
 
@@ -354,9 +385,22 @@ def encodings(
     tokenizer.enable_truncation(length)
   try:
     words = any(isinstance(text, list) for text in texts)
+    if words and _joins_words(tokenizer):
+      texts = [[*text[:1], *(f' {word}' for word in text[1:])] for text in texts]
     return tokenizer.encode_batch(list(texts), is_pretokenized=words)
   except Exception as error:  # the library's own kind is Exception
     raise ValueError(f'The tokenizer cannot encode these texts: {error}') from error
+
+
+def _joins_words(tokenizer: Tokenizer) -> bool:
+  """Whether a list of words has the tokens of a text without spaces: of byte-level tokenizers it is
+  the word that says whether a space is before it.
+  """
+  one, other = (
+    tokenizer.encode(text, is_pretokenized=True, add_special_tokens=False).ids
+    for text in (['a', 'a'], ['a', ' a'])
+  )
+  return one != other == tokenizer.encode('a a', add_special_tokens=False).ids
 
 
 def stacked(

@@ -65,6 +65,11 @@ def prompt(
   Raises:
     ValueError: as `load`, or messages in an order that the template cannot write.
   """
+  of_str = not isinstance(messages, str) and all(
+    len(one) == 2 and all(isinstance(word, str) for word in one) for one in messages
+  )
+  if not of_str or not messages:
+    raise ValueError('This model answers messages, each a role and what it says.')
   template = fields['template'] or _template_of(fields['tokenizer'])
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   _chat.check_tokens(template, tokenizer)

@@ -18,6 +18,9 @@ INPUT = _targets.INPUT | {
 }
 OF_NETWORK = _targets.OF_NETWORK
 OWN_HEAD = True  # tasks of it go on with the head that weights bring
+PACKS = (
+  True  # rows are of several texts: `load` takes 'apart', since a row cannot be left out later
+)
 RANGES = _targets.RANGES | {'across': SWITCH}
 AUGMENT = _targets.AUGMENT
 HOW = _targets.HOW
@@ -52,6 +55,8 @@ def prompt(text: str, fields: Mapping[str, Any]) -> tuple[list[int], tuple[int, 
   Raises:
     ValueError: no token, or characters that the tokenizer has no token for.
   """
+  if not isinstance(text, str):
+    raise ValueError('This model goes on from the beginning of a text, and answers no messages.')
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   (encoding,) = _tokenizers.encodings(_tokenizers.plain(tokenizer), [text])
   _targets.check_known(tokenizer, 'the prompt', [encoding])
@@ -65,6 +70,7 @@ class _Piece(NamedTuple):
 
   record: int
   tokens: _targets.Tokens
+  more: int = 0  # documents behind that one which it reaches into
 
   @property
   def places(self) -> int:
@@ -135,7 +141,9 @@ def _in_rows(documents: Sequence[_Piece], length: int) -> Iterator[_Piece]:
   whole = _Piece(0, _targets.Tokens(*map(np.concatenate, zip(*(d.tokens for d in documents)))))
   begins = np.cumsum([0, *(len(document.tokens.ids) for document in documents)])
   for row, piece in enumerate(_cut(whole, length)):
-    yield piece._replace(record=int(np.searchsorted(begins, row * length, 'right')) - 1)
+    ends = np.array([0, piece.places]) + row * length
+    first, last = (np.searchsorted(begins, ends, 'right') - 1).tolist()
+    yield piece._replace(record=first, more=last - first)
 
 
 def pack(pieces: Sequence[_Piece], length: int) -> list[list[_Piece]]:
@@ -167,7 +175,8 @@ def _filled(rows: Sequence[Sequence[_Piece]], length: int) -> _targets.Rows:
       leaves['bytes'][i, places] = piece.tokens.bytes[1:]
       leaves['characters'][i, places] = piece.tokens.characters[1:]
       begin = places.stop
-  return _targets.Rows(leaves, np.array([row[0].record for row in rows]))
+  texts = [[piece.record + i for piece in row for i in range(piece.more + 1)] for row in rows]
+  return _targets.Rows(leaves, np.array([row[0].record for row in rows]), texts)
 
 
 def _note(part: str, documents: Sequence[_Piece], mask: np.ndarray) -> str:

@@ -18,6 +18,7 @@ from tlx.study.cells import (
   classes_of,
   counts_of,
   examples_of,
+  num_strata,
   num_train,
   settings_of,
 )
@@ -198,9 +199,9 @@ def _frozen_flops(
   examples: Mapping[str, int],
 ) -> Frozen:
   config, data = study['sources'][source], study['targets'][target]
-  form, num_classes, head = (
+  form, strata, head = (
     form_of(config),
-    len(classes_of(study, data)),
+    num_strata(study, data),
     task_of(study, data).head,
   )
   once: dict[tuple, float] = {}
@@ -211,7 +212,7 @@ def _frozen_flops(
     network = network_of(config, head, method)
     settings = len(settings_of(method))
     sizes_of_runs = [
-      shots * num_classes or examples['train'] for shots in study['shots'] for _ in study['seeds']
+      shots * strata or examples['train'] for shots in study['shots'] for _ in study['seeds']
     ]
     for plan in plans:
       flops = prefix_flops(network, form, plan.phase.start)

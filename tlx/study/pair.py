@@ -16,6 +16,7 @@ from etils import epath
 
 from tlx import datasets
 from tlx import inputs as forms
+from tlx.inputs import _tokenizers
 from tlx.sources import cache
 from tlx.study import cells
 from tlx.study import config as configs
@@ -24,7 +25,7 @@ from tlx.study.config import form_module, form_of
 from tlx.study.cost import phases_for
 from tlx.study.phases import network_of, task_of
 from tlx.train import feed, fit, prefix, step
-from tlx.types import Cell, PyTree, Variables
+from tlx.types import Cell, PyTree, Task, Variables
 
 
 def load(
@@ -32,13 +33,18 @@ def load(
 ) -> datasets.Dataset:
   """A data set as examples of the form the source takes; loaded once."""
   form = form_module(source)
+  how = tuple(_how(study, target, form).items())
+  return _load(form, target['dataset'], tuple(source['input'].items()), how)
+
+
+def _how(study: Mapping[str, Any], target: Mapping[str, Any], form: Any) -> dict[str, Any]:
+  """What the `load` of a form takes of the fields of a data set."""
   known = {
     **target,
     'data_dir': study['data_dir'] or None,
     'data_bytes': study['data_bytes'],
   }
-  how = tuple((name, known[name]) for name in form.HOW if name in known)
-  return _load(form, target['dataset'], tuple(source['input'].items()), how)
+  return {name: known[name] for name in form.HOW if name in known}
 
 
 @functools.lru_cache(maxsize=2)
@@ -59,7 +65,11 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
   source = study['sources'][name]
   unshifted = {'shift': 'none', 'val_examples': 0, 'duplicates': 'keep'}
   targets = (load(study, target | unshifted, source) for target in study['targets'].values())
+  form = form_module(source)
   try:
+    if getattr(form, 'PACKS', False):
+      how = _how(study, source | PRETRAINING, form) | {'apart': targets}
+      return form.load(source['dataset'], source['input'], how)
     return datasets.keep_out(load(study, source | PRETRAINING, source), targets)
   except ValueError as error:
     raise ValueError(f'config.sources.{name}: {error}') from None
@@ -119,11 +129,22 @@ def check_feature_folder(study: Mapping[str, Any]) -> None:
 
 
 def forget() -> None:
-  """Data sets are looked at anew: a folder may have changed since an earlier study of this
-  process.
+  """Data sets and tokenizers are looked at anew: a file may have changed since an earlier study of
+  this process.
   """
   _load.cache_clear()
+  _tokenizers.forget()
   cells.forget()
+
+
+def tokenizer_of(source: Mapping[str, Any]) -> dict[str, str]:
+  """{'tokenizer': the digest of that which makes a source's examples}, {} where none does.
+
+  Raises:
+    ValueError: it is not to be had.
+  """
+  uri = source['input'].get('tokenizer')
+  return {'tokenizer': _tokenizers.digest(_tokenizers.of_uri(uri))} if uri else {}
 
 
 def subsets(
@@ -158,6 +179,16 @@ def _groups(target: Mapping[str, Any], data: datasets.Dataset) -> tuple[str, ...
       'spread_shots wants groups, and the data set has none. Say what names them: group.'
     )
   return data.train.groups if target['spread_shots'] else ()
+
+
+def in_evaluation(data: datasets.Dataset, task: Task) -> datasets.Dataset:
+  """The data set with validation and test in the order in which the task evaluates them."""
+  if not task.contrasts:
+    return data
+  val, test = (
+    part.take(np.random.default_rng(0).permutation(len(part.ids))) for part in (data.val, data.test)
+  )
+  return data._replace(val=val, test=test)
 
 
 class Features(NamedTuple):
@@ -213,8 +244,8 @@ class Pair:
     }
     if len(used) < len(data.train.labels):
       data = data._replace(train=data.train.take(used))
-    self.data = data
     self.task = task_of(study, self.target)
+    self.data = in_evaluation(data, self.task)
     example = feed.take(data.train.inputs, np.zeros(1, int))
     self.form = forms.of_stored(form_of(self.source), example)
     counts = {

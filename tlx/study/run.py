@@ -200,6 +200,8 @@ def data_of(
         'class_names': data.class_names,
         'sha256': data.sha256,
         'notes': [*data.notes, *of_source],
+        **pairs.tokenizer_of(source),
+        'leaves': sorted(data.test.inputs) if isinstance(data.test.inputs, dict) else [],
       }
   return described, ids
 
@@ -533,6 +535,7 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
     config['task'],
   )
   task = phases[-1].task
+  data = pairs.in_evaluation(data, task)
   train, val, test = (_examples(part, task) for part in (data.train, data.val, data.test))
   arrays = {
     'train': train,

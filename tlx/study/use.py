@@ -13,6 +13,7 @@ from etils import epath
 from tlx import backbones, checkpoint, datasets, sources
 from tlx.plug import plug
 from tlx.study import config as configs
+from tlx.study import pair as pairs
 from tlx.study import store
 from tlx.study.cells import base, cell_id
 from tlx.study.phases import make_task, network_of, shapes_of
@@ -29,6 +30,7 @@ class Model(NamedTuple):
   task: a file of tlx/tasks, or {'name': ..., 'option': ...}; '' for bare weights, whose head is
     their own
   about: what it is, in words
+  leaves: of the examples that it was trained on, by their names; () where that is not known
   """
 
   network: Network
@@ -37,6 +39,7 @@ class Model(NamedTuple):
   task: str | Mapping[str, Any]
   class_names: tuple[str, ...]
   about: str
+  leaves: tuple[str, ...] = ()
 
 
 def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
@@ -54,9 +57,16 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
   task = of_run['targets'][cell.target]['task']
   data = checkpoint.unsealed(folder / 'study.json')['data'][f'{cell.source}/{cell.target}']
   class_names = tuple(data['class_names'])
+  now = pairs.tokenizer_of(source)
+  if data.get('tokenizer', now.get('tokenizer')) != now.get('tokenizer'):
+    raise ValueError(
+      f'{source["input"]["tokenizer"]} is another tokenizer than when {folder} was begun, and '
+      'gives the network other tokens than it knows. Bring it back.'
+    )
   network = network_of(source, make_task(task, len(class_names)).head, method)
   variables = Variables(*store.params(folder, name))
-  return Model(network, variables, source, task, class_names, about)
+  leaves = tuple(data.get('leaves', ()))
+  return Model(network, variables, source, task, class_names, about, leaves)
 
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
@@ -68,13 +78,17 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   """
   folder = epath.Path(workdir).expanduser()
   runs = [checkpoint.unsealed(path) for path in sorted(folder.glob('runs/*/result.json'))]
+  about = folder / 'study.json'
+  wanted = checkpoint.unsealed(about)['plan']['runs'] if about.exists() else []
+  if wanted:  # the folder may hold others, of a config that had more
+    runs = [run for run in runs if run['id'] in set(wanted)]
   chosen = [run for run in runs if run['chosen'] and run['status'] == 'ok']
   if not chosen:
     raise ValueError(f'{folder} has no chosen run yet: run its study to the end.')
   targets = {base(run['cell']['target']) for run in chosen}
   if len(targets) > 1:
     raise ValueError(f'{folder} has runs on {", ".join(sorted(targets))}. Name one of its runs/.')
-  study = checkpoint.unsealed(folder / 'study.json')['config']
+  study = checkpoint.unsealed(about)['config']
   target = study['targets'][chosen[0]['cell']['target']]
   task = make_task(target['task'], chosen[0]['num_classes'])
   column, direction = task.select
@@ -141,9 +155,15 @@ def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
   if not model.task:
     raise ValueError(f'{model.about}: bare weights answer no task. Name a run of a study.')
   name, _ = configs.named(model.task)
+  module = plug('tasks', name)
+  if not hasattr(module, 'answers'):
+    raise ValueError(
+      f'{model.about}: the task {name} says nothing of new examples by themselves. Take their '
+      'vectors (experiments.embed), or what the model writes (experiments.generate).'
+    )
   task = make_task(model.task, len(model.class_names))
   outputs, bad = apply(model, new)
-  answers = plug('tasks', name).answers(task.keep(outputs), model.class_names)
+  answers = module.answers(task.keep(outputs), model.class_names)
   for column in answers.values():
     blank = '' if isinstance(column, list) else np.nan
     for row in bad:
@@ -186,6 +206,12 @@ def apply(
   form = configs.form_module(model.source)
   if new.kind != form.KIND:
     raise ValueError(f'{model.about} takes {form.KIND}s, and these are {new.kind}s.')
+  if 'ids' in model.leaves:
+    wanted = 'pairs of texts' if 'types' in model.leaves else 'single texts'
+    for name, record in zip(new.ids, new.records):
+      known = isinstance(record, (str, tuple))
+      if known and isinstance(record, tuple) != ('types' in model.leaves):
+        raise ValueError(f'{model.about} was trained on {wanted}, and {name} is none.')
   run = _program(model.network, configs.form_of(model.source).enter, stop)
   parts: list[PyTree] = []
   bad: dict[int, str] = {}

@@ -8,6 +8,7 @@ import numpy as np
 
 from tlx import generate as generation
 from tlx.inputs import _tokenizers
+from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study.use import Model
 
@@ -33,8 +34,10 @@ def write(
   Raises:
     ValueError: no language model, or a prompt that it cannot read.
   """
+  if not prompts:
+    raise ValueError('There is no prompt to go on from.')
   begun = [_begin(model, prompt) for prompt in prompts]
-  longest = max(len(ids) for ids, _ in begun)
+  length = _length(model, max(len(ids) for ids, _ in begun), num_tokens)
   found: list[str] = []
   for first in range(0, len(begun), BATCH):
     rows = begun[first : first + BATCH]
@@ -44,7 +47,7 @@ def write(
     tokens = generation.generate(
       model.network,
       model.variables,
-      _padded([ids for ids, _ in filled], longest),
+      _padded([ids for ids, _ in filled], length),
       num_tokens,
       sampling=sampling,
       key=key if sampling else None,
@@ -62,7 +65,7 @@ def stream(
   pieces = generation.stream(
     model.network,
     model.variables,
-    _padded([ids], len(ids)),
+    _padded([ids], _length(model, len(ids), num_tokens)),
     num_tokens,
     every=EVERY,
     sampling=sampling,
@@ -88,11 +91,21 @@ def _begin(model: Model, prompt: Any) -> tuple[list[int], tuple[int, ...]]:
   return form.prompt(prompt, model.source['input'])
 
 
-def _padded(rows: Sequence[Sequence[int]], longest: int) -> dict[str, np.ndarray]:
-  """{'ids', 'mask'} int32 [N, T], padded at the left."""
+def _length(model: Model, longest: int, num_tokens: int) -> int:
+  """How long prompts are with their padding, which takes no position that `num_tokens` need."""
   length = SHORTEST
   while length < longest:
     length *= 2
+  name, options = configs.named(model.source['backbone'])
+  module = plug('backbones', name)
+  rest = {option: value for option, value in options.items() if option != 'variant'}
+  resolved = module._resolve(options.get('variant') or None, rest)
+  most = getattr(resolved, 'max_positions', None)
+  return length if most is None else max(longest, min(length, most - num_tokens))
+
+
+def _padded(rows: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray]:
+  """{'ids', 'mask'} int32 [N, length], padded at the left."""
   ids, mask = np.zeros((2, len(rows), length), np.int32)
   for i, row in enumerate(rows):
     ids[i, length - len(row) :] = row

@@ -1,6 +1,9 @@
 """Scores over a vocabulary of which only a chunk exists at a time."""
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -9,6 +12,19 @@ import jax.numpy as jnp
 from tlx.types import Array
 
 _Sums = tuple[Array, Array, Array]
+_WHOLE = contextvars.ContextVar('whole', default=False)
+
+
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+  """Within, the vocabulary is a single chunk, as long as nothing is computed: XLA counts the FLOPs
+  of a loop's body once, however often it runs.
+  """
+  before = _WHOLE.set(True)
+  try:
+    yield
+  finally:
+    _WHOLE.reset(before)
 
 
 def nll(features: Array, kernel: Array, targets: Array, chunk: int = 4096) -> Array:
@@ -37,7 +53,7 @@ def nll(features: Array, kernel: Array, targets: Array, chunk: int = 4096) -> Ar
     )
   if chunk < 1:
     raise ValueError(f'chunk is {chunk}, wanted at least 1 token of the vocabulary.')
-  return _nll(features, kernel, targets, min(chunk, len(kernel)))
+  return _nll(features, kernel, targets, len(kernel) if _WHOLE.get() else min(chunk, len(kernel)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

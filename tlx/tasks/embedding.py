@@ -23,7 +23,7 @@ def task(num_classes: int, temperature: float = 0.05, k: int = 10) -> Task:
   temperature) among all others (Khosla et al. 2020, arXiv:2004.11362, eq. 2), in nats; one whose
   label no other has counts nothing. With `accumulate` a part of a batch is a batch.
 
-  Columns: 'loss', by which settings are chosen (of batches in the order of the examples), and
+  Columns: 'loss', by which settings are chosen (of batches in one random order), and
   'nearest', the share whose nearest in the batch has their label; of kept vectors, each of which
   looks for those of its label among all others: 'recall_at_1' to 'recall_at_k' (`retrieval`).
 
@@ -69,6 +69,7 @@ def task(num_classes: int, temperature: float = 0.05, k: int = 10) -> Task:
     keep=_vectors,
     scores=scores,
     select=('loss', -1),
+    contrasts=True,
   )
 
 

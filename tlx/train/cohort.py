@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from tlx import inputs as forms
+from tlx.tasks import _vocabulary
 from tlx.train import memory
 from tlx.train.feed import Arrays
 from tlx.train.prefix import activation, variable_shapes
@@ -242,7 +243,8 @@ def gradient_flops(recipe: Recipe, batch_size: int) -> float:
   run = lambda trainable, frozen, stats, batch: gradient(
     recipe, trainable, frozen, stats, batch, jax.random.key(0)
   )
-  cost = jax.jit(run).lower(trainable, frozen, shapes.stats, batch).cost_analysis()
+  with _vocabulary.whole():
+    cost = jax.jit(run).lower(trainable, frozen, shapes.stats, batch).cost_analysis()
   return float((cost or {}).get('flops', float('nan')))
 
 

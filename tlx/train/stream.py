@@ -135,7 +135,8 @@ class Windows:
     moving = {id(order) for order, stays_here in zip(self.orders, stays) if not stays_here}
     assert self.size.rows is not None
     room = self.size.rows // self.batch_size - sum(stays)
-    stop = min(at + min(self.size.steps, room // max(1, len(moving))), self.num_steps)
+    steps = min(self.size.steps, room // len(moving)) if moving else self.size.steps
+    stop = min(at + steps, self.num_steps)
     ends = steps_at(self.job, self.index, stop)
     seen: dict[tuple[int, int, int], np.ndarray] = {}
     keys = []
