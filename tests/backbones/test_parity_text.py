@@ -202,17 +202,6 @@ def test_padding_left_or_right_changes_nothing(case, num_classes):
   np.testing.assert_allclose(of_right, of_left, atol=1e-6)
 
 
-def test_a_head_reads_no_padding_of_another_id():
-  """Tokenizers without a token for padding fill up with 0, whatever a classifier's config says."""
-  options, _ = gpt2.tiny()
-  network = gpt2.build(**options, head_pad_id=16)
-  alone = {'ids': np.array([[5, 3, 8]], np.int32), 'mask': np.ones((1, 3), np.int32)}
-  padded = {name: np.pad(leaf, ((0, 0), (0, 2))) for name, leaf in alone.items()}
-  variables = drawn(network, alone)
-  found, wanted = (network.apply(variables, x, train=False)[0] for x in (padded, alone))
-  np.testing.assert_allclose(found, wanted, atol=1e-6)
-
-
 @pytest.mark.parametrize(
   'backbone, options', [('bert', {}), ('bert', {'pad_id': 0}), ('modernbert', {})]
 )

@@ -85,7 +85,7 @@ def begin(
       'new tokens.'
     )
   if head_pad_id is not None:
-    x['after'] = _after_last((ids != head_pad_id) & (x['mask'] != 0))
+    x['after'] = _after_last(ids != head_pad_id)
   return ids, x
 
 
