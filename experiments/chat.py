@@ -23,6 +23,7 @@ def main(argv):
 
   try:
     model = generate.load('dialogue')
+    write.check(model)
     print(f'{model.about}\n/reset begins anew, /quit ends. What it says may be wrong.')
     begin = [('system', SYSTEM.value)] if SYSTEM.value else []
     said = list(begin)

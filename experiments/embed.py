@@ -42,6 +42,7 @@ def main(argv):
       model = use.load_source({'name': name, **options}, WEIGHTS.value)
     print(model.about)
     vectors, bad = use.embed(model, new, STAGE.value)
+    pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     np.save(OUT.value, vectors)
     pathlib.Path(f'{OUT.value}.ids.txt').write_text('\n'.join(new.ids) + '\n', encoding='utf-8')
   except (ValueError, OSError) as error:

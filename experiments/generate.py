@@ -4,10 +4,12 @@
     python -m experiments.generate --backbone=llama:smollm2_135m --weights=URI --inputs=p.jsonl
 
 A prompt is a line of a .txt, or of a .jsonl its field prompt, or messages ([{"role", "content"},
-...]) that a model of dialogues answers. Without --temperature the most probable tokens are written.
+...]) that a model of dialogues answers: one that was trained to chat wants messages, and continues
+a prompt beyond its answer. Without --temperature the most probable tokens are written.
 """
 
 import json
+import pathlib
 import sys
 
 from absl import app, flags, logging
@@ -62,6 +64,8 @@ def prompts_of(path: str):
       raise ValueError(
         f'line {number} of {path} has neither prompt nor messages: {error}'
       ) from None
+  if len({type(prompt) for prompt in found}) > 1:
+    raise ValueError(f'{path} has prompts and messages; give each kind a file of its own.')
   return found
 
 
@@ -75,6 +79,7 @@ def main(argv):
     prompts = prompts_of(INPUTS.value)
     model = load('language' if prompts and isinstance(prompts[0], str) else 'dialogue')
     print(model.about, file=sys.stderr)
+    pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     texts = write.write(model, prompts, TOKENS.value, sampling(), SEED.value)
     with open(OUT.value, 'w', encoding='utf-8') as file:
       for prompt, text in zip(prompts, texts):

@@ -13,8 +13,8 @@ from absl import app, logging
 
 from tlx.plug import available, plug
 
-ROOMS = ('backbones', 'datasets', 'freezing', 'inputs', 'peft', 'sources', 'tasks')
-BUILDERS = ('build', 'rules', 'added', 'task', 'form')  # of a backbone, freezing, peft, ...
+ROOMS = ('backbones', 'datasets', 'evaluators', 'freezing', 'inputs', 'peft', 'sources', 'tasks')
+BUILDERS = ('build', 'rules', 'added', 'task', 'form', 'evaluate')  # of a backbone, freezing, ...
 
 
 def main(argv):

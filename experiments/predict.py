@@ -7,6 +7,7 @@ that validation prefers answers, and is named. What cannot be read has the reaso
 column.
 """
 
+import pathlib
 import sys
 
 import pandas as pd
@@ -32,12 +33,15 @@ def main(argv):
     model = use.load_run(WORKDIR.value, RUN.value)
     print(model.about)
     found = pd.DataFrame(use.predict(model, new))
+    pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     if OUT.value.endswith('.csv'):
       found.to_csv(OUT.value, index=False)
     else:
       found.to_json(OUT.value, orient='records', lines=True, force_ascii=False)
   except (ValueError, OSError) as error:
     sys.exit(f'Error: {error}')
+  if cut := use.num_cut(model, new):
+    print(f'{cut:,} texts are longer than the run was trained on and were cut (input.length).')
   unread = int((found.error != '').sum())
   print(f'Wrote {OUT.value}: {len(found) - unread:,} labelled, {unread:,} could not be read.')
   print(found.iloc[:, 1].value_counts().head(10).to_string() if 'class' in found else '')

@@ -747,13 +747,13 @@ def test_validation_says_how_many_images_chose_for_how_many(tmp_path, make_study
   )
   note = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits').note
   assert (
-    '300 validation images chose the settings and name the best methods, for training sets of 10 '
-    'to 1,560 images' in note
+    '300 validation examples chose the settings and name the best methods, for training sets of 10 '
+    'to 1,560 examples' in note
   )
-  assert 'more than the 10, 50 images trained on' in note
+  assert 'more than the 10, 50 trained on' in note
   change_runs(tmp_path, lambda result: result['val'].update(count=min(300, result['num_train'])))
   note = one(tables.make(folder.load(tmp_path)), 'rates-mnist-digits').note
-  assert 'by training images: 10 for 10, 50 for 50, 300 for 1,560.' in note
+  assert 'by training examples: 10 for 10, 50 for 50, 300 for 1,560.' in note
   assert 'more than' not in note
 
 
@@ -1007,7 +1007,7 @@ def test_words_beside_the_intervals(tmp_path, make_study):
   note = one(tables.make(results), 'accuracy-mnist-digits').note
   assert 'Intervals are over seeds only.' in note
   assert 'share 67% at 2 per class, 100% at all of their examples' in note
-  assert 'There is one source network' in note and 'one test set of 597 images' in note
+  assert 'There is one source network' in note and 'one test set of 597 examples' in note
   best = numbers.means(results)['mean'].max()
   low, high = statistics.wilson_interval(best, 597)
   assert (

@@ -218,3 +218,18 @@ def test_runs_on_several_targets_have_no_best(finished, tmp_path):
     checkpoint.write_json(folder / 'result.json', checkpoint.sealed(result))
   with pytest.raises(ValueError, match='has runs on target0, target1. Name one'):
     use.load_run(tmp_path)
+
+
+def test_texts_that_are_cut_are_counted(texts):
+  path, workdir = texts
+  (path / 'long.txt').write_text('the bank\n' + 'rain ' * 60 + '\n' + 'x' * 49 + '\n')
+  model = use.load_run(workdir)
+  assert use.num_cut(model, datasets.unlabelled(path / 'long.txt')) == 2  # of 48 tokens at most
+
+
+def test_no_images_are_cut(finished, photographs):
+  workdir, _ = finished
+  folder, _ = photographs
+  assert use.num_cut(use.load_run(workdir), datasets.unlabelled(folder)) == 0
+  with pytest.raises(ValueError, match='There is no study at'):
+    use.load_run(workdir / 'nowhere')

@@ -132,6 +132,14 @@ def store(
   return tokenized(texts, tokenizer, fields['length']), bad
 
 
+def num_cut(records: Sequence[Any], fields: Mapping[str, Any]) -> int:
+  """How many texts or pairs are longer than `length` tokens."""
+  tokenizer = _tokenizers.of_uri(fields['tokenizer'])
+  texts = [text for text in records if not isinstance(text, ValueError)]
+  rows = _tokenizers.encodings(tokenizer, texts, fields['length'])
+  return sum(bool(row.overflowing) for row in rows)
+
+
 def tokenized(texts: Sequence[Text], tokenizer: Tokenizer, length: int) -> dict[str, np.ndarray]:
   """{'ids', 'mask'} int32 [N, T], of pairs also 'types'; as `store_parts`."""
   return store_parts({'texts': texts}, tokenizer, length)[0]['texts']

@@ -47,7 +47,7 @@ def intervals(results: Results, source: str, target: str) -> str:
     best = runs.groupby(numbers.CELL)['test_score'].mean().max()
     low, high = statistics.wilson_interval(best, int(count))
     says.append(
-      f'There is one test set of {count:,.0f} images: at {percent(best)}%, drawing another one '
+      f'There is one test set of {count:,.0f} examples: at {percent(best)}%, drawing another one '
       f'alone would give {percent(low)} to {percent(high)} (95%). The option test_sampling adds '
       'that to the intervals.'
     )
@@ -84,18 +84,18 @@ def validation(results: Results, source: str, target: str) -> str:
       f'{sizes.min():,}' if sizes.min() == sizes.max() else f'{sizes.min():,} to {sizes.max():,}'
     )
     text = (
-      f'{count:,} validation images chose the settings and name the best methods, for training '
-      f'sets of {what} images.'
+      f'{count:,} validation examples chose the settings and name the best methods, for training '
+      f'sets of {what} examples.'
     )
   else:
     cases = ', '.join(
       f'{row["val_count"]:,} for {row["num_train"]:,}' for row in counts.to_dict('records')
     )
-    text = f'Validation images that chose the settings, by training images: {cases}.'
+    text = f'Validation examples that chose the settings, by training examples: {cases}.'
   beyond = counts[counts['val_count'] > counts['num_train']]
   if len(beyond):
     text += (
-      f' That is more than the {", ".join(f"{size:,}" for size in beyond["num_train"])} images '
+      f' That is more than the {", ".join(f"{size:,}" for size in beyond["num_train"])} '
       'trained on: who has only so few to train on has no such validation part, and would choose '
       'worse.'
     )

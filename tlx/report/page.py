@@ -213,7 +213,7 @@ def _provenance(results: Results) -> str:
     for name, group in runs.groupby(kind)[key]:
       rows.append((f'SHA-256 of the {kind} {name}', _digests(group)))
   for pair in results.pairs:
-    rows += _images(results, *pair)
+    rows += _examples(results, *pair)
   for name, source in results.sources.items():
     rows += [(f'Source {name}: {what}', value) for what, value in _origin(source)]
   shown = pd.DataFrame(rows, columns=['What', 'Value'])
@@ -222,13 +222,13 @@ def _provenance(results: Results) -> str:
   return f'<p>{_escape(proof)}</p>{table}'
 
 
-def _images(results: Results, source: str, target: str) -> list[tuple[str, str]]:
-  """The classes and numbers of images of a target, where the folder says them."""
+def _examples(results: Results, source: str, target: str) -> list[tuple[str, str]]:
+  """The classes and numbers of examples of a target, where the folder says them."""
   data = data_of(results, source, target)
   names = classes.class_names(results, source, target)
   rows = [
     (
-      f'Images of {tables.arrow(source, target)}',
+      f'Examples of {tables.arrow(source, target)}',
       ', '.join(f'{count:,} {part}' for part, count in (data.get('num_examples') or {}).items()),
     ),
     (

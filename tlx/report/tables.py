@@ -603,7 +603,7 @@ def times(results: Results) -> list[Table]:
   )
   note = (
     'Seconds. Train: steps alone; eval: validation and test; feature: what frozen stages make of '
-    'images, computed or read.'
+    'examples, computed or read.'
   )
   if 'wall_seconds' in frame:
     shown['Wall'] = frame['wall_seconds'].map(quantity)

@@ -74,9 +74,11 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   with the best mean over seeds (source seeds and folds too), and of these runs the best.
 
   Raises:
-    ValueError: no run was chosen yet, or runs are of several targets.
+    ValueError: no study, no run that was chosen yet, or runs of several targets.
   """
   folder = epath.Path(workdir).expanduser()
+  if not folder.exists():
+    raise ValueError(f'There is no study at {folder}.')
   runs = [checkpoint.unsealed(path) for path in sorted(folder.glob('runs/*/result.json'))]
   about = folder / 'study.json'
   wanted = checkpoint.unsealed(about)['plan']['runs'] if about.exists() else []
@@ -175,6 +177,12 @@ def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
   }
 
 
+def num_cut(model: Model, new: datasets.Unlabelled) -> int:
+  """How many examples are longer than the network was made for, and lose their end."""
+  form = configs.form_module(model.source)
+  return form.num_cut(new.records, model.source['input']) if hasattr(form, 'num_cut') else 0
+
+
 def embed(
   model: Model, new: datasets.Unlabelled, stage: str = ''
 ) -> tuple[np.ndarray, dict[int, str]]:
@@ -205,7 +213,8 @@ def apply(
   """
   form = configs.form_module(model.source)
   if new.kind != form.KIND:
-    raise ValueError(f'{model.about} takes {form.KIND}s, and these are {new.kind}s.')
+    name = model.about.partition(':')[0]
+    raise ValueError(f'{name} takes {form.KIND}s, and these are {new.kind}s.')
   if 'ids' in model.leaves:
     wanted = 'pairs of texts' if 'types' in model.leaves else 'single texts'
     for name, record in zip(new.ids, new.records):

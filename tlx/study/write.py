@@ -83,12 +83,17 @@ def stream(
   yield _text(model, tokens, ends)[len(said) :]
 
 
+def check(model: Model) -> None:
+  """Raises ValueError where a model writes no text."""
+  if not hasattr(configs.form_module(model.source), 'prompt'):
+    name = model.about.partition(':')[0]
+    raise ValueError(f'{name} writes no text: it is no language model.')
+
+
 def _begin(model: Model, prompt: Any) -> tuple[list[int], tuple[int, ...]]:
   """(the tokens of a prompt, those that end what is written)."""
-  form = configs.form_module(model.source)
-  if not hasattr(form, 'prompt'):
-    raise ValueError(f'{model.about} writes no text: it is no language model.')
-  return form.prompt(prompt, model.source['input'])
+  check(model)
+  return configs.form_module(model.source).prompt(prompt, model.source['input'])
 
 
 def _length(model: Model, longest: int, num_tokens: int) -> int:
