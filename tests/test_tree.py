@@ -69,3 +69,11 @@ def test_digest_sees_names_shapes_dtypes_and_single_bits():
 def test_counts():
   assert tree.count(PARAMS) == 6 + 3 + 6 + 2
   assert tree.num_bytes(PARAMS) == 17 * 8
+
+
+def test_nested_is_the_inverse_of_named_leaves():
+  made = {'a': {'b': np.ones(2), 'c': {'d': np.zeros(1)}}, 'e': np.full(3, 2.0)}
+  found = tree.nested(tree.named_leaves(made))
+  assert list(found) == ['a', 'e'] and found['a']['c']['d'] is made['a']['c']['d']
+  assert tree.sha256(found) == tree.sha256(made)
+  assert tree.nested([('', made['e'])]) is made['e'] and tree.nested([]) == {}

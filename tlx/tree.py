@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,20 @@ def path_name(path) -> str:
 def is_added(name: str) -> bool:
   """Whether a leaf was added to a network: 'block0/added/lora/attention/query/a'."""
   return name.split('/')[1:2] == [ADDED]
+
+
+def nested(leaves: Iterable[tuple[str, Any]]) -> PyTree:
+  """The tree of [(name, leaf)]: nested dicts by the names 'a/b'; a single leaf has the name ''."""
+  tree: dict = {}
+  for name, leaf in leaves:
+    if not name:
+      return leaf
+    *parents, last = name.split('/')
+    place = tree
+    for parent in parents:
+      place = place.setdefault(parent, {})
+    place[last] = leaf
+  return tree
 
 
 def map_named(function: Callable, tree: PyTree, *rest: PyTree) -> PyTree:

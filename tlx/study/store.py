@@ -17,6 +17,7 @@ import numpy as np
 from etils import epath
 
 from tlx import checkpoint
+from tlx import tree as trees
 from tlx.sources import format_study
 from tlx.study.cells import Cohort, cell_id, cells_of, dependencies
 from tlx.train import mesh as meshes
@@ -480,7 +481,7 @@ def params(workdir: os.PathLike | str, run_id: str) -> tuple[dict, dict]:
     raise ValueError(f'No finished run {run_id!r} in {folder}.')
   arrays, metadata = format_study.read(folder / 'runs' / run_id)
   stats = {name: arrays.pop(name) for name in metadata['stats']}
-  return _nested(arrays), _nested(stats)
+  return trees.nested(arrays.items()), trees.nested(stats.items())
 
 
 def trained(folder: epath.Path, row: int) -> tuple[dict, dict]:
@@ -490,19 +491,7 @@ def trained(folder: epath.Path, row: int) -> tuple[dict, dict]:
     ValueError: there is no checkpoint, or it is damaged.
   """
   params, stats = format_study.trained(folder, row)
-  return _nested(params), _nested(stats)
-
-
-def _nested(arrays: Mapping[str, np.ndarray]) -> dict:
-  """{'a': {'b': array}} of {'a/b': array}."""
-  root: dict = {}
-  for name, array in arrays.items():
-    *parents, leaf = name.split('/')
-    node = root
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[leaf] = array
-  return root
+  return trees.nested(params.items()), trees.nested(stats.items())
 
 
 def _flat(value: Any, name: str = '') -> dict[str, Any]:

@@ -296,7 +296,7 @@ class _Draft:
       shutil.rmtree(
         self.folder, ignore_errors=True
       )  # memory-mapped arrays outlive their files' names
-    return _tree(self.names, self.arrays)
+    return trees.nested(zip(self.names, self.arrays))
 
 
 def _flush(array: Any) -> None:
@@ -326,7 +326,7 @@ def _read(folder: pathlib.Path) -> PyTree | None:
       np.load(folder / f'{i}.npy', mmap_mode='r').view(jnp.dtype(dtype))
       for i, dtype in enumerate(meta['dtypes'])
     ]
-    return _tree(meta['leaves'], arrays)
+    return trees.nested(zip(meta['leaves'], arrays))
   except (OSError, ValueError, KeyError, TypeError):
     return None
 
@@ -334,17 +334,3 @@ def _read(folder: pathlib.Path) -> PyTree | None:
 def _digest(path: pathlib.Path) -> str:
   with path.open('rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _tree(names: Sequence[str], arrays: Sequence[np.ndarray]) -> PyTree:
-  """Nested dicts of the arrays by their names 'a/b'; a single array has the name ''."""
-  tree: dict = {}
-  for name, array in zip(names, arrays):
-    if not name:
-      return array
-    *parents, leaf = name.split('/')
-    place = tree
-    for parent in parents:
-      place = place.setdefault(parent, {})
-    place[leaf] = array
-  return tree
