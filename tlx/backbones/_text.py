@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import _layers
-from tlx.backbones._attention import attend
+from tlx.backbones._attention import ACTIVATIONS, attend
 from tlx.types import Array, Network, PyTree, Variables
 
 INIT = nn.initializers.normal(0.02)
@@ -242,6 +242,22 @@ class Attention(nn.Module):
       .reshape(len(rows), -1)
     )
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
+
+
+class GatedMLP(nn.Module):
+  """A gated MLP (arXiv:2002.05202): down(activation(gate(x)) * up(x)), SwiGLU with SiLU, GeGLU with
+  GELU. `o` are the options of a backbone: dim, mlp_dim, mlp_bias, activation, dtype.
+  """
+
+  o: Any
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    def dense(features: int, name: str) -> nn.Module:
+      return nn.Dense(features, self.o.mlp_bias, self.o.dtype, kernel_init=INIT, name=name)
+
+    gate = ACTIVATIONS[self.o.activation](dense(self.o.mlp_dim, 'gate')(hidden))
+    return dense(self.o.dim, 'down')(gate * dense(self.o.mlp_dim, 'up')(hidden))
 
 
 def pool(x: Mapping[str, Any], how: str) -> Array:

@@ -215,23 +215,9 @@ class Block(nn.Module):
     )
     mixed, changes = attention(rms_norm(o, 'norm1')(rows), x, shape)
     rows = rows + _scaled(mixed, o.residual_scale)
-    added = MLP(o, name='mlp')(rms_norm(o, 'norm2')(rows))
+    added = _text.GatedMLP(o, name='mlp')(rms_norm(o, 'norm2')(rows))
     rows = rows + _scaled(added, o.residual_scale)
     return {**x, **changes, 'hidden': rows.reshape(shape)}
-
-
-class MLP(nn.Module):
-  """A gated MLP (arXiv:2002.05202), SwiGLU with SiLU: down(activation(gate(x)) * up(x))."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, hidden: Array) -> Array:
-    def dense(features: int, name: str) -> nn.Module:
-      return nn.Dense(features, self.o.mlp_bias, self.o.dtype, kernel_init=_text.INIT, name=name)
-
-    gate = ACTIVATIONS[self.o.activation](dense(self.o.mlp_dim, 'gate')(hidden))
-    return dense(self.o.dim, 'down')(gate * dense(self.o.mlp_dim, 'up')(hidden))
 
 
 class Norm(nn.Module):

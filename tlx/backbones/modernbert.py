@@ -168,22 +168,8 @@ class Block(nn.Module):
     )
     normal = layer_norm(o, 'norm1')(rows) if self.number else rows
     rows = rows + attention(normal, x, shape)[0]
-    rows = rows + MLP(o, name='mlp')(layer_norm(o, 'norm2')(rows))
+    rows = rows + _text.GatedMLP(o, name='mlp')(layer_norm(o, 'norm2')(rows))
     return {**x, 'hidden': rows.reshape(shape)}
-
-
-class MLP(nn.Module):
-  """GeGLU (arXiv:2002.05202): down(gelu(gate(x)) * up(x))."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, hidden: Array) -> Array:
-    def dense(features: int, name: str) -> nn.Module:
-      return nn.Dense(features, self.o.mlp_bias, self.o.dtype, kernel_init=_text.INIT, name=name)
-
-    gate = ACTIVATIONS[self.o.activation](dense(self.o.mlp_dim, 'gate')(hidden))
-    return dense(self.o.dim, 'down')(gate * dense(self.o.mlp_dim, 'up')(hidden))
 
 
 class Norm(nn.Module):

@@ -19,7 +19,7 @@ from tlx.study.phases import frozen_groups, reused_groups, shapes_of, sizes_of
 from tlx.train import fit
 from tlx.train import mesh as meshes
 from tlx.train.job import Job
-from tlx.types import Cell
+from tlx.types import Cell, Variables
 
 
 class Tested(NamedTuple):
@@ -126,62 +126,26 @@ def write(
   tested: Tested | None,
 ) -> None:
   """One run's folder; `tested` is what a chosen run did on the test set."""
-  cohort, job, fitted, features = trained
-  cell, run_id, num_runs = (
-    cohort.cells[row],
-    cell_id(cohort.cells[row]),
-    len(cohort.cells),
-  )
-  source, method = study['sources'][cell.source], study['methods'][cell.method]
+  cohort, job, fitted, _ = trained
+  cell = cohort.cells[row]
+  shapes = shapes_of(study['sources'][cell.source], job.network)
+  groups = [dict(phase.phase.labels) for phase in job.phases]
+  num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
+  exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
+  phases = _phases(trained, row, shapes)
   config = {
     'cell': cell._asdict(),
     **dependencies(study, cell, data.sha256, source_sha256),
   }
-  shapes = shapes_of(source, job.network)
-  sizes = dict(sizes_of(shapes))
-  groups = [dict(phase.phase.labels) for phase in job.phases]
-  trainable = [
-    sum(size for name, size in sizes.items() if labels[name] != 'frozen') for labels in groups
-  ]
-  found = fitted.progress
-  of_all = np.stack([job.steps(i) for i in range(len(job.phases))])  # [phases, R]
-  steps = of_all[:, row].tolist()
-  seconds = [
-    total * taken / int(of_run.sum())
-    for total, taken, of_run in zip(found['train_seconds'], steps, of_all)
-  ]
-  phases = [
-    {
-      'steps': taken,
-      'train_seconds': spent,
-      'trainable_params': count,
-      'reused_stages': reused_groups(job.network, shapes, phase.phase.start),
-      'frozen_sha256_before': frozen['before'][row],
-      'frozen_sha256_after': frozen['after'][row],
-    }
-    for phase, taken, spent, count, frozen in zip(
-      job.phases, steps, seconds, trainable, found['frozen']
-    )
-  ]
-  num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
-  reused = any(phase.phase.start for phase in job.phases)
-  exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
-  predictions = tested and {
-    'ids': np.asarray(data.test.ids),
-    'labels': data.test.targets,
-    **tested.kept,
-    'class_names': np.asarray(data.class_names),
-    **tested.targets,
-  }
   result = {
-    'id': run_id,
+    'id': cell_id(cell),
     'cell': cell._asdict(),
     **outcome(job, fitted, row),
     'select': list(job.phases[-1].task.select),
     'chosen': tested is not None,
     'test': tested and tested.scores,
     'evaluators': tested.evaluators if tested else [],
-    'init': method['init'],
+    'init': study['methods'][cell.method]['init'],
     'deterministic': exact and not cell.shots and bool(source_sha256),
     'num_train': len(job.examples[row]),
     'num_classes': len(data.class_names),
@@ -195,32 +159,68 @@ def write(
     'data_sha256': data.sha256,
     'versions': store.versions(),
     'phases': phases,
-    'cost': {
-      'trainable_params': max(trainable),
-      'total_params': sum(sizes.values()),
-      'optimizer_bytes': found['optimizer_bytes'],
-      'train_flops': train_flops(job.phases, steps, job.network, job.form),
-      'steps': sum(steps),
-      'train_seconds': sum(seconds),
-      'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
-      'feature_seconds': features.seconds / num_runs,
-      'features': ('computed' if features.computed else 'read') if reused else '',
-      'compile_seconds': found['compile_seconds'] / num_runs,
-      'compiled_programs': found['compiled_programs'],
-      'peak_memory_bytes': _peak_memory(),
-    },
+    'cost': _cost(trained, phases, shapes, tested),
   }
+  labels, predictions = _label_text(groups), tested and _predictions(data, tested)
   meshes.on_first(
     lambda: store.write_run(
-      workdir,
-      run_id,
-      config,
-      history(fitted, row),
-      _label_text(groups),
-      predictions,
-      result,
+      workdir, cell_id(cell), config, history(fitted, row), labels, predictions, result
     )
   )
+
+
+def _phases(trained: Trained, row: int, shapes: Variables) -> list[dict[str, Any]]:
+  """What each phase of a run took, trained and left alone."""
+  job, found, sizes = trained.job, trained.fitted.progress, sizes_of(shapes)
+  phases = []
+  for i, plan in enumerate(job.phases):
+    labels, of_all = dict(plan.phase.labels), job.steps(i)  # [R]
+    taken, frozen = int(of_all[row]), found['frozen'][i]
+    phases.append(
+      {
+        'steps': taken,
+        'train_seconds': found['train_seconds'][i] * taken / int(of_all.sum()),
+        'trainable_params': sum(size for name, size in sizes if labels[name] != 'frozen'),
+        'reused_stages': reused_groups(job.network, shapes, plan.phase.start),
+        'frozen_sha256_before': frozen['before'][row],
+        'frozen_sha256_after': frozen['after'][row],
+      }
+    )
+  return phases
+
+
+def _cost(
+  trained: Trained, phases: list[dict[str, Any]], shapes: Variables, tested: Tested | None
+) -> dict[str, Any]:
+  """What a run cost; of what its cohort did together its share."""
+  job, found, num_runs = trained.job, trained.fitted.progress, len(trained.cohort.cells)
+  steps = [phase['steps'] for phase in phases]
+  reused = any(plan.phase.start for plan in job.phases)
+  return {
+    'trainable_params': max(phase['trainable_params'] for phase in phases),
+    'total_params': sum(size for _, size in sizes_of(shapes)),
+    'optimizer_bytes': found['optimizer_bytes'],
+    'train_flops': train_flops(job.phases, steps, job.network, job.form),
+    'steps': sum(steps),
+    'train_seconds': sum(phase['train_seconds'] for phase in phases),
+    'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),
+    'feature_seconds': trained.features.seconds / num_runs,
+    'features': ('computed' if trained.features.computed else 'read') if reused else '',
+    'compile_seconds': found['compile_seconds'] / num_runs,
+    'compiled_programs': found['compiled_programs'],
+    'peak_memory_bytes': _peak_memory(),
+  }
+
+
+def _predictions(data: datasets.Dataset, tested: Tested) -> dict[str, np.ndarray]:
+  """What a run said of the test set, as predictions.npz has it."""
+  return {
+    'ids': np.asarray(data.test.ids),
+    'labels': data.test.targets,
+    **tested.kept,
+    'class_names': np.asarray(data.class_names),
+    **tested.targets,
+  }
 
 
 def history(fitted: fit.Fitted, row: int) -> list[dict[str, Any]]:

@@ -105,10 +105,11 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
 
   source, method = max(settings, key=lambda setting: worth(settings[setting]))
   best = max(settings[source, method], key=lambda run: worth([run]))
+  alike = settings[source, method]
   why = (
     f'{best["id"]}: {method} from {source} is best on validation with {best["num_train"]:,} '
-    f'training examples (mean {column} {abs(worth(settings[source, method])):.3f} over '
-    f'{len(settings[source, method])} runs); of these the best, {best["val"][column]:.3f}.'
+    f'training examples (mean {column} {direction * worth(alike):.3f} over {len(alike)} runs); '
+    f'of these the best, {best["val"][column]:.3f}.'
   )
   return cell_id(Cell(**best['cell'])), why
 
