@@ -247,3 +247,12 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
   checkpoint.save(folder, 1, tree, {})
   assert_same(checkpoint.restore(folder, tree), tree)
   assert checkpoint._absolute(epath.Path('gs://bucket/x')) == epath.Path('gs://bucket/x')
+
+
+def test_what_is_booked_within_is_not_booked_twice():
+  """Activations of frozen stages may be computed when training first asks for them."""
+  spent = fit.Spent(float, {'feature': 5.0})
+  progress = {'compile_seconds': 0.0, 'compiled_programs': 0}
+  with fit._watched(progress, spent) as watch:
+    spent['feature'] += 1000.0
+  assert -1001 < watch.seconds < -900
