@@ -27,8 +27,21 @@ LEVEL = {
   'parity': 5,
   'adapters': 4,
   'combine': 5,
+  'scores': 1,
+  'similarity': 1,
 }
-PLUGS = ('backbones', 'peft', 'sources', 'datasets', 'inputs', 'tasks', 'freezing', 'evaluators')
+PLUGS = (
+  'backbones',
+  'peft',
+  'sources',
+  'datasets',
+  'inputs',
+  'tasks',
+  'freezing',
+  'evaluators',
+  'scores',
+  'similarity',
+)
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 
 

@@ -26,6 +26,7 @@ from tlx.evaluators import (
   top_k,
 )
 from tlx.plug import available, plug
+from tlx.similarity import cka
 from tlx.tasks import classification
 
 OPTIONS = {
@@ -222,7 +223,7 @@ def test_drift_by_hand():
   middle = np.eye(20) - 1 / 20
   gram_x, gram_y = middle @ x @ x.T @ middle, middle @ y @ y.T @ middle
   wanted = (gram_x * gram_y).sum() / np.sqrt((gram_x**2).sum() * (gram_y**2).sum())
-  assert drift.cka(x, y) == pytest.approx(wanted)
+  assert cka.similarity(x, y) == pytest.approx(wanted)
 
 
 def test_forgetting_by_hand():

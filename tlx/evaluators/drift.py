@@ -4,6 +4,7 @@ import numpy as np
 
 from tlx import tree
 from tlx.evaluators import Finished
+from tlx.similarity import cka
 
 KEPT = ''
 
@@ -22,7 +23,7 @@ def evaluate(finished: Finished) -> dict[str, float]:
   columns = {}
   for stage in (stage for stage in finished.stages if finished.params.get(stage)):
     ours, theirs = (finished.features('test', stage, source=which) for which in (False, True))
-    columns[f'cka_{stage}'] = cka(ours, theirs)
+    columns[f'cka_{stage}'] = cka.similarity(ours, theirs)
   started = dict(tree.named_leaves(finished.source_params))
   squares: dict[str, float] = {}
   for name, leaf in tree.named_leaves(finished.params):
@@ -31,14 +32,3 @@ def evaluate(finished: Finished) -> dict[str, float]:
       moved = np.asarray(leaf, np.float64) - np.asarray(started[name], np.float64)
       squares[stage] = squares.get(stage, 0.0) + float((moved**2).sum())
   return columns | {f'l2_{stage}': total**0.5 for stage, total in squares.items()}
-
-
-def cka(x: np.ndarray, y: np.ndarray) -> float:
-  """|Yc^T Xc|_F^2 / (|Xc^T Xc|_F |Yc^T Yc|_F) of features [N, D] and [N, E], each minus its mean.
-
-  >>> round(cka(np.array([[1.0], [2.0], [4.0]]), np.array([[3.0], [5.0], [9.0]])), 6)
-  1.0
-  """
-  x, y = (np.asarray(leaf, np.float64) - np.asarray(leaf, np.float64).mean(0) for leaf in (x, y))
-  sizes = np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y)
-  return float(np.linalg.norm(y.T @ x) ** 2 / sizes) if sizes > 0 else float('nan')

@@ -1,0 +1,181 @@
+"""Every score of the room: official values, invariances, and what it says of odd examples."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.scores.golden import GOLDEN, drawn
+from tlx.plug import available, plug
+
+DRAWN = drawn()
+LABELS, FEATURES, PROBS = DRAWN['labels'], DRAWN['features'], DRAWN['probs']
+WANTED = GOLDEN['scores']
+NAMES = available('scores')
+
+
+def scored(name: str, labels=LABELS, rows=slice(None), **options) -> float:
+  module = plug('scores', name)
+  evidence = {'features': FEATURES, 'probs': PROBS}
+  return module.score(labels[rows], **{n: evidence[n][rows] for n in module.NEEDS}, **options)
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'golden'),
+  [
+    ('nce', {}, 'nce'),
+    ('leep', {}, 'leep'),
+    ('nleep', {}, 'nleep'),
+    ('logme', {}, 'logme'),
+    ('h_score', {}, 'h_score'),
+    ('h_score', {'shrinkage': True}, 'h_score shrinkage'),
+    ('transrate', {}, 'transrate'),
+    ('transrate', {'epsilon': 0.1}, 'transrate epsilon=.1'),
+    ('gbc', {}, 'gbc'),
+    ('sfda', {}, 'sfda'),
+    ('knn', {}, 'knn'),
+    ('knn', {'k': 5}, 'knn k=5'),
+    ('energy', {}, 'energy'),
+  ],
+)
+def test_official_values(name, options, golden):
+  np.testing.assert_allclose(scored(name, **options), WANTED[golden], rtol=1e-9)
+
+
+@pytest.mark.parametrize('strength', ['10', '1', '0.1'])
+def test_pactran_is_the_official_bound(strength):
+  """That code stops after 100 iterations at a tolerance of 1e-6: the fourth digit is its own."""
+  wanted = WANTED['pactran'][strength]
+  found = [
+    -scored('pactran', strength=float(strength), variance=variance) for variance in (100, 10)
+  ]
+  np.testing.assert_allclose(found, wanted, rtol=3e-4)
+
+
+def test_logme_counts_every_feature_where_examples_are_fewer():
+  found = plug('scores', 'logme').score(np.arange(12) % 5, FEATURES[:12])
+  np.testing.assert_allclose(
+    found, WANTED['logme exact of the first 12, labels 0 to 4 in turn'], rtol=1e-6
+  )
+
+
+def test_logme_is_the_evidence_of_the_normal_distribution():
+  """log N(t; 0, I / beta + F F^T / alpha) / N at the alpha and beta that it arrives at."""
+  from tlx.scores import logme
+
+  rng = np.random.RandomState(3)
+  features, target = rng.randn(9, 14), rng.randn(9)
+  left, singular, _ = np.linalg.svd(features, full_matrices=False)
+  found = logme.evidence(left, singular**2, 14, target)
+  grid = np.exp(np.linspace(-6, 6, 61))
+  best = max(
+    stats.multivariate_normal.logpdf(
+      target, np.zeros(9), np.eye(9) / beta + features @ features.T / alpha
+    )
+    for alpha in grid
+    for beta in grid
+  )
+  assert best / 9 - 0.02 < found < best / 9 + 0.02
+
+
+def test_parc_does_not_depend_on_rounding():
+  """The official value orders tied pairs of labels by rounding errors of numpy's corrcoef."""
+  standard = (FEATURES - FEATURES.mean(0)) / FEATURES.std(0)
+  upper = np.triu_indices(300, 1)
+  far = (1 - np.corrcoef(standard))[upper]
+  other = (1 - np.corrcoef(np.eye(5)[LABELS]))[upper]
+  as_coded = stats.spearmanr(far, other).statistic * 100
+  np.testing.assert_allclose(as_coded, WANTED['parc as coded'], rtol=1e-3)
+  tied = stats.spearmanr(far, other.round(9)).statistic * 100
+  np.testing.assert_allclose(scored('parc'), tied, rtol=1e-12)
+
+
+def test_gbc_of_two_spheres_by_hand():
+  """Two classes at distance d, each of variance v on both axes: D_B = d^2 / (8 v)."""
+  around = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])  # variance 1/2 on each axis
+  features = np.concatenate([around, around + np.array([2.0, 0])])
+  labels = np.repeat([0, 1], 4)
+  wanted = -2 * np.exp(-(2.0**2) / (8 * 0.5))
+  for spherical in (False, True):
+    found = plug('scores', 'gbc').score(labels, features, spherical=spherical)
+    np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
+def test_gbc_of_spheres_of_other_sizes_counts_each_axis():
+  around = np.array([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
+  features = np.concatenate([around, 2 * around])
+  apart = 2 * 0.5 * np.log((0.5 + 2.0) / 2 / np.sqrt(0.5 * 2.0))
+  found = plug('scores', 'gbc').score(np.repeat([0, 1], 4), features, spherical=True)
+  np.testing.assert_allclose(found, -2 * np.exp(-apart), rtol=1e-12)
+
+
+def test_what_is_known_beforehand():
+  perfect = np.eye(5)[LABELS]
+  assert plug('scores', 'leep').score(LABELS, perfect) == pytest.approx(0)
+  assert plug('scores', 'nce').score(LABELS, perfect) == pytest.approx(0)
+  shares = np.bincount(LABELS) / len(LABELS)
+  nothing = np.ones((300, 8)) / 8
+  entropy = stats.entropy(shares)
+  assert plug('scores', 'leep').score(LABELS, nothing) == pytest.approx(-entropy)
+  assert plug('scores', 'nce').score(LABELS, nothing) == pytest.approx(-entropy)
+  same = np.tile(np.random.RandomState(0).randn(20, 4), (5, 1))
+  assert plug('scores', 'gbc').score(np.repeat(range(5), 20), same) == pytest.approx(-20)
+  wide = np.random.RandomState(0).randn(40, 100)
+  assert plug('scores', 'h_score').score(np.arange(40) % 4, wide) == pytest.approx(3)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_order_and_names_of_classes_do_not_matter(name):
+  order = np.random.RandomState(1).permutation(len(LABELS))
+  renamed = np.array([7, 2, 40, 3, 9])[LABELS]
+  wanted = scored(name)
+  # clusters and folds depend on the order in which examples come
+  loose = {'nleep': 0.2, 'linear_probe': 0.03}.get(name, 1e-8)
+  np.testing.assert_allclose(scored(name, rows=order), wanted, rtol=loose)
+  np.testing.assert_allclose(scored(name, labels=renamed), wanted, rtol=loose)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_constant_and_wide_features_get_a_finite_answer(name):
+  module = plug('scores', name)
+  rng = np.random.RandomState(0)
+  labels = np.arange(24) % 3
+  part = np.full((24, 4), 0.25)
+  wide = rng.rand(24, 60)
+  for values in (part, np.column_stack([wide, np.ones(24)])):
+    if module.NEEDS == ('probs',):
+      values = values / values.sum(1, keepdims=True)
+    assert np.isfinite(module.score(labels, values))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_inputs_are_left_as_they_are(name):
+  module = plug('scores', name)
+  values = {'features': FEATURES.copy(), 'probs': PROBS.copy()}[module.NEEDS[0]]
+  before = values.copy()
+  module.score(LABELS, values)
+  np.testing.assert_array_equal(values, before)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_what_cannot_be_scored_is_refused(name):
+  module = plug('scores', name)
+  with pytest.raises(ValueError, match='two classes or more, got 1'):
+    module.score(np.zeros(300, int), FEATURES)
+  with pytest.raises(ValueError, match=r'labels \[N\]'):
+    module.score(LABELS[:10], FEATURES)
+  broken = FEATURES.copy()
+  broken[3, 2] = np.nan
+  with pytest.raises(ValueError, match='1 examples are not finite, the first is 3'):
+    module.score(LABELS, broken)
+
+
+def test_a_probe_wants_two_examples_of_each_class():
+  labels = np.array([0, 0, 0, 1])
+  with pytest.raises(ValueError, match='two examples of each class'):
+    plug('scores', 'linear_probe').score(labels, FEATURES[:4])
+
+
+def test_knn_by_hand():
+  features = np.array([[0.0], [1.0], [1.9], [3.5]])
+  # nearest others: of 0 is 1, of 1 is 2 (at 0.9), of 2 is 1, of 3 is 2
+  assert plug('scores', 'knn').score(np.array([0, 0, 1, 1]), features) == 0.5
