@@ -102,7 +102,7 @@ def test_a_stream_of_many_examples_keeps_no_example():
     moments = cka.add(moments, batch, batch[:, :16])
   _, most = tracemalloc.get_traced_memory()
   tracemalloc.stop()
-  assert moments.count == 100_000
+  assert moments.size == 100_000
   assert most < 4 * batch.nbytes
 
 

@@ -24,7 +24,7 @@ class Moments(NamedTuple):
   """What both forms need of the examples so far: sums over them, of features less `at`."""
 
   at: tuple[np.ndarray, np.ndarray] | None
-  count: int
+  size: int
   sums: tuple[np.ndarray, np.ndarray]  # sum x, sum y
   products: tuple[np.ndarray, np.ndarray, np.ndarray]  # X^T X, Y^T Y, X^T Y
   lengths: np.ndarray  # [2, 2], sum of |x|^2 |x|^2, |x|^2 |y|^2, |y|^2 |y|^2
@@ -45,7 +45,7 @@ def add(moments: Moments, x, y) -> Moments:
   long = np.stack([(x**2).sum(1), (y**2).sum(1)])
   return Moments(
     at,
-    moments.count + len(x),
+    moments.size + len(x),
     _plus(moments.sums, (x.sum(0), y.sum(0))),
     _plus(moments.products, (x.T @ x, y.T @ y, x.T @ y)),
     moments.lengths + long @ long.T,
@@ -60,7 +60,7 @@ def _plus(one: tuple, other: tuple) -> tuple:
 def finish(moments: Moments, debiased: bool = False) -> float:
   """CKA of all examples that were added, the same whatever the batches."""
   (sum_x, sum_y), (xx, yy, xy) = moments.sums, moments.products
-  size = moments.count
+  size = moments.size
   if not debiased:
     centred = (
       xx - np.outer(sum_x, sum_x) / size,
