@@ -171,7 +171,7 @@ PHASES = [
   ({'rates': {'train': 0}}, 'rates.train'),
   ({'rates': {}}, 'rates'),
   ({'rates': {'frozen': 1.0, 'train': 1.0}}, 'rates'),
-  ({'steps': 10**12}, 'steps is at least 1 and at most 16,777,216'),
+  ({'steps': 10**12}, 'steps is at least 0 and at most 16,777,216'),
   ({'batch_size': 10**9}, 'batch_size'),
   ({'steps': 2**24, 'batch_size': 2**16}, 'are more than 1,073,741,824'),
   ({'optimizer': {'name': 'adam', 'b1': -3}}, "'b1'"),

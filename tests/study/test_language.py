@@ -2,13 +2,17 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tlx import report
-from tlx.study import config, dry_run, run
+from tlx.backbones import gpt2
+from tlx.study import config, dry_run, pair, run, store
 from tlx.study.phases import network_of
 from tlx.train.prefix import activation
+from tlx.types import Variables
 
 VERBS = ('come', 've', 'quiere')
 NOUNS = ('el perro', 'la casa', 'un gato', 'el niño')
@@ -56,6 +60,7 @@ def get_config(path):
     'last': {'phases': ({'tune': {'policy': 'last', 'k': 1}},)},
     'lora': {'added': {'name': 'lora', 'rank': 2}, 'phases': ({'tune': 'added'},)},
     'full': {},
+    'as_it_is': {'phases': ({'tune': 'norm', 'steps': 0},)},
   }
   made.shots, made.seeds = (0,), (0,)
   made.grid.learning_rate = (6e-3,)
@@ -96,6 +101,49 @@ def test_the_report_speaks_of_bits(study):
   assert runs.set_index('method').test_bits_per_byte.to_dict() == pytest.approx(bits)
   page = report.write(workdir).read_text()
   assert 'bits per byte' in page and 'less is better' in page and 'ccuracy' not in page
+
+
+def test_a_method_of_no_steps_is_the_source_as_it_is(study):
+  made, workdir = study
+  result = results(workdir)['as_it_is']
+  assert result['chosen'] and result['deterministic'] and result['status'] == 'ok'
+  cost = result['cost']
+  assert (cost['steps'], cost['trainable_params'], cost['optimizer_bytes']) == (0, 0, 0)
+  assert cost['train_flops'] == cost['train_seconds'] == 0
+  resolved = config.resolve(made)
+  params, _ = store.trained(workdir / 'sources/spanish/checkpoints', 0)
+  own, _ = store.params(workdir, result['id'])
+  jax.tree.map(np.testing.assert_array_equal, own, params)
+  rows = pair.load(resolved, resolved['targets']['italian'], resolved['sources']['spanish']).test
+  options = dict(resolved['sources']['spanish']['backbone'])
+  options.pop('name')
+  inputs = {name: jnp.asarray(rows.inputs[name]) for name in ('ids', 'mask')}
+  logits, _ = gpt2.build(None, **options).apply(Variables(params, {}), inputs, train=False)
+  wanted, sizes = rows.inputs['next'], rows.inputs['bytes']
+  nats = -jnp.take_along_axis(jax.nn.log_softmax(logits), np.maximum(wanted, 0)[..., None], -1)
+  of_text = (wanted >= 0) & (sizes >= 0)
+  bits = np.asarray(nats)[..., 0][of_text].sum() / np.log(2) / sizes[of_text].sum()
+  assert result['test']['bits_per_byte'] == pytest.approx(bits, rel=1e-5)
+  assert result['test']['bits_per_byte'] > results(workdir)['full']['test']['bits_per_byte']
+
+
+def test_a_method_of_no_steps_is_finished_from_what_it_left(study, tmp_path):
+  made, workdir = study
+  made = made.copy_and_resolve_references()
+  made.methods, made.seeds = {'as_it_is': made.methods['as_it_is']}, (0, 1)
+  made.grid.learning_rate, made.baseline = (1e-3, 1e-2), ''
+  path = run.run(made, tmp_path)
+  files = sorted(path.glob('runs/*/result.json'))
+  before = [json.loads(file.read_text()) for file in files]
+  assert len(files) == 2  # a seed each, whatever the grid
+  files[0].unlink()
+  run.run(made, tmp_path)
+  after = [json.loads(file.read_text()) for file in files]
+  assert [one['test'] for one in after] == [one['test'] for one in before]
+  assert before[0]['test'] == results(workdir)['as_it_is']['test'] == before[1]['test']
+  made.methods.as_it_is.phases = (made.methods.as_it_is.phases[0], {'tune': 'all'})
+  with pytest.raises(ValueError, match='a phase has steps = 0, which trains nothing'):
+    config.resolve(made)
 
 
 def test_what_is_kept_of_the_test_rows_adds_up_to_its_bits(study):

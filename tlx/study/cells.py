@@ -34,12 +34,20 @@ def cell_id(cell: Cell) -> str:
   return f'{cell.source}-{cell.target}-{cell.method}-{shots}-seed{cell.seed}{rate}{decay}'
 
 
+def trains(method: Mapping[str, Any]) -> bool:
+  """Whether a method takes any step; else it is the source as it is, or a random start."""
+  return any(phase['steps'] or phase['epochs'] for phase in method['phases'])
+
+
 def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
   """[(learning rate, weight decay)] that a method really tries.
 
   Where every phase has a rate of its own or is solved exactly, the grid's rates would make
-  identical runs: there is one, the last phase's, 0.0 for an exact solution.
+  identical runs: there is one, the last phase's, 0.0 for an exact solution. A method that takes no
+  step has neither.
   """
+  if not trains(method):
+    return [(0.0, 0.0)]
   rates = method['grid']['learning_rate']
   if all(phase['learning_rate'] or phase['solver'] != 'sgd' for phase in method['phases']):
     last = method['phases'][-1]

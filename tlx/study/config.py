@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # brings jax, which a config file does not need
 # phase may differ.
 TRAIN = {
   'tune': 'all',  # what to train: a policy of tlx/freezing, or {'policy': 'after', 'k': 2}
-  'steps': 100,
+  'steps': 100,  # 0 trains nothing: what the method begins with is looked at as it is
   # over a run's own examples: the steps of each run follow from their number. 0 takes `steps`,
   # the same for every size
   'epochs': 0.0,
@@ -693,6 +693,11 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     _phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], inputs)
     for i, phase in enumerate(method['phases'])
   )
+  if len(phases) > 1 and not all(phase['steps'] or phase['epochs'] for phase in phases):
+    raise ValueError(
+      f'{where}: a phase has steps = 0, which trains nothing, and is not the only one. '
+      'Leave it out.'
+    )
   for phase in phases:
     if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != (
       'source',

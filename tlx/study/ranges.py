@@ -37,7 +37,7 @@ DATA: Mapping[str, Kind] = {  # of sources and targets
 RANGES: Mapping[str, Mapping[str, Kind]] = {
   'train': {
     'tune': PLUGIN,
-    'steps': Range(1, MOST_STEPS),
+    'steps': Range(0, MOST_STEPS),
     'epochs': Range(0.0, 1e6),
     'batch_size': Range(1, 2**16),
     'optimizer': PLUGIN,

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import checkpoint, datasets
+from tlx import checkpoint, datasets, tree
 from tlx.study import pair as pairs
 from tlx.study import store
-from tlx.study.cells import Cohort, cell_id, dependencies
+from tlx.study.cells import Cohort, cell_id, dependencies, trains
 from tlx.study.cost import train_flops
 from tlx.study.phases import frozen_groups, reused_groups, shapes_of, sizes_of
 from tlx.train import fit
@@ -132,6 +132,7 @@ def write(
   groups = [dict(phase.phase.labels) for phase in job.phases]
   num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
+  as_it_is = not trains(study['methods'][cell.method]) and _is_whole(job, shapes)
   phases = _phases(trained, row, shapes)
   config = {
     'cell': cell._asdict(),
@@ -146,7 +147,7 @@ def write(
     'test': tested and tested.scores,
     'evaluators': tested.evaluators if tested else [],
     'init': study['methods'][cell.method]['init'],
-    'deterministic': exact and not cell.shots and bool(source_sha256),
+    'deterministic': as_it_is or (exact and not cell.shots and bool(source_sha256)),
     'num_train': len(job.examples[row]),
     'num_classes': len(data.class_names),
     'num_strata': len(np.unique(data.train.labels)),
@@ -169,6 +170,11 @@ def write(
   )
 
 
+def _is_whole(job: Job, shapes: Variables) -> bool:
+  """Whether the source brings every parameter, so that nothing is drawn."""
+  return len(list(tree.named_leaves(job.base.params))) == len(sizes_of(shapes))
+
+
 def _phases(trained: Trained, row: int, shapes: Variables) -> list[dict[str, Any]]:
   """What each phase of a run took, trained and left alone."""
   job, found, sizes = trained.job, trained.fitted.progress, sizes_of(shapes)
@@ -179,8 +185,9 @@ def _phases(trained: Trained, row: int, shapes: Variables) -> list[dict[str, Any
     phases.append(
       {
         'steps': taken,
-        'train_seconds': found['train_seconds'][i] * taken / int(of_all.sum()),
-        'trainable_params': sum(size for name, size in sizes if labels[name] != 'frozen'),
+        'train_seconds': found['train_seconds'][i] * taken / max(1, int(of_all.sum())),
+        'trainable_params': int(of_all.any())
+        * sum(size for name, size in sizes if labels[name] != 'frozen'),
         'reused_stages': reused_groups(job.network, shapes, plan.phase.start),
         'frozen_sha256_before': frozen['before'][row],
         'frozen_sha256_after': frozen['after'][row],
@@ -199,7 +206,7 @@ def _cost(
   return {
     'trainable_params': max(phase['trainable_params'] for phase in phases),
     'total_params': sum(size for _, size in sizes_of(shapes)),
-    'optimizer_bytes': found['optimizer_bytes'],
+    'optimizer_bytes': found['optimizer_bytes'] if sum(steps) else 0,
     'train_flops': train_flops(job.phases, steps, job.network, job.form),
     'steps': sum(steps),
     'train_seconds': sum(phase['train_seconds'] for phase in phases),

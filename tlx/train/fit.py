@@ -105,6 +105,10 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> tuple
       if plan.phase.solver == 'sgd' and progress['at'] < plan.num_steps:
         windows = stack.enter_context(stream.Windows(job, index, spread))
         windows.seek(progress['at'], phased.state.step)
+    if not plan.num_steps and not progress['taken']:  # it is looked at as it came
+      _look(course, index, phased, sums, val)
+      _end(course, index, phased)
+      _save_if_due(course, index, phased, sums)
     rate = 0.0
     while progress['at'] < plan.num_steps:
       stop = next(step for step in plan.stops if step > progress['at'])
@@ -344,7 +348,7 @@ def compile_ahead(job: Job) -> list[dict[str, Any]]:
     own = _with_trained(spread.pad(job.own), job, index, spread)
     phased = prepare(job, index, own, spread.pad(job.stats), spread)
     wanted: list[tuple[cohort.Program, tuple]] = []
-    if plan.phase.solver == 'sgd':  # an exact solution has a program of its own
+    if plan.phase.solver == 'sgd' and plan.num_steps:  # an exact solution has a program of its own
       with stream.Windows(job, index, spread) as windows:
         window = windows.seek(0, phased.state.step)
       runs = phased.runs, window.order, spread.each(1)

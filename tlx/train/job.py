@@ -135,7 +135,8 @@ def keys(job: Job, index: int, spread: Spread) -> jax.Array:
 
 def steps_at(job: Job, index: int, at: int) -> np.ndarray:
   """int32 [R]: the steps of each run when the longest has taken `at`: the same share of its own."""
-  return np.asarray(-(-at * job.steps(index) // job.phases[index].num_steps), np.int32)
+  longest = max(1, job.phases[index].num_steps)
+  return np.asarray(-(-at * job.steps(index) // longest), np.int32)
 
 
 def steps_before(job: Job, index: int) -> int:
