@@ -227,3 +227,11 @@ def test_a_bad_tagged_line_is_named(write, line, message):
   path = write('x.jsonl', _json([*good, line]))
   with pytest.raises(ValueError, match=f'line 10 of .* has {message}'):
     datasets.load_text(f'jsonl:{path}', wanted='tagged sentence')
+
+
+def test_a_type_that_is_only_tested_is_refused(tmp_path):
+  for part, kind in (('train', 'X'), ('test', 'Y')):
+    line = {'tokens': ['a', 'b'], 'tags': ['O', f'B-{kind}']}
+    (tmp_path / f'{part}.jsonl').write_text(_json([line] * 4))
+  with pytest.raises(ValueError, match='has no training example of Y'):
+    datasets.load_text(f'jsonl:{tmp_path}', wanted='tagged sentence')

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models
 
 from tlx import datasets
 from tlx.backbones import bert
-from tlx.inputs import text
+from tlx.inputs import _tokenizers, text
 from tlx.inputs._tokenizers import read
 from tlx.types import Batch
 
@@ -60,7 +60,7 @@ def test_texts_are_not_augmented(tokenizer):
   (10, 8, 8), (600, 1024, 1024), (513, 700, 700),
 ])  # fmt: skip
 def test_buckets(longest, length, want):
-  assert text.bucket(longest, length) == want
+  assert _tokenizers.bucket(longest, length) == want
 
 
 def test_all_parts_have_one_length_and_cuts_are_said(tokenizer):

@@ -115,13 +115,16 @@ def info(
 
 
 def is_valued(name: str, group: str = '', skip_bad: bool = False) -> bool:
-  """Whether examples have a number or any number of labels each instead of a class.
+  """Whether examples have a number, any number of labels or tags instead of a class.
 
   Raises:
     ValueError: as `info`.
   """
   place, rest = _parse(name)
-  return kind(name) == 'text' and _is_valued(_texts.published(place, rest, group, skip_bad))
+  of_kind = kind(name)
+  return of_kind == 'tagged sentence' or (
+    of_kind == 'text' and _is_valued(_texts.published(place, rest, group, skip_bad))
+  )
 
 
 def kind(name: str) -> str:

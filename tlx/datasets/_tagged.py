@@ -42,11 +42,14 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
 
   files = _lines.files('jsonl', path)
   found = _lines.published(files, read, 'words and their tags on every line', group, skip_bad)
-  types = set()
-  for examples in found.splits.values():
+  types: dict[str, set[str]] = {}
+  for part, examples in found.splits.items():
+    types[part] = set()
     for _, tags in examples.read(range(len(examples.ids))):
-      types |= {tag[2:] for tag in tags if tag != 'O'}
-  names = ['O', *(f'{place}-{name}' for name in in_order(types) for place in 'BI')]
+      types[part] |= {tag[2:] for tag in tags if tag != 'O'}
+  every = set().union(*types.values())
+  _tables.check_trained(path, every, types['train' if 'train' in types else 'all'])
+  names = ['O', *(f'{place}-{name}' for name in in_order(every) for place in 'BI')]
   return found._replace(class_names=tuple(names))
 
 

@@ -31,6 +31,7 @@ from tlx import datasets, sources
 BEGIN, TURN, TURN_END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
 _SPECIAL = (BEGIN, TURN, TURN_END)
 
+BUCKETS = (16, 32, 64, 128, 256, 512)
 _SPARE = 1024  # rows of an embedding without a token; Qwen2's 151,936 have 271
 _BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False)
 _QWEN2 = (
@@ -401,6 +402,16 @@ def _joins_words(tokenizer: Tokenizer) -> bool:
     for text in (['a', 'a'], ['a', ' a'])
   )
   return one != other == tokenizer.encode('a a', add_special_tokens=False).ids
+
+
+def bucket(longest: int, length: int) -> int:
+  """The length to which texts are padded: the smallest of `BUCKETS` that holds the longest,
+  `length` at most.
+
+  >>> bucket(20, 256), bucket(200, 256), bucket(98, 100)
+  (32, 256, 100)
+  """
+  return min([size for size in BUCKETS if longest <= size < length], default=length)
 
 
 def stacked(

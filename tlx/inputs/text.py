@@ -35,7 +35,6 @@ HOW = (  # the fields of a data set that `load` takes
   'fold',
   'folds',
 )
-BUCKETS = (16, 32, 64, 128, 256, 512)
 Text = str | tuple[str, str]
 
 
@@ -43,7 +42,8 @@ Text = str | tuple[str, str]
 def form(length: int, tokenizer: str, vocab_size: int = 0) -> Form:
   """Texts of `length` tokens, padding included: {'ids', 'mask'} int32 [length].
 
-  Stored ones are shorter where the longest of the data is (`bucket`), and pairs have 'types' too.
+  Stored ones are shorter where the longest of the data is (`_tokenizers.bucket`), and pairs have
+  'types' too.
 
   Raises:
     ValueError: no room for a token, or no tokenizer.
@@ -107,16 +107,6 @@ def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> Non
     )
 
 
-def bucket(longest: int, length: int) -> int:
-  """The length to which texts are padded: the smallest of `BUCKETS` that holds the longest,
-  `length` at most.
-
-  >>> bucket(20, 256), bucket(200, 256), bucket(98, 100)
-  (32, 256, 100)
-  """
-  return min([size for size in BUCKETS if longest <= size < length], default=length)
-
-
 def store(
   records: Sequence[Any], fields: Mapping[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[int, str]]:
@@ -167,7 +157,7 @@ def store_parts(
         f'{len(empty):,} texts of {part} have no token, as {empty[0]!r}. Leave them out.'
       )
   lengths = [len(row) for of_part in rows.values() for row in of_part]
-  size = bucket(max(lengths, default=1), length)
+  size = _tokenizers.bucket(max(lengths, default=1), length)
   leaves = {
     part: _tokenizers.stacked(tokenizer, of_part, size, pairs) for part, of_part in rows.items()
   }

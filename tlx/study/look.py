@@ -100,8 +100,8 @@ def _raw(
 
 def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> list[str]:
   """Sentences on what would mislead whoever reads the table, and which field changes it."""
-  if data.train.values is not None:
-    return []
+  if len(np.unique(data.train.labels)) < 2:  # numbers, tags or running text: there are no classes
+    return _of_groups(target, data)
   train = np.bincount(data.train.labels, minlength=len(data.class_names))
   test = np.bincount(data.test.labels, minlength=len(data.class_names))
   notes = []
@@ -132,12 +132,16 @@ def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> 
     f'{count:,} test examples: an accuracy of 90% is known to {half:.1f} points either way '
     '(95%), whatever the number of seeds.'
   )
-  if not data.train.groups:
-    notes.append(
-      'No groups are known. Where one person, document or scene gave several examples, say '
-      f'what names it (targets.{base(target)}.group), or test scores will flatter.'
-    )
-  return notes
+  return notes + _of_groups(target, data)
+
+
+def _of_groups(target: str, data: datasets.Dataset) -> list[str]:
+  if data.train.groups:
+    return []
+  return [
+    'No groups are known. Where one person, document or scene gave several examples, say '
+    f'what names it (targets.{base(target)}.group), or test scores will flatter.'
+  ]
 
 
 def _sheet(data: datasets.Dataset, rows: int = 8, columns: int = 8) -> bytes:

@@ -7,16 +7,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from tlx import backbones, freezing, peft, tree
+from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study.cells import classes_of
 from tlx.study.config import form_module, form_of, named
 from tlx.train import step
 from tlx.train.job import PhasePlan
 from tlx.train.prefix import activation, boundary, variable_shapes
-from tlx.types import Form, Network, Task, Variables
+from tlx.types import Batch, Form, Network, Task, Variables
 
 
 def task_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
@@ -124,6 +126,7 @@ def phases_of(
     network_of(source, make_task(task, num_classes).head, method),
     form_of(source),
   )
+  _check_asked(network, form, make_task(task, num_classes))
   shapes = shapes_of(source, network)
   brought = method.get('init') != 'random'
   leaves = [name for name, _ in tree.named_leaves(shapes.params)]
@@ -140,6 +143,15 @@ def phases_of(
     plan = {field: phase[field] for field in _OF_PLAN}
     plans.append(PhasePlan(static, asked, num_steps=phase['steps'], **plan))
   return tuple(plans)
+
+
+@functools.cache
+def _check_asked(network: Network, form: Form, task: Task) -> None:
+  """Raises ValueError where a task cannot be asked of what a network gives."""
+  given = activation(network, form, len(network.stages))
+  nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), forms.stored(form, 1))
+  targets = task.targets(nothing, np.zeros(1, np.int32))
+  jax.eval_shape(task.terms, given, Batch(None, targets, np.ones(1, np.float32)))
 
 
 _OF_PLAN = ('batch_size', 'evaluations', 'learning_rate', 'epochs')

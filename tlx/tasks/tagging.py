@@ -18,6 +18,7 @@ FORM = 'tagged'
 def task(num_classes: int) -> Task:
   """Softmax cross-entropy in nats over logits [B, T, K] of the words' first tokens.
 
+  A word without a token, as one that was cut off, is answered O and has no loss.
   Tags are numbers as datasets have them: 0 is O, 2 i + 1 begins an entity of type i and 2 i + 2
   goes on with it. Entities are those of conlleval and of seqeval's default: one that goes on after
   O or another type begins there. Columns: 'f1', by which settings are chosen, 'precision' and
@@ -27,21 +28,31 @@ def task(num_classes: int) -> Task:
   """
 
   def terms(logits: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
-    tags = batch.targets
-    counted = tags >= 0
-    weight = counted * batch.mask[:, None]
-    chosen = jnp.argmax(logits, -1)
-    logs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    if logits.ndim != 3:
+      raise ValueError(
+        f'tagging wants scores of every token [B, T, {num_classes}], got {list(logits.shape)}. '
+        "Give the backbone pool = 'tokens', and leave head_after out."
+      )
+    tags, places = batch.targets['tags'], batch.targets['places']
+    of_words = jnp.take_along_axis(logits, jnp.maximum(places, 0)[..., None], 1)  # [B, W, K]
+    chosen = jnp.where(places < 0, 0, jnp.argmax(of_words, -1))
+    logs = jax.nn.log_softmax(of_words.astype(jnp.float32))
     loss = -jnp.take_along_axis(logs, jnp.maximum(tags, 0)[..., None], -1)[..., 0]
     correct = (chosen == tags).astype(jnp.float32)
-    found = _counts(chosen, tags, counted)
-    counts = {name: (count.astype(jnp.float32), batch.mask) for name, count in found.items()}
-    return {'loss': (loss, weight), 'correct': (correct, weight), **counts}
+    mask = batch.mask[:, None]
+    counts = {
+      name: (count.astype(jnp.float32), batch.mask) for name, count in _counts(chosen, tags).items()
+    }
+    return {
+      'loss': (loss, (places >= 0) * mask),
+      'correct': (correct, (tags >= 0) * mask),
+      **counts,
+    }
 
   def scores(
     sums: Mapping[str, tuple[float, float]],
     kept: Mapping[str, np.ndarray] | None = None,
-    targets: np.ndarray | None = None,
+    targets: Mapping[str, np.ndarray] | None = None,
   ) -> dict[str, Any]:
     right, chosen, true = (sums[name][0] for name in ('right', 'chosen', 'true'))
     columns = {
@@ -58,7 +69,7 @@ def task(num_classes: int) -> Task:
 
   return Task(
     head=num_classes,
-    targets=_tags,
+    targets=_words,
     terms=terms,
     keep=_keep,
     scores=scores,
@@ -66,10 +77,10 @@ def task(num_classes: int) -> Task:
   )
 
 
-def _tags(inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
-  """The tags [N, T] that the form stores, -1 where a token begins no word."""
+def _words(inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, np.ndarray]:
+  """The tags of words and the places of their tokens [N, W], as the form stores them."""
   del labels
-  return inputs['tags']
+  return {name: inputs[name] for name in ('tags', 'places')}
 
 
 def _keep(outputs: Array) -> dict[str, Array]:
@@ -81,28 +92,22 @@ def _ratio(part: float, whole: float) -> float:
   return part / whole if whole else 0.0
 
 
-def _counts(chosen: Array, tags: Array, counted: Array) -> dict[str, Array]:
+def _counts(chosen: Array, tags: Array) -> dict[str, Array]:
   """Entities of each row [B]: those that are 'right', all that were 'chosen', all 'true' ones."""
-  begins, ends, types = _entities(chosen, counted)
-  true_begins, true_ends, true_types = _entities(tags, counted)
+  begins, ends, types = _entities(jnp.where(tags < 0, 0, chosen))
+  true_begins, true_ends, true_types = _entities(jnp.maximum(tags, 0))
   right = begins & true_begins & (ends == true_ends) & (types == true_types)
   return {'right': right.sum(-1), 'chosen': begins.sum(-1), 'true': true_begins.sum(-1)}
 
 
-def _entities(tags: Array, counted: Array) -> tuple[Array, Array, Array]:
-  """(where an entity begins, where the one of each place ends, its type or 0), [B, T] each.
-
-  Tokens that begin no word go on with what the word before them is of.
-  """
-  place = jnp.arange(tags.shape[-1])
-  word = jax.lax.cummax(jnp.where(counted, place, -1), axis=tags.ndim - 1)
-  of_word = jnp.where(word < 0, 0, jnp.take_along_axis(tags, jnp.maximum(word, 0), -1))
-  types = (of_word + 1) // 2
-  opened = counted & (tags % 2 == 1)
+def _entities(tags: Array) -> tuple[Array, Array, Array]:
+  """(where an entity begins, where the one of each place ends, its type or 0), [B, W] each."""
+  types = (tags + 1) // 2
   before = jnp.pad(types[..., :-1], ((0, 0), (1, 0)))
-  begins = (types > 0) & (opened | (types != before))
+  begins = (types > 0) & ((tags % 2 == 1) | (types != before))
   behind = jnp.pad(types[..., 1:], ((0, 0), (0, 1)))
   last = (types > 0) & ((types != behind) | jnp.pad(begins[..., 1:], ((0, 0), (0, 1))))
+  place = jnp.arange(tags.shape[-1])
   ends = jax.lax.cummin(jnp.where(last, place, tags.shape[-1]), axis=tags.ndim - 1, reverse=True)
   return begins, ends, types
 
@@ -125,8 +130,13 @@ def entities(tags: np.ndarray) -> set[tuple[int, int, int]]:
   return found
 
 
-def _by_type(chosen: np.ndarray, tags: np.ndarray, num_types: int) -> dict[str, Any]:
+def _by_type(
+  of_tokens: np.ndarray, targets: Mapping[str, np.ndarray], num_types: int
+) -> dict[str, Any]:
   """F1 of each type, NaN where it is neither in the truth nor found, and their mean."""
+  tags, places = targets['tags'], targets['places']
+  of_words = np.take_along_axis(of_tokens, np.maximum(places, 0), 1)
+  chosen = np.where(places < 0, 0, of_words)
   right: Counter[int] = Counter()
   both: Counter[int] = Counter()
   for row, truth in zip(chosen, tags):
