@@ -40,7 +40,6 @@ class Each(NamedTuple):
 
 
 TEXT = 'a text'
-NAME = 'a name'  # of a plug-in, which its room checks
 PLUGIN = "a name, or a dict of a name and options such as {'name': 'sgd', 'momentum': 0.9}"
 STAGE = "a stage, or a dict of a stage and a grid such as {'stage': 'conv2', 'grid': 4}"
 SWITCH = 'True or False'
@@ -75,7 +74,6 @@ def checked(where: str, value: Any, kind: Kind, default: Any) -> Any:
     return value
   types: Mapping[str, tuple[type, ...]] = {
     TEXT: (str,),
-    NAME: (str,),
     PLUGIN: (str, Mapping),
     STAGE: (str, Mapping),
     SWITCH: (bool,),

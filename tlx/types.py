@@ -120,12 +120,16 @@ class RunState(NamedTuple):
 
   Keys are `fold_in(key, step)`: nothing random is stored, so a resumed run replays exactly.
   A run whose loss is not finite stays at the step where that happened.
+
+  average: where a phase keeps one, the moving average of `trainable` and `stats`; it is what is
+    evaluated, and what the phase ends with
   """
 
   step: Array
   trainable: PyTree
   stats: PyTree
   opt_state: PyTree
+  average: Variables | tuple[()] = ()
 
 
 class Cell(NamedTuple):

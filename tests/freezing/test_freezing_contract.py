@@ -175,7 +175,7 @@ ENDS = {
   'gpt2': (('block0',), ('block1',), ('norm', 'head')),
   'llama': (('block0',), ('block1',), ('norm', 'head')),
   'mlp': (('dense1',), ('dense2',), ('head',)),
-  'modernbert': (('norm',), ('pool',), ('head',)),
+  'modernbert': (('block1',), ('norm', 'pool'), ('head',)),
   'resnet': (('layer1_1',), ('layer2_0',), ('pool', 'head')),
   'vit': (('block0',), ('block1',), ('norm', 'pool', 'head')),
 }

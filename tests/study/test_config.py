@@ -93,7 +93,6 @@ def bad_values(section, field):
     return ['nonsense', '', 3, None, True]
   return {
     ranges.TEXT: [3, None, True, ['a']],
-    ranges.NAME: [3, None, 'nonsense'],
     ranges.PLUGIN: [3, None, 'nonsense', {'nam': 'x'}, {}],
     ranges.STAGE: [
       3,

@@ -1,14 +1,18 @@
 """Cells, cohorts and programs; what is planned is what happens."""
 
+import jax
 import pandas as pd
 import pytest
 
 from tests.study import tiny
+from tlx import freezing, tree
+from tlx.plug import plug
 from tlx.study import config, run
 from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table
 from tlx.study.phases import (
+  _layer_rates,
   frozen_groups,
   network_of,
   phases_of,
@@ -160,6 +164,33 @@ def test_layer_decay_is_that_of_timm_and_mae():
     labels['norm/norm/scale'] == 'train@head'
     and labels['embed/position'] == labels['embed/class'] == 'train@embed'
   )
+
+
+@pytest.mark.parametrize(
+  'backbone, layers',
+  [
+    # timm 1.0.29: stem, then each block with the downsampling before it, head.norm with head.fc
+    ('convnext', ('pool head', 'layer2_1', 'layer2_0', 'layer1_0', 'stem')),
+    # ELECTRA's _get_layer_lrs: the task's head, the pooler one below it, the last layer two below
+    ('bert', ('head', 'pool', 'block1', 'block0', 'embed')),
+    # as BERT; the final norm is no layer of its own
+    ('modernbert', ('head', 'norm pool', 'block1', 'block0', 'embed')),
+  ],
+)
+def test_layer_decay_counts_as_official_code_does(backbone, layers):
+  module = plug('backbones', backbone)
+  options, inputs = module.tiny()
+  network = module.build(**options)
+  shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
+  leaves = [(name, 'train') for name, _ in tree.named_leaves(shapes.params)]
+  depth = freezing.groups(network.stages, shapes.params)
+  labels, rates = _layer_rates(leaves, depth, {'train': 1.0}, 0.5)
+  found = {}
+  for name, label in labels:
+    found[name.split('/')[0]] = dict(rates)[label]
+  wanted = {stage: 0.5**i for i, group in enumerate(layers) for stage in group.split()}
+  assert found == {stage: rate for stage, rate in wanted.items() if stage in found}
+  assert set(found) | {'pool'} == set(wanted) | {'pool'}
 
 
 @pytest.mark.parametrize(

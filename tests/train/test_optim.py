@@ -242,3 +242,40 @@ def test_bad_schedules():
     optim.schedule('cosin')
   with pytest.raises(ValueError, match='warmup'):
     optim.schedule('cosine', 1.0)
+
+
+def test_the_staircase_is_that_of_bit():
+  """Steps of the official hyper-rule: 500 steps fall at 200, 300, 400 after 100 of warm-up; 10,000
+  at 3,000, 6,000 and 9,000 after 500.
+  """
+  short = optim.schedule('staircase', 0.2, {'at': (0.25, 0.5, 0.75)})
+  wanted = {0: 0.01, 99: 1.0, 199: 1.0, 200: 0.1, 299: 0.1, 300: 0.01, 400: 0.001, 499: 0.001}
+  for step, factor in wanted.items():
+    assert float(short(step, 500)) == pytest.approx(factor)
+  middle = optim.schedule('staircase', 0.05, {'at': (5 / 19, 11 / 19, 17 / 19)})
+  for step, factor in {499: 1.0, 2999: 1.0, 3000: 0.1, 6000: 0.01, 8999: 0.01, 9000: 1e-3}.items():
+    assert float(middle(step, 10_000)) == pytest.approx(factor)
+
+
+def test_the_exponential_schedule_rises_in_equal_ratios():
+  factor = optim.schedule('exponential', 0.0, {'least': 1e-4})
+  np.testing.assert_allclose(
+    [float(factor(step, 5)) for step in range(5)], [1e-4, 1e-3, 1e-2, 1e-1, 1.0], rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize(
+  'name, options, words',
+  [
+    ('staircase', {'steps': (0.3,)}, 'it takes at, factor'),
+    ('staircase', {'at': (0.6, 0.3)}, 'rising shares'),
+    ('staircase', {'at': (0.0, 0.3)}, 'rising shares'),
+    ('staircase', {'at': 0.3}, 'rising shares'),
+    ('staircase', {'factor': 1.0}, 'below 1'),
+    ('slanted_triangular', {'ratio': 0.5}, 'from 1 on'),
+    ('cosine', {'at': (0.3,)}, 'it takes none'),
+  ],
+)
+def test_bad_options_of_schedules(name, options, words):
+  with pytest.raises(ValueError, match=words):
+    optim.schedule(name, 0.0, options)

@@ -22,8 +22,9 @@ def groups(stages: Sequence[str], params: PyTree) -> tuple[tuple[str, ...], ...]
   only prepares the head's input.
 
   That are stages before the head that hold nothing (pooling), or norms alone, as in the layer-wise
-  rates of MAE and timm, where the final norm belongs with the head. Elsewhere a stage without
-  parameters goes with the next that has some.
+  rates of MAE, where the final norm belongs with the head (timm's ViT has it with the last block).
+  Elsewhere such a stage goes with the next that holds more: ModernBERT's final norm with the dense
+  layer of its pool.
 
   >>> linear, norm = {'kernel': 0}, {'norm': {'scale': 0}}
   >>> groups(['stem', 'pool', 'fc', 'norm', 'average', 'head'],
@@ -37,7 +38,7 @@ def groups(stages: Sequence[str], params: PyTree) -> tuple[tuple[str, ...], ...]
   waiting: tuple[str, ...] = ()
   for stage in stages[:first]:
     waiting = (*waiting, stage)
-    if named_leaves(params.get(stage, {})):
+    if _beyond_norms(params.get(stage, {})):
       found.append(waiting)
       waiting = ()
   return (*found, (*waiting, *stages[first:]))

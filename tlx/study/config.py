@@ -34,7 +34,9 @@ TRAIN = {
   'epochs': 0.0,
   'batch_size': 32,
   'optimizer': 'adam',  # any of optax, or {'name': 'sgd', 'momentum': 0.9}
-  'schedule': 'cosine',  # constant, linear, cosine, slanted_triangular
+  # constant, linear, cosine, slanted_triangular, exponential, or with options {'name':
+  # 'staircase', 'at': (0.3, 0.6, 0.9), 'factor': 0.1}; what they mean: tlx/train/optim.py
+  'schedule': 'cosine',
   'warmup': 0.0,  # share of the phase's steps
   'learning_rate': 0.0,  # fixed for this phase; 0 takes the grid's
   'rates': {'train': 1.0},  # group -> multiple of the learning rate
@@ -51,6 +53,8 @@ TRAIN = {
   # step
   'views': 0,
   'accumulate': 1,  # parts of a batch that go through one after another
+  'ema': 0.0,  # decay of a moving average of the weights, which is evaluated and kept; 0 is off
+  'sam': 0.0,  # sharpness-aware minimisation: its radius rho, such as 0.05; 0 is off
   'remat': False,  # activations are computed again for the gradient instead of kept
 }
 GRID = {
@@ -165,6 +169,7 @@ class Config(ml_collections.ConfigDict):
 PLUGINS = (
   'tune',
   'optimizer',
+  'schedule',
   'backbone',
   'head_after',
   'added',
@@ -419,9 +424,9 @@ def _phase(
       f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set '
       'views = 0 or take mixup out.'
     )
-  return (
-    phase if phase['solver'] == 'sgd' else {**phase, 'steps': 1, 'epochs': 0.0, 'evaluations': 1}
-  )  # there is one step, to the solution
+  # There is one step, to the solution.
+  exact = {'steps': 1, 'epochs': 0.0, 'evaluations': 1, 'ema': 0.0, 'sam': 0.0}
+  return phase if phase['solver'] == 'sgd' else {**phase, **exact}
 
 
 def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> None:
@@ -433,7 +438,8 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
     f'{where}.optimizer',
     lambda: optim.check(*named(phase['optimizer']), weight_decay),
   )
-  located(f'{where}.schedule', lambda: optim.schedule(phase['schedule'], phase['warmup']))
+  name, options = located(f'{where}.schedule', lambda: named(phase['schedule']))
+  located(f'{where}.schedule', lambda: optim.schedule(name, phase['warmup'], options))
   if not all(isinstance(group, str) for group in phase['rates']):
     raise ValueError(
       f"{where}.rates names groups, such as {{'train': 1.0}}, got {phase['rates']!r}."

@@ -301,12 +301,13 @@ def _evaluation_flops(
 
 
 def _flops(network: Network, form: Form, plan: PhasePlan) -> float:
-  """FLOPs of one step of a phase; an exact solution's are not known before it is found, and
-  small.
+  """FLOPs of one step of a phase, SAM's two gradients counted; an exact solution's are not known
+  before it is found, and small.
   """
   if plan.phase.solver != 'sgd':
     return 0.0
-  return cohort.gradient_flops(
+  gradients = 2 if plan.phase.sam else 1
+  return gradients * cohort.gradient_flops(
     cohort.costing(step.Recipe(network, form, plan.task, plan.phase)),
     plan.batch_size,
   )
@@ -360,7 +361,7 @@ def _state_bytes(shapes: Variables, plan: PhasePlan) -> int:
     shapes.stats,
     step.Hyper(scalar, scalar, scalar),
   )
-  return 3 * tree.num_bytes(state.trainable) + tree.num_bytes(state.opt_state)
+  return 3 * tree.num_bytes(state.trainable) + tree.num_bytes((state.opt_state, state.average))
 
 
 def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:

@@ -210,19 +210,28 @@ def _static(
 ) -> step.Phase:
   """What the program of a phase is made from."""
   optimizer, options = named(phase['optimizer'])
+  schedule, schedule_options = named(phase['schedule'])
   return step.Phase(
     labels,
     rates,
     frozen_norms,
     optimizer=optimizer,
     optimizer_options=tuple(sorted(options.items())),
+    schedule=schedule,
+    schedule_options=_hashable(schedule_options),
     augment=tuple(sorted(phase['augment'].items())),
     start=start,
     **{name: phase[name] for name in _OF_STEP},
   )
 
 
-_OF_STEP = ('schedule', 'warmup', 'clip_norm', 'views', 'solver', 'remat', 'accumulate')
+_OF_STEP = ('warmup', 'clip_norm', 'views', 'solver', 'remat', 'accumulate', 'ema', 'sam')
+
+
+def _hashable(options: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+  """Options whose sequences are tuples: a config from JSON has lists."""
+  plain = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+  return tuple(sorted(plain.items()))
 
 
 def _start(

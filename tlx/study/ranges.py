@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from tlx.ranges import (
   FIELDS,
-  NAME,
   NOT_NEGATIVE,
   PHASES,
   PLUGIN,
@@ -41,7 +40,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'epochs': Range(0.0, 1e6),
     'batch_size': Range(1, 2**16),
     'optimizer': PLUGIN,
-    'schedule': NAME,
+    'schedule': PLUGIN,
     'warmup': Range(0.0, 1.0, below=True),
     'learning_rate': NOT_NEGATIVE,
     'rates': FIELDS,
@@ -55,6 +54,8 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'views': Range(0, 10_000),
     'accumulate': Range(1, 2**16),
     'remat': SWITCH,
+    'ema': Range(0.0, 1.0, below=True),
+    'sam': Range(0.0, 100.0),
   },
   'grid': {
     'learning_rate': Each(POSITIVE),

@@ -107,7 +107,7 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> tuple
         windows.seek(progress['at'], phased.state.step)
     if not plan.num_steps and not progress['taken']:  # it is looked at as it came
       _look(course, index, phased, sums, val)
-      _end(course, index, phased)
+      phased = _end(course, index, phased)
       _save_if_due(course, index, phased, sums)
     rate = 0.0
     while progress['at'] < plan.num_steps:
@@ -121,7 +121,7 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> tuple
         sums = _zeros(spread)
       course.say(steps_before(job, index) + progress['at'], rate * len(job.seeds))
       if progress['at'] == plan.num_steps:
-        _end(course, index, phased)
+        phased = _end(course, index, phased)
       _save_if_due(course, index, phased, sums)
   progress['at'] = 0
   return trees.merge(phased.state.trainable, phased.runs.frozen), phased.state.stats
@@ -203,19 +203,21 @@ def _look(course: _Course, index: int, phased: Phased, sums: PyTree, val: stream
 
 def _evaluation(phased: Phased, part: stream.Part) -> tuple:
   """The arguments of the program that evaluates."""
-  state = phased.state
-  looked = cohort.Evaluated(state.trainable, phased.runs.frozen, state.stats, part.mask)
+  trainable, stats = step.evaluated(phased.state)
+  looked = cohort.Evaluated(trainable, phased.runs.frozen, stats, part.mask)
   return (), looked, (phased.frozen, part.batches)
 
 
-def _end(course: _Course, index: int, phased: Phased) -> None:
-  """Notes what a phase ended with."""
+def _end(course: _Course, index: int, phased: Phased) -> Phased:
+  """The phase with the weights that it leaves; notes what it ended with."""
   job, spread, progress = course.job, course.spread, course.progress
   phase = job.phases[index].phase
   frozen = _all_frozen(job, phase, phased.frozen)
   after = _digests(phase, phased.runs.frozen, frozen, phased.state.stats, spread)
   progress['frozen'][index]['after'] = after
   progress['taken'].append(spread.unpad(phased.state.step).tolist())
+  trainable, stats = step.evaluated(phased.state)
+  return phased._replace(state=phased.state._replace(trainable=trainable, stats=stats, average=()))
 
 
 class _Saver:
@@ -244,7 +246,9 @@ def _save_if_due(course: _Course, index: int, phased: Phased, sums: PyTree) -> N
   signal, now = meshes.on_first(lambda: (course.interrupted(), time.perf_counter()))
   if not (final or signal or saver.is_due(now)):
     return
-  state = phased.state._replace(opt_state=()) if final else phased.state  # no step follows
+  state = phased.state
+  if progress['at'] == job.phases[index].num_steps:
+    state = state._replace(opt_state=())  # no step of the phase follows
   tree = course.spread.unpad({'state': state, 'sums': sums, 'frozen': phased.runs.frozen})
   at = steps_before(job, index) + progress['at']
   meshes.on_first(lambda: checkpoint.save(saver.folder, at, tree, progress))
@@ -259,8 +263,8 @@ def _restored(course: _Course, index: int, phased: Phased, sums: PyTree) -> tupl
   """(the phase, its sums) as they were saved, on whatever devices there are now."""
   job, spread, folder = course.job, course.spread, course.saver.folder
   state = phased.state
-  if (index, course.progress['at']) == (len(job.phases) - 1, job.phases[-1].num_steps):
-    state = state._replace(opt_state=())  # as `_save_if_due` leaves it out
+  if course.progress['at'] == job.phases[index].num_steps:
+    state = state._replace(opt_state=(), average=())  # as `_end` and `_save_if_due` leave them out
   carry = {'state': state, 'sums': sums, 'frozen': phased.runs.frozen}
   like = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((spread.num_runs, *leaf.shape[1:]), leaf.dtype), carry
@@ -310,8 +314,12 @@ def _validation(job: Job, plan: PhasePlan, spread: Spread) -> stream.Parts:
 
 
 def _optimizer_bytes(plan: PhasePlan, state: RunState, spread: Spread) -> int:
-  """Bytes of one run's optimizer state; an exact solution has none."""
-  return trees.num_bytes(state.opt_state) // len(spread.rows) if plan.phase.solver == 'sgd' else 0
+  """Bytes of one run's optimizer state, with the average of its weights where it keeps one.
+
+  An exact solution has none.
+  """
+  kept = state.opt_state, state.average
+  return trees.num_bytes(kept) // len(spread.rows) if plan.phase.solver == 'sgd' else 0
 
 
 def prepare(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) -> Phased:

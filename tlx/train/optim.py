@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -14,13 +15,33 @@ import optax
 
 from tlx.plug import closest
 from tlx.tree import map_named
-from tlx.types import Array, PyTree
+from tlx.types import Array, PyTree, Variables
 
-Schedule = Callable[[Array, Array], Array]  # (step, num_steps) -> factor of the peak learning rate
+# (step, num_steps, **options) -> factor of the peak learning rate
+Schedule = Callable[..., Array]
+
+
+def _constant(step, num_steps):
+  return jnp.ones(())
+
+
+def _linear(step, num_steps):
+  return 1 - step / num_steps
 
 
 def _cosine(step, num_steps):
   return 0.5 * (1 + jnp.cos(jnp.pi * step / num_steps))
+
+
+def _staircase(step, num_steps, at=(1 / 3, 2 / 3), factor=0.1):
+  """Times `factor` from each of the shares `at` of the steps on."""
+  passed = sum(jnp.where(step >= whole_steps(share, num_steps), 1.0, 0.0) for share in at)
+  return factor**passed
+
+
+def _exponential(step, num_steps, least=1e-5):
+  """From `least` at the first step to 1 at the last, in equal ratios (Smith 2017's range test)."""
+  return least ** (1 - step / jnp.maximum(num_steps - 1, 1))
 
 
 def _slanted_triangular(step, num_steps, cut_frac=0.1, ratio=32):
@@ -45,20 +66,24 @@ def whole_steps(share: float, num_steps: Array | int) -> Array:
 
 
 SCHEDULES: Mapping[str, Schedule] = {
-  'constant': lambda step, num_steps: jnp.ones(()),
-  'linear': lambda step, num_steps: 1 - step / num_steps,
+  'constant': _constant,
+  'linear': _linear,
   'cosine': _cosine,
   'slanted_triangular': _slanted_triangular,
+  'staircase': _staircase,
+  'exponential': _exponential,
 }
 
 
-def schedule(name: str, warmup: float = 0.0) -> Schedule:
+def schedule(
+  name: str, warmup: float = 0.0, options: Mapping[str, Any] | None = None
+) -> Callable[[Array, Array], Array]:
   """(step, num_steps) -> factor in [0, 1].
 
   The first `warmup` share of the steps rises linearly, the schedule covers the rest.
 
   Raises:
-    ValueError: an unknown name, or a warm-up outside [0, 1).
+    ValueError: an unknown name or option, or a value outside its range.
   """
   if name not in SCHEDULES:
     raise ValueError(
@@ -66,13 +91,36 @@ def schedule(name: str, warmup: float = 0.0) -> Schedule:
     )
   if not 0 <= warmup < 1:
     raise ValueError(f'warmup is the share of a phase in [0, 1), got {warmup}.')
+  options = dict(options or {})
+  _check_schedule(name, options)
 
   def factor(step: Array, num_steps: Array) -> Array:
     warmup_steps = whole_steps(warmup, num_steps)
-    rest = SCHEDULES[name](jnp.maximum(step - warmup_steps, 0), num_steps - warmup_steps)
+    rest = SCHEDULES[name](jnp.maximum(step - warmup_steps, 0), num_steps - warmup_steps, **options)
     return jnp.where(step < warmup_steps, (step + 1) / jnp.maximum(warmup_steps, 1), rest)
 
   return factor
+
+
+def _check_schedule(name: str, options: Mapping[str, Any]) -> None:
+  """Raises ValueError for an option that a schedule does not take, or a bad value of one."""
+  takes = list(inspect.signature(SCHEDULES[name]).parameters)[2:]
+  for option, value in options.items():
+    if option not in takes:
+      raise ValueError(
+        f'Schedule {name!r} takes no option {option!r}; it takes {", ".join(takes) or "none"}.'
+      )
+    if option == 'at':
+      ends = (0.0, *value, 1.0) if isinstance(value, (tuple, list)) else ()
+      fits = len(ends) > 2 and all(low < high for low, high in itertools.pairwise(ends))
+      wanted = 'rising shares of a phase such as (0.3, 0.6, 0.9)'
+    elif option == 'ratio':
+      fits, wanted = isinstance(value, (int, float)) and value >= 1, 'a number from 1 on'
+    else:
+      fits = isinstance(value, (int, float)) and 0 < value < 1
+      wanted = 'a number above 0 and below 1'
+    if not fits:
+      raise ValueError(f'Schedule {name!r}: {option!r} is {wanted}, got {value!r}.')
 
 
 # Of optax's functions that take a learning rate, those that are no optimizer for minibatches.
@@ -261,6 +309,27 @@ def _group(
     False: make(**arguments, weight_decay=0.0),
   }
   return optax.multi_transform(both, decays)
+
+
+def moved_average(average: Variables, now: Variables, ema: float | Array, step: Array) -> Variables:
+  """The exponential moving average of weights and batch statistics after one more step.
+
+  Its decay is min(ema, (1 + n) / (10 + n)) after n steps before: what a phase begins with is soon
+  forgotten also where it is short. As tf.train.ExponentialMovingAverage(ema, num_updates=n), which
+  EfficientNet trained with; statistics are averaged as there and in timm's ModelEma.
+  """
+  decay = jnp.minimum(ema, (1.0 + step) / (10.0 + step))
+  return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, now)
+
+
+def ascended(params: PyTree, grads: PyTree, rho: float) -> PyTree:
+  """params + rho * grads / |grads|: where SAM takes its gradient (Foret et al. 2021, equation 2).
+
+  The norm is that of all trainable leaves together; a gradient of 0 moves nothing.
+  """
+  norm = optax.tree.norm(grads)
+  scale = rho / jnp.where(norm > 0, norm, 1.0)
+  return jax.tree.map(lambda leaf, grad: leaf + scale * grad, params, grads)
 
 
 def decays(params: PyTree) -> PyTree:

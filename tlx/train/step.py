@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ class Phase(NamedTuple):
   optimizer: str = 'adam'
   optimizer_options: tuple[tuple[str, float], ...] = ()
   schedule: str = 'cosine'
+  schedule_options: tuple[tuple[str, Any], ...] = ()
   warmup: float = 0.0
   clip_norm: float = 0.0
   augment: tuple[tuple[str, float], ...] = ()
@@ -35,6 +36,12 @@ class Phase(NamedTuple):
   solver: str = 'sgd'  # or an exact solution of the head (exact.py): 'logistic' | 'ridge'
   remat: bool = False  # activations inside stages are computed again for the gradient, not kept
   accumulate: int = 1  # the batch goes through in so many parts, one after another
+  ema: float = (
+    0.0  # decay of the moving average of the weights, which then are what counts; 0: none
+  )
+  sam: float = (
+    0.0  # radius rho of sharpness-aware minimisation; 0: the gradient where the weights are
+  )
 
 
 class Recipe(NamedTuple):
@@ -66,7 +73,7 @@ def _labels(params: PyTree, phase: Phase) -> PyTree:
 
 def make_optimizer(trainable: PyTree, phase: Phase, hyper: Hyper) -> optax.GradientTransformation:
   """The optimizer of a phase for its trainable leaves."""
-  factor = optim.schedule(phase.schedule, phase.warmup)
+  factor = optim.schedule(phase.schedule, phase.warmup, dict(phase.schedule_options))
   rate = lambda count: hyper.learning_rate * factor(count, hyper.num_steps)
   return optim.optimizer(
     phase.optimizer,
@@ -86,7 +93,13 @@ def init_state(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> 
     trainable,
     stats,
     make_optimizer(trainable, phase, hyper).init(trainable),
+    jax.tree.map(jnp.copy, Variables(trainable, stats)) if phase.ema else (),
   )
+
+
+def evaluated(state: RunState) -> Variables:
+  """The trained leaves and statistics that count: their average, where there is one."""
+  return state.average or Variables(state.trainable, state.stats)
 
 
 def gradient(
@@ -217,13 +230,17 @@ def train_step(
   gradient is not finite the state stays as it is, its step too.
   """
   key = jax.random.fold_in(key, state.step)
+  phase = recipe.phase
   (loss, stats), grads = gradient(recipe, state.trainable, frozen, state.stats, batch, key)
+  if phase.sam:  # the same examples, augmented alike; loss and statistics are of the weights kept
+    higher = optim.ascended(state.trainable, grads, phase.sam)
+    _, grads = gradient(recipe, higher, frozen, state.stats, batch, key)
   grad_norm = optax.tree.norm(grads)
-  tx = make_optimizer(state.trainable, recipe.phase, hyper)
+  tx = make_optimizer(state.trainable, phase, hyper)
   updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-  proposed = RunState(
-    state.step + 1, optax.apply_updates(state.trainable, updates), stats, opt_state
-  )
+  trained = Variables(optax.apply_updates(state.trainable, updates), stats)
+  average = state.average and optim.moved_average(state.average, trained, phase.ema, state.step)
+  proposed = RunState(state.step + 1, *trained, opt_state, average)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
   return state, {'loss': loss, 'grad_norm': grad_norm}
