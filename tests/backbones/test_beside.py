@@ -20,21 +20,22 @@ FOLDER = cases.FOLDER / 'variants'
 COMPUTED = cases.names(FOLDER)
 # What has a config alone, with the backbone whose form is nearest.
 REFUSED = {
-  'clip': ('vit', 'model_type'),
   'deit': ('vit', 'model_type'),
-  'siglip': ('vit', 'model_type'),
 }
 
 
 def test_every_variant_is_here():
-  assert len(COMPUTED) == 24 and not set(COMPUTED) & set(REFUSED)
-  assert {path.parent.name for path in FOLDER.glob('*/config.json')} == set(COMPUTED) | set(REFUSED)
+  computed = {name.removesuffix('.text') for name in COMPUTED}
+  assert len(COMPUTED) == 28 and len(computed) == 26 and not computed & set(REFUSED)
+  assert {path.parent.name for path in FOLDER.glob('*/config.json')} == computed | set(REFUSED)
 
 
 @pytest.mark.parametrize('name', COMPUTED)
 def test_what_is_computed_is_right(name):
   rows = parity.compare(cases.read(name, FOLDER), ('float32',), optimize=False)
-  assert {'logits', 'last'} & {row.output for row in rows} and all(row.ok for row in rows), rows
+  assert {'logits', 'last', 'embedding'} & {row.output for row in rows} and all(
+    row.ok for row in rows
+  ), rows
 
 
 @pytest.mark.parametrize('name', REFUSED)
@@ -50,11 +51,11 @@ def load(backbone, options, config, metadata=None, provenance=None, fresh=(), ar
   than the tensors are missing.
   """
   module = plug('backbones', backbone)
-  sizes = {'image_size': 32} if backbone == 'vit' else {}
+  sizes = {'image_size': 32} if backbone in ('vit', 'clip') else {}
   network = module.build(3, **options, **sizes)
   inputs = (
     {'ids': np.zeros((1, 4), np.int32)}
-    if backbone in ('bert', 'gpt2', 'llama', 'modernbert')
+    if backbone in ('bert', 'gpt2', 'llama', 'modernbert', 'clip_text')
     else np.zeros((1, 32, 32, 3), np.float32)
   )
   shapes = jax.eval_shape(network.init, jax.random.key(0), inputs)
@@ -68,10 +69,26 @@ SMALL = {
   'bert': {'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'vocab_size': 9},
   'modernbert': {'dim': 8, 'depth': 2, 'heads': 2, 'mlp_dim': 8, 'vocab_size': 9},
   'vit': {'dim': 8, 'depth': 1, 'heads': 2, 'patch': 16},
+  'clip': {'dim': 8, 'depth': 1, 'heads': 2, 'patch': 16},
+  'clip_text': {'dim': 8, 'depth': 1, 'heads': 2, 'mlp_dim': 8, 'vocab_size': 9},
   'resnet': {'layers': (1,), 'channels': (4,), 'stem_channels': 4},
   'convnext': {'layers': (1,), 'channels': (4,)},
   'bit': {'layers': (1,), 'channels': (8,), 'stem_channels': 8, 'groups': 4},
 }
+
+
+def of_vision(changes, kind='clip'):
+  """A config.json whose tower of images has other fields."""
+  return {
+    'model_type': kind,
+    'vision_config': {'hidden_size': 8, 'intermediate_size': 32, **changes},
+  }
+
+
+def of_text(changes):
+  return {'model_type': 'clip', 'text_config': {'eos_token_id': 2, **changes}}
+
+
 GGUF = {
   'general.architecture': 'llama',
   'llama.attention.head_count': 2,
@@ -242,6 +259,24 @@ GGUF = {
       'model_args.pre_norm = True',
     ),
     ('vit', {'architecture': 'vit_small_patch16_224'}, 'architecture asks for heads=6'),
+    ('vit', {'model_type': 'clip'}, "model_type = 'clip'"),
+    ('clip', {'model_type': 'chinese_clip'}, "model_type = 'chinese_clip'"),
+    ('clip', {'model_type': 'clip_text_model'}, "model_type = 'clip_text_model'"),
+    ('clip', of_vision({'num_attention_heads': 4}), 'num_attention_heads asks for heads=4'),
+    ('clip', of_vision({'hidden_act': 'gelu'}), "hidden_act asks for gelu='exact'"),
+    ('clip', of_vision({'hidden_act': 'relu'}), "hidden_act = 'relu'"),
+    ('clip', of_vision({'num_channels': 4}), 'num_channels = 4'),
+    ('clip', of_vision({}, 'siglip'), "model_type asks for family='siglip'"),
+    ('clip', of_vision({'vision_use_head': False}, 'siglip'), 'vision_use_head = False'),
+    ('clip_text', {'model_type': 'clip_vision_model'}, "model_type = 'clip_vision_model'"),
+    ('clip_text', {'model_type': 'clip'}, 'eos_token_id asks for end_id=49407'),
+    ('clip_text', of_text({'hidden_act': 'gelu'}), "hidden_act asks for activation='gelu'"),
+    ('clip_text', {'model_type': 'siglip'}, "model_type asks for family='siglip'"),
+    (
+      'clip_text',
+      of_text({'max_position_embeddings': 64}),
+      'max_position_embeddings asks for max_positions=64',
+    ),
     ('resnet', {'architecture': 'resnetaa50'}, "architecture = 'resnetaa50'"),
     (
       'resnet',

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tlx import parity
-from tlx.backbones import face_resnet, fill, vit
+from tlx.backbones import _vit, face_resnet, fill, vit
 from tlx.parity import cases
 from tlx.plug import plug
 from tlx.tree import named_leaves
@@ -118,7 +118,7 @@ def ramp(height, width):
   ],
 )
 def test_positions_of_another_grid(before, after, given):
-  found = vit.resize_positions(ramp(*before), after, True, given)
+  found = _vit.resize_positions(ramp(*before), after, True, given)
   want = ramp(*after)
   assert found.shape == want.shape
   np.testing.assert_array_equal(found[:, 0], want[:, 0])
@@ -131,7 +131,7 @@ def test_the_size_of_the_positions_is_an_option():
   options = {'dim': 2, 'depth': 1, 'heads': 1, 'patch': 4}
   names = vit.names({'pos_embed': 0}, **options, image_size=16, position_size=(8, 32))
   np.testing.assert_array_equal(
-    names['embed/position'][1](ramp(2, 8)), vit.resize_positions(ramp(2, 8), (4, 4), True, (2, 8))
+    names['embed/position'][1](ramp(2, 8)), _vit.resize_positions(ramp(2, 8), (4, 4), True, (2, 8))
   )
   with pytest.raises(ValueError, match=r'position_size is \(8, 30\), no multiple'):
     vit.names({}, **options, image_size=16, position_size=(8, 30))
@@ -146,7 +146,7 @@ def test_the_size_of_the_positions_is_an_option():
 )
 def test_positions_of_no_known_grid_are_not_resized(grid, given, words):
   with pytest.raises(ValueError, match=words):
-    vit.resize_positions(np.zeros((1, 16, 8), np.float32), grid, True, given)
+    _vit.resize_positions(np.zeros((1, 16, 8), np.float32), grid, True, given)
 
 
 @pytest.mark.parametrize('dtype', parity.LIMITS)

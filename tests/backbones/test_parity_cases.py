@@ -24,7 +24,11 @@ HALF = set({backbone: name for name, backbone in reversed(BACKBONE.items())}.val
 
 
 def test_every_backbone_that_knows_official_names_has_a_case():
-  only_variants = {'modernbert'}  # with a config.json beside them, in test_beside.py
+  only_variants = {
+    'modernbert',
+    'clip',
+    'clip_text',
+  }  # with a config.json beside them, in test_beside.py
   assert set(BACKBONE.values()) | only_variants == {
     name for name in available('backbones') if hasattr(plug('backbones', name), 'names')
   }

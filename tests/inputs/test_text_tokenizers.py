@@ -1,4 +1,4 @@
-"""Tokenizers from the three kinds of file that come with weights, made small here."""
+"""Tokenizers from the four kinds of file that come with weights, made small here."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from tlx.inputs._tokenizers import (
   check_vocabulary,
   digest,
   encode,
+  encodings,
   from_gguf,
   made,
   of_weights,
@@ -117,7 +118,8 @@ def test_weights_bring_their_tokenizer(vocabulary, fields, tmp_path):
     8
   ]  # within a GGUF file, whatever is beside it
   with pytest.raises(
-    ValueError, match=r'comes without a tokenizer: .* has neither tokenizer.json nor vocab.txt'
+    ValueError,
+    match=r'comes without a tokenizer: .* has no tokenizer.json, vocab.txt or vocab.json',
   ):
     of_weights(weights, {})
   (tmp_path / 'words.txt').rename(tmp_path / 'vocab.txt')
@@ -236,3 +238,22 @@ def test_plain_makes_no_control_token_of_text():
   assert tokenizer.encode('<|im_end|>').ids[1:] == [tokenizer.token_to_id('<|im_end|>')]
   assert bytes(plain(tokenizer).encode('<|im_end|>').ids[1:]) == b'<|im_end|>'
   assert tokenizer.encode('<|im_end|>').ids[1] > 256  # the given one stays as it is
+
+
+def test_the_tokenizer_of_clip(tmp_path):
+  letters = [*'abcdefghijklmnopqrstuvwxyz.', 'Ġ']
+  words = [*letters, *(f'{letter}</w>' for letter in letters), 'ca', 'cat</w>']
+  words += ['<|startoftext|>', '<|endoftext|>']
+  numbers = {word: i for i, word in enumerate(words)}
+  (tmp_path / 'vocab.json').write_text(json.dumps(numbers))
+  with pytest.raises(ValueError, match='no vocabulary of CLIP .* with a merges.txt beside it'):
+    read(tmp_path / 'vocab.json')
+  (tmp_path / 'merges.txt').write_text('#version: 0.2\nc a\nca t</w>\n')
+  tokenizer = of_weights(tmp_path / 'model.safetensors', {})
+  wanted = ['<|startoftext|>', 'a</w>', 'cat</w>', 'ca', 't', 's</w>', '.</w>', '<|endoftext|>']
+  assert tokenizer.encode(' A\n Cat  cats.').tokens == wanted
+  found = encodings(tokenizer, ['cat cat cat cat'], 4)[0]
+  assert found.tokens == ['<|startoftext|>', 'cat</w>', 'cat</w>', '<|endoftext|>']
+  (tmp_path / 'vocab.json').write_text('{"a": 0}')
+  with pytest.raises(ValueError, match='Use the tokenizer.json of the model'):
+    read(tmp_path / 'vocab.json')

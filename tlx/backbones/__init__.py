@@ -414,7 +414,12 @@ def _agree(
     )
   rest = {name: value for name, value in options.items() if name != 'variant'}
   o = module._resolve(options.get('variant'), rest)
-  free = {'image_size', 'layer_scale', 'tied', *(() if head else ('pool', 'head_pad_id'))}
+  free = {
+    'image_size',
+    'layer_scale',
+    'tied',
+    *(() if head else ('pool', 'projection', 'head_pad_id')),
+  }
   other = [
     f'  {field} asks for {option}={value!r}, the network has {option}={getattr(o, option)!r}'
     for option, (field, value) in told.items()

@@ -6,16 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from tlx.backbones import NameMap, _config, _names, chain
-from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS, attend
-from tlx.backbones._layers import Conv, Head, choose, compute_dtype, resolve, sizes
-from tlx.backbones._norms import LayerNorm
-from tlx.types import Array, Network
+from tlx.backbones import NameMap, _config, _names, _vit, chain
+from tlx.backbones._attention import OF_TRANSFORMERS
+from tlx.backbones._layers import Head, choose, resolve, sizes
+from tlx.types import Network
 
 
 class Options(NamedTuple):
@@ -69,8 +65,6 @@ for _name in 'sbl':
 IGNORE = (r'mask_token$', r'pooler\.')  # tensors of public files that a network does not use
 # and those that stand between features and head, where the head is not used either
 IGNORE_WITH_HEAD = (r'pre_logits',)
-GELUS = {'exact': 'gelu', 'tanh': 'gelu_tanh', 'quick': 'quick_gelu'}
-dense_init = nn.initializers.truncated_normal(0.02)
 
 
 def build(num_classes: int, variant: str | None = None, **options: Any) -> Network:
@@ -83,13 +77,13 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
     ValueError: a bad option.
   """
   o = _resolve(variant, options)
-  block = Block(o)
+  block = _vit.Block(o)
   return chain(
     [
-      ('embed', Embed(o)),
+      ('embed', _vit.Embed(o)),
       *((f'block{i}', block) for i in range(o.depth)),
-      ('norm', Norm(o)),
-      ('pool', Pool(o)),
+      ('norm', _vit.Norm(o)),
+      ('pool', _vit.Pool(o)),
       ('head', Head(num_classes)),
     ]
   )
@@ -99,156 +93,18 @@ def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:
   """The options, checked, with `image_size` as (height, width)."""
   o = resolve(Options(), VARIANTS, variant, options)
   sizes('dim, depth, heads, patch', (o.dim, o.depth, o.heads, o.patch), 4)
-  image_size = _size('image_size', o.image_size, o.patch)
-  position_size = (
-    None if o.position_size is None else _size('position_size', o.position_size, o.patch)
-  )
+  image_size = _vit.whole_patches('image_size', o.image_size, o.patch)
+  position_size = None
+  if o.position_size is not None:
+    position_size = _vit.whole_patches('position_size', o.position_size, o.patch)
   if o.dim % o.heads:
     raise ValueError(
       f'Option dim is {o.dim}, which {o.heads} heads do not divide; choose other dim or heads.'
     )
-  choose('gelu', o.gelu, tuple(GELUS))
+  choose('gelu', o.gelu, tuple(_vit.GELUS))
   if choose('pool', o.pool, ('token', 'mean')) == 'token' and not o.class_token:
     raise ValueError("Option pool is 'token' but class_token is False; set pool='mean'.")
   return o._replace(image_size=image_size, position_size=position_size)
-
-
-def _size(option: str, size: int | Sequence[int], patch: int) -> tuple[int, ...]:
-  """(height, width) of an image of whole patches."""
-  height, width = sizes(option, (size,) * 2 if isinstance(size, int) else size, 2)
-  if height % patch or width % patch:
-    raise ValueError(
-      f'Option {option} is {(height, width)}, no multiple of the patch size {patch}; choose other '
-      'sizes.'
-    )
-  return height, width
-
-
-def grid(size: Any, patch: int) -> tuple[int, int]:
-  """The number of patches down and across an image (height, width)."""
-  return size[0] // patch, size[1] // patch
-
-
-class Embed(nn.Module):
-  """Tokens [B, T, D] of images [B, H, W, C]."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    o, dtype = self.o, compute_dtype(self.o.dtype)
-    if x.shape[1:3] != o.image_size:
-      raise ValueError(
-        f'The images are {x.shape[1:3]} and this ViT was built for {o.image_size}; set its option '
-        'image_size.'
-      )
-    x = Conv(
-      o.dim,
-      o.patch,
-      o.patch,
-      use_bias=True,
-      dtype=dtype,
-      kernel_init=nn.initializers.lecun_normal(),
-      name='patch',
-    )(x)
-    x = x.reshape(x.shape[0], -1, o.dim)
-    with_class = int(o.class_token and o.class_position)
-    shape = (1, x.shape[1] + with_class, o.dim)
-    position = self.param('position', dense_init, shape, jnp.float32).astype(dtype)
-    tokens = [x + position[:, with_class:]]
-    if o.registers:
-      tokens.insert(0, self._token('registers', o.registers, x))
-    if o.class_token:
-      tokens.insert(0, self._token('class', 1, x) + (position[:, :1] if with_class else 0))
-    return jnp.concatenate(tokens, axis=1)
-
-  def _token(self, name: str, number: int, x: Array) -> Array:
-    token = self.param(name, dense_init, (1, number, x.shape[2]), jnp.float32)
-    return jnp.broadcast_to(token, (x.shape[0], number, x.shape[2])).astype(x.dtype)
-
-
-class Block(nn.Module):
-  """x + attention(norm(x)), then x + mlp(norm(x)): tokens [B, T, D] to [B, T, D]."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    shape, x = x.shape, x.reshape(-1, x.shape[-1])  # rows: see _attention.py
-    x = x + self._scaled(
-      Attention(self.o, name='attention')(layer_norm(self.o, 'norm1')(x), shape), 'layer_scale1'
-    )
-    x = x + self._scaled(Mlp(self.o, name='mlp')(layer_norm(self.o, 'norm2')(x)), 'layer_scale2')
-    return x.reshape(shape)
-
-  def _scaled(self, x: Array, name: str) -> Array:
-    if self.o.layer_scale is None:
-      return x
-    scale = self.param(
-      name, nn.initializers.constant(self.o.layer_scale), (self.o.dim,), jnp.float32
-    )
-    return x * scale.astype(x.dtype)
-
-
-class Attention(nn.Module):
-  """Multi-head self-attention of rows [B T, D], which are tokens of the given shape [B, T, D]; the
-  softmax is in float32.
-  """
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, x: Array, shape: tuple[int, ...]) -> Array:
-    parts = []
-    for name in ('query', 'key', 'value'):
-      part = dense(self.o, self.o.dim, name, self.o.qkv_bias)(x)
-      part = part.reshape(*shape[:2], self.o.heads, -1)
-      parts.append(part.transpose(0, 2, 1, 3))  # [B, heads, T, d]
-    attended = attend(*parts, None).transpose(0, 2, 1, 3)
-    return dense(self.o, self.o.dim, 'out')(attended.reshape(x.shape))
-
-
-class Mlp(nn.Module):
-  """Two dense layers with a GELU between them."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    y = dense(self.o, int(self.o.dim * self.o.mlp_ratio), 'up')(x)
-    return dense(self.o, self.o.dim, 'down')(ACTIVATIONS[GELUS[self.o.gelu]](y))
-
-
-class Norm(nn.Module):
-  """The final layer norm of all tokens."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    return layer_norm(self.o, 'norm')(x)
-
-
-class Pool(nn.Module):
-  """The class token, or the mean over the patches: [B, T, D] to [B, D]."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, x: Array, train: bool) -> Array:
-    if self.o.pool == 'token':
-      return x[:, 0]
-    return x[:, self.o.class_token + self.o.registers :].mean(1, dtype=jnp.float32).astype(x.dtype)
-
-
-def dense(o: Options, width: int, name: str, bias: bool = True) -> nn.Module:
-  """A dense layer."""
-  return nn.Dense(width, bias, compute_dtype(o.dtype), kernel_init=dense_init, name=name)
-
-
-def layer_norm(o: Options, name: str) -> nn.Module:
-  """A layer norm whose statistics are float32."""
-  return LayerNorm(o.norm_eps, compute_dtype(o.dtype), name=name)
 
 
 # What the pieces of a network are called in a file, and where block i's pieces stand; one dict a
@@ -352,12 +208,12 @@ def _names_in(layout: Mapping[str, str], arrays: Mapping[str, np.ndarray], o: Op
   if flax:
     linear, conv, norm = _flax, _flax, _flax_norm
   with_class = o.class_token and o.class_position
-  wanted = grid(o.image_size, o.patch)
-  given = grid(o.position_size, o.patch) if o.position_size else None
+  wanted = _vit.grid(o.image_size, o.patch)
+  given = _vit.grid(o.position_size, o.patch) if o.position_size else None
   found = {
     'embed/position': (
       layout['position'],
-      lambda array: resize_positions(array, wanted, with_class, given),
+      lambda array: _vit.resize_positions(array, wanted, with_class, given),
     ),
     **conv('embed/patch', layout['patch'], bias=True),
     **norm('norm/norm', layout['norm']),
@@ -416,37 +272,6 @@ def _flax_norm(ours: str, theirs: str) -> dict:
   return {f'{ours}/{leaf}': (f'{theirs}/{leaf}', _names.same) for leaf in ('scale', 'bias')}
 
 
-def resize_positions(
-  array: np.ndarray,
-  grid: tuple[int, int],
-  class_position: bool,
-  file_grid: tuple[int, int] | None = None,
-) -> np.ndarray:
-  """Position embeddings [1, (1 +) h w, D] for a grid of patches, from those of `file_grid`.
-
-  Where that is None they are taken to be of a square grid, or, where their number is no square, of
-  `grid` itself.
-
-  Raises:
-    ValueError: their number is that of neither.
-  """
-  array = np.asarray(array, np.float32)
-  first, patches = array[:, : int(class_position)], array[:, int(class_position) :]
-  side = round(patches.shape[1] ** 0.5)
-  before = file_grid or ((side, side) if side * side == patches.shape[1] else grid)
-  if before[0] * before[1] != patches.shape[1]:
-    raise ValueError(
-      f'The file has {patches.shape[1]} patch positions, which are no square grid to resize to '
-      f'{grid} from and not the {before} that are wanted; set position_size (and class_position) '
-      'to what the weights were trained with.'
-    )
-  if before == grid:
-    return array
-  image = patches.reshape(1, *before, -1)
-  resized = jax.image.resize(image, (1, *grid, image.shape[-1]), 'bicubic', antialias=True)
-  return np.concatenate([first, np.asarray(resized).reshape(1, -1, image.shape[-1])], axis=1)
-
-
 # What the tensors do not tell, and what is taken for granted where nothing stands beside them.
 OPEN = ('heads', 'norm_eps', 'gelu', 'pool')
 ASSUMED = (
@@ -493,7 +318,7 @@ def told(config: Mapping[str, Any]) -> _config.Told:
     },
     'vit',
   )
-  ours_of = {name: ours for ours, name in GELUS.items()}
+  ours_of = {name: ours for ours, name in _vit.GELUS.items()}
   gelus = {theirs: ours_of[name] for theirs, name in OF_TRANSFORMERS.items() if name in ours_of}
   _config.only(config, {'hidden_act': tuple(gelus)}, 'vit')
   found = _config.given(
@@ -554,7 +379,7 @@ def _told_by_timm(config: Mapping[str, Any]) -> _config.Told:
     'patch': int(patch),
     'image_size': 518 if dino else int(image or 224),
     'norm_eps': 1e-6,
-    'gelu': {name: ours for ours, name in GELUS.items()}[act],
+    'gelu': {name: ours for ours, name in _vit.GELUS.items()}[act],
     'pool': 'token',
     'mlp_ratio': 4.0,
     'qkv_bias': True,

