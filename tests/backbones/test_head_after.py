@@ -2,13 +2,14 @@
 
 import json
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests.study import tiny
-from tlx.backbones import _layers, cnn, head_after, vit
+from tlx.backbones import _layers, bert, cnn, head_after, vit
 from tlx.study import config as configs
 from tlx.study import pair as pairs
 from tlx.study import run, store
@@ -99,6 +100,117 @@ def test_averages_do_not_depend_on_how_an_image_is_cut():
     )
 
 
+VIT = vit.build(3, dim=8, depth=3, heads=2, patch=4, image_size=16)
+BERT = bert.build(**bert.tiny()[0])
+SEVERAL = {
+  'linear': {'stage': ('block1', 'block0')},
+  'attentive': {'stage': ('block0', 'block1'), 'kind': 'attentive', 'queries': 2},
+  'ladder': {'stage': ('block0', 'block1'), 'kind': 'ladder', 'size': 4},
+}
+PICTURES = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype('float32')
+OVER = {'vit': (VIT, PICTURES), 'bert': (BERT, bert.tiny()[1])}
+
+
+def over(kind, name):
+  """(the network with a head over two stages, its variables, inputs); every parameter is moved."""
+  network, inputs = OVER[name]
+  cut = head_after(network, num_classes=3, **SEVERAL[kind])
+  variables = cut.init(jax.random.key(0), inputs)
+  random = np.random.default_rng(0)
+  noisy = lambda leaf: leaf + 0.1 * random.normal(size=leaf.shape).astype('float32')
+  return cut, variables._replace(params=jax.tree.map(noisy, variables.params)), inputs
+
+
+@pytest.mark.parametrize('name', OVER)
+@pytest.mark.parametrize('kind', SEVERAL)
+def test_slices_of_a_network_with_a_head_over_stages_are_the_whole(kind, name):
+  cut, variables, inputs = over(kind, name)
+  want = cut.apply(variables, inputs, train=False)[0]
+  assert want.shape == (len(jax.tree.leaves(inputs)[0]), 3)
+  for i in range(1, len(cut.stages)):
+    x = cut.apply(variables, inputs, train=False, stop=i)[0]
+    got = cut.apply(variables, x, train=False, start=i)[0]
+    np.testing.assert_allclose(got, want, atol=1e-6)
+
+
+def test_means_of_several_stages_stand_side_by_side_in_the_networks_order():
+  cut, variables, inputs = over('linear', 'vit')
+  after = ('block0', 'block0_average', 'block1', 'block1_average', 'head')
+  assert cut.stages[-5:] == after and 'block2' not in variables.params
+  means = []
+  for stage in ('block0', 'block1'):
+    stop = VIT.stages.index(stage) + 1
+    mean = np.asarray(VIT.apply(variables, inputs, train=False, stop=stop)[0]).mean(1)
+    means.append(mean / np.sqrt((mean**2).mean(1, keepdims=True)))
+  got = cut.apply(variables, inputs, train=False, stop=-1)[0]
+  np.testing.assert_allclose(got, np.concatenate(means, axis=1), atol=1e-5)
+
+
+def test_an_attentive_head_begins_at_the_mean_of_standardised_places():
+  cut, variables, inputs = over('attentive', 'vit')
+  head = cut.init(jax.random.key(0), inputs).params['head']
+  variables = variables._replace(params={**variables.params, 'head': head})
+  means = []
+  for stage in ('block0', 'block1'):
+    stop = VIT.stages.index(stage) + 1
+    places = np.asarray(VIT.apply(variables, inputs, train=False, stop=stop)[0])
+    places = places - places.mean(-1, keepdims=True)
+    means += [(places / places.std(-1, keepdims=True)).mean(1)] * 2
+  got = cut.apply(variables, inputs, train=False)[0]
+  np.testing.assert_allclose(got, np.concatenate(means, axis=1) @ head['kernel'], atol=1e-4)
+
+
+def test_a_query_finds_the_place_it_looks_for():
+  cut, variables, inputs = over('attentive', 'vit')
+  seen = cut.apply(variables, inputs, train=False, stop=-1)[0]
+  places = np.asarray(seen['seen']['block1'][0])
+  places = places - places.mean(-1, keepdims=True)
+  places /= places.std(-1, keepdims=True)
+  zero = jax.tree.map(np.zeros_like, variables.params['head'])
+  sharp = np.stack([1e4 * places[3], 0 * places[3]])
+  kernel = np.zeros_like(zero['kernel'])
+  kernel[16:19] = np.eye(3)  # the first numbers of what the first query finds in block1
+  head = {**zero, 'query_block1': sharp, 'kernel': kernel}
+  variables = variables._replace(params={**variables.params, 'head': head})
+  got = cut.apply(variables, inputs, train=False)[0][0]
+  np.testing.assert_allclose(got, places[3, :3], atol=1e-3)
+
+
+@pytest.mark.parametrize('kind', ['attentive', 'ladder'])
+def test_heads_over_tokens_do_not_see_padding(kind):
+  cut, variables, inputs = over(kind, 'bert')
+  want = cut.apply(variables, inputs, train=False)[0]
+  grown = {name: np.pad(leaf, ((0, 0), (0, 3))) for name, leaf in inputs.items()}
+  np.testing.assert_allclose(cut.apply(variables, grown, train=False)[0], want, atol=1e-5)
+
+
+def test_a_ladder_by_hand():
+  cut, variables, inputs = over('ladder', 'vit')
+  seen = cut.apply(variables, inputs, train=False, stop=-1)[0]['seen']
+  head = jax.tree.map(np.asarray, variables.params['head'])
+  dense = lambda x, name: x @ head[name]['kernel'] + head[name]['bias']
+
+  def normed(x):
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
+
+  def rung(h, stage):
+    return h + dense(np.asarray(nn.gelu(dense(normed(h), f'up_{stage}'))), f'out_{stage}')
+
+  first = rung(dense(normed(np.asarray(seen['block0'])), 'down_block0'), 'block0')
+  gate = 1 / (1 + np.exp(-head['gate_block1'] / 0.1))
+  second = gate * dense(normed(np.asarray(seen['block1'])), 'down_block1') + (1 - gate) * first
+  want = normed(rung(second, 'block1')).mean(1) @ head['kernel'] + head['bias']
+  np.testing.assert_allclose(cut.apply(variables, inputs, train=False)[0], want, atol=1e-4)
+
+
+def test_a_ladder_follows_an_image_to_fewer_places():
+  place = {'stage': ('block1', 'block2', 'fc'), 'kind': 'ladder', 'size': 4}
+  cut = head_after(NETWORK, num_classes=3, **place)
+  variables = cut.init(jax.random.key(0), IMAGES)
+  assert cut.apply(variables, IMAGES, train=False)[0].shape == (2, 3)
+
+
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
   return tmp_path_factory.mktemp('data')
@@ -117,7 +229,16 @@ def study(data_dir):
     'mean': {'head_after': 'block1', **solve},
     'cells': {'head_after': {'stage': 'block1', 'grid': 3}, **solve},
     'pixels': {'head_after': 'input', **solve},
+    'both': {'head_after': {'stage': ('block1', 'block2')}, **solve},
     'trained': {'head_after': 'input', 'init': 'random', 'phases': ({'tune': 'all'},)},
+    'attentive': {
+      'head_after': {'stage': ('block1', 'block2'), 'kind': 'attentive'},
+      'phases': ({'tune': 'head', 'steps': 600},),
+    },
+    'ladder': {
+      'head_after': {'stage': ('block1', 'block2'), 'kind': 'ladder', 'size': 4},
+      'phases': ({'tune': 'head'}, {'tune': 'all'}),
+    },
   }
   config.shots, config.seeds, config.baseline = (4,), (0,), 'pixels'
   return config
@@ -126,10 +247,14 @@ def study(data_dir):
 def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
   config = study(data_dir)
   rows = cost_table(configs.resolve(config), cohorts_of(configs.resolve(config)))
-  width = {'mean': 4, 'cells': 9 * 4, 'pixels': 64, 'trained': 64}
-  assert {row['cohort'].split('-')[-1]: row['trained'] for row in rows if '-' in row['cohort']} == {
-    name: (features + 1) * 10 for name, features in width.items()
-  }
+  width = {'mean': 4, 'cells': 9 * 4, 'pixels': 64, 'both': 4 + 6, 'trained': 64}
+  want = {name: (features + 1) * 10 for name, features in width.items()}
+  want['attentive'] = (4 + 6 + 1) * 10 + 4 + 6
+  trunk, rung = 10 * 4 + (36 + 1) * 6, 2 * (4 + 1) * 4
+  want['ladder'] = trunk + (4 + 1) * 4 + (6 + 1) * 4 + 2 * rung + 1 + (4 + 1) * 10
+  trained = {row['cohort'].split('-')[-1]: row for row in rows if '-' in row['cohort']}
+  assert {name: row['trained'] for name, row in trained.items()} == want
+  assert trained['attentive']['reused'] == '4' and trained['both']['reused'] == '4'
   run.run(config, tmp_path)
   data = pairs.load(
     configs.resolve(config),
@@ -152,7 +277,13 @@ def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
 @pytest.mark.parametrize(
   'head_after, words',
   [
-    ({'stage': 'block1', 'gird': 2}, "head_after is a stage, or one with a grid such as .*'gird'"),
+    ({'stage': 'block1', 'gird': 2}, "kind 'linear' takes the option 'grid', got 'gird'"),
+    ({'stage': 'block1', 'kind': 'atentive'}, "kind is 'atentive'; choose one of 'linear', 'att"),
+    ({'stage': 'block1', 'kind': 'attentive', 'queries': 0}, 'queries .* from 1 on, got 0'),
+    ({'stage': 'block1', 'kind': 'ladder', 'grid': 2}, "'ladder' takes the option 'size', got 'gr"),
+    ({'stage': ('block1', 'block1')}, 'none of them twice'),
+    ({'stage': ('block1', 'blok2')}, "'blok2' is no stage.* Did you mean 'block2'"),
+    ({'stage': 3}, 'head_after is a stage, or stages and'),
     ({'grid': 2}, "lacks the field 'stage'"),
     ({'stage': '', 'grid': 2}, 'head_after is a stage'),
     ({'stage': 'block1', 'grid': 9}, 'config.methods.cells: A grid of 9 x 9'),

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from tlx.backbones import _config, _layers
+from tlx.backbones import _config, _heads, _layers
 from tlx.plug import closest
 from tlx.tree import ADDED, is_added, map_named, named_leaves
 from tlx.types import Array, Network, PyTree, Variables
@@ -144,34 +144,47 @@ def _run(
   return jax.jit(stage)
 
 
-def head_after(network: Network, stage: str, num_classes: int, grid: int = 1) -> Network:
-  """The network up to and with `stage`, then stages 'average' and 'head' (a linear map to classes).
+def head_after(
+  network: Network,
+  stage: str | Sequence[str],
+  num_classes: int,
+  grid: int = 1,
+  kind: str = 'linear',
+  **options: Any,
+) -> Network:
+  """The network up to the last of the stages that a new head sees, and that head.
 
-  'average' is over places or tokens, [B, D]; with `grid` = 4 it is 'average4x4', over the 4 x 4
-  cells of an image, [B, 16 D]. The stage 'input' stands for what goes into the network: its numbers
-  as they are, in the stage 'flatten', and then the head.
+  Of kind 'linear' it is a linear map to classes of the stage 'average', the mean over places or
+  tokens, [B, D]; with `grid` = 4 of 'average4x4', over the 4 x 4 cells of an image, [B, 16 D]. Of
+  several stages the means stand side by side, each with a root mean square of 1. The stage 'input',
+  alone, stands for what goes into the network: its numbers as they are, in the stage 'flatten', and
+  then the head. Heads of kind 'attentive' (option `queries`) and 'ladder' (`size`) see the places
+  of one or several stages (_heads.py).
 
   Raises:
-    ValueError: no such stage before the head, or a grid that is no whole number from 1 on or that
-      'input' has no use for.
+    ValueError: no such stage before the head, a stage twice, or a kind or option that there is not.
   """
   if not isinstance(grid, int) or isinstance(grid, bool) or grid < 1:
     raise ValueError(
       f'head_after wants a grid of n x n cells with a whole number n from 1 on, got {grid!r}.'
     )
-  if stage == 'input':
+  _heads.check(kind, options | ({'grid': grid} if grid > 1 else {}))
+  if stage == 'input' and kind == 'linear':
     if grid > 1:
       raise ValueError(f"head_after='input' takes every pixel and no grid, got grid={grid}.")
     return chain([('flatten', _layers.Flatten()), ('head', _layers.Head(num_classes))])
-  if stage not in network.stages[:-1]:
-    raise ValueError(
-      f'head_after={stage!r} is no stage before the head; '
-      f'have input, {", ".join(network.stages[:-1])}.'
-      f'{closest(stage, network.stages[:-1])}'
-    )
-  length = network.stages.index(stage) + 1
+  stages = _before_head(network, stage, ('input',) if kind == 'linear' else ())
   # Kept activations go by the names of stages.
   average = 'average' if grid == 1 else f'average{grid}x{grid}'
+  mean = functools.partial(_layers.Average(grid).apply, {}, train=False)
+  if kind != 'linear':
+    make, _ = _heads.KINDS[kind]
+    see = _heads.Seeing('places', _heads.kept, _heads.beside)
+    return _over(network, stages, see, make(num_classes, stages, **options))
+  if len(stages) > 1:
+    see = _heads.Seeing(average, mean, functools.partial(_heads.side_by_side, stages))
+    return _over(network, stages, see, _layers.Head(num_classes))
+  length = network.stages.index(stages[0]) + 1
   end = chain([(average, _layers.Average(grid)), ('head', _layers.Head(num_classes))])
 
   def init(key: Array, inputs: PyTree) -> Variables:
@@ -204,6 +217,82 @@ def head_after(network: Network, stage: str, num_classes: int, grid: int = 1) ->
     )[0], stats
 
   return Network((*network.stages[:length], *end.stages), init, apply)
+
+
+def _before_head(
+  network: Network, asked: str | Sequence[str], also: tuple[str, ...]
+) -> tuple[str, ...]:
+  """The stages that a head is asked to see, in the network's order.
+
+  Raises:
+    ValueError: one is not before the head (`also` may be named alone), or is there twice.
+  """
+  stages = (asked,) if isinstance(asked, str) else tuple(asked)
+  own = network.stages[:-1]
+  for stage in stages:
+    if stage not in own:
+      have = (*(also if len(stages) == 1 else ()), *own)
+      raise ValueError(
+        f'head_after={stage!r} is no stage before the head; have {", ".join(have)}.'
+        f'{closest(stage, own)}'
+      )
+  if not stages or len(set(stages)) < len(stages):
+    raise ValueError(f'head_after wants stages, none of them twice, got {asked!r}.')
+  return tuple(sorted(stages, key=own.index))
+
+
+def _over(
+  network: Network, stages: tuple[str, ...], see: _heads.Seeing, head: nn.Module
+) -> Network:
+  """The network up to the last of some stages, and a head that sees something of each.
+
+  After each of them stands a stage without parameters, 'block0_average' or 'block0_places', from
+  which on activations are {'through': what the next stage takes, 'seen': {stage: what is seen}}.
+  """
+  names: list[str] = []
+  for name in network.stages[: network.stages.index(stages[-1]) + 1]:
+    names += [name, f'{name}_{see.name}'] if name in stages else [name]
+  end = chain([('head', head)])
+  length = len(names)
+
+  def run(i: int, variables: Variables, x: PyTree, **options: Any) -> tuple[PyTree, PyTree]:
+    carries = isinstance(x, Mapping) and 'seen' in x
+    through, seen = (x['through'], x['seen']) if carries else (x, {})
+    if names[i] in network.stages:
+      own = network.stages.index(names[i])
+      y, stats = network.apply(variables, through, start=own, stop=own + 1, **options)
+      return ({'through': y, 'seen': seen} if carries else y), stats
+    stage = names[i].removesuffix(f'_{see.name}')
+    seen = {**seen, stage: see.of(through)}
+    if stage == stages[-1]:
+      return see.joined(seen), variables.stats
+    return {'through': through, 'seen': seen}, variables.stats
+
+  def init(key: Array, inputs: PyTree) -> Variables:
+    trunk, x = network.init(key, inputs), inputs
+    for i in range(length):
+      x, _ = run(i, trunk, x, train=False)
+    params = {name: trunk.params.get(name, {}) for name in names}
+    stats = {name: trunk.stats[name] for name in names if name in trunk.stats}
+    return Variables(params | end.init(jax.random.fold_in(key, length), x).params, stats)
+
+  def apply(
+    variables: Variables,
+    x: PyTree,
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+    **options: Any,
+  ) -> tuple[PyTree, PyTree]:
+    first, last, _ = slice(start, stop).indices(length + 1)
+    for i in range(first, min(last, length)):
+      x, stats = run(i, variables, x, **options)
+      variables = variables._replace(stats=stats)
+    if last > length:
+      x, _ = end.apply(variables._replace(stats={}), x, train=False)
+    return x, variables.stats
+
+  return Network((*names, 'head'), init, apply)
 
 
 def _freeze_norms(frozen: frozenset[str]) -> Callable:

@@ -386,6 +386,13 @@ class Average(nn.Module):
   def __call__(self, x: PyTree, train: bool) -> Array:
     if self.grid > 1:
       return self._cells(x)
+    if isinstance(x, Mapping) and 'mask' not in x:  # kept for a head over several stages
+      seen = x['seen']
+      return (
+        self(x['through'], train)
+        if 'through' in x
+        else jnp.concatenate([self(seen[stage], train) for stage in sorted(seen)], axis=-1)
+      )
     if isinstance(x, Mapping):
       weight = (x['mask'] != 0).astype(jnp.float32)[..., None]
       return (x['hidden'] * weight).sum(1, dtype=jnp.float32) / jnp.maximum(weight.sum(1), 1.0)
@@ -404,17 +411,17 @@ class Average(nn.Module):
         f'least as many, and the stage gives {got}. Take a smaller grid, another stage or larger '
         'images.'
       )
-    rows, columns = (_shares(length, self.grid) for length in shape[1:3])
+    rows, columns = (shares(length, self.grid) for length in shape[1:3])
     means = jnp.einsum(
       'ih,jw,bhwc->bijc', rows, columns, x.astype(jnp.float32), precision='highest'
     )
     return means.reshape(shape[0], -1)
 
 
-def _shares(length: int, cells: int) -> np.ndarray:
+def shares(length: int, cells: int) -> np.ndarray:
   """[cells, length]: how much each place counts in the mean of each cell.
 
-  >>> _shares(3, 2)
+  >>> shares(3, 2)
   array([[0.5, 0.5, 0. ],
          [0. , 0.5, 0.5]], dtype=float32)
   """

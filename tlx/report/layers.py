@@ -93,9 +93,10 @@ def _families(results: Results) -> dict[str, str]:
 
 
 def _head_after(results: Results, name: str) -> str:
-  """The stage that a method's head follows; '' for the last."""
+  """The stage that a method's head follows, 'conv1+conv2' of several; '' for the last."""
   found = method_of(results.config, name).get('head_after') or ''
-  return (found.get('stage') or '') if isinstance(found, Mapping) else found
+  stage = (found.get('stage') or '') if isinstance(found, Mapping) else found
+  return stage if isinstance(stage, str) else '+'.join(stage)
 
 
 def _grid(results: Results, name: str) -> int:

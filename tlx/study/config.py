@@ -112,7 +112,7 @@ METHOD = {
   # trains them alone
   'added': '',
   # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid':
-  # 4} for 4 x 4
+  # 4} for 4 x 4; of several {'stage': ('conv1', 'conv2')}; other heads by {'kind': 'attentive'}
   'head_after': '',
   # averages; 'input' is the images themselves, '' the last stage
   'grid': {},  # its own grid, of the same size as the study's
@@ -689,10 +689,12 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   if added := located(f'{where}.added', lambda: named(method['added']))[0]:
     located(f'{where}.added', lambda: plug('peft', added))
   stage, place = located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
-  if not isinstance(stage, str) or place.keys() - {'grid'} or (place and not stage):
+  several = isinstance(stage, (tuple, list)) and all(isinstance(one, str) for one in stage)
+  if not (isinstance(stage, str) or several) or (place and not stage):
     raise ValueError(
-      f"{where}.head_after is a stage, or one with a grid such as {{'stage': 'conv2', "
-      f"'grid': 4}}, got {method['head_after']!r}."
+      f"{where}.head_after is a stage, or stages and what the head is, such as {{'stage': 'conv2', "
+      f"'grid': 4}} or {{'stage': ('conv1', 'conv2'), 'kind': 'attentive'}}, got "
+      f'{method["head_after"]!r}.'
     )
   inputs = tuple(dict.fromkeys(form_of(source) for source in study['sources'].values()))
   phases = tuple(

@@ -329,11 +329,8 @@ def _stages_flops(network: Network, form: Form, start: int, stop: int) -> float:
   run = jax.jit(
     lambda variables, x: network.apply(variables, x, train=False, start=start, stop=stop)[0]
   )
-  return float(
-    (run.lower(variable_shapes(network, form), inputs).cost_analysis() or {}).get(
-      'flops', float('nan')
-    )
-  )
+  cost = run.lower(variable_shapes(network, form), inputs).cost_analysis()
+  return float(cost.get('flops', 0.0)) if cost else float('nan')  # none where nothing is computed
 
 
 def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
