@@ -31,6 +31,10 @@ OPTIONS = {
   'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))},
   'surgical': {'stages': ('block2',)},
   'random': {'k': 1, 'seed': 0},
+  'measured': {'k': 1, 'steps': 1},
+  'auto_rgn': {'steps': 1},
+  'auto_freeze': {'intervals': 2},
+  'select': {'share': 0.5},
 }
 # The stages in which each policy, with the options above, trains anything; and the leaves it trains
 # there.
@@ -46,6 +50,10 @@ TRAINED = {
   'added': {'fc', 'head'},
   'surgical': {'block2', 'head'},
   'random': {'fc', 'head'},
+  'measured': {'block1', 'block2', 'fc', 'head'},
+  'auto_rgn': {'block1', 'block2', 'fc', 'head'},
+  'auto_freeze': {'block1', 'block2', 'fc', 'head'},
+  'select': {'head'},
 }
 
 
@@ -57,8 +65,15 @@ def rules_of(policy):
   return plug('freezing', policy).rules(GROUPS, **OPTIONS.get(policy, {}))
 
 
-def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
-  """(variables before, after) with weight decay, momentum and clipping on."""
+def watch_of(policy):
+  module = plug('freezing', policy)
+  return module.watch(GROUPS, **OPTIONS[policy]) if hasattr(module, 'watch') else None
+
+
+def five_steps(rules, norm='frozen', watch=None) -> tuple[Variables, Variables, dict]:
+  """(variables before, after, the factors of a watched phase's leaves, {} of another) with weight
+  decay, momentum and clipping on.
+  """
   before = variables()
   phase = step.Phase(
     tuple(named_leaves(label(before.params, rules))),
@@ -67,6 +82,7 @@ def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
     'sgd',
     (('momentum', 0.9),),
     clip_norm=0.5,
+    watch=watch,
   )
   recipe = step.Recipe(NETWORK, image.form(6, 1), TASK, phase)
   hyper = step.Hyper(np.float32(0.1), np.float32(0.1), np.float32(5))
@@ -87,7 +103,8 @@ def five_steps(rules, norm='frozen') -> tuple[Variables, Variables]:
   for _ in range(5):
     state = advance(state)
   assert int(state.step) == 5
-  return before, Variables(merge(state.trainable, frozen), state.stats)
+  factors = dict(named_leaves(state.opt_state.watch.factors)) if watch else {}
+  return before, Variables(merge(state.trainable, frozen), state.stats), factors
 
 
 @pytest.mark.parametrize('policy', available('freezing'))
@@ -96,26 +113,30 @@ def test_frozen_stay_bit_identical_and_the_others_move(policy):
   groups = dict(named_leaves(label(variables().params, rules, ('frozen', 'train'))))
   trained = {name.split('/')[0] for name, group in groups.items() if group == 'train'}
   assert trained == TRAINED[policy]
-  before, after = five_steps(rules)
+  watch = watch_of(policy)
+  before, after, factors = five_steps(rules, watch=watch)
   moved = {
     name
     for (name, a), (_, b) in zip(named_leaves(before.params), named_leaves(after.params))
     if sha256(a) != sha256(b)
   }
-  assert moved == {name for name, group in groups.items() if group == 'train'}
+  held = {name for name, factor in factors.items() if not np.any(factor)}
+  if watch and watch.moved_before:
+    held = set()
+  assert moved == {name for name, group in groups.items() if group == 'train'} - held
 
 
 @pytest.mark.parametrize(
   'policy, live', [('head', set()), ('after', {'block2'}), ('norm', {'block1', 'block2'})]
 )
 def test_statistics_follow_their_layer(policy, live):
-  before, after = five_steps(rules_of(policy))
+  before, after, _ = five_steps(rules_of(policy))
   old, new = before.stats, after.stats
   assert {stage for stage in old if sha256(old[stage]) != sha256(new[stage])} == live
 
 
 def test_live_statistics_move_under_frozen_weights():
-  before, after = five_steps(rules_of('head'), norm='live')
+  before, after, _ = five_steps(rules_of('head'), norm='live')
   assert all(sha256(before.stats[stage]) != sha256(after.stats[stage]) for stage in before.stats)
 
 
@@ -150,6 +171,16 @@ def test_leaves_of_bias_and_norm_and_what_was_added():
     ('surgical', {'stages': ('blok2',)}, "no stage 'blok2'; have block1.*Did you mean 'block2'"),
     ('random', {'k': 4}, 'k=4.*takes 0 to 3'),
     ('random', {'k': 1, 'seed': -1}, 'got seed=-1'),
+    ('random', {}, 'got neither'),
+    ('random', {'k': 1, 'weights': 5}, 'not both, got k=1, weights=5'),
+    ('random', {'weights': 0}, 'weights=0'),
+    ('measured', {'k': 1, 'by': 'norm'}, "by = 'rgn' or 'fisher', got 'norm'"),
+    ('measured', {'k': 4}, 'k=4.*takes 0 to 3'),
+    ('measured', {'k': 1, 'steps': 0}, 'from 1 on, got 0'),
+    ('auto_rgn', {'steps': 1.5}, 'got 1.5'),
+    ('auto_freeze', {'intervals': 1}, 'from 2 on, got 1'),
+    ('auto_freeze', {'percentile': 101}, 'got 101'),
+    ('select', {'share': 0}, 'got share=0'),
     ('regex', {'rules': 3}, 'pairs'),
     (
       'regex',

@@ -164,11 +164,7 @@ def head_after(
   Raises:
     ValueError: no such stage before the head, a stage twice, or a kind or option that there is not.
   """
-  if not isinstance(grid, int) or isinstance(grid, bool) or grid < 1:
-    raise ValueError(
-      f'head_after wants a grid of n x n cells with a whole number n from 1 on, got {grid!r}.'
-    )
-  _heads.check(kind, options | ({'grid': grid} if grid > 1 else {}))
+  check_head(grid, kind, **options)
   if stage == 'input' and kind == 'linear':
     if grid > 1:
       raise ValueError(f"head_after='input' takes every pixel and no grid, got grid={grid}.")
@@ -217,6 +213,19 @@ def head_after(
     )[0], stats
 
   return Network((*network.stages[:length], *end.stages), init, apply)
+
+
+def check_head(grid: int = 1, kind: str = 'linear', **options: Any) -> None:
+  """Nothing, where `head_after` takes these options.
+
+  Raises:
+    ValueError: it does not.
+  """
+  if not isinstance(grid, int) or isinstance(grid, bool) or grid < 1:
+    raise ValueError(
+      f'head_after wants a grid of n x n cells with a whole number n from 1 on, got {grid!r}.'
+    )
+  _heads.check(kind, options | ({'grid': grid} if grid > 1 else {}))
 
 
 def _before_head(

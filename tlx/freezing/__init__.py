@@ -8,13 +8,34 @@ trained by every policy.
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
 
 from tlx.tree import ADDED, Rules, label, named_leaves
-from tlx.types import PyTree
+from tlx.types import Array, PyTree
 
 Groups = Sequence[tuple[str, ...]]
 NORM = r'norm[^/]*/(scale|bias)$'  # the parameters of normalisation layers
+
+
+class Watch(NamedTuple):
+  """What a policy that looks at gradients does in training, run by run: `watch(groups, **options)`.
+
+  Its state is part of the optimizer's and has `factors`, for each trained leaf what its update is
+  multiplied by: a number, or an array that fits the leaf. Where that is 0 it stays as it is.
+
+  init(params) -> the state before a phase's first step
+  update(state, grads, params, num_steps) -> the state whose factors this step has
+  clears: where a factor is 0 the leaf becomes 0 instead
+  moved_before: where a factor is 0 at the end the leaf may have moved before
+  """
+
+  init: Callable[[PyTree], Any]
+  update: Callable[[Any, PyTree, PyTree, Array], Any]
+  clears: bool = False
+  moved_before: bool = False
 
 
 def groups(stages: Sequence[str], params: PyTree) -> tuple[tuple[str, ...], ...]:
@@ -76,6 +97,28 @@ def check_depth(k: int, groups: Groups, least: int = 0) -> None:
       f'k={k!r} stages asked for; this network takes {least} to {most}: '
       f'{", ".join(map("+".join, groups))}.'
     )
+
+
+def check_steps(policy: str, steps: int) -> None:
+  """Raises ValueError unless there is a whole number of steps to measure in, from 1 on."""
+  if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+    raise ValueError(f'{policy} measures in a whole number of steps from 1 on, got {steps!r}.')
+
+
+def of_groups(
+  groups: Groups,
+  grads: PyTree,
+  params: PyTree,
+  score: Callable[[Mapping[str, Array], Mapping[str, Array]], Array],
+) -> Array:
+  """[groups - 1]: score({name: gradient}, {name: leaf}) of each group but the last."""
+  ours, theirs = dict(named_leaves(grads)), dict(named_leaves(params))
+  found = []
+  for group in groups[:-1]:
+    names = [name for name in ours if name.split('/')[0] in group]
+    own = [{name: tree[name] for name in names} for tree in (ours, theirs)]
+    found.append(score(*own))
+  return jnp.asarray(found, jnp.float32)
 
 
 def frozen_norms(params: PyTree, stats: PyTree, rules: Rules, norm: str) -> frozenset[str]:

@@ -696,6 +696,10 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
       f"'grid': 4}} or {{'stage': ('conv1', 'conv2'), 'kind': 'attentive'}}, got "
       f'{method["head_after"]!r}.'
     )
+  if place:
+    from tlx import backbones  # brings jax, which a config file does not need
+
+    located(f'{where}.head_after', lambda: backbones.check_head(**place))
   inputs = tuple(dict.fromkeys(form_of(source) for source in study['sources'].values()))
   phases = tuple(
     _phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], inputs)

@@ -135,11 +135,12 @@ def phases_of(
   for phase in method['phases']:
     asked = _asked(task, num_classes, phase)
     labels, rates, frozen_norms = _partition(network, shapes, phase)
+    watch = _watch(network, shapes, phase)
     deepest = boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed))
     start = _start(network, form, phase, deepest, room, reuse)
     moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
     changed |= {name for name, group in labels if group != 'frozen'} | moving
-    static = _static(phase, labels, rates, frozen_norms, start)
+    static = _static(phase, labels, rates, frozen_norms, start)._replace(watch=watch)
     plan = {field: phase[field] for field in _OF_PLAN}
     plans.append(PhasePlan(static, asked, num_steps=phase['steps'], **plan))
   return tuple(plans)
@@ -199,6 +200,15 @@ def _partition(
     rates,
     freezing.frozen_norms(shapes.params, shapes.stats, rules, phase['norm']),
   )
+
+
+def _watch(network: Network, shapes: Variables, phase: Mapping[str, Any]) -> freezing.Watch | None:
+  """What the policy of a phase makes of gradients; None where it does not look at them."""
+  policy, options = named(phase['tune'], 'policy')
+  module = plug('freezing', policy)
+  if not hasattr(module, 'watch'):
+    return None
+  return module.watch(freezing.groups(network.stages, shapes.params), **options)
 
 
 def _static(

@@ -18,7 +18,7 @@ from tlx.study.cost import train_flops
 from tlx.study.phases import frozen_groups, reused_groups, shapes_of, sizes_of
 from tlx.train import fit
 from tlx.train import mesh as meshes
-from tlx.train.job import Job
+from tlx.train.job import Job, PhasePlan
 from tlx.types import Cell, Variables
 
 
@@ -180,20 +180,41 @@ def _phases(trained: Trained, row: int, shapes: Variables) -> list[dict[str, Any
   job, found, sizes = trained.job, trained.fitted.progress, sizes_of(shapes)
   phases = []
   for i, plan in enumerate(job.phases):
-    labels, of_all = dict(plan.phase.labels), job.steps(i)  # [R]
+    of_all = job.steps(i)  # [R]
     taken, frozen = int(of_all[row]), found['frozen'][i]
     phases.append(
       {
         'steps': taken,
         'train_seconds': found['train_seconds'][i] * taken / max(1, int(of_all.sum())),
-        'trainable_params': int(of_all.any())
-        * sum(size for name, size in sizes if labels[name] != 'frozen'),
+        'trainable_params': int(of_all.any()) * _num_trained(plan, sizes, frozen, row),
         'reused_stages': reused_groups(job.network, shapes, plan.phase.start),
         'frozen_sha256_before': frozen['before'][row],
         'frozen_sha256_after': frozen['after'][row],
+        **_factors(frozen, row),
       }
     )
   return phases
+
+
+def _factors(found: Mapping[str, Any], row: int) -> dict[str, Any]:
+  """{'factors': {leaf: what its updates were multiplied by at the end}} of a watched phase."""
+  if 'factors' not in found:
+    return {}
+  return {'factors': {name: means[row] for name, (means, _) in found['factors'].items()}}
+
+
+def _num_trained(
+  plan: PhasePlan, sizes: list[tuple[str, int]], found: Mapping[str, Any], row: int
+) -> int:
+  """The parameters that a phase trained; those that a policy held back all along are not."""
+  total, labels = 0, dict(plan.phase.labels)
+  shares = {name: of_runs[row] for name, (_, of_runs) in found.get('factors', {}).items()}
+  if plan.phase.watch is None or plan.phase.watch.moved_before:
+    shares = {}
+  for name, size in sizes:
+    if labels[name] != 'frozen':
+      total += round(size * shares.get(name, 1.0))
+  return total
 
 
 def _cost(

@@ -215,6 +215,9 @@ def _end(course: _Course, index: int, phased: Phased) -> Phased:
   frozen = _all_frozen(job, phase, phased.frozen)
   after = _digests(phase, phased.runs.frozen, frozen, phased.state.stats, spread)
   progress['frozen'][index]['after'] = after
+  if phase.watch is not None:
+    found = spread.unpad(jax.vmap(step.watched)(phased.state))
+    progress['frozen'][index]['factors'] = jax.tree.map(np.ndarray.tolist, found)
   progress['taken'].append(spread.unpad(phased.state.step).tolist())
   trainable, stats = step.evaluated(phased.state)
   return phased._replace(state=phased.state._replace(trainable=trainable, stats=stats, average=()))

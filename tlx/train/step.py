@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tlx.freezing import Watch
 from tlx.train import optim
-from tlx.tree import map_named, merge, partition
+from tlx.tree import map_named, merge, named_leaves, partition
 from tlx.types import Array, Batch, Form, Mixed, Network, PyTree, RunState, Task, Variables
 
 
@@ -42,6 +43,7 @@ class Phase(NamedTuple):
   sam: float = (
     0.0  # radius rho of sharpness-aware minimisation; 0: the gradient where the weights are
   )
+  watch: Watch | None = None  # what the freezing policy makes of gradients
 
 
 class Recipe(NamedTuple):
@@ -71,11 +73,18 @@ def _labels(params: PyTree, phase: Phase) -> PyTree:
   return map_named(lambda name, _: groups[name], params)
 
 
+class Watched(NamedTuple):
+  """The state of an optimizer, and that of a policy which looks at gradients."""
+
+  inner: PyTree
+  watch: PyTree
+
+
 def make_optimizer(trainable: PyTree, phase: Phase, hyper: Hyper) -> optax.GradientTransformation:
   """The optimizer of a phase for its trainable leaves."""
   factor = optim.schedule(phase.schedule, phase.warmup, dict(phase.schedule_options))
   rate = lambda count: hyper.learning_rate * factor(count, hyper.num_steps)
-  return optim.optimizer(
+  tx = optim.optimizer(
     phase.optimizer,
     dict(phase.optimizer_options),
     _labels(trainable, phase),
@@ -84,6 +93,34 @@ def make_optimizer(trainable: PyTree, phase: Phase, hyper: Hyper) -> optax.Gradi
     hyper.weight_decay,
     phase.clip_norm,
   )
+  return tx if phase.watch is None else _watched(tx, phase.watch, hyper)
+
+
+def _watched(
+  tx: optax.GradientTransformation, watch: Watch, hyper: Hyper
+) -> optax.GradientTransformation:
+  """The optimizer with its updates times the factors of a policy that looks at gradients."""
+
+  def init(params: PyTree) -> Watched:
+    return Watched(tx.init(params), watch.init(params))
+
+  def update(grads: PyTree, state: Watched, params: PyTree = None) -> tuple[PyTree, Watched]:
+    updates, inner = tx.update(grads, state.inner, params)
+    seen = watch.update(state.watch, grads, params, hyper.num_steps)
+
+    def scaled(update: Array, leaf: Array, factor: Array) -> Array:
+      instead = -leaf if watch.clears else jnp.zeros_like(leaf)
+      return jnp.where(factor > 0, factor * update, instead)
+
+    return jax.tree.map(scaled, updates, params, seen.factors), Watched(inner, seen)
+
+  return optax.GradientTransformation(init, update)
+
+
+def watched(state: RunState) -> dict[str, tuple[Array, Array]]:
+  """{leaf: (the mean of its factors, the share of them that is not 0)} of a watched phase."""
+  factors = named_leaves(state.opt_state.watch.factors)
+  return {name: (jnp.mean(leaf), jnp.mean(leaf > 0)) for name, leaf in factors}
 
 
 def init_state(trainable: PyTree, stats: PyTree, phase: Phase, hyper: Hyper) -> RunState:
