@@ -44,6 +44,7 @@ PLUGIN = "a name, or a dict of a name and options such as {'name': 'sgd', 'momen
 STAGE = "a stage, or a dict of a stage and a grid such as {'stage': 'conv2', 'grid': 4}"
 SWITCH = 'True or False'
 FIELDS = 'a dict'
+TEXTS = "a dict of texts such as {'3': 'three'}"
 PHASES = 'a sequence of dicts, one a phase'
 PLUGINS = "a sequence of names or dicts such as ('calibration', {'name': 'top_k', 'k': 5})"
 Kind = Range | Each | tuple[str, ...] | str
@@ -78,10 +79,13 @@ def checked(where: str, value: Any, kind: Kind, default: Any) -> Any:
     STAGE: (str, Mapping),
     SWITCH: (bool,),
     FIELDS: (Mapping,),
+    TEXTS: (Mapping,),
     PHASES: (tuple, list),
     PLUGINS: (tuple, list),
   }
   fits = isinstance(value, types[kind])
+  if kind == TEXTS and fits:
+    fits = all(isinstance(text, str) for text in value.values())
   if not fits:
     raise ValueError(
       f'{where} takes {kind}{f" such as {default!r}" if default else ""}, got {value!r}.'

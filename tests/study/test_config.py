@@ -104,6 +104,7 @@ def bad_values(section, field):
     ],
     ranges.SWITCH: ['yes', 2, None],
     ranges.FIELDS: [3, None, 'x', {'nonsense': 'x'}],
+    ranges.TEXTS: [3, None, 'x', {'0': 3}],
     ranges.PHASES: [3, 'x', None, ()],
     ranges.PLUGINS: [3, 'f1', None, ('nonsense',), ({},), (3,)],
   }[kind]

@@ -304,6 +304,38 @@ def _over(
   return Network((*names, 'head'), init, apply)
 
 
+def unit_before_head(network: Network) -> Network:
+  """The network with a stage 'unit' before its head, which makes features [B, D] unit vectors."""
+  place = len(network.stages) - 1
+  stages = (*network.stages[:-1], 'unit', network.stages[-1])
+
+  def init(key: Array, inputs: PyTree) -> Variables:
+    variables = network.init(key, inputs)
+    return variables._replace(params={**variables.params, 'unit': {}})
+
+  def apply(
+    variables: Variables,
+    x: PyTree,
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+    **options: Any,
+  ) -> tuple[PyTree, PyTree]:
+    first, last, _ = slice(start, stop).indices(len(stages))
+    stats = variables.stats
+    if first < place:
+      x, stats = network.apply(variables, x, start=first, stop=min(last, place), **options)
+    if first <= place < last:
+      x = x.astype(jax.numpy.float32)
+      x = x * jax.lax.rsqrt(jax.numpy.maximum((x**2).sum(-1, keepdims=True), 1e-24))
+    if last > place + 1:
+      head_of = variables._replace(stats=stats)
+      x, stats = network.apply(head_of, x, start=place, stop=place + 1, **options)
+    return x, stats
+
+  return Network(stages, init, apply)
+
+
 def _freeze_norms(frozen: frozenset[str]) -> Callable:
   """An interceptor that sends the norm layers of these names to their stored statistics."""
 

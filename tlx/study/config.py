@@ -104,6 +104,8 @@ TARGET = {
   # 'name@1of5' ...; 0 is one split
   'folds': 0,
   'val_examples': 0,  # at most so many are validated on; 0 is all
+  # words for classes in a head of class names: {'3': 'three'}; where none, the data set's label
+  'class_names': {},
   'spread_shots': False,  # the shots of a class come from as many of its groups as there are
 }
 METHOD = {
@@ -115,8 +117,12 @@ METHOD = {
   # 4} for 4 x 4; of several {'stage': ('conv1', 'conv2')}; other heads by {'kind': 'attentive'}
   'head_after': '',
   # averages; 'input' is the images themselves, '' the last stage
+  # what the head begins as: '' at random, 'zero_shot' of the names of the classes, or {'name':
+  # 'zero_shot', 'templates': ('a photo of a {}.',)} (zero_shot.py)
+  'head': '',
   'grid': {},  # its own grid, of the same size as the study's
-  'phases': ({},),  # fields of TRAIN, one dict a phase
+  # fields of TRAIN, one dict a phase; () with a head of class names takes no step
+  'phases': ({},),
 }
 MESH = {'run': 0, 'data': 0, 'fsdp': False}
 STUDY = {
@@ -172,6 +178,7 @@ PLUGINS = (
   'schedule',
   'backbone',
   'head_after',
+  'head',
   'added',
   'task',
 )  # a name, or a dict with options
@@ -400,7 +407,8 @@ def _phase(
   Rules are tried against the network later, when its parameters are known.
   """
   phase = _fields(where, given, study['train'], 'train')
-  _check_phase(where, phase, 0.0 if phase['solver'] != 'sgd' else max(weight_decays))
+  decayed = phase['solver'] == 'sgd' and (phase['steps'] or phase['epochs'])
+  _check_phase(where, phase, max(weight_decays) if decayed else 0.0)
   origin = where if 'augment' in given else 'config.train'
   for form in inputs:
     located(f'{origin}.augment', functools.partial(form.check, phase['augment']))
@@ -654,6 +662,8 @@ def _target(where: str, given: Any) -> dict[str, Any]:
       f"{where}.dataset is empty; name one such as 'uci_digits', 'folder:PATH' or a TFDS name."
     )
   located(f'{where}.task', lambda: plug('tasks', named(target['task'])[0]))
+  if not target['class_names']:
+    target.pop('class_names')  # so that runs of before it do not depend on it
   return target
 
 
@@ -682,12 +692,16 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
       f'{where}.grid.extend is {grid["extend"]} where config.grid.extend is '
       f'{study["grid"]["extend"]}; every method gets the same budget.'
     )
+  if method['head'] and not method['phases']:
+    method['phases'] = ({'tune': 'head', 'steps': 0},)
   if not method['phases']:
     raise ValueError(
       f'{where}.phases is empty; a method has at least one phase, such as {{"tune": "head"}}.'
     )
   if added := located(f'{where}.added', lambda: named(method['added']))[0]:
     located(f'{where}.added', lambda: plug('peft', added))
+  if (head := located(f'{where}.head', lambda: named(method['head']))[0]) not in ('', 'zero_shot'):
+    raise ValueError(f"{where}.head is 'zero_shot' or '', got {head!r}.")
   stage, place = located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
   several = isinstance(stage, (tuple, list)) and all(isinstance(one, str) for one in stage)
   if not (isinstance(stage, str) or several) or (place and not stage):
@@ -722,6 +736,7 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   return {
     'init': method['init'],
     'head_after': method['head_after'],
+    **({'head': method['head']} if method['head'] else {}),
     'added': method['added'],
     'grid': grid,
     'phases': phases,

@@ -12,7 +12,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.study import config as configs
-from tlx.study import evaluation, run
+from tlx.study import evaluation, run, zero_shot
 from tlx.study.cells import base, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
@@ -56,6 +56,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   study = configs.resolve(config)
   cohorts = cohorts_of(study)
   evaluation.check(study)
+  zero_shot.check(study)
   rows = cost_table(study, cohorts)
   formats = {
     'cohort': '{}',

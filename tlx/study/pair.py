@@ -255,6 +255,7 @@ class Pair:
     }
     self.phases = phases_for(study, source, target, counts)
     self.features: dict[tuple, Any] = {}
+    self.heads: dict[str, PyTree] = {}
 
   def examples(self, cell: Cell) -> np.ndarray:
     """The rows of `data.train` that a cell trains on."""
@@ -318,6 +319,16 @@ class Pair:
     examples = getattr(self.data, split)
     targets = self.task.targets(examples.inputs, examples.targets)
     return jax.tree.map(lambda leaf: np.concatenate([leaf] * views), targets) if views else targets
+
+  def head(self, name: str, make: Callable[[], PyTree]) -> PyTree:
+    """What `make` gives, once by that name; its time is a feature's."""
+    if name not in self.heads:
+      began = time.perf_counter()
+      self.heads[name] = make()
+      seconds = time.perf_counter() - began
+      self.spent['feature'] += seconds
+      self.cost = self.cost.plus(Features(seconds, 0))
+    return self.heads[name]
 
   def _point(self, split: str, method: str, phase: step.Phase) -> prefix.Point:
     """Where a phase's inputs are taken; only training sees augmented views."""

@@ -60,7 +60,7 @@ def network_of(
 
   The same arguments give the same object, so programs are shared.
   """
-  changes = {name: (method or {}).get(name, '') for name in ('head_after', 'added')}
+  changes = {name: (method or {}).get(name, '') for name in ('head_after', 'head', 'added')}
   return _build(
     json.dumps(source['backbone'], sort_keys=True),
     num_outputs,
@@ -84,6 +84,8 @@ def _build(backbone: str, num_outputs: int | None, changes: str) -> Network:
   stage, place = named(json.loads(changes)['head_after'], 'stage')
   if stage and num_outputs is not None:
     network = backbones.head_after(network, stage, num_outputs, **place)
+  if json.loads(changes)['head'] and num_outputs is not None:
+    network = backbones.unit_before_head(network)
   name, options = named(json.loads(changes)['added'])
   try:
     return peft.wrap(network, plug('peft', name).added(**options)) if name else network

@@ -132,7 +132,8 @@ def write(
   groups = [dict(phase.phase.labels) for phase in job.phases]
   num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
-  as_it_is = not trains(study['methods'][cell.method]) and _is_whole(job, shapes)
+  method = study['methods'][cell.method]
+  as_it_is = not trains(method) and (bool(method.get('head')) or _is_whole(job, shapes))
   phases = _phases(trained, row, shapes)
   config = {
     'cell': cell._asdict(),

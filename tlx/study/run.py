@@ -5,6 +5,7 @@ in which things happen.
 import contextlib
 import functools
 import itertools
+import json
 import os
 import signal
 import threading
@@ -20,7 +21,7 @@ from tlx import backbones, checkpoint, datasets, sources, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
-from tlx.study import evaluation, progress, record, store
+from tlx.study import evaluation, progress, record, store, zero_shot
 from tlx.study import pair as pairs
 from tlx.study.cells import (
   Cohort,
@@ -99,6 +100,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   begun = meshes.on_first(lambda: [cohort for cohort, _ in store.begun(folder)])
   cohorts = cohorts_of(study, begun)
   evaluation.check(study)
+  zero_shot.check(study)
   meshes.shape(1, jax.device_count(), study['mesh'])
   pairs.check_feature_folder(study)
   with _signals() as interrupted:
@@ -401,6 +403,7 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
       source,
       arrays,
       lab.study['methods'][name],
+      _named_head(lab, cohort.cells[0], source, pair),
     )
   say = functools.partial(lab.reporter.say, cohort.id)
   fitted = fit.fit(
@@ -412,6 +415,25 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
     lab.spent,
   )
   return Trained(cohort, job, fitted, pair.cost.since(before))
+
+
+def _named_head(lab: Lab, cell: Cell, source: Source, pair: Pair) -> dict[str, np.ndarray] | None:
+  """The head of class names that a method begins with, its time booked as a feature's; None where
+  it has none.
+  """
+  method = lab.study['methods'][cell.method]
+  if not method.get('head'):
+    return None
+  record_of = lab.workdir / 'sources' / cell.source / 'result.json'
+  weights = pair.source['weights']
+  known = checkpoint.unsealed(record_of)['provenance']['sha256'] if weights else None
+
+  def make() -> dict[str, np.ndarray]:
+    assert source.variables is not None  # as `zero_shot.check` asks for
+    words = zero_shot.words_of(pair.data.class_names, pair.target, cell.target)
+    return zero_shot.head(pair.source, source.variables, method, words, known)
+
+  return meshes.on_first(lambda: pair.head(json.dumps(method['head']), make))
 
 
 def _test(
@@ -587,8 +609,9 @@ def _job(
   source: Source,
   arrays: Mapping[str, Any],
   method: Mapping[str, Any] | None = None,
+  head: Mapping[str, np.ndarray] | None = None,
 ) -> Job:
-  """A cohort with all that its runs begin with.
+  """A cohort with all that its runs begin with, perhaps a head that is given.
 
   `of_source` are the source's config and the form of its examples; `arrays` the fields of Job
   that say what runs are trained and evaluated on.
@@ -597,6 +620,10 @@ def _job(
   network = network_of(config, phases[-1].task.head, method)
   shapes = shapes_of(config, network)
   own, stats = _initial(network, form, source, [cell.seed for cell in cells])
+  if head:
+    own[network.stages[-1]] = {
+      name: np.broadcast_to(leaf, (len(cells), *leaf.shape)) for name, leaf in head.items()
+    }
   loaded = dict(tree.named_leaves(source.variables.params)) if source.variables else {}
   base = tree.map_named(lambda name, _: loaded.get(name), shapes.params)
   return Job(
