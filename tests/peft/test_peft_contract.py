@@ -36,6 +36,7 @@ OPTIONS = {
   'lokr': {'bert': {'rank': 1}, 'cnn': {'at': CONV, 'rank': 1}},
   'oft': {'bert': {'block': 4}, 'cnn': {'at': 'linear$', 'block': 8}},
   'vera': {'bert': {'rank': 4}, 'cnn': {'at': 'linear$', 'rank': 2}},
+  'intrinsic': {'bert': {'size': 50}, 'cnn': {'size': 20}},
   'prefix': {'bert': {'tokens': 2}, 'cnn': None},
   'prompt': {'bert': {'tokens': 2}, 'cnn': None},
 }
@@ -267,6 +268,8 @@ def test_a_network_that_a_method_cannot_take_is_an_error_at_the_start(method):
   refused = [name for name in BASES if (method, name) not in CASES]
   options = {} if refused else {'at': 'nowhere'}
   words = REFUSED[method] if refused else "matches at='nowhere'; have "
+  if method == 'intrinsic':
+    options, words = {'size': 10**7}, 'is no number from'
   network = peft.wrap(BASES['cnn'], plug('peft', method).added(**options))
   with pytest.raises(ValueError, match=f'^{method}: .*{words}'):
     jax.eval_shape(network.init, jax.random.key(0), INPUTS['cnn'])

@@ -30,6 +30,14 @@ class Recalled(NamedTuple):
   labels: np.ndarray
 
 
+class Speed(NamedTuple):
+  """How fast a run answers on a device, and the FLOPs of an example."""
+
+  examples_per_second: float
+  flops: float
+  device: str
+
+
 class Finished(NamedTuple):
   """A finished run as an evaluator sees it; what is computed is computed once for all of them.
 
@@ -42,6 +50,7 @@ class Finished(NamedTuple):
   on_source() -> Recalled, None where the source's own task or head is not there
   load(name) -> the inputs of the test part of another data set, in the form of the run's
   stages: those before the head, in order; of a source as the run has them
+  speed(batch_size) -> Speed of the whole network at inference
   params, source_params: of the run and of what it started from; None where it started at random
   """
 
@@ -51,6 +60,7 @@ class Finished(NamedTuple):
   task: Task
   on_source: Callable[[], Recalled | None]
   load: Callable[[str], PyTree]
+  speed: Callable[[int], Speed]
   stages: tuple[str, ...]
   params: PyTree
   source_params: PyTree | None

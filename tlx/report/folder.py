@@ -21,6 +21,7 @@ _CELL = ('source', 'target', 'method', 'shots', 'seed', 'learning_rate', 'weight
 _COST = (
   'trainable_params',
   'total_params',
+  'saved_bytes',
   'optimizer_bytes',
   'train_flops',
   'steps',
@@ -32,7 +33,7 @@ _COST = (
   'peak_memory_bytes',
 )
 # of the costs: folders of earlier versions lack them
-_NEW = ('eval_seconds', 'feature_seconds', 'compiled_programs')
+_NEW = ('saved_bytes', 'eval_seconds', 'feature_seconds', 'compiled_programs')
 _LEVELS = ('source_seed', 'fold', 'folds')
 _IDENTITY = (
   'id',

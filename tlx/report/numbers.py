@@ -382,6 +382,7 @@ def costs(results: Results) -> pd.DataFrame:
   names = [
     'trainable_params',
     'total_params',
+    'saved_bytes',
     'optimizer_bytes',
     'train_flops',
     'steps',

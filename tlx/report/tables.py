@@ -544,6 +544,7 @@ def costs(results: Results) -> list[Table]:
         'Method': part['method'],
         'Trained params': part['trainable_params'].map(quantity),
         'Share': [percent(share) + '%' for share in part['share']],
+        'Saved bytes': part['saved_bytes'].map(quantity),
         'Optimizer bytes': part['optimizer_bytes'].map(quantity),
         'Train FLOPs': part['train_flops'].map(quantity),
         'Steps': part['steps'].map(quantity).mask(solved, 'exact'),

@@ -75,7 +75,7 @@ def cells_of(study: Mapping[str, Any]) -> list[Cell]:
     for source, target, (name, method) in itertools.product(
       study['sources'], study['targets'], study['methods'].items()
     )
-    if method['init'] == 'source' or source == firsts[base(source)]
+    if method['init'] != 'random' or source == firsts[base(source)]
     for shots, seed in itertools.product(study['shots'], study['seeds'])
     for rate, decay in settings_of(method)
   ]

@@ -109,7 +109,8 @@ TARGET = {
   'spread_shots': False,  # the shots of a class come from as many of its groups as there are
 }
 METHOD = {
-  'init': 'source',  # source | random
+  # source | random | mean_var: drawn with the mean and variance of each of the source's leaves
+  'init': 'source',
   # weights that the source did not bring: 'lora', or {'name': 'lora', 'rank': 4}; tune = 'added'
   # trains them alone
   'added': '',

@@ -5,6 +5,8 @@
 import functools
 import inspect
 import itertools
+import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 
 from tlx import backbones, tree
 from tlx import inputs as forms
-from tlx.evaluators import Finished, Part, Recalled
+from tlx.evaluators import Finished, Part, Recalled, Speed
 from tlx.plug import plug
 from tlx.study import pair as pairs
 from tlx.study import store
@@ -27,6 +29,7 @@ from tlx.train import mesh as meshes
 from tlx.train.job import Job
 from tlx.types import Array, Form, Network, PyTree, Task, Variables
 
+PASSES = 5  # over a batch whose time is taken
 BATCH = 256  # examples whose features are computed at a time
 
 
@@ -156,6 +159,7 @@ class Looks:
       task=self.pair.task,
       on_source=functools.partial(self.on_source, run),
       load=self.load,
+      speed=functools.partial(self.speed, run),
       stages=self.job.network.stages[:-1],
       params=self.variables(run).params,
       source_params=self.source.params if self.source else None,
@@ -273,6 +277,31 @@ class Looks:
       program = _outputs(network, form)
       found.append(_in_batches(program, variables, data.inputs, np.arange(len(data.ids))))
     return Recalled(found[0], found[1], data.labels)
+
+  def speed(self, run: int, batch_size: int) -> Speed:
+    """Of the whole network on stored examples; added weights are merged where that is possible."""
+    method, network, variables = (
+      self.pair.study['methods'][self.method],
+      self.job.network,
+      self.variables(run),
+    )
+    name, options = named(method['added'])
+    added = plug('peft', name).added(**options) if name else None
+    if added and added.merge:
+      network = network_of(self.pair.source, self.pair.task.head, {**method, 'added': ''})
+      variables = variables._replace(params=added.merge(variables.params))
+    rows = np.arange(batch_size) % len(self.pair.data.test.ids)
+    arguments = jax.device_put((variables, feed.take(self.pair.data.test.inputs, rows)))
+    outputs: Any = _outputs(network, self.job.form)
+    program = outputs.lower(*arguments).compile()
+    jax.block_until_ready(program(*arguments))  # warm
+    seconds = []
+    for _ in range(PASSES):
+      began = time.perf_counter()
+      jax.block_until_ready(program(*arguments))
+      seconds.append(time.perf_counter() - began)
+    flops = (program.cost_analysis() or {}).get('flops', math.nan) / batch_size
+    return Speed(batch_size / float(np.median(seconds)), flops, jax.devices()[0].device_kind)
 
   def load(self, name: str) -> PyTree:
     """The inputs of the test part of another data set, as the source takes them."""

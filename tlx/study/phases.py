@@ -130,7 +130,7 @@ def phases_of(
   )
   _check_asked(network, form, make_task(task, num_classes))
   shapes = shapes_of(source, network)
-  brought = method.get('init') != 'random'
+  brought = method.get('init', 'source') == 'source'
   leaves = [name for name, _ in tree.named_leaves(shapes.params)]
   changed = {name for name in leaves if not brought or tree.is_added(name)}
   plans: list[PhasePlan] = []

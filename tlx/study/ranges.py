@@ -85,7 +85,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'class_names': TEXTS,
   },
   'method': {
-    'init': ('source', 'random'),
+    'init': ('source', 'random', 'mean_var'),
     'head_after': STAGE,
     'head': PLUGIN,
     'added': PLUGIN,

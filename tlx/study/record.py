@@ -228,6 +228,7 @@ def _cost(
   return {
     'trainable_params': max(phase['trainable_params'] for phase in phases),
     'total_params': sum(size for _, size in sizes_of(shapes)),
+    'saved_bytes': tree.num_bytes((trained.fitted.own, trained.fitted.stats)) // num_runs,
     'optimizer_bytes': found['optimizer_bytes'] if sum(steps) else 0,
     'train_flops': train_flops(job.phases, steps, job.network, job.form),
     'steps': sum(steps),

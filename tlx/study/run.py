@@ -10,6 +10,7 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -68,11 +69,12 @@ class Lab(NamedTuple):
 
 class Source(NamedTuple):
   """A pretrained model's variables without the head, and their digest; a random initialisation
-  has neither.
+  has neither. With `like` it is drawn with the mean and the variance of each of these leaves.
   """
 
   variables: Variables | None
   sha256: str
+  like: PyTree = None
 
 
 class Loaded(NamedTuple):
@@ -286,8 +288,17 @@ def _transfer(
       return Pair(lab.study, source, target, lab.workdir, lab.reporter.line, lab.spent)
 
   for name, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0].method):
-    start = pretrained if lab.study['methods'][name]['init'] == 'source' else Source(None, '')
+    start = _start(lab.study['methods'][name]['init'], pretrained)
     _group(lab, list(group), start, pair)
+
+
+def _start(init: str, pretrained: Source) -> Source:
+  """What runs begin with, as a method's `init` asks."""
+  if init == 'source':
+    return pretrained
+  if init == 'random' or pretrained.variables is None:
+    return Source(None, '')
+  return Source(None, pretrained.sha256, pretrained.variables.params)
 
 
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], Pair]) -> None:
@@ -658,6 +669,10 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
     seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0), loaded.params))
     for seed in set(seeds)
   }
+  if source.like is not None:
+    drawn = {
+      seed: (_like(source.like, params, seed), stats) for seed, (params, stats) in drawn.items()
+    }
   params, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *(drawn[seed] for seed in seeds))
   for stage in shapes.stats:
     if stage in loaded.stats:
@@ -666,6 +681,24 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
         loaded.stats[stage],
       )
   return params, stats
+
+
+def _like(source: PyTree, params: PyTree, seed: int) -> PyTree:
+  """The parameters with each leaf that a source has drawn normal, with its mean and variance.
+
+  Mean Var initialisation (Raghu et al. 2019, arXiv:1902.07208, section 5): what the scales of
+  pretrained weights are worth without the weights.
+  """
+  known = dict(tree.named_leaves(source))
+
+  def draw(name: str, leaf: np.ndarray) -> np.ndarray:
+    if name not in known:
+      return leaf
+    random = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    own = np.asarray(known[name], np.float64)
+    return random.normal(own.mean(), own.std(), own.shape).astype(leaf.dtype)
+
+  return tree.map_named(draw, params)
 
 
 @functools.cache
