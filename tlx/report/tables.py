@@ -544,7 +544,6 @@ def costs(results: Results) -> list[Table]:
         'Method': part['method'],
         'Trained params': part['trainable_params'].map(quantity),
         'Share': [percent(share) + '%' for share in part['share']],
-        'Saved bytes': part['saved_bytes'].map(quantity),
         'Optimizer bytes': part['optimizer_bytes'].map(quantity),
         'Train FLOPs': part['train_flops'].map(quantity),
         'Steps': part['steps'].map(quantity).mask(solved, 'exact'),
@@ -555,6 +554,8 @@ def costs(results: Results) -> list[Table]:
         'Train s': part['train_seconds'].map(quantity),
       }
     )
+    if part['saved_bytes'].notna().any():
+      shown['Saved bytes'] = part['saved_bytes'].map(quantity)
     if apart:
       shown['Eval s'] = part['eval_seconds'].map(quantity)
     features = []
