@@ -25,7 +25,7 @@ ARGUMENTS = {
   'mnist_to_digits': '2',
   'text_to_text': f'text:{ROOT}/README.md,text:{ROOT}/CHANGELOG.md',
 }
-FOR_GPUS = ('imagenet_to_birds', 'vit_to_vtab')  # their cost takes long to work out
+FOR_GPUS = ('imagenet_to_birds', 'vit_to_vtab', 'methods')  # their cost takes long to work out
 
 
 @pytest.fixture
