@@ -54,6 +54,9 @@ TRAIN = {
   'views': 0,
   'accumulate': 1,  # parts of a batch that go through one after another
   'ema': 0.0,  # decay of a moving average of the weights, which is evaluated and kept; 0 is off
+  # the weights a phase ends with: last | best (its best step on validation, of `evaluations`), or a
+  # greedy soup of the best {'name': 'soup', 'top': 3}; the last step is scored beside it
+  'keep': 'last',
   'sam': 0.0,  # sharpness-aware minimisation: its radius rho, such as 0.05; 0 is off
   'remat': False,  # activations are computed again for the gradient instead of kept
 }
@@ -177,6 +180,7 @@ PLUGINS = (
   'tune',
   'optimizer',
   'schedule',
+  'keep',
   'backbone',
   'head_after',
   'head',
@@ -449,6 +453,7 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
   )
   name, options = located(f'{where}.schedule', lambda: named(phase['schedule']))
   located(f'{where}.schedule', lambda: optim.schedule(name, phase['warmup'], options))
+  located(f'{where}.keep', lambda: num_best(phase['keep']))
   if not all(isinstance(group, str) for group in phase['rates']):
     raise ValueError(
       f"{where}.rates names groups, such as {{'train': 1.0}}, got {phase['rates']!r}."
@@ -460,6 +465,26 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
       f"{where}.rates has a rate for each group that is trained, such as {{'train': 1.0}}, "
       f'got {phase["rates"]!r}.'
     )
+
+
+def num_best(keep: str | Mapping[str, Any]) -> int:
+  """How many of a phase's best steps its weights are made of; 0 is the last step.
+
+  Raises:
+    ValueError: `keep` is none of its kinds.
+  """
+  name, options = named(keep)
+  top = options.pop('top', 3) if name == 'soup' else 1
+  whole = isinstance(top, int) and not isinstance(top, bool)
+  if name not in KEEP or options or not whole or not 1 <= top <= 100:
+    raise ValueError(
+      f"keep is {', '.join(KEEP)}, or {{'name': 'soup', 'top': 3}} with 1 to 100, got {keep!r}."
+      f'{closest(name, KEEP)}'
+    )
+  return 0 if name == 'last' else top
+
+
+KEEP = ('last', 'best', 'soup')
 
 
 def _seeds(name: str, given: Any, study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

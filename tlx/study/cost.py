@@ -296,8 +296,9 @@ def _evaluation_flops(
   rest = [
     _stages_flops(network, form, plan.phase.start, len(network.stages)) for plan in phases
   ]  # of one example
-  val = sum(len(plan.stops) * flops for plan, flops in zip(phases, rest))
-  return num_runs * counts['val'] * val + chosen * counts['test'] * rest[-1]
+  val = sum((len(plan.stops) + plan.num_kept) * flops for plan, flops in zip(phases, rest))
+  tests = 2 if phases[-1].num_kept else 1  # the best step, and the last beside it
+  return num_runs * counts['val'] * val + tests * chosen * counts['test'] * rest[-1]
 
 
 def _flops(network: Network, form: Form, plan: PhasePlan) -> float:
@@ -358,7 +359,11 @@ def _state_bytes(shapes: Variables, plan: PhasePlan) -> int:
     shapes.stats,
     step.Hyper(scalar, scalar, scalar),
   )
-  return 3 * tree.num_bytes(state.trainable) + tree.num_bytes((state.opt_state, state.average))
+  kept = (
+    (1 + plan.num_kept) * tree.num_bytes((state.trainable, state.stats)) if plan.num_kept else 0
+  )
+  moments = tree.num_bytes((state.opt_state, state.average))
+  return 3 * tree.num_bytes(state.trainable) + moments + kept
 
 
 def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:

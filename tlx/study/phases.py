@@ -14,7 +14,7 @@ from tlx import backbones, freezing, peft, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study.cells import classes_of
-from tlx.study.config import form_module, form_of, named
+from tlx.study.config import form_module, form_of, named, num_best
 from tlx.train import step
 from tlx.train.job import PhasePlan
 from tlx.train.prefix import activation, boundary, variable_shapes
@@ -144,7 +144,8 @@ def phases_of(
     changed |= {name for name, group in labels if group != 'frozen'} | moving
     static = _static(phase, labels, rates, frozen_norms, start)._replace(watch=watch)
     plan = {field: phase[field] for field in _OF_PLAN}
-    plans.append(PhasePlan(static, asked, num_steps=phase['steps'], **plan))
+    best = num_best(phase['keep'])
+    plans.append(PhasePlan(static, asked, num_steps=phase['steps'], best=best, **plan))
   return tuple(plans)
 
 

@@ -57,6 +57,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'remat': SWITCH,
     'ema': Range(0.0, 1.0, below=True),
     'sam': Range(0.0, 100.0),
+    'keep': PLUGIN,
   },
   'grid': {
     'learning_rate': Each(POSITIVE),

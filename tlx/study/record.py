@@ -32,6 +32,7 @@ class Tested(NamedTuple):
   ]  # what it compares them with, by name; {} where that is the labels
   seconds: float
   evaluators: list[dict[str, Any]]  # that looked at it too, as the config has them
+  last: Mapping[str, Any] | None = None  # the task's columns of its last step, where it has another
 
 
 class Trained(NamedTuple):
@@ -46,14 +47,22 @@ class Trained(NamedTuple):
 
 
 def outcome(job: Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
-  """A run's status and its last validation metrics. Anything but 'ok' is no result to rely on."""
+  """A run's status and the validation metrics of the weights it ended with: of its last step, or of
+  its best. Anything but 'ok' is no result to rely on.
+  """
+  best = fitted.progress.get('best')
+  val = {name: values[row] for name, values in best['val'].items()} if best else _last(fitted, row)
+  return {'status': _status(job, fitted, row, val['loss']), 'val': val}
+
+
+def _last(fitted: fit.Fitted, row: int) -> dict[str, Any]:
+  """The validation metrics of a run's last step."""
   last = fitted.progress['history'][-1]
-  val = {
+  return {
     name.removeprefix('val_'): values[row]
     for name, values in last.items()
     if name.startswith('val_')
   }
-  return {'status': _status(job, fitted, row, val['loss']), 'val': val}
 
 
 def _status(job: Job, fitted: fit.Fitted, row: int, val_loss: float | None) -> str:
@@ -143,6 +152,7 @@ def write(
     'id': cell_id(cell),
     'cell': cell._asdict(),
     **outcome(job, fitted, row),
+    **_beside(fitted, row, tested),
     'select': list(job.phases[-1].task.select),
     'chosen': tested is not None,
     'test': tested and tested.scores,
@@ -169,6 +179,17 @@ def write(
       workdir, cell_id(cell), config, history(fitted, row), labels, predictions, result
     )
   )
+
+
+def _beside(fitted: fit.Fitted, row: int, tested: Tested | None) -> dict[str, Any]:
+  """Where a run ended with its best step or a soup: the steps in that, and what the last one is
+  worth.
+  """
+  best = fitted.progress.get('best')
+  if not best:
+    return {}
+  last = {'val': _last(fitted, row), 'test': tested.last if tested else None}
+  return {'kept_steps': best['steps'][row], 'last': last}
 
 
 def _is_whole(job: Job, shapes: Variables) -> bool:

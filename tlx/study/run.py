@@ -457,7 +457,12 @@ def _test(
   data = pair.arrays('test', source.variables, trained.cohort.cells[0].method)
   data(trained.job.phases[-1].phase)  # frozen stages run, which is booked by itself
   compiled, began = Program.so_far, time.perf_counter()
-  found = dict(zip(rows, fit.predict(trained.job, trained.fitted, rows, data)))
+  fitted = trained.fitted
+  found = dict(zip(rows, fit.predict(trained.job, fitted, rows, data)))
+  last: dict[int, fit.Predicted] = {}
+  if fitted.last:  # beside the best step that was kept
+    ended = fitted._replace(own=fitted.last[0], stats=fitted.last[1])
+    last = dict(zip(rows, fit.predict(trained.job, ended, rows, data)))
   more = evaluation.columns(pair, trained, found, source.variables)
   compiling = (Program.so_far - compiled).seconds
   seconds = time.perf_counter() - began - compiling
@@ -468,7 +473,8 @@ def _test(
   for row, (sums, kept) in found.items():
     scores = evaluation.beside(pair.task.scores(sums, kept, targets), more[row])
     evaluators = evaluation.described(lab.study)
-    tested[row] = Tested(scores, kept, others, seconds / len(rows), evaluators)
+    of_last = pair.task.scores(*last[row], targets) if last else None
+    tested[row] = Tested(scores, kept, others, seconds / len(rows), evaluators, of_last)
   return trained._replace(features=trained.features.plus(pair.cost.since(before))), tested
 
 

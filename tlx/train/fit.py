@@ -8,20 +8,21 @@ import functools
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from tlx import checkpoint
 from tlx import tree as trees
-from tlx.train import cohort, exact, feed, memory, step, stream
+from tlx.train import cohort, exact, feed, memory, statistics, step, stream
 from tlx.train import mesh as meshes
 from tlx.train.job import Job, PhasePlan, hyper_of, keys, steps_at, steps_before
 from tlx.train.spread import Spread
-from tlx.types import PyTree, RunState
+from tlx.types import PyTree, RunState, Variables
 
 Spent = defaultdict[str, float]  # seconds by kind
 
@@ -37,6 +38,8 @@ class Fitted(NamedTuple):
   own: PyTree  # all params that were initialised or trained here; None where the source's serve
   stats: PyTree
   progress: dict[str, Any]  # see `_no_progress`
+  # Where the last phase ended with its best step: (own, stats) of the last one.
+  last: tuple[PyTree, PyTree] | None = None
 
 
 class Phased(NamedTuple):
@@ -47,6 +50,8 @@ class Phased(NamedTuple):
   frozen: PyTree  # the source's leaves that all runs share
   advance: cohort.Program
   evaluate: cohort.Program
+  kept: Variables | tuple[()] = ()  # [R, K, ...]: the best steps on validation so far, best first
+  last: Variables | tuple[()] = ()  # once the phase ended with another than its last step
 
 
 class _Course(NamedTuple):
@@ -85,12 +90,22 @@ def fit(
   course = _Course(job, spread, progress, spent, saver, say, interrupted)
   own, stats = spread.pad(job.own), spread.pad(job.stats)
   for index in range(progress['phase'], len(job.phases)):
-    own, stats = _run_phase(course, index, own, stats)
-  return Fitted(spread.unpad(own), spread.unpad(stats), progress)
+    phased = _run_phase(course, index, own, stats)
+    own, stats = _left(phased, phased.state.trainable), phased.state.stats
+  fitted = Fitted(spread.unpad(own), spread.unpad(stats), progress)
+  if not phased.last:
+    return fitted
+  last = _left(phased, phased.last.params), phased.last.stats
+  return fitted._replace(last=spread.unpad(last))
 
 
-def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
-  """(the runs' own params, stats) after phase `index`, or what is left of it."""
+def _left(phased: Phased, trainable: PyTree) -> PyTree:
+  """The runs' own params after a phase, of which these were trained."""
+  return trees.merge(trainable, phased.runs.frozen)
+
+
+def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> Phased:
+  """Phase `index`, or what is left of it, at its end."""
   job, spread, progress = course.job, course.spread, course.progress
   plan = job.phases[index]
   with contextlib.ExitStack() as stack:
@@ -106,8 +121,8 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> tuple
         windows = stack.enter_context(stream.Windows(job, index, spread))
         windows.seek(progress['at'], phased.state.step)
     if not plan.num_steps and not progress['taken']:  # it is looked at as it came
-      _look(course, index, phased, sums, val)
-      phased = _end(course, index, phased)
+      phased = _look(course, index, phased, sums, val)
+      phased = _end(course, index, phased, val)
       _save_if_due(course, index, phased, sums)
     rate = 0.0
     while progress['at'] < plan.num_steps:
@@ -117,14 +132,14 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> tuple
       else:
         phased, sums, rate = _solve(course, index, phased, stop)
       if progress['at'] == stop:
-        _look(course, index, phased, sums, val)
+        phased = _look(course, index, phased, sums, val)
         sums = _zeros(spread)
       course.say(steps_before(job, index) + progress['at'], rate * len(job.seeds))
       if progress['at'] == plan.num_steps:
-        phased = _end(course, index, phased)
+        phased = _end(course, index, phased, val)
       _save_if_due(course, index, phased, sums)
   progress['at'] = 0
-  return trees.merge(phased.state.trainable, phased.runs.frozen), phased.state.stats
+  return phased
 
 
 def _begin(course: _Course, index: int, phased: Phased, own: PyTree, stats: PyTree) -> None:
@@ -139,6 +154,7 @@ def _begin(course: _Course, index: int, phased: Phased, own: PyTree, stats: PyTr
     before = _digests(plan.phase, frozen_own, frozen_source, stats, spread)
     progress['frozen'].append({'before': before})
     progress['train_seconds'].append(0.0)
+    progress['kept'] = [[] for _ in job.seeds]
 
 
 def _take_steps(
@@ -187,18 +203,125 @@ def _book_steps(course: _Course, index: int, num_steps: int, seconds: float) -> 
   return num_steps / seconds
 
 
-def _look(course: _Course, index: int, phased: Phased, sums: PyTree, val: stream.Parts) -> None:
-  """Evaluates on the validation part, and adds a line to the history."""
+def _look(course: _Course, index: int, phased: Phased, sums: PyTree, val: stream.Parts) -> Phased:
+  """The phase with what it keeps; evaluates on validation, and adds a line to the history."""
   job, spread, progress = course.job, course.spread, course.progress
   with _watched(progress, course.spent) as watch:
-    found = []
-    for part in val:
-      arguments = _evaluation(phased, part)
-      found.append(spread.unpad(phased.evaluate(*arguments)))
-    line = _metrics(job, index, progress['at'], spread.unpad(sums), cohort.total(found))
+    found = _validated(course, phased, step.evaluated(phased.state), val)
+    line = _metrics(job, index, progress['at'], spread.unpad(sums), found)
     progress['history'].append(line)
+    phased = _shelve(course, index, phased, line)
   course.spent['eval'] += watch.seconds
   progress['eval_seconds'] += watch.seconds
+  return phased
+
+
+def _validated(
+  course: _Course, phased: Phased, variables: Variables, val: stream.Parts
+) -> cohort.Sums:
+  """The sums of the task's terms over the validation part with these weights [R]."""
+  found = []
+  for part in val:
+    looked = cohort.Evaluated(variables.params, phased.runs.frozen, variables.stats, part.mask)
+    sums = phased.evaluate((), looked, (phased.frozen, part.batches))
+    found.append(course.spread.unpad(sums))
+  return cohort.total(found)
+
+
+def _shelve(course: _Course, index: int, phased: Phased, line: Mapping[str, Any]) -> Phased:
+  """With the weights of now among those kept, for each run where they are good enough.
+
+  By the task's own column on validation; of equal steps the earlier is better.
+  """
+  plan, spread = course.job.phases[index], course.spread
+  if not plan.num_kept:
+    return phased
+  column, direction = plan.task.select
+  slots = []  # [R][K], of those kept so far and (K) of now
+  for of_run, value in zip(course.progress['kept'], line[f'val_{column}'], strict=True):
+    places = [*range(len(of_run)), plan.num_kept]
+    of_run.append([direction * value if np.isfinite(value) else None, course.progress['at']])
+    order = sorted(range(len(of_run)), key=functools.partial(_rank, of_run))[: plan.num_kept]
+    of_run[:] = [of_run[i] for i in order]
+    filled = [places[i] for i in order]
+    slots.append(filled + [0] * (plan.num_kept - len(filled)))
+  now = step.evaluated(phased.state)
+  return phased._replace(kept=_picked(phased.kept, now, spread.place(spread.pad(np.array(slots)))))
+
+
+def _rank(of_run: Sequence[tuple[float | None, int]], i: int) -> tuple[bool, float, int]:
+  """What orders a run's kept steps: the least is best."""
+  value, at = of_run[i]
+  return value is None, -(value or 0.0), at
+
+
+@jax.jit
+def _picked(kept: PyTree, now: PyTree, slots: jax.Array) -> PyTree:
+  """Of each run's K kept trees and that of now, those in the slots [R, K]."""
+
+  def of_leaf(kept: jax.Array, now: jax.Array) -> jax.Array:
+    both = jnp.concatenate([kept, now[:, None]], axis=1)
+    return jax.vmap(lambda own, places: own[places])(both, slots)
+
+  return jax.tree.map(of_leaf, kept, now)
+
+
+@jax.jit
+def _mixed(kept: PyTree, shares: jax.Array) -> PyTree:
+  """The sum of each run's K kept trees in their shares [R, K]; one of share 0 is not looked at."""
+
+  def of_leaf(kept: jax.Array) -> jax.Array:
+    weights = shares.reshape(shares.shape + (1,) * (kept.ndim - 2))
+    return jnp.sum(jnp.where(weights > 0, kept * weights, 0), axis=1).astype(kept.dtype)
+
+  return jax.tree.map(of_leaf, kept)
+
+
+def _best(
+  course: _Course, index: int, phased: Phased, val: stream.Parts
+) -> tuple[Variables, dict[str, Any]]:
+  """(what each run ends the phase with, its record): its best step, or a greedy soup of several.
+
+  Wortsman et al. 2022, recipe 1: from the best on, each next one stays in the mean where that is at
+  least as good on validation. Batch statistics of a mean are computed anew on training examples.
+  """
+  job, kept = course.job, course.progress['kept']
+  column, direction = job.phases[index].task.select
+  members, best = [[0] for _ in kept], [of_run[0][0] for of_run in kept]
+  for slot in range(1, job.phases[index].num_kept):
+    tried = []
+    for own, of_run in zip(members, kept, strict=True):
+      there = slot < len(of_run) and of_run[slot][0] is not None
+      tried.append([*own, slot] if there else own)
+    _, scores = _soup(course, index, phased, tried, val)
+    for run, score in enumerate(scores):
+      if len(tried[run]) > len(members[run]) and direction * score[column] >= best[run]:
+        members[run], best[run] = tried[run], direction * score[column]
+  chosen, scores = _soup(course, index, phased, members, val)
+  record = {
+    'steps': [[kept[run][slot][1] for slot in own] for run, own in enumerate(members)],
+    'val': {name: [of_run[name] for of_run in scores] for name in scores[0]},
+  }
+  return chosen, record
+
+
+def _soup(
+  course: _Course, index: int, phased: Phased, members: list[list[int]], val: stream.Parts
+) -> tuple[Variables, list[dict[str, Any]]]:
+  """(the mean of those kept steps of each run [R], the task's columns of each on validation)."""
+  job, spread = course.job, course.spread
+  plan = job.phases[index]
+  shares = np.zeros((len(members), plan.num_kept), np.float32)
+  for run, own in enumerate(members):
+    shares[run, own] = 1 / len(own)
+  mean = _mixed(phased.kept, spread.place(spread.pad(shares)))
+  merged = [run for run, own in enumerate(members) if len(own) > 1]
+  if merged and statistics.moving(plan.phase, phased.state.stats):
+    params, stats = spread.unpad((_left(phased, mean.params), mean.stats))
+    anew = statistics.recomputed(job, index, params, stats, merged)
+    mean = mean._replace(stats=spread.place(spread.pad(anew)))
+  sums = _validated(course, phased, mean, val)
+  return mean, [plan.task.scores(_of_run(sums, run)) for run in range(len(members))]
 
 
 def _evaluation(phased: Phased, part: stream.Part) -> tuple:
@@ -208,19 +331,27 @@ def _evaluation(phased: Phased, part: stream.Part) -> tuple:
   return (), looked, (phased.frozen, part.batches)
 
 
-def _end(course: _Course, index: int, phased: Phased) -> Phased:
+def _end(course: _Course, index: int, phased: Phased, val: stream.Parts) -> Phased:
   """The phase with the weights that it leaves; notes what it ended with."""
   job, spread, progress = course.job, course.spread, course.progress
-  phase = job.phases[index].phase
-  frozen = _all_frozen(job, phase, phased.frozen)
-  after = _digests(phase, phased.runs.frozen, frozen, phased.state.stats, spread)
+  plan = job.phases[index]
+  left, last = step.evaluated(phased.state), phased.last
+  progress['best'] = None
+  if plan.num_kept:
+    with _watched(progress, course.spent) as watch:
+      last = left
+      left, progress['best'] = _best(course, index, phased, val)
+    course.spent['eval'] += watch.seconds
+    progress['eval_seconds'] += watch.seconds
+  frozen = _all_frozen(job, plan.phase, phased.frozen)
+  after = _digests(plan.phase, phased.runs.frozen, frozen, left.stats, spread)
   progress['frozen'][index]['after'] = after
   if phase.watch is not None:
     found = spread.unpad(jax.vmap(step.watched)(phased.state))
     progress['frozen'][index]['factors'] = jax.tree.map(np.ndarray.tolist, found)
   progress['taken'].append(spread.unpad(phased.state.step).tolist())
-  trainable, stats = step.evaluated(phased.state)
-  return phased._replace(state=phased.state._replace(trainable=trainable, stats=stats, average=()))
+  state = phased.state._replace(trainable=left.params, stats=left.stats, average=())
+  return phased._replace(state=state, kept=(), last=last)
 
 
 class _Saver:
@@ -252,7 +383,7 @@ def _save_if_due(course: _Course, index: int, phased: Phased, sums: PyTree) -> N
   state = phased.state
   if progress['at'] == job.phases[index].num_steps:
     state = state._replace(opt_state=())  # no step of the phase follows
-  tree = course.spread.unpad({'state': state, 'sums': sums, 'frozen': phased.runs.frozen})
+  tree = course.spread.unpad(_saved(phased._replace(state=state), sums))
   at = steps_before(job, index) + progress['at']
   meshes.on_first(lambda: checkpoint.save(saver.folder, at, tree, progress))
   saver.last = meshes.on_first(time.perf_counter)
@@ -262,19 +393,32 @@ def _save_if_due(course: _Course, index: int, phased: Phased, sums: PyTree) -> N
     raise KeyboardInterrupt(signal)
 
 
+def _saved(phased: Phased, sums: PyTree) -> dict[str, PyTree]:
+  """What a checkpoint holds of a phase."""
+  return {
+    'state': phased.state,
+    'sums': sums,
+    'frozen': phased.runs.frozen,
+    'kept': phased.kept,
+    'last': phased.last,
+  }
+
+
 def _restored(course: _Course, index: int, phased: Phased, sums: PyTree) -> tuple[Phased, PyTree]:
   """(the phase, its sums) as they were saved, on whatever devices there are now."""
   job, spread, folder = course.job, course.spread, course.saver.folder
-  state = phased.state
-  if course.progress['at'] == job.phases[index].num_steps:
-    state = state._replace(opt_state=(), average=())  # as `_end` and `_save_if_due` leave them out
-  carry = {'state': state, 'sums': sums, 'frozen': phased.runs.frozen}
+  if course.progress['at'] == job.phases[index].num_steps:  # as `_end` and `_save_if_due` leave it
+    last = Variables(phased.state.trainable, phased.state.stats) if phased.kept else ()
+    state = phased.state._replace(opt_state=(), average=())
+    phased = phased._replace(state=state, kept=(), last=last)
+  carry = _saved(phased, sums)
   like = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((spread.num_runs, *leaf.shape[1:]), leaf.dtype), carry
   )
   carry = spread.place(spread.pad(meshes.on_first(lambda: checkpoint.restore(folder, like))))
   runs = phased.runs._replace(frozen=carry['frozen'])
-  return phased._replace(state=carry['state'], runs=runs), carry['sums']
+  whole = phased._replace(runs=runs, **{name: carry[name] for name in ('state', 'kept', 'last')})
+  return whole, carry['sums']
 
 
 @contextlib.contextmanager
@@ -342,9 +486,15 @@ def prepare(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) ->
   frozen = spread.whole(_leaves_that_run(job, plan.phase, frozen_source))
   recipe = job.recipe(index)
   advance = cohort.program(cohort.advance, recipe, spread.mesh)
-  return Phased(
-    state, runs, frozen, advance, evaluate=cohort.program(cohort.evaluate, recipe, spread.mesh)
-  )
+  evaluate = cohort.program(cohort.evaluate, recipe, spread.mesh)
+  kept: Variables | tuple[()] = ()
+  if plan.num_kept:
+    kept = jax.tree.map(
+      lambda leaf: np.repeat(np.asarray(leaf)[:, None], plan.num_kept, axis=1),
+      Variables(trainable, stats),
+    )
+    kept = spread.place(kept)
+  return Phased(state, runs, frozen, advance, evaluate, kept)
 
 
 def compile_ahead(job: Job) -> list[dict[str, Any]]:
@@ -387,6 +537,10 @@ def _no_progress(job: Job) -> dict[str, Any]:
     # Per evaluation: step, phase and lists [R] of loss, grad_norm and the task's columns as
     # val_<column>.
     'history': [],
+    # Of a phase that may end with its best step: by run [direction x column, steps], best first;
+    # and at its end the 'steps' that are in what it left, and its columns of 'val' [R].
+    'kept': [],
+    'best': None,
     'frozen': [],  # per phase: digests [R] of the frozen leaves, 'before' and 'after'
     # Of the whole cohort, without what it shared with earlier ones:
     'train_seconds': [],  # per phase, of the steps alone

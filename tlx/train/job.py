@@ -30,6 +30,9 @@ class PhasePlan(NamedTuple):
   evaluations: int
   learning_rate: float  # 0.0: the run's own
   epochs: float = 0.0  # where not 0, what a run's steps follow from
+  best: int = (
+    0  # the phase ends with its best step on validation, or a greedy soup of so many; 0: last
+  )
 
   @property
   def stops(self) -> list[int]:
@@ -37,6 +40,11 @@ class PhasePlan(NamedTuple):
     return sorted(
       {-(-self.num_steps * (i + 1) // self.evaluations) for i in range(self.evaluations)}
     )
+
+  @property
+  def num_kept(self) -> int:
+    """How many of the best steps are kept beside the last; with a single look the last is best."""
+    return min(self.best, len(self.stops)) if len(self.stops) > 1 else 0
 
   def steps_for(self, num_examples: int) -> int:
     """The steps of a run that trains on so many examples."""
