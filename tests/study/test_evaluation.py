@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.study import tiny
-from tlx import report
+from tlx import checkpoint, report
 from tlx.plug import plug
 from tlx.study import dry_run, run, store
 from tlx.train import fit
@@ -197,3 +197,22 @@ def test_two_evaluators_of_one_column_are_refused(config, tmp_path, monkeypatch)
   monkeypatch.setattr(plug('evaluators', 'auroc'), 'evaluate', lambda finished: {'loss': 1.0})
   with pytest.raises(ValueError, match="the column 'loss' is one of the task already"):
     run.run(config, tmp_path / 'task')
+
+
+def test_the_last_step_is_scored_beside_the_best(config, tmp_path):
+  """Both are in the run's result and in the table, and the report says how they differ."""
+  config.train.keep = {'name': 'soup', 'top': 2}
+  config.train.evaluations = 4
+  config.methods = {'full': {}}
+  config.baseline = ''
+  folder = run.run(config, tmp_path / 'study')
+  runs = report.read(folder)
+  chosen = runs[runs['chosen']]
+  assert (chosen['val_accuracy'] >= chosen['last_val_accuracy']).all()
+  assert chosen['last_test_accuracy'].notna().all()
+  for one in chosen.to_dict('records'):
+    written = checkpoint.read_json(folder / 'runs' / one['id'] / 'result.json')
+    assert set(written['kept_steps']) <= {5, 10, 15, 20}
+    same = written['kept_steps'] == [20]
+    assert not same or one['test_accuracy'] == one['last_test_accuracy']
+  assert 'chosen runs ended with other weights than their last step' in report.summary(folder)

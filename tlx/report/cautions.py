@@ -102,6 +102,32 @@ def validation(results: Results, source: str, target: str) -> str:
   return text
 
 
+def best_steps(results: Results, source: str, target: str) -> str:
+  """How often the best step on validation is another than the last, and by how much; '' where runs
+  end with their last.
+  """
+  runs = results.runs
+  runs = runs[(runs['source'] == source) & (runs['target'] == target) & runs['chosen']]
+  lines = []
+  for column in runs['select'].unique() if len(runs) else ():
+    if f'last_test_{column}' not in runs:
+      continue
+    own = runs[(runs['select'] == column) & runs[f'last_test_{column}'].notna()]
+    gains = {split: own[f'{split}_{column}'] - own[f'last_{split}_{column}'] for split in _SPLITS}
+    differ = int((gains['val'] != 0).sum() if len(own) else 0)
+    if len(own):
+      lines.append(
+        f'{differ:,} of {len(own):,} chosen runs ended with other weights than their last step, '
+        f'chosen on validation: {column} differs from the last by '
+        f'{gains["val"].mean():+.4f} on validation, which chose them, and by '
+        f'{gains["test"].mean():+.4f} on test (mean of all).'
+      )
+  return ' '.join(lines)
+
+
+_SPLITS = ('val', 'test')
+
+
 def unusable(results: Results) -> pd.DataFrame:
   """Per source, target, method and shots: why what the chosen runs learned cannot be used, as
   `reason`; sound cells are left out.

@@ -70,6 +70,8 @@ def sentences(results: Results) -> dict[str, list[str]]:
       for _, family in _of(stages, *pair).groupby('family', sort=False)
       if family['best'].any()
     ]
+    if ended := cautions.best_steps(results, *pair):
+      lines.append(ended)
     if lines:
       found[arrow(*pair)] = lines
   return found

@@ -355,6 +355,10 @@ def _scores(result: Mapping[str, Any]) -> dict[str, float | None]:
     for name, value in metrics.repaired(result[split] or {}).items():
       if value is None or isinstance(value, (int, float)):
         found[f'{split}_{name}'] = value
+  last = result.get('last') or {}  # of a run that ended with its best step
+  for split in ('val', 'test'):
+    if last.get(split):
+      found[f'last_{split}_{column}'] = last[split][column]
   return found
 
 

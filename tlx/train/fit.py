@@ -346,7 +346,7 @@ def _end(course: _Course, index: int, phased: Phased, val: stream.Parts) -> Phas
   frozen = _all_frozen(job, plan.phase, phased.frozen)
   after = _digests(plan.phase, phased.runs.frozen, frozen, left.stats, spread)
   progress['frozen'][index]['after'] = after
-  if phase.watch is not None:
+  if plan.phase.watch is not None:
     found = spread.unpad(jax.vmap(step.watched)(phased.state))
     progress['frozen'][index]['factors'] = jax.tree.map(np.ndarray.tolist, found)
   progress['taken'].append(spread.unpad(phased.state.step).tolist())
