@@ -1,7 +1,9 @@
 """Every evaluator: flat columns, nothing changed; values by hand, and scikit-learn's."""
 
 import hashlib
+import importlib.util
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ from sklearn import metrics as sk_metrics
 from sklearn import neighbors as sk_neighbors
 
 from tlx.evaluators import (
+  Answer,
   Finished,
   Part,
   Recalled,
   Speed,
   _scores,
+  answers,
   auroc,
   calibration,
   class_mean,
@@ -37,6 +41,16 @@ OPTIONS = {
 }
 
 
+_MISSING = [name for name in ('rouge_score', 'sacrebleu') if not importlib.util.find_spec(name)]
+with_answers = pytest.mark.skipif(
+  bool(_MISSING), reason=f"{', '.join(_MISSING)} not installed: pip install '.[answers]'"
+)
+EVALUATORS = [
+  pytest.param(name, marks=with_answers if name == 'answers' else ())
+  for name in available('evaluators')
+]
+
+
 def finished(logits, labels, **changes):
   """A run whose outputs on every part are `logits`, and so are its features."""
   logits, labels = np.asarray(logits, np.float32), np.asarray(labels)
@@ -49,11 +63,41 @@ def finished(logits, labels, **changes):
     on_source=lambda: Recalled(logits, logits[::-1], labels),
     load=lambda name: inputs,
     speed=lambda batch_size: Speed(10.0 * batch_size, 5.0, 'cpu'),
+    answers=lambda prompts, tokens: said(),
     stages=('a', 'b'),
     params={'a': {'kernel': np.ones(3)}, 'head': {'kernel': np.ones(2)}},
     source_params={'a': {'kernel': np.zeros(3)}},
   )
   return made._replace(**changes)
+
+
+# ROUGE-L (rouge_score 0.1.2) and chrF (sacrebleu 2.6.0) of these, by the libraries themselves
+HYPOTHESES = (
+  'The cat sat on the mat .',
+  'Hello world',
+  'The quick brown fox jumped over the lazy dog',
+  'El niño comió una manzana.',
+  '',
+  'the the the the',
+)
+REFERENCES = (
+  'The cat is on the mat .',
+  'Hello there world',
+  'The quick brown fox jumps over the lazy dog.',
+  'El niño se comió la manzana.',
+  'something',
+  'the cat',
+)
+ROUGE_L = (5 / 6, 0.8, 8 / 9, 10 / 13, 0.0, 1 / 3)
+CHRF = 63.02004438046289
+
+
+def said():
+  prompt = (('user', 'Well?'),)
+  return [
+    Answer(str(i), prompt, reference, text, ended=i > 0)
+    for i, (text, reference) in enumerate(zip(HYPOTHESES, REFERENCES))
+  ]
 
 
 # probabilities .5 .25 .25 / .1 .8 .1 / .25 .25 .5 / .6 .3 .1
@@ -69,7 +113,7 @@ def random_case(seed):
   return random, logits, labels
 
 
-@pytest.mark.parametrize('name', available('evaluators'))
+@pytest.mark.parametrize('name', EVALUATORS)
 def test_columns_are_flat_and_nothing_is_changed(name):
   _, logits, labels = random_case(1)
   run = finished(logits, labels)
@@ -91,9 +135,31 @@ def test_no_two_evaluators_give_one_column():
   _, logits, labels = random_case(1)
   run = finished(logits, labels)
   columns = []
-  for name in available('evaluators'):
+  there = [name for name in available('evaluators') if name != 'answers' or not _MISSING]
+  for name in there:
     columns += plug('evaluators', name).evaluate(run, **OPTIONS.get(name, {}))
   assert len(set(columns)) == len(columns)
+
+
+@with_answers
+def test_answers_are_scored_as_the_libraries_do():
+  columns = answers.evaluate(finished(HAND, LABELS))
+  assert columns['rouge_l'] == pytest.approx(sum(ROUGE_L) / 6)
+  assert columns['chrf'] == pytest.approx(CHRF)
+  assert (columns['ended'], columns['prompts']) == (pytest.approx(5 / 6), 6)
+  assert columns['answers'][1][:4] == ['1', 'user: Well?', 'Hello there world', 'Hello world']
+  assert [row[4] for row in columns['answers']] == pytest.approx(ROUGE_L)
+  nothing = answers.evaluate(finished(HAND, LABELS, answers=lambda prompts, tokens: []))
+  assert nothing['prompts'] == 0 and math.isnan(nothing['chrf']) and nothing['answers'] == []
+
+
+def test_answers_want_their_libraries(monkeypatch):
+  for name in ('rouge_score', 'sacrebleu'):
+    monkeypatch.setitem(sys.modules, name, None)
+  with pytest.raises(ValueError, match=r"not installed. pip install '.\[answers\]'"):
+    answers.check(classification.task(3))
+  with pytest.raises(ValueError, match='at least one of prompts and tokens, got 0 and 64'):
+    answers.check(classification.task(3), prompts=0)
 
 
 def test_calibration_by_hand():

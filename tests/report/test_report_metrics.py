@@ -126,7 +126,10 @@ def test_two_tasks_in_one_study(tmp_path, make_study, monkeypatch):
   assert results.words == 'score'
   assert [drawing.name for drawing in figures.make(results)][:2] == ['scores', 'freezing']
   left, right = kept[0].axes
-  assert (left.get_ylabel(), right.get_ylabel()) == ('Test accuracy (%)', 'Test error')
+  assert (left.get_ylabel(), right.get_ylabel()) == (
+    'Test accuracy (%)',
+    'Test error\nless is better',
+  )
   assert left.get_ylim()[1] > 50 and right.get_ylim()[1] < 1
   assert 'guessing' in left.get_legend_handles_labels()[1]
   assert 'guessing' not in right.get_legend_handles_labels()[1]

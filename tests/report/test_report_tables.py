@@ -1180,6 +1180,9 @@ def test_findings_say_when_the_interval_includes_zero(small):
   runs = small.runs.copy()
   runs.loc[(runs['method'] == 'full') & (runs['seed'] == 1), 'test_accuracy'] = 0.59
   sentences = findings.sentences(small._replace(runs=runs))['mnist → digits']
+  assert 'two pairs are too few to tell a difference from chance' in sentences[0]
+  runs = pd.concat([runs, runs.assign(seed=runs['seed'] + 2, id=runs['id'] + '-more')])
+  sentences = findings.sentences(small._replace(runs=runs))['mnist → digits']
   assert 'the interval includes 0, so no difference is shown' in sentences[0]
 
 

@@ -1,5 +1,6 @@
 """Studies of language models: rows instead of pictures, bits instead of accuracy."""
 
+import importlib.util
 import json
 
 import jax
@@ -236,9 +237,16 @@ def test_answers_are_learned_in_a_study(study, tmp_path):
   asked = {'task': 'dialogue', 'answers': 'doctor'}
   made.sources.spanish.update({'dataset': f'jsonl:{tmp_path}/old', **asked})
   made.targets.italian = {'dataset': f'jsonl:{tmp_path}/new', **asked}
-  made.methods = {name: made.methods[name] for name in ('scratch', 'full')}
+  made.methods = {name: made.methods[name] for name in ('scratch', 'full', 'as_it_is')}
+  scored = all(map(importlib.util.find_spec, ('rouge_score', 'sacrebleu')))
+  made.evaluators = ({'name': 'answers', 'prompts': 5, 'tokens': 8},) if scored else ()
   workdir = run.run(made, tmp_path / 'run')
   found = {method: result['test'] for method, result in results(workdir).items()}
+  if scored:  # by their identifiers the same dialogues for every method
+    asked = {method: [one[:3] for one in test['answers']] for method, test in found.items()}
+    assert asked['full'] == asked['scratch'] == asked['as_it_is'] and len(asked['full']) == 5
+    assert asked['full'][0][1] == f'user: {asked["full"][0][2][:-1]}?'
+    assert 'Answers side by side' in report.write(workdir).read_text()
   assert found['full']['bits_per_byte'] < found['scratch']['bits_per_byte']
   assert found['full']['bytes'] == 20 * 4 and found['full']['tokens'] == 20 * 5
   resolved = config.resolve(made)['sources']['spanish']

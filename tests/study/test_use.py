@@ -1,6 +1,7 @@
 """What was trained answers for new examples as it did in its study."""
 
 import gzip
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from PIL import Image
 
 from tests.study import test_texts, tiny
 from tlx import checkpoint, datasets, report
+from tlx.report import examples
+from tlx.report import folder as folders
 from tlx.study import config, pair, run, use
 from tlx.study.pair import Pair
 
@@ -86,6 +89,16 @@ def texts(tmp_path_factory):
   made.methods = {name: made.methods[name] for name in ('lora', 'exact')}
   made.shots, made.seeds = (0,), (0,)
   return path, run.run(made, path / 'whole')
+
+
+def test_the_study_leaves_what_the_report_shows(texts, finished):
+  for workdir, kind in ((texts[1], str), (finished[0], dict)):
+    wanted = examples.wanted(folders.load(workdir))
+    assert any(wanted.values())
+    for (source, target), ids in wanted.items():
+      path = workdir / 'examples' / f'{source}-{target}.json'
+      records = json.loads(path.read_text())['records'] if ids else {}
+      assert list(records) == ids and all(isinstance(one, kind) for one in records.values())
 
 
 def test_texts_are_labelled_from_the_command_line(texts):

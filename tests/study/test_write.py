@@ -103,6 +103,27 @@ def test_prompts_of_another_kind_are_one_error(form, prompts, words):
     write.write(model, prompts, 4)
 
 
+def test_answers_are_to_the_last_turns_that_there_is_room_for():
+  model = model_of('dialogue', template='chatml', length=100)
+  short = (('user', 'hi'), ('assistant', 'ho'))
+  long = (('user', 'and now?'), ('assistant', 'b' * 50), ('user', 'c' * 50), ('assistant', 'd'))
+  dialogues = [
+    ('first', short),
+    ('opened', (('assistant', 'who?'), *short)),
+    ('long', (*short, *long)),
+    ('alone', (('assistant', 'nobody asked'),)),
+    ('full', (('user', 'e' * 100), ('assistant', 'f'))),
+  ]
+  found = {one.id: one for one in write.answers(model, dialogues, 9, 5)}
+  assert set(found) == {'first', 'opened', 'long'}
+  assert found['long'].prompt == (*short, long[0]) and found['long'].reference == 'b' * 50
+  assert found['opened'].prompt == (('assistant', 'who?'), short[0])
+  for one in found.values():
+    assert one.text == write.write(model, [one.prompt], 5)[0].strip()
+  assert len(write.answers(model, dialogues, 2, 5)) == 2
+  assert write.answers(model, dialogues[3:], 2, 5) == []
+
+
 def test_prompts_are_padded_at_the_left_to_few_lengths():
   padded = write._padded([[1, 2, 3], [4]], write._length(model_of(), 40, 8))
   assert padded['ids'].shape == (2, 64) and padded['mask'].sum(1).tolist() == [3, 1]

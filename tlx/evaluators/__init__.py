@@ -4,7 +4,7 @@ They look at a run that was trained and chosen, after its task's own columns are
 nothing of it. Columns are flat beside the task's in `test` of its result.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,20 @@ class Speed(NamedTuple):
   device: str
 
 
+class Answer(NamedTuple):
+  """What a model said in a dialogue of the test part.
+
+  prompt: the messages before, (role, content) each; reference: what was answered there
+  ended: it ended by itself, and not since it had as many tokens as were asked for
+  """
+
+  id: str
+  prompt: Sequence[tuple[str, str]]
+  reference: str
+  text: str
+  ended: bool
+
+
 class Finished(NamedTuple):
   """A finished run as an evaluator sees it; what is computed is computed once for all of them.
 
@@ -49,6 +63,9 @@ class Finished(NamedTuple):
   task: what the run answers
   on_source() -> Recalled, None where the source's own task or head is not there
   load(name) -> the inputs of the test part of another data set, in the form of the run's
+  answers(prompts, tokens) -> [Answer], the most probable ones of up to `tokens` tokens to that many
+    dialogues of the test part, the same for every run: to each its last answer whose beginning the
+    run's input has room for
   stages: those before the head, in order; of a source as the run has them
   speed(batch_size) -> Speed of the whole network at inference
   params, source_params: of the run and of what it started from; None where it started at random
@@ -61,6 +78,7 @@ class Finished(NamedTuple):
   on_source: Callable[[], Recalled | None]
   load: Callable[[str], PyTree]
   speed: Callable[[int], Speed]
+  answers: Callable[[int, int], Sequence[Answer]]
   stages: tuple[str, ...]
   params: PyTree
   source_params: PyTree | None

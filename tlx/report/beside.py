@@ -1,12 +1,10 @@
 """What evaluators and tasks give beside the main score, as tidy frames and arrays."""
 
-import math
-
 import numpy as np
 import pandas as pd
 
 from tlx.report import levels, metrics, numbers
-from tlx.report.folder import Results, in_order
+from tlx.report.folder import Results, in_order, read_predictions
 
 
 def measures(results: Results) -> pd.DataFrame:
@@ -45,25 +43,54 @@ def reliability(results: Results) -> pd.DataFrame:
 
 
 def confusion(results: Results, source: str, target: str) -> tuple[str, int, np.ndarray] | None:
-  """(the method that is best on validation at the largest size, that size, [K, K] the share of each
-  class, a row, that was taken for each, over all seeds); None where nobody counted.
+  """(the method that is best on validation at the largest size, that size, int [K, K] how many test
+  examples of each class, a row, were taken for each, all runs together); None where nobody counted
+  and no predictions are kept.
   """
   runs = numbers.tested(results)
   runs = runs[(runs['source'] == source) & (runs['target'] == target)]
-  if not len(runs):
+  if not len(runs) or not results.metrics[target].counted:
     return None
   largest = in_order(runs['shots'])[-1]
-  best, found = -math.inf, None
-  for cell, group in numbers.groups(runs[runs['shots'] == largest], results):
-    tables = _tables(results, group, 'confusion')
-    score = numbers.rising(results, group, 'val_score').mean()
-    if tables and score > best:
-      best, found = score, (cell[2], largest, np.sum(np.asarray(tables, float), axis=0))
+  for method, group in numbers.by_validation(results, runs[runs['shots'] == largest]):
+    tables = _tables(results, group, 'confusion') or _counted(results, group)
+    if tables:
+      return method, largest, np.sum(np.asarray(tables, int), axis=0)
+  return None
+
+
+def _counted(results: Results, group: pd.DataFrame) -> list[np.ndarray]:
+  """The tables of confusion of the runs of a cell, from their predictions; empty where one run has
+  none.
+  """
+  found = []
+  for name in numbers.once(group)['id']:
+    kept = read_predictions(results.workdir, name)
+    if kept is None or 'logits' not in kept or kept['logits'].ndim != 2:
+      return []
+    table = np.zeros((kept['logits'].shape[1],) * 2, int)
+    np.add.at(table, (kept['labels'], kept['logits'].argmax(axis=1)), 1)
+    found.append(table)
+  return found
+
+
+def confused(results: Results, source: str, target: str) -> pd.DataFrame:
+  """The pairs of classes that `confusion`'s method takes for each other, the most common first:
+  numbers of classes as `class` and `taken_for`, `count` of the `total` of the class, all runs
+  together, and `back`, how many of the other were taken for it.
+  """
+  columns = ['class', 'taken_for', 'count', 'total', 'back']
+  found = confusion(results, source, target)
   if found is None:
-    return None
-  method, size, counts = found
-  totals = np.where(counts.sum(1) > 0, counts.sum(1), math.nan)
-  return method, size, counts / totals[:, None]
+    return pd.DataFrame(columns=columns)
+  counts = found[2]
+  wrong = counts * (1 - np.eye(len(counts), dtype=int))
+  rows = [
+    (row, column, wrong[row, column], counts[row].sum(), wrong[column, row])
+    for row, column in np.argwhere(wrong)
+  ]
+  frame = pd.DataFrame(rows, columns=columns)
+  return frame.sort_values('count', ascending=False, kind='stable', ignore_index=True)
 
 
 def _tables(results: Results, group: pd.DataFrame, column: str) -> list:

@@ -1,13 +1,14 @@
 """What is found of each class, and its mean over classes, as tidy frames of numbers."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tlx.report import levels, metrics, numbers
+from tlx.report import levels, metrics, numbers, statistics
 from tlx.report.folder import Results, data_of, read_predictions
 
 
@@ -17,7 +18,8 @@ def recalls(results: Results) -> pd.DataFrame:
 
   From result.json, or from predictions.npz in folders of earlier versions; runs that have neither
   are left out, and so are classes without a test example. `class` is the name, or the number where
-  names are not known.
+  names are not known. `count` are the test examples of a class, NaN where predictions are not kept,
+  and `low` and `high` Wilson's 95% interval of the mean over drawing that many.
   """
   rows = []
   for run in _each(results):
@@ -27,12 +29,33 @@ def recalls(results: Results) -> pd.DataFrame:
       if math.isfinite(value):
         rows.append((*cell, i, names[i] if i < len(names) else str(i), value))
   frame = pd.DataFrame(rows, columns=[*numbers.CELL, 'index', 'class', 'recall'])
-  return (
+  frame = (
     frame.groupby([*numbers.CELL, 'index', 'class'], sort=False)['recall']
     .agg(['mean', 'min', 'max', 'size'])
     .reset_index()
     .rename(columns={'size': 'n'})
   )
+  counts = {pair: _counts(results, *pair) for pair in results.pairs}
+  found = []
+  for source, target, number, share in zip(
+    frame['source'], frame['target'], frame['index'], frame['mean']
+  ):
+    count = counts[source, target].get(number, 0)
+    interval = statistics.wilson_interval(share, count) if count else (math.nan, math.nan)
+    found.append((count or math.nan, *interval))
+  return frame.join(pd.DataFrame(found, columns=['count', 'low', 'high'], index=frame.index))
+
+
+def _counts(results: Results, source: str, target: str) -> dict[int, int]:
+  """{class: its test examples, of all folds together}; empty where no predictions are kept."""
+  runs = numbers.tested(results)
+  runs = runs[(runs['source'] == source) & (runs['target'] == target)]
+  counts: Counter[int] = Counter()
+  for name in runs.drop_duplicates('fold')['id'] if results.metrics[target].counted else ():
+    predictions = read_predictions(results.workdir, name)
+    if predictions is not None and predictions['labels'].ndim == 1:
+      counts.update(predictions['labels'].tolist())
+  return counts
 
 
 def balanced(results: Results) -> pd.DataFrame:

@@ -363,8 +363,9 @@ def _against_cost(results: Results, column: str, label: str, words: str, dodge: 
 def _learning(results: Results):
   """Validation scores against step."""
   frame = numbers.curves(results)
-  if not len(frame):
-    return None
+  looks = frame.groupby(numbers.CELL)['step'].nunique()
+  if not len(frame) or looks.max() < 2:
+    return None  # evaluated once, at the end: no curve
   style = method_style(results)
 
   def draw(ax, part):
@@ -432,42 +433,60 @@ def _reliability(results: Results):
 
 
 def _confusion(results: Results):
-  """Which classes the best method takes for which, a panel a source and target."""
+  """Which classes the best method takes for which, a panel a source and target: all classes, or of
+  many those that it confuses most.
+  """
   found = []
   for pair in results.pairs:
     table = beside.confusion(results, *pair)
-    if table and len(table[2]) <= _NAMED:
-      found.append((pair, table))
+    if table:
+      found.append((pair, table, _most_confused(table[2])))
   if not found:
     return None
-  most = max(len(table[2]) for _, table in found)
-  side = 2.9 if most <= 12 else 4.8
-  figure, axes = panels(len(found), 2 if most <= 12 else 1, width=side, height=side, sharey=False)
-  for ax, (pair, (method, largest, shares)) in zip(axes, found):
-    names = classes.class_names(results, *pair) or list(map(str, range(len(shares))))
-    shown = ax.pcolormesh(100 * shares, cmap='cividis', vmin=0, vmax=100)  # drawn as shapes
+  most = max(len(shown) for _, _, shown in found)
+  side = 2.9 if most <= _WRITTEN else 4.8
+  across = 2 if most <= _WRITTEN else 1
+  figure, axes = panels(len(found), across, width=side, height=side, sharey=False)
+  cut = ''
+  for ax, (pair, (method, largest, counts), shown) in zip(axes, found):
+    totals = np.where(counts.sum(1) > 0, counts.sum(1), math.nan)
+    shares = (counts / totals[:, None])[np.ix_(shown, shown)]
+    names = classes.class_names(results, *pair) or list(map(str, range(len(counts))))
+    mesh = ax.pcolormesh(100 * shares, cmap='cividis', vmin=0, vmax=100)  # drawn as shapes
     ax.invert_yaxis()
-    places = np.arange(len(names)) + 0.5
-    short = [name if len(name) <= 14 else f'{name[:13]}…' for name in names]
+    places = np.arange(len(shown)) + 0.5
+    short = [names[k] if len(names[k]) <= 18 else f'{names[k][:17]}…' for k in shown]
     turned = {'rotation': 60, 'ha': 'right', 'rotation_mode': 'anchor'}
-    ax.tick_params(labelsize=8 if len(names) <= 20 else 5)
+    ax.tick_params(labelsize=8 if len(shown) <= _WRITTEN else 7)
     ax.set_xticks(places, short, **(turned if max(map(len, short)) > 2 else {}))
     ax.set_yticks(places, short)
     ax.grid(False)
     place = per_class(results, largest, target=pair[1])
     ax.set(title=f'{arrow(*pair)}: {method},\n{place}', xlabel='Taken for', ylabel='Class')
-    if len(names) <= _WRITTEN:
+    if len(shown) <= _WRITTEN:
       _write_shares(ax, shares)
     else:
-      figure.colorbar(shown, ax=ax, shrink=0.7, label='% of the class')
+      figure.colorbar(mesh, ax=ax, shrink=0.7, label='% of the class')
+    if len(shown) < len(counts):
+      cut = (
+        f' Of more than {_NAMED} classes those {_NAMED} that take part in most errors are drawn; '
+        'what else is taken for what stands in the file of confused pairs.'
+      )
   return figure, (
     'Which classes are taken for which: of the test examples of each class, a row, the share in % '
     'that was taken for each, of all seeds together. Of the method that is best on validation at '
-    'the largest size.'
+    f'the largest size.{cut}'
   )
 
 
-_NAMED, _WRITTEN = 60, 12  # classes that are drawn, and whose shares are written
+_NAMED, _WRITTEN = 24, 12  # classes that are drawn, and whose shares are written
+
+
+def _most_confused(counts: np.ndarray) -> np.ndarray:
+  """The classes to draw, in their order: all, or those that take part in most errors."""
+  wrong = counts * (1 - np.eye(len(counts)))
+  errors = wrong.sum(0) + wrong.sum(1)
+  return np.sort(np.argsort(-errors, kind='stable')[:_NAMED])
 
 
 def _write_shares(ax, shares: np.ndarray) -> None:
@@ -535,9 +554,14 @@ def _score_axes(axes, results: Results, pairs, part_name: str, always: bool = Tr
     metric = results.metrics[target]
     score_axis(ax, metric, numbers.chance(results, target), always)
     if not _alike(results):
-      ax.set_ylabel(f'{part_name} {metric.axis}')
+      ax.set_ylabel(_axis(metric, part_name))
   if _alike(results):
-    label_rows(axes, f'{part_name} {results.metrics[pairs[0][1]].axis}')
+    label_rows(axes, _axis(results.metrics[pairs[0][1]], part_name))
+
+
+def _axis(metric: metrics.Metric, part_name: str) -> str:
+  """'Test accuracy (%)'; 'Test bits per byte, less is better', in two lines."""
+  return f'{part_name} {metric.axis}' + ('\nless is better' if metric.direction < 0 else '')
 
 
 def _spread(sizes, most: int = 4) -> list[int]:

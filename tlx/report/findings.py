@@ -123,7 +123,10 @@ def _over(results: Results, row: dict) -> str:
   runs = numbers.tested(results)
   runs = runs[(runs[numbers.CELL] == [row[key] for key in numbers.CELL]).all(axis=1)]
   one = levels.once(runs)
-  return levels.over(one) if levels.are_crossed(one) else count(row['n'], 'seed')
+  if levels.are_crossed(one):
+    return levels.over(one)
+  few = ', too few to rely on the interval' if row['n'] == 2 else ''
+  return count(row['n'], 'seed') + few
 
 
 def _compared(pair: pd.Series, baseline: str, metric: Metric) -> str:
@@ -140,6 +143,8 @@ def _compared(pair: pd.Series, baseline: str, metric: Metric) -> str:
     f' [{written(pair["low"], True)}, {written(pair["high"], True)}], {pair["wins"]} of '
     f'{pair["n"]} pairs won, Holm p {probability(pair["holm_p"])}'
   )
+  if pair['n'] <= numbers.FEW_PAIRS:
+    return f'{change}: two pairs are too few to tell a difference from chance.'
   if pair['low'] <= 0 <= pair['high']:
     return f'{change}: the interval includes 0, so no difference is shown.'
   if pair['verdict'] == 'not shown':

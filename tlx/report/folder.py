@@ -582,6 +582,17 @@ def read_predictions(workdir, name: str) -> dict[str, np.ndarray] | None:
     raise ValueError(f'Cannot read {path}: {error}. {_REMEDY}') from error
 
 
+def read_records(workdir, source: str, target: str) -> Mapping[str, Any]:
+  """{id: what the study left of a test example for the report}; empty where it left nothing.
+
+  Raises:
+    ValueError: the file cannot be read, or is not the one that the study wrote.
+  """
+  path = as_path(workdir) / 'examples' / f'{source}-{target}.json'
+  found = (_sealed(path, 'Delete it and run the study again.') or {}).get('records', {})
+  return found if isinstance(found, Mapping) else {}
+
+
 def data_of(results: Results, source: str, target: str) -> Mapping[str, Any]:
   """What study.json says of the data of a pair, of the first of its source seeds and folds."""
   for pair, data in results.data.items():

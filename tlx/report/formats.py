@@ -158,24 +158,38 @@ def latex(table: Table) -> str:
   )
 
 
-def as_html(table: Table) -> str:
+def as_html(table: Table, kind: str = '') -> str:
   """The shown table as HTML, everything escaped; on narrow screens the rows of a table of many
-  columns become paragraphs.
+  columns become paragraphs, and of a `kind` 'stack' on telephones. What screen readers are told of
+  a table is said in roles where its looks are no table's.
   """
+  kind = ' many' if len(_rows(table)[0]) > 5 else f' {kind}' if kind else ''
+  role = _roles if kind else _no_roles
   head, *body = [list(map(_escape, row)) for row in _rows(table)]
-  top = ''.join(f'<th scope="col">{cell}</th>' for cell in head)
+  top = ''.join(f'<th scope="col"{role("columnheader")}>{cell}</th>' for cell in head)
   rows = ''
   for name, *cells in body:
     found = ''.join(
-      f'<td data-column="{column}">{cell}</td>' for column, cell in zip(head[1:], cells)
+      f'<td{role("cell")} data-column="{column}">{cell}</td>'
+      for column, cell in zip(head[1:], cells)
     )
-    rows += f'<tr><th scope="row">{name}</th>{found}</tr>\n'
+    rows += f'<tr{role("row")}><th scope="row"{role("rowheader")}>{name}</th>{found}</tr>\n'
   note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ''
   return (
-    f'<div class="table{" many" * (len(head) > 5)}"><table>\n'
+    f'<div class="table{kind}"><table{role("table")}>\n'
     f'<caption>{html.escape(table.title)}</caption>\n'
-    f'<thead><tr>{top}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>{note}\n'
+    f'<thead{role("rowgroup")}><tr{role("row")}>{top}</tr></thead>\n'
+    f'<tbody{role("rowgroup")}>\n{rows}</tbody></table></div>{note}\n'
   )
+
+
+def _roles(name: str) -> str:
+  return f' role="{name}"'
+
+
+def _no_roles(name: str) -> str:
+  del name
+  return ''
 
 
 def save(tables: Sequence[Table], folder) -> None:

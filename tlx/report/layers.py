@@ -13,13 +13,15 @@ def depths(results: Results) -> pd.DataFrame:
   """Per source, target, shots, frozen stages: test score of one-phase methods from the source.
 
   Where several methods train from the same stage on, the one that trains the most parameters stands
-  for the depth (so low-rank or bias-only methods do not), ties going to the first in the config.
-  Networks that were cut (`head_after`) have other depths and are left out. `best` marks each size's
-  best mean validation score. Empty where no size has two depths.
+  for the depth, ties going to the first in the config. Methods that add weights, train parts of
+  stages or some stages in between, or take no step are no depth (`_PARTIAL`). Networks that were
+  cut (`head_after`) have other depths and are left out. `best` marks each size's best mean
+  validation score. Empty where no size has two depths.
   """
   runs = results.runs
   whole = ~runs['method'].map(lambda name: _head_after(results, name)).astype(bool)
-  runs = runs[(runs['init'] == 'source') & (runs['num_phases'] == 1) & whole]
+  depth = runs['method'].map(lambda name: _is_depth(results, name)).astype(bool)
+  runs = runs[(runs['init'] == 'source') & (runs['num_phases'] == 1) & whole & depth]
   kinds = (
     runs.groupby(numbers.CELL)[['frozen_stages', 'num_stages', 'trainable_params']]
     .max()
@@ -34,6 +36,20 @@ def depths(results: Results) -> pd.DataFrame:
   return frame.sort_values(
     ['source', 'target', 'shots', 'frozen_stages'], ignore_index=True, key=by_size
   )
+
+
+# policies of freezing that train other than all of the stages from one on
+_PARTIAL = ('added', 'bias', 'first', 'norm', 'random', 'surgical')
+
+
+def _is_depth(results: Results, name: str) -> bool:
+  """Whether a method trains all of the stages from some one on, and nothing else."""
+  method = method_of(results.config, name)
+  phase = next(iter(method.get('phases') or [{}]))
+  tune = phase.get('tune')
+  policy = tune.get('policy') if isinstance(tune, Mapping) else tune
+  trains = phase.get('steps', 1) or phase.get('epochs')
+  return bool(not method.get('added') and policy not in _PARTIAL and trains)
 
 
 def stages(results: Results) -> pd.DataFrame:

@@ -65,7 +65,7 @@ class Metric(NamedTuple):
 
   @property
   def axis(self) -> str:
-    """'accuracy (%)', for an axis."""
+    """'accuracy (%)', to put before numbers."""
     return f'{self.words} (%)' if self.share else self.words
 
   def written(self, value: float, signed: bool = False) -> str:
@@ -105,7 +105,9 @@ _KNOWN = {
     Metric('temperature', 'temperature', 0, low=0.0),
     Metric('bits_per_byte', 'bits per byte', -1, low=0.0),
     Metric('bits_per_character', 'bits per character', -1, low=0.0),
+    Metric('chrf', 'chrF of answers (0 to 100)', +1, low=0.0),
     Metric('token_perplexity', 'perplexity of its own tokens', -1, low=1.0),
+    Metric('ended', 'answers that ended by themselves', 0, True, 0.0),
     Metric('forgotten_accuracy', 'source accuracy forgotten', -1, True, -1.0),
   )
 } | _shares(
@@ -118,6 +120,7 @@ _KNOWN = {
     'recall': 'recall',
     'auroc': 'AUROC',
     'exact_match': 'exact match',
+    'rouge_l': 'ROUGE-L of answers, of words of a–z and 0–9 only',
     'knn_accuracy': 'k-NN accuracy',
     'class_mean_accuracy': 'nearest-class-mean accuracy',
   }
@@ -133,7 +136,16 @@ _ENDINGS = (
   '_accuracy',
   '_auroc',
 )  # of columns whose names hold an option, such as 'top_5_accuracy'
-_COUNTS = ('count', 'correct', 'loss', 'tokens', 'bytes', 'entities', 'queries')  # no scores
+_COUNTS = (
+  'count',
+  'correct',
+  'loss',
+  'tokens',
+  'bytes',
+  'entities',
+  'queries',
+  'prompts',
+)  # no scores
 
 # What earlier versions wrote: columns of classification, and no word on what was selected by.
 SELECT = (ACCURACY.column, ACCURACY.direction)

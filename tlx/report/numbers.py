@@ -11,6 +11,7 @@ from tlx.report import levels, metrics, statistics
 from tlx.report.folder import Results, in_order, phases_of, read_curves, scored
 
 CELL = ['source', 'target', 'method', 'shots']
+FEW_PAIRS = 2  # whose spread is a single difference, and too little known to call anything shown
 
 
 def tested(results: Results) -> pd.DataFrame:
@@ -108,8 +109,8 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
   seed of the other method, and count once if both are such. `holm_p` corrects the t-test over all
   methods and sizes of one source and target; `verdict` is 'higher' or 'lower', as the difference
   is, where the interval excludes 0 and `holm_p` is below 0.05, 'not shown' where one of them is
-  not, '' where nothing could be tested. Where a randomly started reference was run under another
-  source only, those runs serve: they hold nothing of it.
+  not or there are two pairs alone, '' where nothing could be tested. Where a randomly started
+  reference was run under another source only, those runs serve: they hold nothing of it.
   """
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
@@ -131,7 +132,8 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
 def _verdict(row: Mapping[str, float]) -> str:
   if math.isnan(row['holm_p']):
     return ''
-  if row['holm_p'] >= 0.05 or row['low'] <= 0 <= row['high']:
+  few = row['n'] <= FEW_PAIRS
+  if few or row['holm_p'] >= 0.05 or row['low'] <= 0 <= row['high']:
     return 'not shown'
   return 'higher' if row['low'] > 0 else 'lower'
 
@@ -514,6 +516,12 @@ def groups(runs: pd.DataFrame, results: Results) -> list:
     runs.groupby(CELL),
     key=lambda item: (order[item[0][:2]], rank[item[0][2]], item[0][3] or math.inf),
   )
+
+
+def by_validation(results: Results, runs: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+  """[(method, its runs)] of one source, target and size, the best mean validation score first."""
+  found = [(cell[2], group) for cell, group in groups(runs, results)]
+  return sorted(found, key=lambda item: -rising(results, item[1], 'val_score').mean())
 
 
 def _scores(runs: pd.DataFrame) -> list[statistics.Score]:

@@ -16,6 +16,7 @@ from tlx.report import (
   figures,
   findings,
   formats,
+  gallery,
   levels,
   metrics,
   numbers,
@@ -49,7 +50,7 @@ _SECTIONS = (
   ('How deep to freeze', ('freezing',), ()),
   ('Which stage carries most', ('stages',), ('stages',)),
   ('How far probabilities can be believed', ('reliability',), ()),
-  ('Class by class', ('confusion',), ('balanced', 'recall')),
+  ('Class by class', ('confusion',), ('confused', 'balanced', 'recall')),
   ('Cost', ('parameters', 'seconds', 'time'), ('cost', 'time')),
   ('Training', ('learning',), ('rates', 'diverged', 'chance')),
 )
@@ -70,9 +71,14 @@ def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
     for name in names:
       parts += [_figure(drawing) for drawing in drawn if drawing.name == name]
     for kind in kinds:
-      parts += [formats.as_html(table) for table in made if table.name.split('-')[0] == kind]
+      look = 'stack' if kind == 'confused' else ''  # the names of two classes are long
+      parts += [formats.as_html(table, look) for table in made if table.name.split('-')[0] == kind]
     if parts:
       body.append(_section(heading, ''.join(parts)))
+    if heading == 'Class by class' and (shown := gallery.errors(results)):
+      body.append(_section('Examples it got wrong', shown))
+    if heading == 'Class by class' and (shown := gallery.answers(results)):
+      body.append(_section('Answers side by side', shown))
   body += [
     _section('How the numbers were computed', _list(_definitions(results))),
     _section('Provenance', _provenance(results)),
@@ -217,8 +223,7 @@ def _provenance(results: Results) -> str:
   for name, source in results.sources.items():
     rows += [(f'Source {name}: {what}', value) for what, value in _origin(source)]
   shown = pd.DataFrame(rows, columns=['What', 'Value'])
-  table = formats.as_html(Table('provenance', 'Where it came from', shown, shown))
-  table = table.replace('<div class="table">', '<div class="table words">')
+  table = formats.as_html(Table('provenance', 'Where it came from', shown, shown), 'words')
   return f'<p>{_escape(proof)}</p>{table}'
 
 
@@ -337,6 +342,12 @@ thead th { border-bottom: 1.5px solid var(--text); color: var(--soft) }
 tbody tr + tr > * { border-top: 1px solid var(--line) }
 tbody tr:hover { background: var(--tint) }
 .words th { text-align: left } .words td { text-align: left; overflow-wrap: anywhere }
+.words img { display: block; width: 64px; image-rendering: pixelated; border-radius: 3px }
+blockquote { margin: .4rem 0 0; padding-left: .8rem; border-left: 3px solid var(--line);
+  font-weight: 400; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 16rem;
+  overflow-y: auto }
+.stack tbody th { max-width: 34rem; font-weight: 400; overflow-wrap: anywhere }
+.stack td { vertical-align: top } .stack tbody th { vertical-align: top }
 details { margin-top: 2rem } summary { cursor: pointer; font-weight: 600 }
 pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem;
   white-space: pre-wrap }
@@ -351,6 +362,13 @@ pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem
   .many td::before { content: attr(data-column) ': '; color: var(--soft) }
   .many td:empty { display: none } }
 @media (max-width: 44rem) {
+  .stack table, .stack tbody, .stack caption, .stack tr, .stack tbody th { display: block }
+  .stack thead { display: none } .stack tr { padding: .4rem 0 }
+  .stack tbody tr + tr > * { border-top: 0 }
+  .stack tbody tr + tr { border-top: 1px solid var(--line) }
+  .stack tbody th { max-width: none; padding: 0 } .stack td { display: block; padding: 0 }
+  .stack td::before { content: attr(data-column) ': '; color: var(--soft) }
+  .stack td:empty { display: none }
   main { padding: 1.2rem .9rem } .table { width: auto; max-width: 100% }
   th, td { padding: .25rem .3rem; overflow-wrap: anywhere } }
 @media print {

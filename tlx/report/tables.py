@@ -25,6 +25,7 @@ def make(results: Results, test_sampling: bool = False) -> list[Table]:
     *multipliers(results),
     *speeds(results),
     *stages(results),
+    *confused(results),
     *by_class(results),
     *rates(results),
     *costs(results),
@@ -75,6 +76,11 @@ def scores(results: Results) -> list[Table]:
       if most > 1
       else 'One seed: no interval.'
     )
+    if most == 2:
+      note += (
+        ' Of two seeds the width of an interval rests on one difference and is chance itself: read '
+        'no interval of this table as sure; five seeds are a beginning.'
+      )
     if over:
       note = (
         f'Mean ± half-width of the 95% interval over {over}: it holds the variance of each and of '
@@ -249,8 +255,8 @@ def differences(results: Results) -> list[Table]:
       f'{_differing(metric)}, same {same}; Holm over the '
       f'{int(part["t_p"].notna().sum())} comparisons of this table that can be tested. –: one '
       'pair, or pairs that do not vary, say nothing about chance. Shown: higher or lower where the '
-      'interval excludes 0 and Holm p is below 0.05; no: not to be read as a finding, its sign '
-      'included.'
+      'interval excludes 0, Holm p is below 0.05 and there are three pairs or more; no: not to be '
+      'read as a finding, its sign included.'
     )
     if over:
       note += (
@@ -352,6 +358,45 @@ def stages(results: Results) -> list[Table]:
   return made
 
 
+_MOST_PAIRS = 12  # of classes that a table shows
+
+
+def confused(results: Results) -> list[Table]:
+  """The pairs of classes that the best method takes for each other most, a table a pair."""
+  made = []
+  for source, target in results.pairs:
+    frame, found = beside.confused(results, source, target), None
+    if len(frame):
+      found = beside.confusion(results, source, target)
+    if found is None:
+      continue
+    method, largest, _ = found
+    names = classes.class_names(results, source, target)
+    for column in ('class', 'taken_for'):
+      frame[column] = [names[k] if k < len(names) else str(k) for k in frame[column]]
+    part = frame.head(_MOST_PAIRS)
+    shown = pd.DataFrame(
+      {
+        'Class': part['class'],
+        'Taken for': part['taken_for'],
+        'Times': [f'{count} of {total}' for count, total in zip(part['count'], part['total'])],
+        'Share': [percent(share) + '%' for share in part['count'] / part['total']],
+        'And back': part['back'].astype(str),
+      }
+    )
+    note = (
+      f'Of {method}, best on validation: all its runs together, so a test example counts once a '
+      'run. And back: how many of the other class were taken for this one.'
+    )
+    if len(frame) > len(part):
+      note += f' The {len(part)} most common of {len(frame)} pairs; the file of numbers has all.'
+    title = (
+      f'Confused most at {per_class(results, largest, target=target)}, {arrow(source, target)}'
+    )
+    made.append(Table(slug('confused', source, target), title, shown, frame, note))
+  return made
+
+
 def by_class(results: Results) -> list[Table]:
   """The mean recall of the classes, methods x shots, and class by class at the largest size."""
   recalls, balanced = classes.recalls(results), classes.balanced(results)
@@ -388,6 +433,16 @@ def by_class(results: Results) -> list[Table]:
       'The share of the test examples of a class that was found, mean over seeds; the file of '
       'numbers has every size.'
     )
+    if part['count'].notna().any():
+      best = _best_of(results, source, target, largest)
+      of_best = part[part['method'] == best].set_index('index').reindex(shown_classes['index'])
+      shown.insert(1, 'Examples', [f'{count:.0f}' for count in of_best['count']])
+      intervals = [_interval(low, high) for low, high in zip(of_best['low'], of_best['high'])]
+      shown.insert(list(shown.columns).index(best) + 1, '95%', intervals)
+      note += (
+        f' 95%: of {best}, best on validation, Wilson’s interval over drawing the test examples of '
+        'the class; what seeds add is not in it, and the intervals of all methods are in the file.'
+      )
     if len(worst) > len(shown_classes):
       note += f' The {len(shown_classes)} of {len(worst)} classes that are found least.'
     made.append(
@@ -403,6 +458,13 @@ def by_class(results: Results) -> list[Table]:
 
 
 _MOST_CLASSES = 30  # that a table shows
+
+
+def _best_of(results: Results, source: str, target: str, shots: int) -> str:
+  """The method with the best mean validation score of a source, target and size."""
+  runs = numbers.tested(results)
+  alike = (runs['source'] == source) & (runs['target'] == target) & (runs['shots'] == shots)
+  return numbers.by_validation(results, runs[alike])[0][0]
 
 
 def rates(results: Results) -> list[Table]:
@@ -467,6 +529,8 @@ def _setting(results: Results, row: Mapping) -> str:
   decay = f'{row["weight_decay"]:g}{_MARKS.get(row["decay_edge"], "")}'
   if row['method'] in results.solved:
     return f'penalty {decay}'
+  if not row['learning_rate'] and not row['fixed']:
+    return 'no steps'
   rate = row['fixed'] or f'{row["learning_rate"]:g}{_MARKS.get(row["edge"], "")}'
   return rate + (f' (wd {decay})' if row['weight_decay'] or row['decays'] > 1 else '')
 
@@ -705,7 +769,9 @@ def _mean(row: Mapping, most: int, metric: Metric) -> str:
 
 
 def _interquartile(metric: Metric, row: Mapping) -> str:
-  shown = f'{metric.written(row["iqm"])} {_interval(row["low"], row["high"], metric=metric)}'
+  shown = metric.written(row['iqm'])
+  if row['n'] > numbers.FEW_PAIRS:  # a bootstrap of two seeds draws the same three values
+    shown += f' {_interval(row["low"], row["high"], metric=metric)}'
   chance = row['probability_of_improvement']
   return shown if math.isnan(chance) else f'{shown} P={chance:.2f}'
 

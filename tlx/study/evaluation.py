@@ -15,10 +15,10 @@ import numpy as np
 
 from tlx import backbones, tree
 from tlx import inputs as forms
-from tlx.evaluators import Finished, Part, Recalled, Speed
+from tlx.evaluators import Answer, Finished, Part, Recalled, Speed
 from tlx.plug import plug
 from tlx.study import pair as pairs
-from tlx.study import store
+from tlx.study import store, use, write
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import TARGET, form_module, form_of, located, named
 from tlx.study.pair import Pair
@@ -160,6 +160,7 @@ class Looks:
       on_source=functools.partial(self.on_source, run),
       load=self.load,
       speed=functools.partial(self.speed, run),
+      answers=functools.partial(self.answers, run),
       stages=self.job.network.stages[:-1],
       params=self.variables(run).params,
       source_params=self.source.params if self.source else None,
@@ -307,6 +308,14 @@ class Looks:
     """The inputs of the test part of another data set, as the source takes them."""
     study = self.pair.study
     return pairs.load(study, {**TARGET, 'dataset': name}, self.pair.source).test.inputs
+
+  def answers(self, run: int, prompts: int, tokens: int) -> list[Answer]:
+    """What a run answers in dialogues of the test part."""
+    records = pairs.test_records(self.pair.study, self.pair.target, self.pair.source)
+    dialogues = list(zip(records.ids, records.read(range(len(records.ids)))))
+    variables = jax.device_put(self.variables(run))
+    model = use.Model(self.job.network, variables, self.pair.source, '', (), self.name)
+    return write.answers(model, dialogues, prompts, tokens)
 
 
 def _in_batches(

@@ -3,11 +3,12 @@ frozen stages make of them.
 """
 
 import functools
+import inspect
 import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -50,6 +51,29 @@ def _how(study: Mapping[str, Any], target: Mapping[str, Any], form: Any) -> dict
 @functools.lru_cache(maxsize=2)
 def _load(form: Any, name: str, fields: tuple, how: tuple) -> datasets.Dataset:
   return form.load(name, dict(fields), dict(how))
+
+
+class Records(NamedTuple):
+  """The examples of a test part before they became a form: ids, and `read(rows)`, the pixels of
+  images as stored, and of others what was written.
+  """
+
+  ids: tuple[str, ...]
+  read: Callable[[Sequence[int]], Sequence[Any]]
+
+
+def test_records(
+  study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]
+) -> Records:
+  """The records of the test part of a data set."""
+  form = form_module(source)
+  if form.KIND == 'image':
+    test = load(study, target, source).test
+    return Records(test.ids, lambda rows: feed.take(test.inputs, np.asarray(rows, int)))
+  known = inspect.signature(datasets.load_text).parameters
+  how = {name: value for name, value in _how(study, target, form).items() if name in known}
+  test = datasets.load_text(target['dataset'], **how, wanted=form.KIND).test
+  return Records(test.ids, lambda rows: [test.inputs[row] for row in rows])
 
 
 def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:

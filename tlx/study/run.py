@@ -22,7 +22,7 @@ from tlx import backbones, checkpoint, datasets, sources, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
-from tlx.study import evaluation, progress, record, store, zero_shot
+from tlx.study import evaluation, progress, record, shown, store, zero_shot
 from tlx.study import pair as pairs
 from tlx.study.cells import (
   Cohort,
@@ -136,6 +136,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
           cohorts, key=lambda cohort: cohort.cells[0][:2]
         ):
           _transfer(lab, source, target, list(group), pretrained[source])
+        meshes.on_first(lambda: shown.write(study, folder))
       except OSError as error:
         raise ValueError(
           f'{error}. {folder} holds all that was done before; when that is mended, the '

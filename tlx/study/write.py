@@ -7,16 +7,19 @@ import jax
 import numpy as np
 
 from tlx import generate as generation
+from tlx.evaluators import Answer
 from tlx.inputs import _tokenizers
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study.use import Model
 
 BATCH = 8  # prompts that are continued at a time
+MOST = 32  # of them, where many are known to come
 SHORTEST = 32  # prompts are padded to this or a power of two times it, so that few programs do
 EVERY = 4  # tokens at a time while a text is streamed
 
 Sampling = generation.Sampling
+Messages = Sequence[tuple[str, str]]  # a role and what it says, each
 
 
 def write(
@@ -34,15 +37,54 @@ def write(
   Raises:
     ValueError: no language model, or a prompt that it cannot read.
   """
+  return [text for text, _ in _written(model, prompts, num_tokens, sampling, seed)]
+
+
+def answers(
+  model: Model, dialogues: Sequence[tuple[str, Messages]], prompts: int, num_tokens: int
+) -> list[Answer]:
+  """The most probable answers in so many dialogues, given as (id, messages): in each its last
+  answer before which there are no more tokens than the model's input and positions have room for.
+
+  The dialogues are drawn, the same at every call; those without such an answer are passed over.
+  """
+  most, positions = model.source['input']['length'], _positions(model)
+  if positions is not None:
+    most = min(most, positions - num_tokens)
+  places = np.random.default_rng(0).permutation(len(dialogues))
+  asked: list[Answer] = []
+  for name, messages in (dialogues[place] for place in places):
+    if len(asked) == prompts:
+      break
+    for turn in reversed([i for i, (role, _) in enumerate(messages) if role == 'assistant']):
+      before = messages[:turn]
+      if before and len(_begin(model, before)[0]) <= most:
+        asked.append(Answer(name, before, messages[turn][1], '', False))
+        break
+  if not asked:
+    return []
+  found = _written(model, [one.prompt for one in asked], num_tokens, batch=min(MOST, len(asked)))
+  return [one._replace(text=text.strip(), ended=ended) for one, (text, ended) in zip(asked, found)]
+
+
+def _written(
+  model: Model,
+  prompts: Sequence[Any],
+  num_tokens: int,
+  sampling: Sampling | None = None,
+  seed: int = 0,
+  batch: int = BATCH,
+) -> list[tuple[str, bool]]:
+  """[(how a prompt goes on, whether it ended by itself)], so many at a time in one loop."""
   if not prompts:
     raise ValueError('There is no prompt to go on from.')
   begun = [_begin(model, prompt) for prompt in prompts]
   length = _length(model, max(len(ids) for ids, _ in begun), num_tokens)
-  found: list[str] = []
-  for first in range(0, len(begun), BATCH):
-    rows = begun[first : first + BATCH]
-    filled = [*rows, *rows[-1:] * (BATCH - len(rows))]
-    places = np.arange(first, first + BATCH)
+  found: list[tuple[str, bool]] = []
+  for first in range(0, len(begun), batch):
+    rows = begun[first : first + batch]
+    filled = [*rows, *rows[-1:] * (batch - len(rows))]
+    places = np.arange(first, first + batch)
     key = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places)
     tokens = generation.generate(
       model.network,
@@ -53,7 +95,8 @@ def write(
       key=key if sampling else None,
       eos=filled[0][1],
     )
-    found += [_text(model, row, ends) for row, (_, ends) in zip(np.asarray(tokens), rows)]
+    for row, (_, ends) in zip(np.asarray(tokens), rows):
+      found.append((_text(model, row, ends), bool(np.isin(row, ends).any())))
   return found
 
 
@@ -101,12 +144,17 @@ def _length(model: Model, longest: int, num_tokens: int) -> int:
   length = SHORTEST
   while length < longest:
     length *= 2
+  most = _positions(model)
+  return length if most is None else max(longest, min(length, most - num_tokens))
+
+
+def _positions(model: Model) -> int | None:
+  """How many tokens a text of the model may have; None where nothing says."""
   name, options = configs.named(model.source['backbone'])
   module = plug('backbones', name)
   rest = {option: value for option, value in options.items() if option != 'variant'}
   resolved = module._resolve(options.get('variant') or None, rest)
-  most = getattr(resolved, 'max_positions', None)
-  return length if most is None else max(longest, min(length, most - num_tokens))
+  return getattr(resolved, 'max_positions', None)
 
 
 def _padded(rows: Sequence[Sequence[int]], length: int) -> dict[str, np.ndarray]:
