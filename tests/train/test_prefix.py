@@ -141,6 +141,8 @@ def test_reuse_changes_nothing_under_any_policy():
     'last': {'k': 2},
     'after': {'k': 2},
     'random': {'k': 1},
+    'measured': {'k': 1},
+    'select': {'share': 0.5},
     'regex': {'rules': (('block1/', 'frozen'), ('.*', 'train'))},
     'surgical': {'stages': ('fc',)},
   }
