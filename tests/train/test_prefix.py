@@ -151,8 +151,8 @@ def test_reuse_changes_nothing_under_any_policy():
     for policy in available('freezing')
   ]
   phases = [phase for phase in phases if phase.start]
-  # added, after, head, last, random, regex, surgical; the others train in the first stage
-  assert [phase.start for phase in phases] == [2, 2, 3, 2, 2, 1, 2]
+  # added, after, head, last, random, regex, select, surgical; the others train in the first stage
+  assert [phase.start for phase in phases] == [2, 2, 3, 2, 2, 1, 3, 2]
   same_with_and_without(network, variables, phases, IMAGES[:8], np.arange(8) % 3)
 
 
