@@ -199,6 +199,8 @@ def test_bad_options(policy, options, words):
 ENDS = {
   'bert': (('block1',), ('pool',), ('head',)),
   'bit': (('layer1_1',), ('layer2_0',), ('norm', 'pool', 'head')),
+  'clip': (('block1',), ('pool',), ('head',)),
+  'clip_text': (('block1',), ('pool',), ('head',)),
   'cnn': (('block2',), ('fc',), ('head',)),
   'convnext': (('layer2_0',), ('layer2_1',), ('pool', 'head')),
   'efficientnet_lite': (('block6',), ('top',), ('pool', 'head')),

@@ -22,15 +22,18 @@ KEY = jax.random.key(0)
 # The layers of a block of a transformer, and all layers of each tiny network.
 ATTENTION = {f'attention/{name}' for name in ('query', 'key', 'value', 'out')}
 BLOCK = ATTENTION | {'mlp/up', 'mlp/down'}
+TOWER = {f'block{i}/{name}' for i in range(2) for name in BLOCK}
 GROUP = {'conv1', 'conv2'}
 FACE = ('conv4_1', 'conv6_down', 'conv6_1', 'conv6_down_out')
 REACHED = {
-  'bert': {*(f'block{i}/{name}' for i in range(2) for name in BLOCK), 'pool/dense'},
+  'bert': {*TOWER, 'pool/dense'},
   'bit': {
     'stem/conv',
     *(f'layer{at}/conv{i}' for at in ('1_0', '1_1', '2_0') for i in (1, 2, 3)),
     *(f'layer{at}/conv_skip' for at in ('1_0', '2_0')),
   },
+  'clip': {'embed/patch', 'pool/projection', *TOWER},
+  'clip_text': {'pool/projection', *TOWER},
   'cnn': {'block1/conv', 'block2/conv', 'fc/linear'},
   'convnext': {
     'stem/conv',
@@ -48,7 +51,7 @@ REACHED = {
     'descriptor/linear',
     *(f'{at}/{name}' for at in FACE for name in GROUP),
   },
-  'gpt2': {f'block{i}/{name}' for i in range(2) for name in BLOCK},
+  'gpt2': TOWER,
   'llama': {f'block{i}/{name}' for i in range(2) for name in {*BLOCK, 'mlp/gate'}},
   'mlp': {'dense1/linear', 'dense2/linear'},
   'modernbert': {
@@ -60,7 +63,7 @@ REACHED = {
     *(f'layer{at}/{name}' for at in ('1_0', '1_1', '2_0') for name in GROUP),
     'layer2_0/conv_skip',
   },
-  'vit': {'embed/patch', *(f'block{i}/{name}' for i in range(2) for name in BLOCK)},
+  'vit': {'embed/patch', *TOWER},
 }
 
 
