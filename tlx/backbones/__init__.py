@@ -336,6 +336,27 @@ def unit_before_head(network: Network) -> Network:
   return Network(stages, init, apply)
 
 
+def side_by_side(network: Network) -> Network:
+  """The network that reads each of the S parts of examples by itself: what enters and leaves its
+  stages is [B, S, ...] in place of [B, ...], with the same parameters.
+  """
+
+  def init(key: Array, inputs: PyTree, **options: Any) -> Variables:
+    return network.init(key, _flat(inputs), **options)
+
+  def apply(variables: Variables, x: PyTree, **options: Any) -> tuple[PyTree, PyTree]:
+    num_parts = jax.tree.leaves(x)[0].shape[1]
+    found, stats = network.apply(variables, _flat(x), **options)
+    apart = jax.tree.map(lambda leaf: leaf.reshape(-1, num_parts, *leaf.shape[1:]), found)
+    return apart, stats
+
+  return Network(network.stages, init, apply)
+
+
+def _flat(x: PyTree) -> PyTree:
+  return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), x)
+
+
 def _freeze_norms(frozen: frozenset[str]) -> Callable:
   """An interceptor that sends the norm layers of these names to their stored statistics."""
 

@@ -1,5 +1,6 @@
 """jsonl:PATH and csv:PATH: texts or pairs of texts with labels; a file, or one for each part."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from tlx.datasets._types import Published
 
 # The names that a column may have, whatever the case. Pairs are looked for before single texts.
 _PAIRS = (
+  ('text', 'text_pair'),
   ('text_a', 'text_b'),
   ('text1', 'text2'),
   ('sentence1', 'sentence2'),
@@ -19,6 +21,8 @@ _PAIRS = (
   ('question', 'sentence'),
   ('question', 'passage'),
   ('query', 'passage'),
+  ('question', 'answer'),
+  ('anchor', 'positive'),
 )
 _TEXT = (
   'text',
@@ -109,7 +113,7 @@ def text_columns(names: Iterable[str]) -> tuple[str, ...]:
   (('premise', 'hypothesis'), ('text',))
   """
   names = set(names)
-  if 'text' in names:
+  if 'text' in names and 'text_pair' not in names:
     return ('text',)
   for pair in _PAIRS:
     if names.issuperset(pair):
@@ -146,13 +150,13 @@ def _columns(file: epath.Path, header: list[str], group: str) -> dict[str, str]:
   others = {'label': _LABEL, 'split': _tables.SPLIT, 'group': _tables.GROUP}
   found = _tables.columns(file, header, of_text | others | _values.COLUMNS, group)
   asked = [kind for kind in ('label', *_values.COLUMNS) if kind in found]
-  if not asked:
+  if not asked and 'text' in of_text:
     raise ValueError(
       f'{_have(file, header)} one for the label, named {", ".join(_LABEL)}, a number, named '
       f'{", ".join(_values.COLUMNS["score"])}, or several labels, named '
       f'{", ".join(_values.COLUMNS["labels"])}. Rename the one that is meant.'
     )
-  if asked[0] != 'label' and len(asked) > 1:
+  if len(asked) > 1 and asked[0] != 'label':
     raise ValueError(
       f'{file} has the columns {found["score"]} and {found["labels"]}. Rename the one that is not '
       'meant.'
@@ -176,7 +180,7 @@ def _of_texts(file: epath.Path, header: list[str]) -> dict[str, str]:
   if not texts:
     raise ValueError(
       f'{_have(file, header)} one for the text, named {", ".join(_TEXT)}, or two for a pair, such '
-      f'as {" and ".join(_PAIRS[0])} or {" and ".join(_PAIRS[4])}. Rename the ones that are meant.'
+      f'as {" and ".join(_PAIRS[0])} or {" and ".join(_PAIRS[5])}. Rename the ones that are meant.'
     )
   if len(texts) > 1 and texts not in _PAIRS:
     raise ValueError(
@@ -199,6 +203,8 @@ def _record(
       texts.append(found)
   label, wrong = _lines.cell(line, columns, 'label')
   value = None
+  if not {'label', *_values.COLUMNS} & columns.keys():  # a pair, of which nothing is said
+    label, value, wrong = _values.ONE, math.nan, ''
   for kind in _values.COLUMNS:
     if kind in columns:
       label = _values.ONE

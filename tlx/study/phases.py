@@ -61,11 +61,15 @@ def network_of(
   The same arguments give the same object, so programs are shared.
   """
   changes = {name: (method or {}).get(name, '') for name in ('head_after', 'head', 'added')}
-  return _build(
+  network = _build(
     json.dumps(source['backbone'], sort_keys=True),
     num_outputs,
     json.dumps(changes, sort_keys=True),
   )
+  return _side_by_side(network) if getattr(form_module(source), 'SIDES', False) else network
+
+
+_side_by_side = functools.cache(backbones.side_by_side)
 
 
 @functools.cache

@@ -40,6 +40,7 @@ class Model(NamedTuple):
   class_names: tuple[str, ...]
   about: str
   leaves: tuple[str, ...] = ()
+  method: Mapping[str, Any] = {}  # of a config, resolved
 
 
 def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
@@ -66,7 +67,7 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
   network = network_of(source, make_task(task, len(class_names)).head, method)
   variables = Variables(*store.params(folder, name))
   leaves = tuple(data.get('leaves', ()))
-  return Model(network, variables, source, task, class_names, about, leaves)
+  return Model(network, variables, source, task, class_names, about, leaves, method)
 
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
@@ -194,6 +195,10 @@ def embed(
   Raises:
     ValueError: no such stage, or examples of another kind than the network takes.
   """
+  if getattr(configs.form_module(model.source), 'SIDES', False):  # of one text there is no pair
+    source = {**model.source, 'form': ''}
+    network = network_of(source, None, model.method)
+    model = model._replace(network=network, source=source)
   found = model._replace(
     network=backbones.head_after(model.network, stage or model.network.stages[-2], 2)
   )
@@ -217,10 +222,11 @@ def apply(
     name = model.about.partition(':')[0]
     raise ValueError(f'{name} takes {form.KIND}s, and these are {new.kind}s.')
   if 'ids' in model.leaves:
-    wanted = 'pairs of texts' if 'types' in model.leaves else 'single texts'
+    pairs = 'types' in model.leaves or getattr(form, 'SIDES', False)
+    wanted = 'pairs of texts' if pairs else 'single texts'
     for name, record in zip(new.ids, new.records):
       known = isinstance(record, (str, tuple))
-      if known and isinstance(record, tuple) != ('types' in model.leaves):
+      if known and isinstance(record, tuple) != pairs:
         raise ValueError(f'{model.about} was trained on {wanted}, and {name} is none.')
   run = _program(model.network, configs.form_of(model.source).enter, stop)
   parts: list[PyTree] = []

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tlx.tasks._vectors import NONE, unit
 from tlx.types import Array, Batch, PyTree, Task
 
 _ROWS = 1024  # queries at a time
-_NONE = -1e9  # the cosine of what is none of the others; finite, for the gradient's sake
 
 
 @functools.cache
@@ -35,10 +35,10 @@ def task(num_classes: int, temperature: float = 0.05, k: int = 10) -> Task:
     raise ValueError(f'temperature and k are above 0, got {temperature} and {k}.')
 
   def terms(outputs: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
-    vectors = _unit(outputs)
+    vectors = unit(outputs)
     others = ~jnp.eye(len(vectors), dtype=bool) & (batch.mask[None, :] > 0)
     same = others & (batch.targets[:, None] == batch.targets[None, :])
-    cosines = jnp.where(others, vectors @ vectors.T / temperature, _NONE)
+    cosines = jnp.where(others, vectors @ vectors.T / temperature, NONE)
     logs = cosines - jax.nn.logsumexp(cosines, -1, keepdims=True)
     near = same.sum(-1)
     loss = -jnp.where(same, logs, 0.0).sum(-1) / jnp.maximum(near, 1)
@@ -77,14 +77,8 @@ def _labels(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
   return labels
 
 
-def _unit(vectors: Array) -> Array:
-  """Vectors [B, D] of length 1; of none what is next to 0."""
-  vectors = vectors.astype(jnp.float32)
-  return vectors / jnp.sqrt(jnp.maximum(jnp.sum(vectors**2, -1, keepdims=True), 1e-24))
-
-
 def _vectors(outputs: Array) -> dict[str, Array]:
-  return {'vectors': _unit(outputs)}
+  return {'vectors': unit(outputs)}
 
 
 def retrieval(vectors: np.ndarray, labels: np.ndarray, k: int) -> dict[str, float]:
@@ -140,5 +134,5 @@ def nearest_label(vectors: np.ndarray, of_labels: np.ndarray) -> np.ndarray:
   """The number [N] of the label whose vector [K, D] is the nearest to each of `vectors` [N, D] by
   cosine: a class without an example, by its name alone (zero-shot).
   """
-  cosines = np.asarray(_unit(jnp.asarray(vectors))) @ np.asarray(_unit(jnp.asarray(of_labels))).T
+  cosines = np.asarray(unit(jnp.asarray(vectors))) @ np.asarray(unit(jnp.asarray(of_labels))).T
   return cosines.argmax(-1)

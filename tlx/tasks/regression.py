@@ -7,8 +7,8 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
+from tlx.tasks._vectors import correlations
 from tlx.types import Array, Batch, PyTree, Task
 
 
@@ -59,6 +59,10 @@ def _numbers(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
       f'regression wants a number for each example, got {np.shape(labels)[1:]} of them. '
       "Use the task 'multi_label' for several labels an example."
     )
+  if not np.isfinite(labels).all():
+    raise ValueError(
+      "regression wants a number for each example, and these have none: name it 'score'."
+    )
   return np.asarray(labels, np.float32)
 
 
@@ -79,13 +83,8 @@ def _scores(
 
 def _of_all(values: np.ndarray, targets: np.ndarray) -> dict[str, float]:
   """What needs every example: 'r2' and the correlations."""
-  spread = ((targets - targets.mean()) ** 2).sum()
-  columns = {'r2': math.nan, 'pearson': math.nan, 'spearman': math.nan}
-  if not np.isfinite(values).all() or (targets == targets[0]).all():
-    return columns
-  columns['r2'] = float(1 - ((values - targets) ** 2).sum() / spread)
-  if (values != values[0]).any():
-    columns['pearson'] = float(np.corrcoef(values, targets)[0, 1])
-    ranks = stats.rankdata(values), stats.rankdata(targets)
-    columns['spearman'] = float(np.corrcoef(*ranks)[0, 1])
-  return columns
+  r2 = math.nan
+  if np.isfinite(values).all() and (targets != targets[0]).any():
+    spread = ((targets - targets.mean()) ** 2).sum()
+    r2 = float(1 - ((values - targets) ** 2).sum() / spread)
+  return {'r2': r2, **correlations(values, targets)}
