@@ -45,6 +45,9 @@ TRAIN = {
   'norm': 'frozen',  # batch statistics of frozen layers: frozen | live
   'augment': {},  # {'shift': 2, 'flip': 0.5, 'crop': 4, 'mixup': 0.2}
   'label_smoothing': 0.0,
+  # what is minimised instead of the task's loss: a contrast of the vectors before the head, a task
+  # such as 'embedding' or {'name': 'embedding', 'objective': 'cosine'}; not validated
+  'loss': '',
   'evaluations': 4,  # of the validation part, evenly over the phase
   # a linear probe is also solved exactly: logistic | ridge, with the grid's weight_decay as the
   # penalty
@@ -181,6 +184,7 @@ PLUGINS = (
   'optimizer',
   'schedule',
   'keep',
+  'loss',
   'backbone',
   'head_after',
   'head',
@@ -451,6 +455,8 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
     f'{where}.optimizer',
     lambda: optim.check(*named(phase['optimizer']), weight_decay),
   )
+  if phase['loss'] != '':
+    located(f'{where}.loss', lambda: plug('tasks', named(phase['loss'])[0]))
   name, options = located(f'{where}.schedule', lambda: named(phase['schedule']))
   located(f'{where}.schedule', lambda: optim.schedule(name, phase['warmup'], options))
   located(f'{where}.keep', lambda: num_best(phase['keep']))
@@ -749,6 +755,14 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     raise ValueError(
       f'{where}: a phase has steps = 0, which trains nothing, and is not the only one. '
       'Leave it out.'
+    )
+  for phase in phases:
+    if phase['loss'] and phase['keep'] != TRAIN['keep']:
+      raise ValueError(f'{where}: a phase with a loss is not validated, and keeps its last step.')
+  if phases[-1]['loss']:
+    raise ValueError(
+      f'{where}: the last phase has loss = {phases[-1]["loss"]!r}, which trains no head. Put one '
+      "after it, such as {'tune': 'head', 'solver': 'logistic'}."
     )
   for phase in phases:
     if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != (

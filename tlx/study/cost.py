@@ -71,7 +71,7 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
         'share': max(trained) / tree.count(shapes.params),
         'reused': ','.join(str(plan.phase.start) for plan in plans),
         'stages': len(network.stages),
-        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form) / 1e9
+        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form, sum(examples)) / 1e9
         if known
         else float('nan'),
         'evaluation': _evaluation_flops(network, form, plans, num_runs, chosen, counts) / 1e9
@@ -217,13 +217,14 @@ def _frozen_flops(
     for plan in plans:
       flops = prefix_flops(network, form, plan.phase.start)
       exact = plan.phase.solver != 'sgd'
+      fixed = exact and plan.phase.start == len(network.stages) - 1
       views = max(1, plan.phase.views)
       passes = {
         ('train', plan.phase.views and plan.phase.augment, views): views * examples['train'],
         ('held out',): examples['val'] + examples['test'],
       }
       for key, count in passes.items():
-        for total in (once, needed) if exact or plan.phase.views else (once,):
+        for total in (once, needed) if fixed or plan.phase.views else (once,):
           total[key] = max(total.get(key, 0.0), flops * count)
       trained = sum(
         num if exact else plan.steps_for(num) * plan.batch_size for num in sizes_of_runs
@@ -231,7 +232,7 @@ def _frozen_flops(
       seen = settings * (trained + len(sizes_of_runs) * len(plan.stops) * examples['val'])
       seen += len(sizes_of_runs) * examples['test'] if plan is plans[-1] else 0
       instead += flops * seen
-      spared += 0.0 if exact or plan.phase.views else flops * seen
+      spared += 0.0 if fixed or plan.phase.views else flops * seen
   return Frozen(sum(once.values()), sum(needed.values()), instead, spared)
 
 
@@ -274,12 +275,22 @@ def _way(plan: PhasePlan) -> tuple:
 
 
 def train_flops(
-  phases: tuple[PhasePlan, ...], steps: Sequence[int], network: Network, form: Form
+  phases: tuple[PhasePlan, ...],
+  steps: Sequence[int],
+  network: Network,
+  form: Form,
+  num_examples: int = 0,
 ) -> float:
-  """FLOPs of so many training steps of each phase; evaluation and what runs once for all runs are
+  """FLOPs of so many training steps of each phase, and of the features of each example where a
+  solution asks for a run's own; evaluation and what runs once for all runs are
   not counted.
   """
-  return float(sum(count * _flops(network, form, plan) for plan, count in zip(phases, steps)))
+  total = sum(count * _flops(network, form, plan) for plan, count in zip(phases, steps))
+  head = len(network.stages) - 1
+  for plan in phases:
+    if plan.phase.solver != 'sgd':
+      total += num_examples * _stages_flops(network, form, plan.phase.start, head)
+  return float(total)
 
 
 def _evaluation_flops(
@@ -296,7 +307,11 @@ def _evaluation_flops(
   rest = [
     _stages_flops(network, form, plan.phase.start, len(network.stages)) for plan in phases
   ]  # of one example
-  val = sum((len(plan.stops) + plan.num_kept) * flops for plan, flops in zip(phases, rest))
+  val = sum(
+    (len(plan.stops) + plan.num_kept) * flops
+    for plan, flops in zip(phases, rest)
+    if not plan.phase.headless
+  )
   tests = 2 if phases[-1].num_kept else 1  # the best step, and the last beside it
   return num_runs * counts['val'] * val + tests * chosen * counts['test'] * rest[-1]
 

@@ -143,7 +143,7 @@ def phases_of(
     labels, rates, frozen_norms = _partition(network, shapes, phase)
     watch = _watch(network, shapes, phase)
     deepest = boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed))
-    start = _start(network, form, phase, deepest, room, reuse)
+    start = _start(network, form, phase, deepest, room, reuse, bool(shapes.stats))
     moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
     changed |= {name for name, group in labels if group != 'frozen'} | moving
     static = _static(phase, labels, rates, frozen_norms, start)._replace(watch=watch)
@@ -177,7 +177,15 @@ def _asked(task: str | Mapping[str, Any], num_classes: int, phase: Mapping[str, 
     raise ValueError(
       f'solver {phase["solver"]!r} solves no {named(task)[0]}; it has {", ".join(have)}.'
     )
-  return asked
+  if not phase['loss']:
+    return asked
+  other = make_task(phase['loss'], num_classes)
+  if not other.contrasts or 'logistic' not in asked.solvers or phase['solver'] != 'sgd':
+    raise ValueError(
+      f'loss = {phase["loss"]!r} wants a task that contrasts examples, such as embedding, classes '
+      f"and solver = 'sgd'; the task is {named(task)[0]}."
+    )
+  return other
 
 
 def _partition(
@@ -193,6 +201,8 @@ def _partition(
       f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.'
     ) from None
   head = network.stages[-1]
+  if phase['loss']:  # which does not see it
+    rules = ((f'^{head}/', 'frozen'), *rules)
   if not tree.named_leaves(shapes.params[head]):  # tied to the embedding: no parameter of its own
     rules = tuple(rule for rule in rules if rule[0] != f'^{head}/')
   groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
@@ -238,6 +248,7 @@ def _static(
     schedule_options=_hashable(schedule_options),
     augment=tuple(sorted(phase['augment'].items())),
     start=start,
+    headless=bool(phase['loss']),
     **{name: phase[name] for name in _OF_STEP},
   )
 
@@ -258,13 +269,15 @@ def _start(
   deepest: int,
   room: float,
   reuse: bool,
+  statistics: bool,
 ) -> int:
   """The stage a phase begins at: the deepest there is whose activation fits into `room`."""
   head = len(network.stages) - 1
   if phase['solver'] != 'sgd':
     feature = activation(network, form, head)
+    moving = phase['norm'] != 'frozen' and statistics
     if (
-      deepest < head
+      moving
       or (any(phase['augment'].values()) and not phase['views'])
       or getattr(feature, 'ndim', 0) != 2
     ):
@@ -273,7 +286,9 @@ def _start(
         "head frozen with its statistics (norm = 'frozen'), no augment, and a stage such "
         f"as 'pool' before the head, got {feature}."
       )
-    return head
+    if deepest == head:
+      return head
+    # Stages that earlier phases trained: features are of each run.
   if not phase['views'] and (not reuse or any(phase['augment'].values())):
     return 0
   if phase['views'] and not deepest:

@@ -171,7 +171,7 @@ def write(
     'data_sha256': data.sha256,
     'versions': store.versions(),
     'phases': phases,
-    'cost': _cost(trained, phases, shapes, tested),
+    'cost': _cost(trained, row, phases, shapes, tested),
   }
   labels, predictions = _label_text(groups), tested and _predictions(data, tested)
   meshes.on_first(
@@ -240,9 +240,14 @@ def _num_trained(
 
 
 def _cost(
-  trained: Trained, phases: list[dict[str, Any]], shapes: Variables, tested: Tested | None
+  trained: Trained,
+  row: int,
+  phases: list[dict[str, Any]],
+  shapes: Variables,
+  tested: Tested | None,
 ) -> dict[str, Any]:
   """What a run cost; of what its cohort did together its share."""
+  num_train = len(trained.job.examples[row])
   job, found, num_runs = trained.job, trained.fitted.progress, len(trained.cohort.cells)
   steps = [phase['steps'] for phase in phases]
   reused = any(plan.phase.start for plan in job.phases)
@@ -251,7 +256,7 @@ def _cost(
     'total_params': sum(size for _, size in sizes_of(shapes)),
     'saved_bytes': tree.num_bytes((trained.fitted.own, trained.fitted.stats)) // num_runs,
     'optimizer_bytes': found['optimizer_bytes'] if sum(steps) else 0,
-    'train_flops': train_flops(job.phases, steps, job.network, job.form),
+    'train_flops': train_flops(job.phases, steps, job.network, job.form, num_train),
     'steps': sum(steps),
     'train_seconds': sum(phase['train_seconds'] for phase in phases),
     'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),

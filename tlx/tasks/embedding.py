@@ -15,13 +15,19 @@ _ROWS = 1024  # queries at a time
 
 
 @functools.cache
-def task(num_classes: int, temperature: float = 0.05, k: int = 10) -> Task:
+def task(
+  num_classes: int, temperature: float = 0.05, k: int = 10, objective: str = 'softmax'
+) -> Task:
   """The contrast of cosines within a batch, of the vectors [B, D] that the source's own head gives.
 
   Examples of one label are near, all others of the batch are negatives, on whatever device they
   are: the loss of an example is the mean over those of its label of -log softmax(cosine /
   temperature) among all others (Khosla et al. 2020, arXiv:2004.11362, eq. 2), in nats; one whose
   label no other has counts nothing. With `accumulate` a part of a batch is a batch.
+
+  objective='cosine' is that of SetFit's first stage (Tunstall et al. 2022, arXiv:2209.11055): the
+  squares of cosine - 1 for pairs of one label and of cosine for others, half the loss each. Its
+  pairs are all of a batch, where the paper draws as many of each kind.
 
   Columns: 'loss', by which settings are chosen (of batches in one random order), and
   'nearest', the share whose nearest in the batch has their label; of kept vectors, each of which
@@ -33,6 +39,8 @@ def task(num_classes: int, temperature: float = 0.05, k: int = 10) -> Task:
   del num_classes
   if temperature <= 0 or k < 1:
     raise ValueError(f'temperature and k are above 0, got {temperature} and {k}.')
+  if objective not in ('softmax', 'cosine'):
+    raise ValueError(f"objective is 'softmax' or 'cosine', got {objective!r}.")
 
   def terms(outputs: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
     vectors = unit(outputs)
@@ -43,9 +51,11 @@ def task(num_classes: int, temperature: float = 0.05, k: int = 10) -> Task:
     near = same.sum(-1)
     loss = -jnp.where(same, logs, 0.0).sum(-1) / jnp.maximum(near, 1)
     weight = batch.mask * (near > 0)
+    if objective == 'cosine':
+      loss, near = _of_pairs(vectors, same, others, batch.mask), jnp.ones_like(near)
     nearest = jnp.take_along_axis(same, jnp.argmax(cosines, -1)[:, None], -1)[:, 0]
     return {
-      'loss': (jnp.where(near > 0, loss, 0.0), weight),
+      'loss': (jnp.where(near > 0, loss, 0.0), batch.mask if objective == 'cosine' else weight),
       'nearest': (nearest.astype(jnp.float32), weight),
     }
 
@@ -71,6 +81,18 @@ def task(num_classes: int, temperature: float = 0.05, k: int = 10) -> Task:
     select=('loss', -1),
     contrasts=True,
   )
+
+
+def _of_pairs(vectors: Array, same: Array, others: Array, mask: Array) -> Array:
+  """Each example's part [B] of the loss of pairs: the mean over them is the loss."""
+  cosines = vectors @ vectors.T
+  first = mask[:, None] > 0
+  total = jnp.maximum(mask.sum(), 1.0)
+  parts = jnp.zeros(len(vectors))
+  for pairs, wanted in ((same & first, 1.0), (others & ~same & first, 0.0)):
+    squares = jnp.where(pairs, (cosines - wanted) ** 2, 0.0).sum(-1)
+    parts += 0.5 * total * squares / jnp.maximum(pairs.sum(), 1)
+  return parts
 
 
 def _labels(inputs: PyTree, labels: np.ndarray) -> np.ndarray:

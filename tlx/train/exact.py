@@ -16,7 +16,7 @@ of n examples x they find what scikit-learn finds in float64 on
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,10 @@ from tlx.train import mesh as meshes
 from tlx.train.job import Job
 from tlx.train.spread import Spread
 from tlx.train.step import minimised
-from tlx.tree import map_named, num_bytes
-from tlx.types import Array, Batch, PyTree, RunState
+from tlx.tree import map_named, merge, num_bytes
+from tlx.types import Array, Batch, Form, Network, PyTree, RunState, Variables
 
+BATCH = 32  # examples whose features are computed at a time
 TOLERANCE = 1e-5  # norm of the gradient at which a probe counts as solved
 MAX_STEPS = 1000  # of L-BFGS
 MEMORY = 5  # pairs that L-BFGS keeps
@@ -366,14 +367,20 @@ def solve(
 
 
 def solve_phase(
-  job: Job, index: int, state: RunState, spread: Spread, between: Callable[[], None] = lambda: None
+  job: Job, index: int, phased: Any, spread: Spread, between: Callable[[], None] = lambda: None
 ) -> tuple[RunState, PyTree, list[bool]]:
   """(the state at each run's exact solution, its sums of metrics, [R] whether it was found).
 
   The sums are the loss on the run's examples and the norm of the gradient there. Every view of
-  every example counts; runs with equal sets of examples are solved once.
+  every example counts; runs with equal sets of examples are solved once. Where stages before the
+  head were trained by earlier phases, each run has features of its own, and is solved by itself.
+
+  Args:
+    phased: of fit.py, the leaves on the devices.
   """
-  plan = job.phases[index]
+  plan, state = job.phases[index], phased.state
+  if plan.phase.start < len(job.network.stages) - 1:
+    return _solve_apart(job, index, phased, spread, between)
   data, num_views = feed.whole(job.train(plan.phase)), max(1, plan.phase.views)
   first = feed.length(data) // num_views * np.arange(num_views)[:, None]
   rows = [np.sort((first + examples).reshape(-1)) for examples in job.examples]
@@ -406,17 +413,66 @@ def solve_phase(
       )
       for name, value in zip(found, solution):
         found[name][run] = value
-  stacked = {name: np.asarray(values, np.float32) for name, values in found.items()}
+  return _solved(state, {name: np.asarray(v, np.float32) for name, v in found.items()}, spread)
+
+
+def _solved(
+  state: RunState, stacked: dict[str, np.ndarray], spread: Spread
+) -> tuple[RunState, PyTree, list[bool]]:
+  """What `solve_phase` gives of the solutions of all runs."""
   trainable = map_named(
     lambda name, _: spread.pad(stacked[name.rpartition('/')[2]]), state.trainable
   )
-  state = state._replace(step=spread.pad(np.ones(len(rows), np.int32)), trainable=trainable)
+  num_runs = len(stacked['loss'])
+  state = state._replace(step=spread.pad(np.ones(num_runs, np.int32)), trainable=trainable)
   sums = {name: stacked[name] for name in ('loss', 'grad_norm')}
   return (
     spread.place(state),
     spread.place(spread.pad(sums)),
     stacked['converged'].astype(bool).tolist(),
   )
+
+
+def _solve_apart(
+  job: Job, index: int, phased: Any, spread: Spread, between: Callable[[], None]
+) -> tuple[RunState, PyTree, list[bool]]:
+  """As `solve_phase`, run by run on the features that its own stages make of its examples."""
+  plan, state = job.phases[index], phased.state
+  data = job.train(plan.phase)
+  program = _features(job.network, job.form, plan.phase.start)
+  of_runs = spread.unpad((phased.runs.frozen, state.stats))
+  shared = meshes.get(phased.frozen)
+  found: dict[str, list] = {}
+  for run, rows in enumerate(job.examples):
+    own, stats = jax.tree.map(lambda leaf, run=run: leaf[run], of_runs)
+    variables = Variables(merge(own, shared), stats)
+    features, targets = [], feed.take(data.targets, rows)
+    for first in range(0, len(rows), BATCH):
+      some = rows[np.minimum(np.arange(first, first + BATCH), len(rows) - 1)]
+      features.append(np.asarray(program(variables, feed.take(data.inputs, some))))
+    x = jnp.asarray(np.concatenate(features)[: len(rows)].astype(np.float32))
+    penalties, mask = np.asarray(job.weight_decays)[run : run + 1], np.ones((1, len(rows)))
+    places = np.arange(len(rows))[None]
+    probe = solve(plan.phase.solver, x, targets, places, mask, penalties, plan.task.head or 0)
+    between()
+    batch = Batch(None, targets, mask[0].astype(np.float32))
+    total, weight = minimised(plan.task, x @ probe.kernel[0] + probe.bias[0], batch)
+    values = probe.kernel[0], probe.bias[0], total / weight, probe.grad_norm[0], probe.converged[0]
+    for name, value in zip(('kernel', 'bias', 'loss', 'grad_norm', 'converged'), values):
+      found.setdefault(name, []).append(np.asarray(value, np.float32))
+  return _solved(state, {name: np.stack(of_all) for name, of_all in found.items()}, spread)
+
+
+@functools.cache
+def _features(network: Network, form: Form, start: int) -> Callable:
+  """(variables, what enters stage `start`) -> what enters the head [B, D]."""
+  head = len(network.stages) - 1
+
+  def run(variables: Variables, x: PyTree) -> Array:
+    x = x if start else form.enter(x)
+    return network.apply(variables, x, train=False, start=start, stop=head)[0]
+
+  return jax.jit(run)
 
 
 def _check(

@@ -6,9 +6,10 @@ The same again after an interruption.
 import contextlib
 import functools
 import hashlib
+import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -189,7 +190,7 @@ def _solve(course: _Course, index: int, phased: Phased, stop: int) -> tuple[Phas
   progress = course.progress
   heed = functools.partial(_heed, course.interrupted)
   with _watched(progress, course.spent) as watch:
-    found = exact.solve_phase(course.job, index, phased.state, course.spread, heed)
+    found = exact.solve_phase(course.job, index, phased, course.spread, heed)
     state, sums, progress['converged'] = found
   rate = _book_steps(course, index, stop - progress['at'], watch.seconds)
   return phased._replace(state=state), sums, rate
@@ -203,7 +204,9 @@ def _book_steps(course: _Course, index: int, num_steps: int, seconds: float) -> 
   return num_steps / seconds
 
 
-def _look(course: _Course, index: int, phased: Phased, sums: PyTree, val: stream.Parts) -> Phased:
+def _look(
+  course: _Course, index: int, phased: Phased, sums: PyTree, val: Iterable[stream.Part]
+) -> Phased:
   """The phase with what it keeps; evaluates on validation, and adds a line to the history."""
   job, spread, progress = course.job, course.spread, course.progress
   with _watched(progress, course.spent) as watch:
@@ -217,7 +220,7 @@ def _look(course: _Course, index: int, phased: Phased, sums: PyTree, val: stream
 
 
 def _validated(
-  course: _Course, phased: Phased, variables: Variables, val: stream.Parts
+  course: _Course, phased: Phased, variables: Variables, val: Iterable[stream.Part]
 ) -> cohort.Sums:
   """The sums of the task's terms over the validation part with these weights [R]."""
   found = []
@@ -225,7 +228,7 @@ def _validated(
     looked = cohort.Evaluated(variables.params, phased.runs.frozen, variables.stats, part.mask)
     sums = phased.evaluate((), looked, (phased.frozen, part.batches))
     found.append(course.spread.unpad(sums))
-  return cohort.total(found)
+  return cohort.total(found) if found else {}
 
 
 def _shelve(course: _Course, index: int, phased: Phased, line: Mapping[str, Any]) -> Phased:
@@ -278,7 +281,7 @@ def _mixed(kept: PyTree, shares: jax.Array) -> PyTree:
 
 
 def _best(
-  course: _Course, index: int, phased: Phased, val: stream.Parts
+  course: _Course, index: int, phased: Phased, val: Iterable[stream.Part]
 ) -> tuple[Variables, dict[str, Any]]:
   """(what each run ends the phase with, its record): its best step, or a greedy soup of several.
 
@@ -306,7 +309,7 @@ def _best(
 
 
 def _soup(
-  course: _Course, index: int, phased: Phased, members: list[list[int]], val: stream.Parts
+  course: _Course, index: int, phased: Phased, members: list[list[int]], val: Iterable[stream.Part]
 ) -> tuple[Variables, list[dict[str, Any]]]:
   """(the mean of those kept steps of each run [R], the task's columns of each on validation)."""
   job, spread = course.job, course.spread
@@ -331,7 +334,7 @@ def _evaluation(phased: Phased, part: stream.Part) -> tuple:
   return (), looked, (phased.frozen, part.batches)
 
 
-def _end(course: _Course, index: int, phased: Phased, val: stream.Parts) -> Phased:
+def _end(course: _Course, index: int, phased: Phased, val: Iterable[stream.Part]) -> Phased:
   """The phase with the weights that it leaves; notes what it ended with."""
   job, spread, progress = course.job, course.spread, course.progress
   plan = job.phases[index]
@@ -453,8 +456,10 @@ def _watched(progress: dict[str, Any], spent: Spent) -> Iterator[_Watch]:
   spent['compile'] += more.seconds
 
 
-def _validation(job: Job, plan: PhasePlan, spread: Spread) -> stream.Parts:
-  """The validation examples that some run looks at."""
+def _validation(job: Job, plan: PhasePlan, spread: Spread) -> Iterable[stream.Part]:
+  """The validation examples that some run looks at; none where a phase has no head to judge."""
+  if plan.phase.headless:
+    return ()
   examples = job.val(plan.phase)
   rows = job.val_rows or [np.arange(feed.length(examples))] * len(job.seeds)
   return stream.Parts(examples, rows, spread, stream.device_bytes(job))
@@ -515,8 +520,8 @@ def compile_ahead(job: Job) -> list[dict[str, Any]]:
       runs = phased.runs, window.order, spread.each(1)
       shared = cohort.Shared(phased.frozen, window.data)
       wanted.append((phased.advance, ((phased.state, _zeros(spread)), runs, shared)))
-    part = next(iter(_validation(job, plan, spread)))
-    wanted.append((phased.evaluate, _evaluation(phased, part)))
+    for part in itertools.islice(_validation(job, plan, spread), 1):
+      wanted.append((phased.evaluate, _evaluation(phased, part)))
     for program, arguments in wanted:
       before = cohort.Program.so_far
       executable = program.compile(*arguments)
@@ -668,6 +673,8 @@ def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: cohort.Sums)
   with np.errstate(invalid='ignore'):
     for name, value in sums.items():
       line[name] = (value / (done - steps_at(job, index, before))).tolist()
+  if not val_sums:
+    return line
   scores = [job.phases[index].task.scores(_of_run(val_sums, run)) for run in range(len(job.seeds))]
   return line | {f'val_{column}': [of_run[column] for of_run in scores] for column in scores[0]}
 

@@ -36,6 +36,7 @@ class Phase(NamedTuple):
   views: int = 0
   solver: str = 'sgd'  # or an exact solution of the head (exact.py): 'logistic' | 'ridge'
   remat: bool = False  # activations inside stages are computed again for the gradient, not kept
+  headless: bool = False  # outputs are what enters the head
   accumulate: int = 1  # the batch goes through in so many parts, one after another
   ema: float = (
     0.0  # decay of the moving average of the weights, which then are what counts; 0: none
@@ -222,12 +223,13 @@ def forward(
   """(outputs, new stats) in training, from stage `phase.start` on."""
   options = {'train': True, 'frozen_norms': phase.frozen_norms}
   if not phase.remat:
-    return network.apply(variables, x, start=phase.start, key=key, **options)
+    stop = len(network.stages) - phase.headless
+    return network.apply(variables, x, start=phase.start, stop=stop, key=key, **options)
 
   def one(i: int, variables: Variables, x: PyTree, key: Array) -> tuple[PyTree, PyTree]:
     return network.apply(variables, x, start=i, stop=i + 1, key=key, **options)
 
-  for i in range(phase.start, len(network.stages)):
+  for i in range(phase.start, len(network.stages) - phase.headless):
     x, stats = _forgetful(functools.partial(one, i))(variables, x, key)
     variables = variables._replace(stats=stats)
   return x, variables.stats
