@@ -46,6 +46,7 @@ SWITCH = 'True or False'
 FIELDS = 'a dict'
 TEXTS = "a dict of texts such as {'3': 'three'}"
 PHASES = 'a sequence of dicts, one a phase'
+CLAIMS = 'a sequence of dicts, one a claim'
 PLUGINS = "a sequence of names or dicts such as ('calibration', {'name': 'top_k', 'k': 5})"
 Kind = Range | Each | tuple[str, ...] | str
 
@@ -81,6 +82,7 @@ def checked(where: str, value: Any, kind: Kind, default: Any) -> Any:
     FIELDS: (Mapping,),
     TEXTS: (Mapping,),
     PHASES: (tuple, list),
+    CLAIMS: (tuple, list),
     PLUGINS: (tuple, list),
   }
   fits = isinstance(value, types[kind])
@@ -90,7 +92,7 @@ def checked(where: str, value: Any, kind: Kind, default: Any) -> Any:
     raise ValueError(
       f'{where} takes {kind}{f" such as {default!r}" if default else ""}, got {value!r}.'
     )
-  return tuple(value) if kind in (PHASES, PLUGINS) else value
+  return tuple(value) if kind in (PHASES, CLAIMS, PLUGINS) else value
 
 
 def kind_of(default: Any) -> Kind:

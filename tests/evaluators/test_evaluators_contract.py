@@ -1,5 +1,6 @@
 """Every evaluator: flat columns, nothing changed; values by hand, and scikit-learn's."""
 
+import fnmatch
 import hashlib
 import importlib.util
 import math
@@ -127,6 +128,8 @@ def test_columns_are_flat_and_nothing_is_changed(name):
   assert columns and module.KEPT in ('', 'logits')
   for column, value in columns.items():
     assert column.replace('_', 'a').isalnum() and isinstance(value, (int, float, list))
+    if not isinstance(value, list):
+      assert any(fnmatch.fnmatch(column, known) for known in module.COLUMNS)
   assert before == [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
   assert repr(module.evaluate(run, **options)) == repr(columns)
 

@@ -1,5 +1,7 @@
 """The contrast by hand, ranks against golden values, and what padding must not do."""
 
+import fnmatch
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +97,8 @@ def test_kept_vectors_tell_the_columns():
   sums = sums_of(TASK, jnp.asarray(VECTORS), Batch(None, jnp.asarray(LABELS), jnp.ones(7)))
   columns = TASK.scores(sums, kept, LABELS)
   assert {'loss', 'nearest', 'recall_at_10', 'mrr_at_10', 'ndcg_at_10'} <= set(columns)
+  known = embedding.COLUMNS
+  assert all(any(fnmatch.fnmatch(name, column) for column in known) for name in columns)
   assert columns['nearest'] == pytest.approx(columns['precision_at_1'])  # the batch is all there is
   assert TASK.head is None and TASK.select == ('loss', -1)
   assert not np.isnan(TASK.keep(jnp.zeros((1, 4)))['vectors']).any()

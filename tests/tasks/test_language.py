@@ -41,6 +41,7 @@ def test_bits_are_those_of_hand():
     assert columns[column] == pytest.approx(case[column], rel=1e-6)
   assert columns['token_perplexity'] == pytest.approx(case['perplexity'], rel=1e-6)
   assert columns['loss'] == pytest.approx(0.5) and columns['tokens'] == 4 and columns['bytes'] == 5
+  assert set(columns) == set(language_task.COLUMNS) == set(dialogue.COLUMNS)
 
 
 def test_bits_are_ratios_of_sums():

@@ -65,6 +65,7 @@ def test_f1_is_that_of_seqeval(case, every):
       want['per_type'].get(name, {'f1-score': 0.0})['f1-score'], abs=1e-6
     )
   assert columns['accuracy'] == pytest.approx(np.mean((truth == predicted)[truth >= 0]))
+  assert set(columns) - {'f1_by_type'} == set(tagging.COLUMNS)
 
 
 def test_padding_and_halves():

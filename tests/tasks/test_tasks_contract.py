@@ -71,6 +71,9 @@ def test_columns_hold_the_selected_one_and_the_loss(name):
   task, outputs, targets = case(name)
   of_sums, of_all = columns_of(task, outputs, targets)
   assert {'loss', task.select[0]} <= of_sums.keys() <= of_all.keys()
+  if name in available('tasks'):
+    numbers = {column for column, value in of_all.items() if not isinstance(value, list)}
+    assert numbers == set(CASES[name][0].COLUMNS)
   assert task.select[1] in (1, -1) and task.head == outputs.shape[1]
   batch = Batch(None, jnp.asarray(targets), jnp.ones(8))
   total, weight = step.minimised(task, outputs, batch)

@@ -8,6 +8,7 @@ from tlx.evaluators import Answer, Finished
 from tlx.types import Task
 
 KEPT = ''
+COLUMNS = ('rouge_l', 'chrf', 'ended', 'prompts')
 FORM = 'dialogue'
 _LIBRARIES = ('rouge_score', 'sacrebleu')
 _KEPT_ANSWERS = 12  # that are stored beside the scores

@@ -5,6 +5,7 @@ import numpy as np
 from tlx.evaluators import Finished, _scores
 
 KEPT = 'logits'
+COLUMNS = ('auroc',)
 
 
 def evaluate(finished: Finished) -> dict[str, float]:

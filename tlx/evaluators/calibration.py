@@ -9,6 +9,7 @@ from tlx.evaluators import Finished, _scores
 from tlx.types import Task
 
 KEPT = 'logits'
+COLUMNS = ('ece', 'nll', 'temperature', 'ece_scaled', 'nll_scaled')
 COLDEST, HOTTEST = 0.01, 100.0  # a temperature is not fitted beyond
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from tlx.evaluators import Finished
 
 KEPT = 'logits'
+COLUMNS = ('class_mean_accuracy',)
 
 
 def evaluate(finished: Finished) -> dict[str, float]:

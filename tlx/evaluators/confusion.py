@@ -6,6 +6,7 @@ from tlx.evaluators import Finished
 from tlx.types import Task
 
 KEPT = 'logits'
+COLUMNS = ()
 MOST_CLASSES = 200  # a table of whose pairs is kept
 
 

@@ -12,6 +12,7 @@ from tlx.plug import closest
 from tlx.types import Task
 
 KEPT = 'logits'
+COLUMNS = ('*_accuracy',)
 FORM = 'image'
 SEVERITIES = (1, 2, 3, 4, 5)
 SIZE = 224  # of ImageNet-C's images, for which its radii are

@@ -7,6 +7,7 @@ from tlx.evaluators import Finished
 from tlx.similarity import cka
 
 KEPT = ''
+COLUMNS = ('cka_*', 'l2_*')
 
 
 def evaluate(finished: Finished) -> dict[str, float]:

@@ -5,6 +5,7 @@ import numpy as np
 from tlx.evaluators import Finished
 
 KEPT = 'logits'
+COLUMNS = ('macro_f1',)
 
 
 def evaluate(finished: Finished) -> dict[str, float]:

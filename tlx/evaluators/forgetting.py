@@ -3,6 +3,7 @@
 from tlx.evaluators import Finished
 
 KEPT = ''
+COLUMNS = ('source_accuracy', 'forgotten_accuracy')
 
 
 def evaluate(finished: Finished) -> dict[str, float]:

@@ -4,6 +4,7 @@ from tlx.evaluators import Finished
 from tlx.types import Task
 
 KEPT = ''
+COLUMNS = ('examples_per_second', 'inference_flops')
 
 
 def check(task: Task, batch_size: int = 32) -> None:

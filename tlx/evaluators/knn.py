@@ -6,6 +6,7 @@ from tlx.evaluators import Finished
 from tlx.types import Task
 
 KEPT = 'logits'
+COLUMNS = ('knn_accuracy',)
 ROWS = 512  # test examples at a time
 
 

@@ -8,6 +8,7 @@ from tlx.evaluators import Finished, _scores
 from tlx.types import Task
 
 KEPT = 'logits'
+COLUMNS = ('ood_softmax_auroc', 'ood_energy_auroc')
 
 
 def check(task: Task, dataset: str) -> None:

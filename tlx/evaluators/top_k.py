@@ -6,6 +6,7 @@ from tlx.evaluators import Finished
 from tlx.types import Task
 
 KEPT = 'logits'
+COLUMNS = ('top_*_accuracy',)
 
 
 def check(task: Task, k: int = 5) -> None:

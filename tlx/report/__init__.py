@@ -43,10 +43,13 @@ def summary(workdir, test_sampling: bool = False) -> str:
   found = ['\n  - '.join([place, *lines]) for place, lines in findings.sentences(results).items()]
   if notes := cautions.notes(results):
     found.append('\n  - '.join(['Data, weights and versions', *notes]))
+  made = tables.make(results, test_sampling)
+  verdicts = [table for table in made if table.name == 'claims']
   return '\n\n'.join(
     [
       f'{results.name}: {findings.progress(results)}',
+      *map(formats.text, verdicts),
       *found,
-      *map(formats.text, tables.make(results, test_sampling)),
+      *(formats.text(table) for table in made if table not in verdicts),
     ]
   )

@@ -6,8 +6,9 @@ report such runs are of one source 'mnist' and one target 'faces', and have `sou
 and `folds` as columns (folder.read).
 """
 
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -43,6 +44,12 @@ def are_crossed(runs: pd.DataFrame) -> bool:
 def over(runs: pd.DataFrame) -> str:
   """'3 source seeds, 5 folds and 5 seeds'; '1 seed' of a single run."""
   return listed([f'{count} {name}s' for name, count in counts(runs).items()] or ['1 seed'])
+
+
+def over_places(places: Iterable[tuple[int, ...]]) -> str:
+  """`over` of the (source seed, fold, seed) of results; '' of none."""
+  frame = pd.DataFrame(list(places), columns=FACTORS)
+  return over(frame) if len(frame) else ''
 
 
 def listed(words: Sequence[str]) -> str:
@@ -129,3 +136,24 @@ def matched(
       left[place] = score
   right |= {place: score for place, score in theirs.items() if place not in taken}
   return left, right
+
+
+def common(cells: Sequence[Mapping[tuple, Any]]) -> dict[tuple, list[Any]]:
+  """{place: the score of each cell there}, of the places that all of them have.
+
+  What a cell does not depend on, or has one level of, stands beside every level of the others.
+  """
+  found = [[{place[i] for place in cell} for i in range(len(FACTORS))] for cell in cells]
+  axes = []
+  for i in range(len(FACTORS)):
+    several = [of_cell[i] for of_cell in found if len(of_cell[i]) > 1]
+    axes.append(sorted(set.intersection(*several)) if several else [_NONE])
+  made = {}
+  for place in itertools.product(*axes):
+    scores = []
+    for cell, of_cell in zip(cells, found):
+      own = (level if len(levels) > 1 else min(levels) for level, levels in zip(place, of_cell))
+      scores.append(cell.get(tuple(own)))
+    if None not in scores:
+      made[place] = scores
+  return made

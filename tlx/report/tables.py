@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tlx.report import beside, cautions, classes, layers, levels, metrics, numbers, sampling
+from tlx.report import beside, cautions, claims, classes, layers, levels, metrics, numbers, sampling
 from tlx.report.folder import Results, by_size, in_order, phases_of
 from tlx.report.formats import Table, percent, probability, quantity, slug
 from tlx.report.metrics import Metric
@@ -17,6 +17,7 @@ def make(results: Results, test_sampling: bool = False) -> list[Table]:
   intervals that draw test examples too.
   """
   return [
+    *claims.tables(results),
     *scores(results),
     *measures(results),
     *(sampled(results) if test_sampling else ()),

@@ -135,6 +135,9 @@ MESH = {'run': 0, 'data': 0, 'fsdp': False}
 STUDY = {
   'name': '',
   'claim': '',
+  # what it states of its results before they are there: fields of tlx/report/claims.CLAIM, one dict
+  # a claim
+  'claims': (),
   'sources': {},
   'targets': {},
   'methods': {},
@@ -233,6 +236,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     if os.path.expanduser(study[field]).startswith('~'):
       raise ValueError(f'config.{field} {study[field]!r}: there is no such user.')
   _check_phase('config.train', study['train'], 0.0)
+  study['claims'] = _claims(study)
   all_methods, study['methods'] = study['methods'], _only(study)
   study['targets'] = {
     level: target
@@ -255,6 +259,21 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     )
   study['baseline'] = study['baseline'] if study['baseline'] in study['methods'] else ''
   return study
+
+
+def _claims(study: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+  """The claims, resolved; sources and targets go by the names that the config gives them."""
+  if not study['claims']:
+    return ()
+  from tlx.report import claims  # brings pandas and scipy, which a config file does not need
+
+  have = {kind: tuple(study[f'{kind}s']) for kind in ('source', 'target', 'method')}
+  have['shots'] = study['shots']
+  made = []
+  for i, given in enumerate(study['claims']):
+    where = f'config.claims[{i}]'
+    made.append(claims.resolved(where, _fields(where, given, claims.CLAIM, claims.RANGES), have))
+  return tuple(made)
 
 
 def _only(study: Mapping[str, Any]) -> dict[str, Any]:

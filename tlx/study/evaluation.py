@@ -34,7 +34,8 @@ BATCH = 256  # examples whose features are computed at a time
 
 
 def check(study: Mapping[str, Any]) -> None:
-  """Whether every evaluator takes its options and can read what every target's task keeps.
+  """Whether every evaluator takes its options and can read what every target's task keeps, and
+  the tests have the columns that claims are about.
 
   Raises:
     ValueError: one does not; the message says which.
@@ -47,6 +48,22 @@ def check(study: Mapping[str, Any]) -> None:
         f'config.evaluators[{i}]',
         functools.partial(_check_one, evaluator, kind, task, task_name),
       )
+
+  if study['claims']:
+    _check_claims(study)
+
+
+def _check_claims(study: Mapping[str, Any]) -> None:
+  """Raises ValueError where a claim is about a column that no test has."""
+  from tlx.report import claims  # brings pandas and scipy
+
+  given = [f'evaluators/{named(evaluator)[0]}' for evaluator in study['evaluators']]
+  given += [f'tasks/{named(target["task"])[0]}' for target in study['targets'].values()]
+  columns: dict[str, None] = {}
+  for place in given:
+    columns |= dict.fromkeys(getattr(plug(*place.split('/')), 'COLUMNS', ('*',)))
+  for i, claim in enumerate(study['claims']):
+    claims.check_column(f'config.claims[{i}]', claim, columns)
 
 
 def _check_one(evaluator: str | Mapping[str, Any], kind: str, task: Task, task_name: str) -> None:

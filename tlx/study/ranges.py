@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tlx.ranges import (
+  CLAIMS,
   FIELDS,
   NOT_NEGATIVE,
   PHASES,
@@ -98,6 +99,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
   'config': {
     'name': TEXT,
     'claim': TEXT,
+    'claims': CLAIMS,
     'sources': FIELDS,
     'targets': FIELDS,
     'methods': FIELDS,

@@ -11,6 +11,7 @@ from tlx.tasks import _vocabulary
 from tlx.types import Array, Batch, PyTree
 
 _TARGETS = ('next', 'bytes', 'characters')
+COLUMNS = ('bits_per_byte', 'bits_per_character', 'loss', 'token_perplexity', 'tokens', 'bytes')
 EACH = ('text', 'bytes', 'characters')  # kept of each example: bits per byte of any part of them
 
 

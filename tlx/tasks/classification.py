@@ -12,6 +12,8 @@ import scipy.special
 
 from tlx.types import Array, Batch, PyTree, Task
 
+COLUMNS = ('accuracy', 'loss', 'count', 'correct', 'balanced_accuracy')
+
 
 @functools.cache
 def task(num_classes: int, label_smoothing: float = 0.0) -> Task:

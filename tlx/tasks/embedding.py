@@ -13,6 +13,8 @@ from tlx.types import Array, Batch, PyTree, Task
 
 _ROWS = 1024  # queries at a time
 
+COLUMNS = ('loss', 'nearest', 'queries', '*_at_*')
+
 
 @functools.cache
 def task(

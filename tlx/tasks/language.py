@@ -6,6 +6,7 @@ from tlx.tasks import _tokens
 from tlx.types import Task
 
 FORM = 'language'
+COLUMNS = _tokens.COLUMNS
 
 
 @functools.cache

@@ -11,6 +11,8 @@ from scipy import special
 
 from tlx.types import Array, Batch, PyTree, Task
 
+COLUMNS = ('micro_f1', 'exact_match', 'loss', 'count', 'macro_f1', 'map')
+
 
 @functools.cache
 def task(num_classes: int) -> Task:

@@ -11,6 +11,8 @@ import numpy as np
 from tlx.tasks._vectors import correlations
 from tlx.types import Array, Batch, PyTree, Task
 
+COLUMNS = ('mse', 'mae', 'loss', 'count', 'r2', 'pearson', 'spearman')
+
 
 @functools.cache
 def task(num_classes: int, center: float = 0.0, scale: float = 1.0) -> Task:

@@ -12,6 +12,7 @@ import numpy as np
 from tlx.types import Array, Batch, Task
 
 FORM = 'tagged'
+COLUMNS = ('f1', 'precision', 'recall', 'loss', 'accuracy', 'entities', 'macro_f1')
 
 
 @functools.cache

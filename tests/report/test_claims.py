@@ -1,0 +1,258 @@
+"""Claims as data: verdicts by hand and against scipy, and claims that must come out as failures."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.report.test_levels import SOURCES, accuracies, make, two_way
+from tests.study import tiny
+from tlx import report
+from tlx.report import claims, levels, page, tables
+from tlx.report.folder import load
+from tlx.study import config, dry_run
+
+HAVE = {
+  'source': ('mnist',),
+  'target': ('digits', 'textures'),
+  'method': ('scratch', 'full', 'linear'),
+  'shots': (1, 5),
+}
+
+
+def claim(have=HAVE, **fields):
+  """A claim as a resolved config has it: that full is above scratch, but for `fields`."""
+  given = {'name': 'It helps', 'of': {'method': 'full'}, 'minus': {'method': 'scratch'}, **fields}
+  return claims.resolved('config.claims[0]', claims.CLAIM | given, have)
+
+
+def verdicts(folder, *stated):
+  """The rows of these claims over the results of a folder, which are not written down there."""
+  results = load(folder)
+  results = results._replace(config={**results.config, 'claims': json.loads(json.dumps(stated))})
+  return claims.verdicts(results).to_dict('records')
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory, make_study):
+  """Two targets, of which transfer helps on the first and hurts on the second; 5 seeds."""
+  folder = tmp_path_factory.mktemp('claims')
+  methods = ('scratch', 'full', 'linear')
+  return make_study(folder, methods=methods, rates=(0.003,), diverged=False)
+
+
+@pytest.fixture(scope='module')
+def scores(plain):
+  """(method, shots, target) -> accuracies [seeds], read without the report."""
+  found = {}
+  for path in plain.glob('runs/*/result.json'):
+    result = json.loads(path.read_text())
+    cell = result['cell']
+    place = cell['method'], cell['shots'], cell['target']
+    found.setdefault(place, {})[cell['seed']] = result['test']['accuracy']
+  return lambda *place: np.array([found[place][seed] for seed in range(5)])
+
+
+def test_a_difference_is_the_paired_one_of_scipy(plain, scores):
+  (row,) = verdicts(plain, claim(of={'method': 'full', 'target': 'digits', 'shots': 5}))
+  test = stats.ttest_rel(scores('full', 5, 'digits'), scores('scratch', 5, 'digits'))
+  ends = test.confidence_interval(0.95)
+  assert row['estimate'] == pytest.approx(test.statistic * test._standard_error)
+  assert (row['low'], row['high']) == pytest.approx((ends.low, ends.high))
+  assert row['t_p'] == pytest.approx(test.pvalue) and (row['n'], row['over']) == (5, '5 seeds')
+
+
+def test_a_selection_of_several_is_their_mean(plain, scores):
+  (row,) = verdicts(plain, claim(of={'method': 'full', 'target': 'digits'}))
+  apart = np.mean(
+    [scores('full', size, 'digits') - scores('scratch', size, 'digits') for size in (1, 5)], axis=0
+  )
+  ends = stats.t.interval(0.95, 4, apart.mean(), stats.sem(apart))
+  assert (row['low'], row['high']) == pytest.approx(ends)
+
+
+def test_an_interaction_is_a_difference_of_differences(plain, scores):
+  near = {'method': 'full', 'target': 'digits', 'shots': 1}
+  stated = claim(kind='interaction', of=near, than={'target': 'textures'}, threshold=0.01)
+  (row,) = verdicts(plain, stated)
+  gains = [scores('full', 1, t) - scores('scratch', 1, t) for t in ('digits', 'textures')]
+  test = stats.ttest_1samp(gains[0] - gains[1], 0.01)
+  ends = test.confidence_interval(0.95)
+  assert row['estimate'] == pytest.approx((gains[0] - gains[1]).mean())
+  assert (row['low'], row['high'], row['t_p']) == pytest.approx((ends.low, ends.high, test.pvalue))
+  assert row['verdict'] == 'holds'
+
+
+def test_verdicts_by_hand(write_run, tmp_path):
+  """full minus scratch is 0.2, 0.3, 0.4 in three seeds: 0.3 with 4.303 * 0.1 / sqrt(3) = 0.248."""
+  for seed, (full, scratch) in enumerate(((0.5, 0.3), (0.7, 0.4), (0.8, 0.4))):
+    write_run(tmp_path, ('mnist', 'digits', 'full', 1, seed, 0.003), full)
+    write_run(tmp_path, ('mnist', 'digits', 'scratch', 1, seed, 0.003), scratch)
+  (tmp_path / 'study.json').write_text('{"config": {}}')
+  of = {'method': 'full', 'target': 'digits', 'shots': 1}
+  expected = [(0.0, 'above', 'holds'), (0.1, 'above', 'undecided'), (0.6, 'above', 'fails'),
+              (0.6, 'below', 'holds'), (0.0, 'below', 'fails')]  # fmt: skip
+  for threshold, side, verdict in expected:
+    (row,) = verdicts(tmp_path, claim(of=of, threshold=threshold, expected=side))
+    assert (row['estimate'], row['low'], row['high']) == pytest.approx(
+      (0.3, 0.05159, 0.54841), abs=1e-4
+    )
+    assert row['verdict'] == verdict, (threshold, side)
+  assert row['t_p'] == pytest.approx(0.03509, abs=1e-4)  # t = 0.3 / 0.057735 = 5.196, 2 df
+
+
+def test_swapped_sides_fail(plain):
+  for target, swapped in (('digits', 'fails'), ('textures', 'holds')):
+    of = {'method': 'scratch', 'target': target, 'shots': 1}
+    (row,) = verdicts(plain, claim(of=of, minus={'method': 'full'}))
+    assert row['verdict'] == swapped
+
+
+def test_holm_is_over_the_claims_of_a_config(write_run, tmp_path):
+  """p = 0.0351 alone is shown; with a second claim that has none it is 0.07, and undecided."""
+  for seed, (full, scratch) in enumerate(((0.5, 0.3), (0.7, 0.4), (0.8, 0.4))):
+    write_run(tmp_path, ('mnist', 'digits', 'full', 1, seed, 0.003), full)
+    write_run(tmp_path, ('mnist', 'digits', 'scratch', 1, seed, 0.003), scratch)
+    write_run(tmp_path, ('mnist', 'digits', 'linear', 1, seed, 0.003), full + 0.01 * (seed - 1))
+  (tmp_path / 'study.json').write_text('{"config": {}}')
+  at = {'target': 'digits', 'shots': 1}
+  first = claim(of={'method': 'full', **at})
+  second = claim(of={'method': 'linear', **at}, minus={'method': 'full'})
+  assert verdicts(tmp_path, first)[0]['verdict'] == 'holds'
+  one, other = verdicts(tmp_path, first, second)
+  assert one['holm_p'] == pytest.approx(2 * one['t_p']) and one['low'] > 0
+  assert one['verdict'] == other['verdict'] == 'undecided' and 'Holm' in one['why']
+
+
+def test_the_interval_is_over_source_seeds_and_seeds(make_study, tmp_path):
+  folder = make(make_study, tmp_path)
+  have = {'source': ('m',), 'target': ('faces',), 'method': ('scratch', 'full'), 'shots': (1, 5)}
+  (row,) = verdicts(folder, claim(have, of={'method': 'full', 'shots': 5}))
+  apart = accuracies(folder, 'full', 5)[:, 0] - accuracies(folder, 'scratch', 5)[0]
+  assert row['estimate'] == pytest.approx(apart.mean())
+  assert row['high'] - row['estimate'] == pytest.approx(two_way(apart))
+  assert (row['n'], row['over']) == (15, '3 source seeds and 5 seeds')
+
+
+def test_two_sources_are_paired_by_their_seeds(make_study, tmp_path):
+  """m and n have source seeds 0, 1, 2 each, and a random start that is run for the first alone."""
+  names = [name.replace('m', source) for source in 'mn' for name in SOURCES]
+  make_study(tmp_path, sources=names, targets=('near', 'far'), methods=('full',), shots=(1,),
+             seeds=(0, 1), rates=(0.003,), diverged=False)  # fmt: skip
+  study = json.loads((tmp_path / 'study.json').read_text())
+  study['config']['sources'] = {name: SOURCES[name.replace('n', 'm')] for name in names}
+  (tmp_path / 'study.json').write_text(json.dumps(study))
+  have = {'source': ('m', 'n'), 'target': ('near', 'far'), 'method': ('full',), 'shots': (1,)}
+  of = {'method': 'full', 'source': 'm', 'target': 'near'}
+  stated = claim(have, kind='interaction', of=of, minus={'source': 'n'}, than={'target': 'far'})
+  (row,) = verdicts(tmp_path, stated)
+  found = {}
+  for path in tmp_path.glob('runs/*/result.json'):
+    result = json.loads(path.read_text())
+    cell = result['cell']
+    found[cell['source'], cell['target'], cell['seed']] = result['test']['accuracy']
+  values = np.array(
+    [
+      [
+        found[m, 'near', seed]
+        - found[n, 'near', seed]
+        - found[m, 'far', seed]
+        + found[n, 'far', seed]
+        for seed in (0, 1)
+      ]
+      for m, n in zip(names[:3], names[3:])
+    ]
+  )
+  assert (row['estimate'], row['n']) == (pytest.approx(values.mean()), 6)
+  assert row['high'] - row['estimate'] == pytest.approx(two_way(values))
+  assert row['over'] == '3 source seeds and 2 seeds'
+
+
+def test_one_level_of_one_side_stands_beside_every_level_of_the_other():
+  one = {(0, -1, 0): 'a', (0, -1, 1): 'b'}
+  other = {(4, -1, 0): 'c', (5, -1, 0): 'd', (5, -1, 1): 'e', (5, -1, 7): 'f'}
+  assert levels.common([one, other]) == {
+    (4, -1, 0): ['a', 'c'],
+    (5, -1, 0): ['a', 'd'],
+    (5, -1, 1): ['b', 'e'],
+  }
+
+
+def test_what_cannot_be_tested_is_undecided(plain, make_study, tmp_path):
+  missing = claim({**HAVE, 'shots': (1, 5, 20)}, of={'method': 'full', 'shots': 20})
+  (row,) = verdicts(plain, missing)
+  assert (
+    row['verdict'] == 'undecided' and 'full at 20' in row['why'] and math.isnan(row['estimate'])
+  )
+  (row,) = verdicts(plain, claim(column='ece'))
+  assert row['verdict'] == 'undecided' and 'no test has the column ece' in row['why']
+  make_study(tmp_path, methods=('scratch', 'full'), seeds=(0,), rates=(0.003,), diverged=False)
+  (row,) = verdicts(tmp_path, claim())
+  assert row['verdict'] == 'undecided' and 'one result says nothing' in row['why']
+
+
+def test_another_column_is_taken_as_it_is(plain):
+  (row,) = verdicts(
+    plain, claim(column='loss', of={'method': 'full', 'target': 'digits', 'shots': 1})
+  )
+  assert row['verdict'] == 'fails'  # the losses there are 1.1 minus the accuracies
+
+
+def test_verdicts_come_first_in_the_report(plain):
+  path = plain / 'study.json'
+  before = path.read_text()
+  study = json.loads(before)
+  of = {'method': 'full', 'target': 'digits'}
+  study['config']['claims'] = [claim(name='Helps <b>here</b>', paper='Some 2020', of=of)]
+  path.write_text(json.dumps(study))
+  try:
+    text, results = report.summary(plain), load(plain)
+  finally:
+    path.write_text(before)
+  shown = page.render(results, tables.make(results), [])
+  assert text.index('Claims and verdicts') < text.index('best on validation')
+  assert re.search(r'Helps <b>here</b> \(Some 2020\) +holds', text)
+  assert shown.index('Claims and verdicts') < shown.index('What was found')
+  assert shown.count('Claims and verdicts') == 1
+  assert 'Helps &lt;b&gt;here' in shown and '<b>here' not in shown
+
+
+def study(**fields):
+  """The tiny study with a claim, but for `fields` of that."""
+  made = tiny.get_config()
+  given = {'name': 'x', 'of': {'method': 'lp_ft'}, 'minus': {'method': 'probe'}, **fields}
+  made.claims = (given,)
+  return made
+
+
+def test_a_config_states_claims():
+  (stated,) = config.resolve(study())['claims']
+  assert stated['of']['target'] == ('digits',) and stated['minus'] == {'method': ('probe',)}
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    ({'name': ''}, 'name is empty'),
+    ({'kind': 'diference'}, "Did you mean 'difference'"),
+    ({'of': {'method': 'lp_f'}}, "of.method: the study has no method 'lp_f'.*'lp_ft'"),
+    ({'minus': {'shots': 999}}, 'has no shots 999'),
+    ({'minus': {'target': 'nowhere'}}, "has no target 'nowhere'"),
+    ({'minus': {}}, 'minus is empty'),
+    ({'minus': {'method': 'lp_ft'}}, 'compares results with themselves'),
+    ({'minus': {'metod': 'probe'}}, "no field 'metod'"),
+    ({'than': {'target': 'digits'}}, "than is not for a claim of kind 'difference'"),
+    ({'kind': 'interaction'}, 'than is empty'),
+    ({'of': {'target': 'digits'}}, 'of names no method'),
+    ({'expected': 'more'}, 'expected'),
+    ({'threshold': math.nan}, 'threshold'),
+    ({'column': 'acuracy'}, r"no test gives 'acuracy'.*'accuracy'"),
+    ({'says': 'x'}, "no field 'says'"),
+  ],
+)
+def test_wrong_claims_are_errors_of_the_dry_run(fields, message):
+  with pytest.raises(ValueError, match=r'config\.claims\[0\].*' + message):
+    dry_run.describe(study(**fields))
