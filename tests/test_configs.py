@@ -43,10 +43,21 @@ def image_folder(tmp_path):
   return folder
 
 
+def _languages(folder):
+  """A folder of a text a language, of some of those that the config knows."""
+  folder.mkdir()
+  for code in ('es', 'de', 'it', 'fr', 'hu'):
+    lines = (f'{code} {i} is a line of some text' for i in range(40))
+    (folder / f'{code}.txt').write_text('\n'.join(lines))
+  return folder
+
+
 def _config(name, folder):
   module = importlib.import_module(f'configs.{name}')
   takes_argument = module.get_config.__code__.co_argcount
   given = f'jsonl:{folder.parent}/texts.jsonl' if name in OF_TEXTS else str(folder)
+  if name == 'spanish_to_neighbours':
+    given = str(_languages(folder.parent / 'languages'))
   arguments = [ARGUMENTS.get(name, given)] if takes_argument else []
   return module, module.get_config(*arguments)
 
