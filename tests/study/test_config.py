@@ -106,6 +106,7 @@ def bad_values(section, field):
     ranges.FIELDS: [3, None, 'x', {'nonsense': 'x'}],
     ranges.TEXTS: [3, None, 'x', {'0': 3}],
     ranges.PHASES: [3, 'x', None, ()],
+    ranges.CLAIMS: [3, 'x', None, ({},), (3,)],
     ranges.PLUGINS: [3, 'f1', None, ('nonsense',), ({},), (3,)],
   }[kind]
 
