@@ -155,6 +155,8 @@ def test_decay_reaches_matrices_by_their_role(backbone):
     'vit': {'embed/class', 'embed/position', 'embed/registers'},
     'gpt2': {'embed/positions/embedding'},
     'bert': {'embed/positions/embedding'},
+    'clip': {'embed/class', 'embed/position'},
+    'clip_text': {'embed/positions/embedding'},
   }.get(backbone, set())
   assert all(name in spared for name, leaf in named_leaves(params) if leaf.ndim < 2)
   assert not any(name.endswith('kernel') for name in spared)
