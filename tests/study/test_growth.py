@@ -358,3 +358,30 @@ def test_a_run_as_a_source_may_not_have_seen_what_is_held_out(config, tmp_path):
   config.targets.digits.val_fraction = 0.6
   with pytest.raises(ValueError, match=r'sources\.before on digits.*trained on \d+ of the'):
     run.run(config, tmp_path / 'other')
+
+
+def test_a_study_of_before_a_field_goes_on_where_the_field_is_at_its_default(
+  config, tmp_path, trained
+):
+  run.run(config, tmp_path)
+  before, missing = found(tmp_path), ('ema', 'keep')
+  for path in tmp_path.glob('cohorts/*/cells.json'):
+    content = store.checkpoint.unsealed(path)
+    content.pop('sha256', None)
+    for method in content['depends']['methods'].values():
+      method.pop('added')
+      for phase in method['phases']:
+        for field in missing:
+          phase.pop(field)
+    store.checkpoint.write_json(path, store.checkpoint.sealed(content))
+  path = tmp_path / 'sources' / 'turned' / 'result.json'
+  content = store.checkpoint.unsealed(path)
+  for field in missing:
+    content['config']['train'].pop(field)
+  store.checkpoint.write_json(path, store.checkpoint.sealed(content))
+  trained.clear()
+  run.run(config, tmp_path)
+  assert not trained and found(tmp_path) == before
+  config.train.ema = 0.9
+  with pytest.raises(ValueError, match=r'ema: 0\.0 -> 0\.9'):
+    run.run(config, tmp_path)

@@ -121,9 +121,9 @@ METHOD = {
   # trains them alone
   'added': '',
   # the stage that the head follows, averaged over places: 'conv2', or {'stage': 'conv2', 'grid':
-  # 4} for 4 x 4; of several {'stage': ('conv1', 'conv2')}; other heads by {'kind': 'attentive'}
+  # 4} for 4 x 4 averages; of several {'stage': ('conv1', 'conv2')}; other heads by {'kind':
+  # 'attentive'}. 'input' is the images themselves, '' the last stage
   'head_after': '',
-  # averages; 'input' is the images themselves, '' the last stage
   # what the head begins as: '' at random, 'zero_shot' of the names of the classes, or {'name':
   # 'zero_shot', 'templates': ('a photo of a {}.',)} (zero_shot.py)
   'head': '',

@@ -20,6 +20,7 @@ from tlx import checkpoint
 from tlx import tree as trees
 from tlx.sources import format_study
 from tlx.study.cells import Cohort, cell_id, cells_of, dependencies
+from tlx.study.config import METHOD, SOURCE, TARGET, TRAIN
 from tlx.train import mesh as meshes
 from tlx.types import Cell
 
@@ -124,8 +125,11 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
   changes: dict[str, None] = {}
   for name, source in study['sources'].items():
     if (record := workdir / 'sources' / name / 'result.json').exists():
-      was = _unsealed(record, record.parent)['config']
-      changes |= dict.fromkeys(_changes({'sources': {name: was}}, {'sources': {name: source}}))
+      was, now = (
+        {'sources': {name: _source_since(config)}}
+        for config in (_unsealed(record, record.parent)['config'], source)
+      )
+      changes |= dict.fromkeys(_changes(was, now))
   for cohort, depends in begun(workdir):
     cell = cohort.cells[0]
     if (
@@ -134,7 +138,7 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
       and cell.method in study['methods']
     ):
       was = {name: value for name, value in depends.items() if name not in ('data', 'weights')}
-      changes |= dict.fromkeys(_changes(was, dependencies(study, cell)))
+      changes |= dict.fromkeys(_changes(_since(was), _since(dependencies(study, cell))))
   _refuse(f'{workdir} holds runs that were made otherwise:', changes, 'undo the change')
 
 
@@ -293,6 +297,25 @@ def begun(workdir: epath.Path) -> Iterator[tuple[Cohort, dict[str, Any]]]:
     )
 
 
+def _since(depends: Mapping[str, Any]) -> dict[str, Any]:
+  """What runs depend on, with the fields that are not there at their defaults.
+
+  Those a config did not have yet when the runs were made leave numbers as they were.
+  """
+  targets = {name: {**TARGET, **target} for name, target in depends['targets'].items()}
+  methods = {}
+  for name, method in depends['methods'].items():
+    phases = [{**TRAIN, **phase} for phase in method['phases']]
+    methods[name] = {**METHOD, **method, 'phases': phases}
+  return {**depends, 'targets': targets, 'methods': methods}
+
+
+def _source_since(source: Mapping[str, Any]) -> dict[str, Any]:
+  """As `_since`, a source."""
+  train = {**TRAIN, **source['train']} if source['train'] else {}
+  return {**SOURCE, **source, 'train': train}
+
+
 def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]) -> None:
   """Writes down what the cohort is before it is trained.
 
@@ -303,7 +326,7 @@ def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]
   if path.exists():
     _refuse(
       f'{path.parent} was trained from other parameters or data:',
-      _changes(checkpoint.unsealed(path)['depends'], depends),
+      _changes(_since(checkpoint.unsealed(path)['depends']), _since(depends)),
       f'delete {path.parent} and its runs',
     )
   else:
