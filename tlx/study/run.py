@@ -496,19 +496,24 @@ def _weights(study: Mapping[str, Any], workdir: epath.Path) -> dict[str, Loaded]
 
   def load() -> None:
     for name, source in study['sources'].items():
-      if source['weights'] and not _is_whole(workdir / 'sources' / name):
-        loaded[name] = _load(name, source)
+      if source['weights'] and not is_whole(workdir / 'sources' / name):
+        loaded[name] = load_weights(name, source)
 
   meshes.on_first(load)
   return loaded
 
 
-def _is_whole(folder: epath.Path) -> bool:
+def is_whole(folder: epath.Path) -> bool:
   """Whether a source's folder holds its record and its parameters."""
   return (folder / 'result.json').exists() and bool(checkpoint.steps(folder / 'checkpoints'))
 
 
-def _load(name: str, config: Mapping[str, Any]) -> Loaded:
+def load_weights(name: str, config: Mapping[str, Any]) -> Loaded:
+  """The public weights of a source of a resolved config.
+
+  Raises:
+    ValueError: they cannot be had, or do not fit its network.
+  """
   backbone, options = configs.named(config['backbone'])
   network = network_of(config, heads_of(config))
   module = plug('backbones', backbone)
@@ -529,7 +534,7 @@ def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
   folder = lab.workdir / 'sources' / name
   config = lab.study['sources'][name]
   with fit.booked(lab.spent, 'source'):
-    if not meshes.on_first(lambda: _is_whole(folder)):
+    if not meshes.on_first(lambda: is_whole(folder)):
       if config['weights']:
         meshes.on_first(lambda: _keep_source(folder, loaded))
       else:

@@ -1,0 +1,137 @@
+"""What sources make of a target's training examples, before any training: features by stage."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from tlx import backbones
+from tlx.study import config as configs
+from tlx.study import pair as pairs
+from tlx.study import run, store
+from tlx.study.config import form_of
+from tlx.study.phases import heads_of, network_of, task_of
+from tlx.train import feed
+from tlx.types import Form, Network, PyTree, Variables
+
+BATCH = 128  # examples that go through at a time
+INPUT = 'input'  # the stage before the first
+PROBS = 'probs'
+
+
+class Evidence(NamedTuple):
+  """One source on the training examples of one subset of a target, never its test part.
+
+  labels: [N], the classes
+  features: {stage: [N, D]} in the order of the network, averaged over places or tokens; of images
+    also INPUT, their numbers as they are
+  probs: [N, Z], what the source's own head gives its own classes; None where it has none
+  """
+
+  labels: np.ndarray
+  features: Mapping[str, np.ndarray]
+  probs: np.ndarray | None
+
+
+def gather(
+  study: Mapping[str, Any],
+  source: str,
+  target: str,
+  workdir: str | os.PathLike = '',
+  shots: int = 0,
+  seed: int | None = None,
+) -> Evidence:
+  """The evidence of a source and a target, by their names in a resolved config.
+
+  Args:
+    workdir: the study's folder, where sources lie that the study trains itself.
+    shots: examples a class, as the study draws them with `seed` (its first, if None); 0 is all.
+
+  Raises:
+    ValueError: a task without classes, a source that is not trained yet, or weights that cannot be
+      had.
+  """
+  config, task = study['targets'][target], task_of(study, study['targets'][target])
+  data = pairs.load(study, config, study['sources'][source])
+  labels = np.asarray(data.train.labels)
+  if configs.named(config['task'])[0] != 'classification' or task.head is None:
+    raise ValueError(
+      f'config.targets.{target}: scores compare classes, and its task is {config["task"]!r}.'
+    )
+  rows = np.arange(len(labels))
+  if shots:
+    seed = study['seeds'][0] if seed is None else seed
+    drawn = pairs.subsets({**study, 'shots': (shots,), 'seeds': (seed,)}, config, data)
+    rows = drawn[seed][shots]
+  examples = feed.take(data.train.inputs, rows)
+  variables = source_variables(study, source, workdir)
+  network, num_classes = _network(study, source)
+  program = _every_stage(network, form_of(study['sources'][source]), num_classes > 0)
+  found = _in_batches(program, variables, examples)
+  stages = [stage for stage in (INPUT, *network.stages) if stage in found]
+  return Evidence(labels[rows], {stage: found[stage] for stage in stages}, found.get(PROBS))
+
+
+def _network(study: Mapping[str, Any], name: str) -> tuple[Network, int]:
+  """(a source's network, the number of classes that its head knows; 0 where it has none)."""
+  source = study['sources'][name]
+  if not source['weights'] and configs.named(source['task'])[0] == 'classification':
+    task = task_of(study, source)
+    return network_of(source, task.head), int(task.head or 0)
+  return network_of(source, heads_of(source)), 0
+
+
+def source_variables(
+  study: Mapping[str, Any], name: str, workdir: str | os.PathLike = ''
+) -> Variables:
+  """The parameters and statistics of a source: as the study's folder has them, else its weights.
+
+  Raises:
+    ValueError: a source that the study trains itself and has not yet; or weights that cannot be
+      had.
+  """
+  source = study['sources'][name]
+  if workdir:
+    folder = epath.Path(workdir).expanduser() / 'sources' / name
+    if run.is_whole(folder):
+      return Variables(*store.trained(folder / 'checkpoints', 0))
+  if not source['weights']:
+    raise ValueError(
+      f'config.sources.{name} is trained by the study itself, and is not there yet: run '
+      'experiments.study with this config, and give its --workdir here.'
+    )
+  return run.load_weights(name, source).variables
+
+
+@functools.cache
+def _every_stage(network: Network, form: Form, own_head: bool) -> Callable:
+  """(variables, stored examples) -> {stage: [B, D], PROBS: [B, Z] of the source's own head}."""
+  stages = network.stages[:-1]
+  cuts = [backbones.head_after(network, stage, 1) for stage in stages]
+
+  def through(variables: Variables, examples: PyTree) -> dict[str, jax.Array]:
+    x = form.enter(examples)
+    found = {}
+    if not isinstance(x, Mapping):
+      found[INPUT] = x.reshape(len(x), -1)
+    for number, (stage, cut) in enumerate(zip(stages, cuts)):
+      found[stage], _ = cut.apply(variables, x, train=False, start=number, stop=len(cut.stages) - 1)
+      x, _ = network.apply(variables, x, train=False, start=number, stop=number + 1)
+    if own_head:
+      logits, _ = network.apply(variables, x, train=False, start=len(stages))
+      found[PROBS] = jax.nn.softmax(logits)
+    return found
+
+  return jax.jit(through)
+
+
+def _in_batches(program: Callable, variables: Variables, examples: PyTree) -> dict[str, np.ndarray]:
+  found, number = [], feed.length(examples)
+  for first in range(0, number, BATCH):
+    rows = np.minimum(np.arange(first, first + BATCH), number - 1)
+    found.append(jax.device_get(program(variables, feed.take(examples, rows))))
+  return jax.tree.map(lambda *parts: np.concatenate(parts)[:number], *found)
