@@ -708,7 +708,7 @@ def _like(source: PyTree, params: PyTree, seed: int) -> PyTree:
       return leaf
     random = np.random.default_rng((seed, zlib.crc32(name.encode())))
     own = np.asarray(known[name], np.float64)
-    return random.normal(own.mean(), own.std(), own.shape).astype(leaf.dtype)
+    return np.asarray(random.normal(own.mean(), own.std(), own.shape), leaf.dtype)
 
   return tree.map_named(draw, params)
 
