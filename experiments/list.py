@@ -13,8 +13,26 @@ from absl import app, logging
 
 from tlx.plug import available, plug
 
-ROOMS = ('backbones', 'datasets', 'evaluators', 'freezing', 'inputs', 'peft', 'sources', 'tasks')
-BUILDERS = ('build', 'rules', 'added', 'task', 'form', 'evaluate')  # of a backbone, freezing, ...
+ROOMS = (
+  'backbones',
+  'datasets',
+  'evaluators',
+  'freezing',
+  'inputs',
+  'peft',
+  'penalties',
+  'sources',
+  'tasks',
+)
+BUILDERS = (
+  'build',
+  'rules',
+  'added',
+  'task',
+  'form',
+  'evaluate',
+  'penalty',
+)  # of a backbone, freezing, ...
 
 
 def main(argv):

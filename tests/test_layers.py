@@ -21,6 +21,7 @@ LEVEL = {
   'freezing': 2,
   'generate': 3,
   'peft': 3,
+  'penalties': 3,
   'train': 5,
   'study': 6,
   'report': 4,
@@ -41,6 +42,7 @@ PLUGS = (
   'evaluators',
   'scores',
   'similarity',
+  'penalties',
 )
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 

@@ -137,5 +137,7 @@ def test_a_diverged_run_keeps_the_average_of_its_last_good_step(make_job, make_p
 
 def test_both_gradients_of_sam_are_booked(make_job, make_phase):
   job = make_job([make_phase(), make_phase(sam=0.05)])
-  plain, sam = (cost.train_flops((plan,), (3,), job.network, job.form) for plan in job.phases)
+  plain, sam = (
+    cost.train_flops((plan,), (3,), job.network, job.form, (60,)) for plan in job.phases
+  )
   assert sam == 2 * plain > 0

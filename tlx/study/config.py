@@ -48,6 +48,8 @@ TRAIN = {
   # what is minimised instead of the task's loss: a contrast of the vectors before the head, a task
   # such as 'embedding' or {'name': 'embedding', 'objective': 'cosine'}; not validated
   'loss': '',
+  # what holds the run back to its source: 'l2_sp', or {'name': 'l2_sp', 'alpha': 0.01}
+  'penalty': '',
   'evaluations': 4,  # of the validation part, evenly over the phase
   # a linear probe is also solved exactly: logistic | ridge, with the grid's weight_decay as the
   # penalty
@@ -193,6 +195,7 @@ PLUGINS = (
   'head',
   'added',
   'task',
+  'penalty',
 )  # a name, or a dict with options
 _DICTS = (Mapping, ml_collections.ConfigDict)
 
@@ -476,6 +479,13 @@ def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> N
   )
   if phase['loss'] != '':
     located(f'{where}.loss', lambda: plug('tasks', named(phase['loss'])[0]))
+  if penalty := located(f'{where}.penalty', lambda: named(phase['penalty']))[0]:
+    located(f'{where}.penalty', lambda: plug('penalties', penalty))
+    if phase['loss'] != '':
+      raise ValueError(
+        f'{where}: a phase that contrasts examples (loss) takes no penalty, which joins the '
+        'loss of the task. Leave one of them out.'
+      )
   name, options = located(f'{where}.schedule', lambda: named(phase['schedule']))
   located(f'{where}.schedule', lambda: optim.schedule(name, phase['warmup'], options))
   located(f'{where}.keep', lambda: num_best(phase['keep']))
@@ -572,7 +582,8 @@ def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     source['input'] = located(f'{where}.input', lambda: form.settled(source['input']))
   made = located(f'{where}.input', lambda: form_of(source))
   trained_on = (made,) if source['dataset'] else ()  # weights are not trained here
-  source['train'] = _phase(f'{where}.train', source['train'], study, (0.0,), trained_on)
+  alone = {'penalty': '', **source['train']}  # a source has none to be held to
+  source['train'] = _phase(f'{where}.train', alone, study, (0.0,), trained_on)
   if source['dataset'] and not source['train']['learning_rate']:
     raise ValueError(
       f'{where}.train.learning_rate is 0; a source has no grid and needs one, such as 1e-3.'

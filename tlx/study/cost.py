@@ -23,11 +23,18 @@ from tlx.study.cells import (
   settings_of,
 )
 from tlx.study.config import form_of, located
-from tlx.study.phases import network_of, phases_of, shapes_of, sizes_of, task_of
+from tlx.study.phases import (
+  network_of,
+  phases_of,
+  shapes_of,
+  sizes_of,
+  source_classes_of,
+  task_of,
+)
 from tlx.train import cohort, step
 from tlx.train.job import ORDER_STEPS, PhasePlan
 from tlx.train.prefix import activation, variable_shapes
-from tlx.types import Cell, Form, Network, Variables
+from tlx.types import Cell, Form, Network
 
 
 def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str, Any]]:
@@ -71,13 +78,13 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
         'share': max(trained) / tree.count(shapes.params),
         'reused': ','.join(str(plan.phase.start) for plan in plans),
         'stages': len(network.stages),
-        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form, sum(examples)) / 1e9
+        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form, examples) / 1e9
         if known
         else float('nan'),
         'evaluation': _evaluation_flops(network, form, plans, num_runs, chosen, counts) / 1e9
         if all(counts.values())
         else float('nan'),
-        'MB': num_runs * max(_state_bytes(shapes, plan) for plan in plans) / 1e6,
+        'MB': num_runs * max(_state_bytes(network, form, plan) for plan in plans) / 1e6,
       }
     )
   return rows
@@ -165,7 +172,9 @@ def _phases_of_methods(
   config, data = study['sources'][source], study['targets'][target]
   num_classes = len(classes_of(study, data))
   return {
-    name: phases_of(method, config, num_classes, data['task'], room, reuse)
+    name: phases_of(
+      method, config, num_classes, data['task'], room, reuse, source_classes_of(study, config)
+    )
     for name, method in study['methods'].items()
   }
 
@@ -279,18 +288,36 @@ def train_flops(
   steps: Sequence[int],
   network: Network,
   form: Form,
-  num_examples: int = 0,
+  examples: Sequence[int],
+  share: float = 1.0,
 ) -> float:
-  """FLOPs of so many training steps of each phase, and of the features of each example where a
-  solution asks for a run's own; evaluation and what runs once for all runs are
-  not counted.
+  """FLOPs of so many training steps of each phase, of runs that train on so many `examples` each.
+
+  With the features of each example where a solution asks for a run's own, and with what penalties
+  observe before the first step: of the source's data once for a cohort, of which these runs take a
+  `share`. Evaluation, and stages that run once for all runs, are not counted.
   """
-  total = sum(count * _flops(network, form, plan) for plan, count in zip(phases, steps))
-  head = len(network.stages) - 1
-  for plan in phases:
+  head, total = len(network.stages) - 1, 0.0
+  for plan, count in zip(phases, steps):
     if plan.phase.solver != 'sgd':
-      total += num_examples * _stages_flops(network, form, plan.phase.start, head)
+      total += sum(examples) * _stages_flops(network, form, plan.phase.start, head)
+    observed = _observed_flops(network, form, plan, examples, share)
+    total += count * _flops(network, form, plan) + observed
   return float(total)
+
+
+def _observed_flops(
+  network: Network, form: Form, plan: PhasePlan, examples: Sequence[int], share: float
+) -> float:
+  """FLOPs of what the penalty of a phase observes before its first step."""
+  anchor = plan.phase.anchor
+  if anchor is None or anchor.penalty.observe is None or not plan.num_steps:
+    return 0.0
+  most = anchor.penalty.examples
+  of_source, phase = anchor.penalty.of_source, plan.phase
+  seen = share * most if of_source else sum(min(num, most or num) for num in examples)
+  phase = phase._replace(start=0) if of_source else phase
+  return seen * cohort.observe_flops(cohort.costing(step.Recipe(network, form, plan.task, phase)))
 
 
 def _evaluation_flops(
@@ -363,8 +390,11 @@ def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def _state_bytes(shapes: Variables, plan: PhasePlan) -> int:
-  """Bytes of a run's trainable parameters, their gradients and updates, and its optimizer state."""
+def _state_bytes(network: Network, form: Form, plan: PhasePlan) -> int:
+  """Bytes of a run's trainable parameters, their gradients and updates, its optimizer state and
+  what a penalty knows of it.
+  """
+  shapes = variable_shapes(network, form)
   scalar = jax.ShapeDtypeStruct((), np.float32)
   state = jax.eval_shape(
     lambda params, stats, hyper: step.init_state(
@@ -377,7 +407,8 @@ def _state_bytes(shapes: Variables, plan: PhasePlan) -> int:
   kept = (
     (1 + plan.num_kept) * tree.num_bytes((state.trainable, state.stats)) if plan.num_kept else 0
   )
-  moments = tree.num_bytes((state.opt_state, state.average))
+  known = cohort.known_shapes(cohort.costing(step.Recipe(network, form, plan.task, plan.phase)))
+  moments = tree.num_bytes((state.opt_state, state.average, known))
   return 3 * tree.num_bytes(state.trainable) + moments + kept
 
 
@@ -391,7 +422,14 @@ def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
   )
   phases = located(
     f'config.methods.{cell.method}',
-    lambda: phases_of(method, source, len(classes), target['task'], room),
+    lambda: phases_of(
+      method,
+      source,
+      len(classes),
+      target['task'],
+      room,
+      source_classes=source_classes_of(study, source),
+    ),
   )
-  shapes = shapes_of(source, network_of(source, task_of(study, target).head, method))
-  return max(_state_bytes(shapes, plan) for plan in phases)
+  network = network_of(source, task_of(study, target).head, method)
+  return max(_state_bytes(network, form_of(source), plan) for plan in phases)

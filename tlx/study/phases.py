@@ -13,6 +13,7 @@ import numpy as np
 from tlx import backbones, freezing, peft, tree
 from tlx import inputs as forms
 from tlx.plug import plug
+from tlx.study.anchor import About, anchor_of
 from tlx.study.cells import classes_of
 from tlx.study.config import form_module, form_of, named, num_best
 from tlx.train import step
@@ -33,6 +34,12 @@ def heads_of(source: Mapping[str, Any]) -> int | None:
   return None if getattr(form_module(source), 'OWN_HEAD', False) else 2
 
 
+def source_classes_of(study: Mapping[str, Any], source: Mapping[str, Any]) -> int:
+  """The classes of the head that a source was trained with here; 0 where it has no such head."""
+  head = task_of(study, source).head if source['dataset'] else None
+  return head if isinstance(head, int) else 0
+
+
 def make_task(
   task: str | Mapping[str, Any], num_classes: int, label_smoothing: float = 0.0
 ) -> Task:
@@ -43,6 +50,9 @@ def make_task(
     ValueError: an option that the task does not take.
   """
   name, options = named(task)
+  options = {
+    key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
+  }
   options |= {'label_smoothing': label_smoothing} if label_smoothing else {}
   try:
     return plug('tasks', name).task(num_classes, **options)
@@ -114,6 +124,7 @@ def phases_of(
   task: str | Mapping[str, Any],
   room: float = 0.0,
   reuse: bool = True,
+  source_classes: int = 0,
 ) -> tuple[PhasePlan, ...]:
   """A method's phases on one architecture.
 
@@ -123,15 +134,15 @@ def phases_of(
       stage that frozen stages lead to and whose activation fits. 0: at the first.
     reuse: False lets phases begin at the first stage, but for exact solutions and kept views,
       whose numbers are of activations.
+    source_classes: of the source's own head, which penalties may ask for; 0 where it is not to be
+      had.
 
   Raises:
     ValueError: rules that do not fit the network's parameters or train none, groups without a
-      learning rate, or what needs a frozen prefix without one.
+      learning rate, what needs a frozen prefix without one, or a penalty without what it reads.
   """
-  network, form = (
-    network_of(source, make_task(task, num_classes).head, method),
-    form_of(source),
-  )
+  head = make_task(task, num_classes).head
+  network, form = network_of(source, head, method), form_of(source)
   _check_asked(network, form, make_task(task, num_classes))
   shapes = shapes_of(source, network)
   brought = method.get('init', 'source') == 'source'
@@ -146,7 +157,24 @@ def phases_of(
     start = _start(network, form, phase, deepest, room, reuse, bool(shapes.stats))
     moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms
     changed |= {name for name, group in labels if group != 'frozen'} | moving
-    static = _static(phase, labels, rates, frozen_norms, start)._replace(watch=watch)
+    about = About(
+      network,
+      form,
+      asked,
+      shapes,
+      alone=network_of(source, head, {**method, 'added': ''}),
+      labels=dict(labels),
+      live=frozenset(moving),
+      brought=brought,
+      with_head=heads_of(source) is None,
+      changed=frozenset(changed),
+      source=source,
+      num_classes=source_classes,
+      own_place=not method.get('head_after'),
+    )
+    anchor = anchor_of(phase['penalty'], phase['solver'], about)
+    static = _static(phase, labels, rates, frozen_norms, start)
+    static = static._replace(watch=watch, anchor=anchor)
     plan = {field: phase[field] for field in _OF_PLAN}
     best = num_best(phase['keep'])
     plans.append(PhasePlan(static, asked, num_steps=phase['steps'], best=best, **plan))

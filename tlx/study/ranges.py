@@ -52,6 +52,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'augment': FIELDS,
     'label_smoothing': Range(0.0, 1.0, below=True),
     'loss': PLUGIN,
+    'penalty': PLUGIN,
     'evaluations': Range(1, 100_000),
     'solver': ('sgd', 'logistic', 'ridge'),
     'views': Range(0, 10_000),

@@ -251,12 +251,15 @@ def _cost(
   job, found, num_runs = trained.job, trained.fitted.progress, len(trained.cohort.cells)
   steps = [phase['steps'] for phase in phases]
   reused = any(plan.phase.start for plan in job.phases)
+  examples = [len(job.examples[row])]
   return {
     'trainable_params': max(phase['trainable_params'] for phase in phases),
     'total_params': sum(size for _, size in sizes_of(shapes)),
     'saved_bytes': tree.num_bytes((trained.fitted.own, trained.fitted.stats)) // num_runs,
     'optimizer_bytes': found['optimizer_bytes'] if sum(steps) else 0,
-    'train_flops': train_flops(job.phases, steps, job.network, job.form, num_train),
+    'train_flops': train_flops(
+      job.phases, steps, job.network, job.form, examples, share=1 / num_runs
+    ),
     'steps': sum(steps),
     'train_seconds': sum(phase['train_seconds'] for phase in phases),
     'eval_seconds': found['eval_seconds'] / num_runs + (tested.seconds if tested else 0.0),

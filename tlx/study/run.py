@@ -38,6 +38,7 @@ from tlx.study.phases import heads_of, network_of, phases_of, shapes_of, task_of
 from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
+from tlx.train.anchor import Origin
 from tlx.train.cohort import Program
 from tlx.train.job import Job, PhasePlan, num_steps
 from tlx.train.prefix import variable_shapes
@@ -70,11 +71,14 @@ class Lab(NamedTuple):
 class Source(NamedTuple):
   """A pretrained model's variables without the head, and their digest; a random initialisation
   has neither. With `like` it is drawn with the mean and the variance of each of these leaves.
+
+  whole: its variables with the head that it was trained with; None where there is none.
   """
 
   variables: Variables | None
   sha256: str
   like: PyTree = None
+  whole: Variables | None = None
 
 
 class Loaded(NamedTuple):
@@ -252,7 +256,9 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       )
       for part in zeros:
         part.pop(network.stages[-1], None)
-      pretrained = Source(zeros if study['methods'][name]['init'] == 'source' else None, '')
+      pretrained = Source(None, '')
+      if study['methods'][name]['init'] == 'source':
+        pretrained = Source(zeros, '', whole=_zeros_of_source(study, pair.source))
       arrays = {
         'train': pair.zeros('train', name),
         'val': pair.zeros('val', name),
@@ -269,6 +275,14 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       )
       rows += [{'cohort': cohort.id, **row} for row in fit.compile_ahead(job)]
   return rows
+
+
+def _zeros_of_source(study: Mapping[str, Any], config: Mapping[str, Any]) -> Variables | None:
+  """Zeros for the variables of a source that the study trains, its head among them."""
+  if not config['dataset']:
+    return None
+  shapes = shapes_of(config, network_of(config, task_of(study, config).head))
+  return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def _steps(study: Mapping[str, Any], cell: Cell) -> int:
@@ -540,11 +554,12 @@ def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
       else:
         _train_source(lab, name, folder)
     params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
+  whole = Variables(dict(params), dict(stats)) if config['dataset'] else None
   if heads_of(config) is not None:
     head = network_of(config, heads_of(config)).stages[-1]
     params.pop(head, None)
     stats.pop(head, None)
-  return Source(Variables(params, stats), tree.sha256((params, stats)))
+  return Source(Variables(params, stats), tree.sha256((params, stats)), whole=whole)
 
 
 def _keep_source(folder: epath.Path, loaded: Loaded | None) -> None:
@@ -662,7 +677,22 @@ def _job(
     weight_decays=[cell.weight_decay for cell in cells],
     devices=Devices(**study['mesh']),
     device_bytes=study['device_bytes'],
+    origin=_origin(study, cells[0].source, source),
   )
+
+
+def _origin(study: Mapping[str, Any], name: str, source: Source) -> Origin | None:
+  """What penalties may read of a source that the study trained; None of others."""
+  if source.whole is None:
+    return None
+  config = study['sources'][name]
+  task = task_of(study, config)
+
+  def train() -> feed.Arrays:
+    data = pairs.source_data(study, name).train
+    return feed.Arrays(data.inputs, task.targets(data.inputs, data.targets))
+
+  return Origin(network_of(config, task.head), task, source.whole, train)
 
 
 def _initial(network: Network, form: Form, source: Source, seeds: list[int]):

@@ -19,10 +19,21 @@ from jax.sharding import PartitionSpec
 from tlx import inputs as forms
 from tlx.tasks import _vocabulary
 from tlx.train import memory
+from tlx.train.anchor import Reference
 from tlx.train.feed import Arrays
 from tlx.train.prefix import activation, variable_shapes
-from tlx.train.step import Hyper, Phase, Recipe, enter, gradient, split, train_step
-from tlx.tree import merge
+from tlx.train.step import (
+  Held,
+  Hyper,
+  Phase,
+  Recipe,
+  enter,
+  gradient,
+  observe_one,
+  split,
+  train_step,
+)
+from tlx.tree import map_named, merge
 from tlx.types import Array, Batch, PyTree, RunState, Variables
 
 
@@ -32,6 +43,7 @@ class Runs(NamedTuple):
   frozen: PyTree  # what differs between runs: heads of earlier phases, random initialisations
   key: Array  # [R]
   hyper: Hyper  # [R] each
+  known: PyTree = None  # what the phase's penalty found out before its first step
 
 
 class Order(NamedTuple):
@@ -46,6 +58,7 @@ class Shared(NamedTuple):
 
   frozen: PyTree
   data: Arrays
+  reference: Reference | None = None  # of the source, for the phase's penalty
 
 
 Carry = tuple[RunState, dict[str, Array]]  # a state, and the sums of its metrics since they were 0
@@ -57,16 +70,49 @@ def advance(recipe: Recipe) -> Callable:
   def run(carry: Carry, own: tuple[Runs, Order, Array], shared: Shared) -> Carry:
     runs, order, num_steps = own
     frozen = merge(runs.frozen, shared.frozen)
+    held = Held(shared.reference, runs.known)
 
     def body(_, carry: Carry) -> Carry:
       state, sums = carry
       rows = order.rows[state.step - order.first]
       data = jax.tree.map(lambda leaf: leaf[rows], shared.data)
       batch = Batch(data.inputs, data.targets, jnp.ones(rows.shape))
-      state, metrics = train_step(recipe, state, frozen, batch, runs.key, runs.hyper)
+      state, metrics = train_step(recipe, state, frozen, batch, runs.key, runs.hyper, held)
       return state, jax.tree.map(jnp.add, sums, metrics)
 
     return jax.lax.fori_loop(0, num_steps, body, carry)
+
+  return run
+
+
+class Observed(NamedTuple):
+  """What a run brings to the observation of examples before a phase."""
+
+  trainable: PyTree
+  frozen: PyTree
+  stats: PyTree
+  mask: Array  # [P, B], 0.0 where the run does not look at an example
+
+
+def observe(recipe: Recipe) -> Callable:
+  """(sums, Observed, (shared frozen, reference, batches)) of one run -> the sums and those of the
+  batches.
+
+  The sums are over examples, of what the phase's penalty observes of each.
+  """
+
+  def run(sums: PyTree, own: Observed, shared: tuple[PyTree, Reference, Batch]) -> PyTree:
+    shared_frozen, reference, batches = shared
+    frozen = merge(own.frozen, shared_frozen)
+    masks = (batches.mask * own.mask).reshape(-1)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, 1, *leaf.shape[2:]), batches)
+
+    def add(sums: PyTree, both: tuple[Batch, Array]) -> tuple[PyTree, None]:
+      example, counts = both
+      found = observe_one(recipe, own.trainable, frozen, own.stats, example, reference)
+      return jax.tree.map(lambda total, leaf: total + counts * leaf, sums, found), None
+
+    return jax.lax.scan(add, sums, (flat, masks))[0]
 
   return run
 
@@ -220,31 +266,90 @@ def costing(recipe: Recipe) -> Recipe:
 
   Equal ones cost the same.
   """
-  labels = tuple(
-    (name, 'frozen' if group == 'frozen' else 'train') for name, group in recipe.phase.labels
+  phase = recipe.phase
+  labels = tuple((name, 'frozen' if group == 'frozen' else 'train') for name, group in phase.labels)
+  plain = Phase(labels, (), phase.frozen_norms, start=phase.start, anchor=phase.anchor)
+  return recipe._replace(phase=plain)
+
+
+class _Shapes(NamedTuple):
+  """The arguments of a program that is only counted."""
+
+  trainable: PyTree
+  frozen: PyTree
+  stats: PyTree
+  batch: Batch
+  reference: Reference | None
+
+
+def _shapes(recipe: Recipe, batch_size: int) -> _Shapes:
+  shapes = variable_shapes(recipe.network, recipe.form)
+  inputs = activation(recipe.network, recipe.form, recipe.phase.start, batch_size)
+  mask = jax.ShapeDtypeStruct((batch_size,), np.float32)
+  batch = Batch(inputs, target_shapes(recipe, batch_size), mask)
+  return _Shapes(
+    *split(shapes.params, recipe.phase),
+    shapes.stats,
+    batch,
+    reference_shapes(recipe),
   )
-  return recipe._replace(
-    phase=Phase(labels, (), recipe.phase.frozen_norms, start=recipe.phase.start)
-  )
+
+
+def reference_shapes(recipe: Recipe) -> Reference | None:
+  """The shapes of what a phase's penalty is told of the source; None without one."""
+  anchor = recipe.phase.anchor
+  if anchor is None:
+    return None
+  shapes = variable_shapes(recipe.network, recipe.form)
+  params = map_named(lambda name, leaf: leaf if name in anchor.leaves else None, shapes.params)
+  head: dict[str, Any] = {}
+  if anchor.num_classes:
+    features = activation(recipe.network, recipe.form, len(recipe.network.stages) - 1)
+    width = (features.shape[-1], anchor.num_classes)
+    head = {'kernel': jax.ShapeDtypeStruct(width, np.float32)}
+    head['bias'] = jax.ShapeDtypeStruct(width[1:], np.float32)
+  return Reference(params, shapes.stats, head)
+
+
+@functools.cache
+def sums_shapes(recipe: Recipe) -> PyTree:
+  """The shapes of what a phase's penalty observes of an example."""
+  found = _shapes(recipe, 1)
+  return jax.eval_shape(functools.partial(observe_one, recipe), *found)
+
+
+def known_shapes(recipe: Recipe) -> PyTree:
+  """The shapes of what a phase's penalty knows of a run at its first step; None of nothing."""
+  anchor = recipe.phase.anchor
+  if anchor is None or anchor.penalty.conclude is None:
+    return None
+  number = jax.ShapeDtypeStruct((), np.float32)
+  return jax.eval_shape(anchor.penalty.conclude, sums_shapes(recipe), number)
 
 
 @functools.cache
 def gradient_flops(recipe: Recipe, batch_size: int) -> float:
   """FLOPs of the loss and the gradients of the trained leaves on a batch, as XLA counts them.
 
-  Computes nothing.
+  A penalty's are among them, with the source's forward pass where it reads that. Computes nothing.
   """
-  shapes = variable_shapes(recipe.network, recipe.form)
-  trainable, frozen = split(shapes.params, recipe.phase)
-  inputs = activation(recipe.network, recipe.form, recipe.phase.start, batch_size)
-  batch = Batch(
-    inputs, target_shapes(recipe, batch_size), jax.ShapeDtypeStruct((batch_size,), np.float32)
-  )
-  run = lambda trainable, frozen, stats, batch: gradient(
-    recipe, trainable, frozen, stats, batch, jax.random.key(0)
-  )
+
+  def run(shapes: _Shapes, known: PyTree) -> PyTree:
+    held = Held(shapes.reference, known)
+    return gradient(recipe, *shapes[:4], jax.random.key(0), held)
+
+  return _flops(run, _shapes(recipe, batch_size), known_shapes(recipe))
+
+
+@functools.cache
+def observe_flops(recipe: Recipe) -> float:
+  """FLOPs of what a phase's penalty observes of one example before the first step."""
+  return _flops(lambda shapes: observe_one(recipe, *shapes), _shapes(recipe, 1))
+
+
+def _flops(run: Callable, *shapes: PyTree) -> float:
   with _vocabulary.whole():
-    cost = jax.jit(run).lower(trainable, frozen, shapes.stats, batch).cost_analysis()
+    cost = jax.jit(run).lower(*shapes).cost_analysis()
   return float((cost or {}).get('flops', float('nan')))
 
 

@@ -21,6 +21,7 @@ from tlx import checkpoint
 from tlx import tree as trees
 from tlx.train import cohort, exact, feed, memory, statistics, step, stream
 from tlx.train import mesh as meshes
+from tlx.train.anchor import Reference
 from tlx.train.job import Job, PhasePlan, hyper_of, keys, steps_at, steps_before
 from tlx.train.spread import Spread
 from tlx.types import PyTree, RunState, Variables
@@ -49,6 +50,7 @@ class Phased(NamedTuple):
   state: RunState
   runs: cohort.Runs
   frozen: PyTree  # the source's leaves that all runs share
+  reference: Reference | None  # what else a penalty is told of the source
   advance: cohort.Program
   evaluate: cohort.Program
   kept: Variables | tuple[()] = ()  # [R, K, ...]: the best steps on validation so far, best first
@@ -113,9 +115,11 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> Phase
     with booked(course.spent, 'setup'):
       own = _with_trained(own, job, index, spread)
       phased = prepare(job, index, own, stats, spread)
-      val, sums = _validation(job, plan, spread), _zeros(spread)
+      val, sums = _validation(job, plan, spread), _zeros(spread, plan.phase)
       if index == progress['phase'] and progress['at']:
         phased, sums = _restored(course, index, phased, sums)
+      else:
+        phased = _informed(course, index, phased)
       _begin(course, index, phased, own, stats)
       windows = None  # an exact solution sees all examples at once
       if plan.phase.solver == 'sgd' and progress['at'] < plan.num_steps:
@@ -134,7 +138,7 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> Phase
         phased, sums, rate = _solve(course, index, phased, stop)
       if progress['at'] == stop:
         phased = _look(course, index, phased, sums, val)
-        sums = _zeros(spread)
+        sums = _zeros(spread, plan.phase)
       course.say(steps_before(job, index) + progress['at'], rate * len(job.seeds))
       if progress['at'] == plan.num_steps:
         phased = _end(course, index, phased, val)
@@ -178,7 +182,7 @@ def _take_steps(
     chunk = meshes.on_first(functools.partial(min, stop - at, segment))
     chunks = steps_at(job, index, at + chunk) - steps_at(job, index, at)
     own = phased.runs, window.order, spread.place(spread.pad(chunks))
-    shared = cohort.Shared(phased.frozen, window.data)
+    shared = cohort.Shared(phased.frozen, window.data, phased.reference)
     state, sums = phased.advance((phased.state, sums), own, shared)
     jax.block_until_ready((state, sums))
   rate = _book_steps(course, index, chunk, watch.seconds)
@@ -383,10 +387,10 @@ def _save_if_due(course: _Course, index: int, phased: Phased, sums: PyTree) -> N
   signal, now = meshes.on_first(lambda: (course.interrupted(), time.perf_counter()))
   if not (final or signal or saver.is_due(now)):
     return
-  state = phased.state
-  if progress['at'] == job.phases[index].num_steps:
-    state = state._replace(opt_state=())  # no step of the phase follows
-  tree = course.spread.unpad(_saved(phased._replace(state=state), sums))
+  state, runs = phased.state, phased.runs
+  if progress['at'] == job.phases[index].num_steps:  # no step of the phase follows
+    state, runs = state._replace(opt_state=()), runs._replace(known=None)
+  tree = course.spread.unpad(_saved(phased._replace(state=state, runs=runs), sums))
   at = steps_before(job, index) + progress['at']
   meshes.on_first(lambda: checkpoint.save(saver.folder, at, tree, progress))
   saver.last = meshes.on_first(time.perf_counter)
@@ -402,6 +406,7 @@ def _saved(phased: Phased, sums: PyTree) -> dict[str, PyTree]:
     'state': phased.state,
     'sums': sums,
     'frozen': phased.runs.frozen,
+    'known': phased.runs.known,
     'kept': phased.kept,
     'last': phased.last,
   }
@@ -413,13 +418,14 @@ def _restored(course: _Course, index: int, phased: Phased, sums: PyTree) -> tupl
   if course.progress['at'] == job.phases[index].num_steps:  # as `_end` and `_save_if_due` leave it
     last = Variables(phased.state.trainable, phased.state.stats) if phased.kept else ()
     state = phased.state._replace(opt_state=(), average=())
-    phased = phased._replace(state=state, kept=(), last=last)
+    runs = phased.runs._replace(known=None)
+    phased = phased._replace(state=state, kept=(), last=last, runs=runs)
   carry = _saved(phased, sums)
   like = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct((spread.num_runs, *leaf.shape[1:]), leaf.dtype), carry
   )
   carry = spread.place(spread.pad(meshes.on_first(lambda: checkpoint.restore(folder, like))))
-  runs = phased.runs._replace(frozen=carry['frozen'])
+  runs = phased.runs._replace(frozen=carry['frozen'], known=carry['known'])
   whole = phased._replace(runs=runs, **{name: carry[name] for name in ('state', 'kept', 'last')})
   return whole, carry['sums']
 
@@ -487,7 +493,13 @@ def prepare(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) ->
   shardings = spread.shardings(jax.eval_shape(start, trainable, stats, hyper))
   placed = spread.place(trainable), spread.place(stats), hyper
   state = jax.jit(start, out_shardings=shardings)(*placed)
-  runs = cohort.Runs(spread.place(frozen_own), keys(job, index, spread), hyper)
+  zeros = jax.tree.map(
+    lambda leaf: np.zeros((len(spread.rows), *leaf.shape), leaf.dtype),
+    cohort.known_shapes(job.recipe(index)),
+  )
+  runs = cohort.Runs(
+    spread.place(frozen_own), keys(job, index, spread), hyper, known=spread.place(zeros)
+  )
   frozen = spread.whole(_leaves_that_run(job, plan.phase, frozen_source))
   recipe = job.recipe(index)
   advance = cohort.program(cohort.advance, recipe, spread.mesh)
@@ -499,7 +511,110 @@ def prepare(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) ->
       Variables(trainable, stats),
     )
     kept = spread.place(kept)
-  return Phased(state, runs, frozen, advance, evaluate, kept)
+  reference = _reference(job, plan.phase, spread)
+  return Phased(state, runs, frozen, reference, advance, evaluate, kept)
+
+
+def _reference(job: Job, phase: step.Phase, spread: Spread) -> Reference | None:
+  """What a phase's penalty is told of the source; None without one."""
+  anchor = phase.anchor
+  if anchor is None:
+    return None
+  params = trees.map_named(
+    lambda name, leaf: leaf if name in anchor.leaves else None,
+    _leaves_that_run(job, phase, job.base.params),
+  )
+  # The runs begin with the source's statistics.
+  stats = jax.tree.map(lambda leaf: np.asarray(leaf[0]), job.stats)
+  head: dict[str, Any] = {}
+  if anchor.num_classes:
+    assert job.origin is not None
+    head = job.origin.variables.params[job.origin.network.stages[-1]]
+  return spread.whole(Reference(params, stats, head))
+
+
+def _informed(course: _Course, index: int, phased: Phased) -> Phased:
+  """The phase, whose penalty now knows what it wants to at the first step."""
+  job, spread = course.job, course.spread
+  anchor = job.phases[index].phase.anchor
+  if anchor is None or anchor.penalty.observe is None:
+    return phased
+  if anchor.penalty.of_source:
+    known = _known_of_source(job, index)
+    known = spread.place(spread.broadcast(known))
+  else:
+    known = _known_of_runs(job, index, phased, spread)
+  return phased._replace(runs=phased.runs._replace(known=known))
+
+
+def _known_of_runs(job: Job, index: int, phased: Phased, spread: Spread) -> PyTree:
+  """What the penalty observes of each run's own examples [R, ...]."""
+  plan, recipe = job.phases[index], job.recipe(index)
+  assert plan.phase.anchor is not None
+  most = plan.phase.anchor.penalty.examples
+  rows = [_some(own, most, seed) for own, seed in zip(job.examples, job.seeds)]
+  state, shared = phased.state, (phased.frozen, phased.reference)
+  counts = spread.place(spread.pad(np.array([len(own) for own in rows], np.float32)))
+  parts = stream.Parts(job.train(plan.phase), rows, spread, stream.device_bytes(job))
+  runs = state.trainable, phased.runs.frozen, state.stats
+  return _observed(recipe, parts, runs, shared, counts, spread)
+
+
+def _known_of_source(job: Job, index: int) -> PyTree:
+  """What the penalty observes of the source on the examples that it was trained on."""
+  phase, origin = job.phases[index].phase, job.origin
+  assert origin is not None and phase.anchor is not None
+  held = {name for name, group in phase.labels if group != 'frozen'} & phase.anchor.leaves
+  own = trees.map_named(lambda name, leaf: leaf if name in held else None, origin.variables.params)
+  rest = trees.map_named(lambda name, leaf: None if name in held else leaf, origin.variables.params)
+  labels = tuple(
+    (name, 'train' if name in held else 'frozen')
+    for name, _ in trees.named_leaves(origin.variables.params)
+  )
+  alone = step.Phase(labels, (('train', 1.0),), anchor=phase.anchor)
+  recipe = step.Recipe(origin.network, job.form, origin.task, alone)
+  spread, examples = Spread.over(1), origin.train()
+  rows = _some(np.arange(feed.length(examples)), phase.anchor.penalty.examples, 0)
+  parts = stream.Parts(examples, [rows], spread, stream.device_bytes(job))
+  reference = spread.whole(Reference(own, origin.variables.stats, {}))
+  stacked = spread.place(spread.broadcast((own, origin.variables.stats)))
+  runs = stacked[0], jax.tree.map(lambda _: None, rest), stacked[1]
+  counts = spread.place(np.array([len(rows)], np.float32))
+  known = _observed(recipe, parts, runs, (spread.whole(rest), reference), counts, spread)
+  found = dict(trees.named_leaves(spread.unpad(known)))
+  shapes = cohort.known_shapes(job.recipe(index))
+  return trees.map_named(lambda name, _: found[name][0], shapes)
+
+
+def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
+  """At most so many of the rows, drawn at random; all where `most` is 0."""
+  if not most or len(rows) <= most:
+    return np.asarray(rows)
+  return np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
+def _observed(
+  recipe: step.Recipe,
+  parts: stream.Parts,
+  runs: tuple[PyTree, PyTree, PyTree],
+  shared: tuple[PyTree, Reference | None],
+  counts: jax.Array,
+  spread: Spread,
+) -> PyTree:
+  """What the phase's penalty concludes from the examples [R, ...]."""
+  assert recipe.phase.anchor is not None
+  conclude = recipe.phase.anchor.penalty.conclude
+  assert conclude is not None
+  program = cohort.program(cohort.observe, recipe, spread.mesh)
+  num_runs = len(spread.rows)
+  zeros = jax.tree.map(
+    lambda leaf: np.zeros((num_runs, *leaf.shape), leaf.dtype), cohort.sums_shapes(recipe)
+  )
+  sums = spread.place(zeros)
+  for part in parts:
+    sums = program(sums, cohort.Observed(*runs, part.mask), (*shared, part.batches))
+  known = jax.vmap(conclude)(spread.unpad(sums), spread.unpad(counts))
+  return spread.place(spread.pad(jax.device_get(known)))
 
 
 def compile_ahead(job: Job) -> list[dict[str, Any]]:
@@ -518,8 +633,9 @@ def compile_ahead(job: Job) -> list[dict[str, Any]]:
       with stream.Windows(job, index, spread) as windows:
         window = windows.seek(0, phased.state.step)
       runs = phased.runs, window.order, spread.each(1)
-      shared = cohort.Shared(phased.frozen, window.data)
-      wanted.append((phased.advance, ((phased.state, _zeros(spread)), runs, shared)))
+      shared = cohort.Shared(phased.frozen, window.data, phased.reference)
+      carry = phased.state, _zeros(spread, plan.phase)
+      wanted.append((phased.advance, (carry, runs, shared)))
     for part in itertools.islice(_validation(job, plan, spread), 1):
       wanted.append((phased.evaluate, _evaluation(phased, part)))
     for program, arguments in wanted:
@@ -658,9 +774,9 @@ def _partition(
   return trainable, only(own, is_frozen), only(of_source, is_frozen)
 
 
-def _zeros(spread: Spread) -> dict[str, jax.Array]:
+def _zeros(spread: Spread, phase: step.Phase) -> dict[str, jax.Array]:
   """The sums of the training metrics before the first step."""
-  zeros = {name: np.zeros(len(spread.rows), np.float32) for name in ('loss', 'grad_norm')}
+  zeros = {name: np.zeros(len(spread.rows), np.float32) for name in step.metrics(phase)}
   return spread.place(zeros)
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from tlx.train import feed, step
+from tlx.train.anchor import Origin
 from tlx.train.spread import ANY_DEVICES, Devices, Spread
 from tlx.types import Form, Network, PyTree, Task, Variables
 
@@ -70,6 +71,7 @@ class Job(NamedTuple):
   devices: Devices = ANY_DEVICES
   val_rows: Sequence[np.ndarray] = ()  # per run, the rows of `val` it is evaluated on; () for all
   device_bytes: float = 0.0  # of a split's examples on a device; 0.0: a share of its memory
+  origin: Origin | None = None  # of the source, where a phase's penalty reads it
 
   def steps(self, index: int) -> np.ndarray:
     """int64 [R]: the steps of each run in phase `index`."""

@@ -1,7 +1,7 @@
 """The training step: pure, and blind to what is frozen."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from tlx.freezing import Watch
+from tlx.penalties import Model, Seen
+from tlx.train import anchor as anchors
 from tlx.train import optim
+from tlx.train.anchor import Anchor, Reference
 from tlx.tree import map_named, merge, named_leaves, partition
 from tlx.types import Array, Batch, Form, Mixed, Network, PyTree, RunState, Task, Variables
 
@@ -45,6 +48,7 @@ class Phase(NamedTuple):
     0.0  # radius rho of sharpness-aware minimisation; 0: the gradient where the weights are
   )
   watch: Watch | None = None  # what the freezing policy makes of gradients
+  anchor: Anchor | None = None  # what holds the run back to its source
 
 
 class Recipe(NamedTuple):
@@ -140,30 +144,66 @@ def evaluated(state: RunState) -> Variables:
   return state.average or Variables(state.trainable, state.stats)
 
 
-def gradient(
-  recipe: Recipe, trainable: PyTree, frozen: PyTree, stats: PyTree, batch: Batch, key: Array
-) -> tuple[tuple[Array, PyTree], PyTree]:
-  """((loss, new stats), gradients of the trainable leaves) on a batch.
+class Held(NamedTuple):
+  """What the penalty of a phase needs beside the run: what runs share, and what is the run's own.
 
-  Of examples as stored, or of activations. The loss is the weighted mean over the whole batch. With
-  `accumulate`, batch statistics see one part after another.
+  `known` is what `Penalty.conclude` made; both are None where nothing is needed.
+  """
+
+  reference: Reference | None = None
+  known: PyTree = None
+
+
+NOTHING = Held()
+
+
+class Aside(NamedTuple):
+  """What comes of a batch beside the loss: new statistics, and the penalty that is in the loss."""
+
+  stats: PyTree
+  penalty: Array
+
+
+def gradient(
+  recipe: Recipe,
+  trainable: PyTree,
+  frozen: PyTree,
+  stats: PyTree,
+  batch: Batch,
+  key: Array,
+  held: Held = NOTHING,
+) -> tuple[tuple[Array, Aside], PyTree]:
+  """((loss, what comes beside it), gradients of the trainable leaves) on a batch.
+
+  Of examples as stored, or of activations. The loss is the weighted mean over the whole batch, plus
+  the penalty. With `accumulate`, batch statistics see one part after another, and a penalty that
+  looks at examples is the mean over the parts, by their weights in the loss.
   """
   phase = recipe.phase
   augment_key, dropout_key = jax.random.split(key)
+  penalty_key = jax.random.fold_in(key, 2)
   if not phase.start:
     batch = recipe.form.augment(augment_key, batch, dict(phase.augment))
+  batch_size = len(batch.mask)
 
   def total_of(
     trainable: PyTree, stats: PyTree, batch: Batch, key: Array
-  ) -> tuple[Array, tuple[Array, PyTree]]:
-    variables = Variables(merge(trainable, frozen), stats)
-    outputs, new_stats = forward(recipe.network, phase, variables, enter(recipe, batch.inputs), key)
+  ) -> tuple[Array, tuple[Array, Aside]]:
+    x = enter(recipe, batch.inputs)
+    used = _replaced(phase, trainable, penalty_key, held)
+    variables = Variables(merge(used, frozen), stats)
+    stages, outputs, new_stats = forward(recipe.network, phase, variables, x, key)
     total, weight = minimised(recipe.task, outputs, batch)
-    return total, (weight, new_stats)
+    if phase.anchor is None or phase.anchor.penalty.value is None:
+      return total, (weight, Aside(new_stats, jnp.zeros(())))
+    seen = see(recipe, trainable, frozen, stages, x, batch, held)
+    penalty = weight * phase.anchor.penalty.value(seen._replace(batch_size=batch_size))
+    return total + penalty, (weight, Aside(new_stats, penalty))
 
-  def mean_of(*arguments: PyTree) -> tuple[Array, PyTree]:
-    total, (weight, new_stats) = total_of(*arguments)
-    return total / _divisor(weight), new_stats
+  def mean_of(*arguments: PyTree) -> tuple[Array, Aside]:
+    total, (weight, aside) = total_of(*arguments)
+    divisor = _divisor(weight)
+    return total / divisor, aside._replace(penalty=aside.penalty / divisor)
 
   if phase.accumulate == 1:
     return jax.value_and_grad(mean_of, has_aux=True)(trainable, stats, batch, dropout_key)
@@ -172,19 +212,109 @@ def gradient(
     stats, *sums = carry
     batch, number = both
     differentiate = jax.value_and_grad(total_of, has_aux=True)
-    (total, (weight, stats)), grads = differentiate(
+    (total, (weight, aside)), grads = differentiate(
       trainable, stats, batch, jax.random.fold_in(dropout_key, number)
     )
-    return (stats, *jax.tree.map(jnp.add, sums, [total, weight, grads])), None
+    more = [total, weight, aside.penalty, grads]
+    return (aside.stats, *jax.tree.map(jnp.add, sums, more)), None
 
   parts = jax.tree.map(lambda leaf: leaf.reshape(phase.accumulate, -1, *leaf.shape[1:]), batch)
   zero = jnp.zeros(())
-  begin = stats, zero, zero, jax.tree.map(jnp.zeros_like, trainable)
-  (stats, total, weight, grads), _ = jax.lax.scan(
+  begin = stats, zero, zero, zero, jax.tree.map(jnp.zeros_like, trainable)
+  (stats, total, weight, penalty, grads), _ = jax.lax.scan(
     part, begin, (parts, jnp.arange(phase.accumulate))
   )
   divisor = _divisor(weight)
-  return (total / divisor, stats), jax.tree.map(lambda leaf: leaf / divisor, grads)
+  aside = Aside(stats, penalty / divisor)
+  return (total / divisor, aside), jax.tree.map(lambda leaf: leaf / divisor, grads)
+
+
+def _replaced(phase: Phase, trainable: PyTree, key: Array, held: Held) -> PyTree:
+  """The trained leaves that the network runs with in training."""
+  if not phase.anchor or not phase.anchor.penalty.replace or held.reference is None:
+    return trainable
+  return phase.anchor.penalty.replace(key, trainable, _source_of(trainable, held.reference))
+
+
+def _source_of(trainable: PyTree, reference: Reference) -> PyTree:
+  """The source's values of the trained leaves that it brings, None elsewhere."""
+  return jax.tree.map(
+    lambda new, old: None if new is None else old,
+    trainable,
+    reference.params,
+    is_leaf=lambda leaf: leaf is None,
+  )
+
+
+def see(
+  recipe: Recipe,
+  trainable: PyTree,
+  frozen: PyTree,
+  stages: Mapping[str, PyTree],
+  x: PyTree,
+  batch: Batch,
+  held: Held,
+) -> Seen:
+  """A run and its source on a batch; `x` entered stage `phase.start`, `stages` came out."""
+  anchor, reference = recipe.phase.anchor, held.reference
+  assert anchor is not None and reference is not None
+  theirs: dict[str, PyTree] = {}
+  if 'source' in anchor.penalty.reads:
+    theirs = anchors.source_stages(anchor, recipe.phase.start, reference, frozen, x)
+  return Seen(
+    trainable,
+    _source_of(trainable, reference),
+    dict(stages),
+    theirs,
+    functools.partial(anchors.logits, reference),
+    batch,
+    num_classes=recipe.task.head or 0,
+    batch_size=len(batch.mask),
+    known=held.known,
+  )
+
+
+def observe_one(
+  recipe: Recipe,
+  trainable: PyTree,
+  frozen: PyTree,
+  stats: PyTree,
+  example: Batch,
+  reference: Reference | None,
+) -> PyTree:
+  """What the phase's penalty observes of one example [1, ...] before the first step.
+
+  Networks are in evaluation there, and nothing is augmented.
+  """
+  network, start = recipe.network, recipe.phase.start
+
+  def through(trainable: PyTree, x: PyTree, first: int) -> dict[str, PyTree]:
+    variables = Variables(merge(trainable, frozen), stats)
+    found = {}
+    for i in range(first, len(network.stages)):
+      x, _ = network.apply(variables, x, train=False, start=i, stop=i + 1)
+      found[network.stages[i]] = x
+    return found
+
+  def loss_of(found: Mapping[str, PyTree], batch: Batch) -> Array:
+    return minimised(recipe.task, found[network.stages[-1]], batch)[0]
+
+  def loss(trainable: PyTree, batch: Batch) -> Array:
+    return loss_of(through(trainable, enter(recipe, batch.inputs), start), batch)
+
+  def rest(stage: str, x: PyTree, batch: Batch) -> Array:
+    return loss_of(through(trainable, x, network.stages.index(stage) + 1), batch)
+
+  def seen_on(batch: Batch) -> Seen:
+    x = enter(recipe, batch.inputs)
+    stages = through(trainable, x, start)
+    stages.pop(network.stages[-1])
+    return see(recipe, trainable, frozen, stages, x, batch, Held(reference))
+
+  anchor = recipe.phase.anchor
+  assert anchor is not None and anchor.penalty.observe is not None and reference is not None
+  source = _source_of(trainable, reference)
+  return anchor.penalty.observe(Model(trainable, source, loss, rest, seen_on), example)
 
 
 def minimised(task: Task, outputs: PyTree, batch: Batch) -> tuple[Array, Array]:
@@ -219,20 +349,33 @@ def enter(recipe: Recipe, inputs: PyTree) -> PyTree:
 
 def forward(
   network: Network, phase: Phase, variables: Variables, x: PyTree, key: Array
-) -> tuple[PyTree, PyTree]:
-  """(outputs, new stats) in training, from stage `phase.start` on."""
-  options = {'train': True, 'frozen_norms': phase.frozen_norms}
-  if not phase.remat:
-    stop = len(network.stages) - phase.headless
-    return network.apply(variables, x, start=phase.start, stop=stop, key=key, **options)
+) -> tuple[dict[str, PyTree], PyTree, PyTree]:
+  """({stage: what comes out of it}, outputs, new stats) in training, from stage `phase.start` on.
+
+  The stages are those before the head, none where no penalty reads them.
+  """
+  options: dict[str, Any] = {'train': True, 'frozen_norms': phase.frozen_norms}
+  penalty = phase.anchor.penalty if phase.anchor else None
+  if penalty and penalty.edit:
+    options['edits'] = (penalty.edit(network.stages),)
+  reads = penalty is not None and 'features' in penalty.reads
+  stop = len(network.stages) - phase.headless
+  if not phase.remat and not reads:
+    options |= {'start': phase.start, 'stop': stop, 'key': key}
+    return {}, *network.apply(variables, x, **options)
 
   def one(i: int, variables: Variables, x: PyTree, key: Array) -> tuple[PyTree, PyTree]:
     return network.apply(variables, x, start=i, stop=i + 1, key=key, **options)
 
-  for i in range(phase.start, len(network.stages) - phase.headless):
-    x, stats = _forgetful(functools.partial(one, i))(variables, x, key)
+  found = {}
+  for i in range(phase.start, stop):
+    stage = functools.partial(one, i)
+    x, stats = (_forgetful(stage) if phase.remat else stage)(variables, x, key)
     variables = variables._replace(stats=stats)
-  return x, variables.stats
+    if reads:
+      found[network.stages[i]] = x
+  found.pop(network.stages[-1], None)
+  return found, x, variables.stats
 
 
 def _forgetful(stage: Callable) -> Callable:
@@ -261,25 +404,39 @@ def _forgetful(stage: Callable) -> Callable:
 
 
 def train_step(
-  recipe: Recipe, state: RunState, frozen: PyTree, batch: Batch, key: Array, hyper: Hyper
+  recipe: Recipe,
+  state: RunState,
+  frozen: PyTree,
+  batch: Batch,
+  key: Array,
+  hyper: Hyper,
+  held: Held = NOTHING,
 ) -> tuple[RunState, dict[str, Array]]:
-  """(next state, {'loss', 'grad_norm'}).
+  """(next state, metrics): 'loss', the penalty within it, 'grad_norm', and 'penalty' where there is
+  one.
 
   Gradients, norms and optimizer state exist for the trainable leaves only. Where the loss or the
   gradient is not finite the state stays as it is, its step too.
   """
   key = jax.random.fold_in(key, state.step)
   phase = recipe.phase
-  (loss, stats), grads = gradient(recipe, state.trainable, frozen, state.stats, batch, key)
+  (loss, aside), grads = gradient(recipe, state.trainable, frozen, state.stats, batch, key, held)
   if phase.sam:  # the same examples, augmented alike; loss and statistics are of the weights kept
     higher = optim.ascended(state.trainable, grads, phase.sam)
-    _, grads = gradient(recipe, higher, frozen, state.stats, batch, key)
+    _, grads = gradient(recipe, higher, frozen, state.stats, batch, key, held)
   grad_norm = optax.tree.norm(grads)
   tx = make_optimizer(state.trainable, phase, hyper)
   updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
-  trained = Variables(optax.apply_updates(state.trainable, updates), stats)
+  trained = Variables(optax.apply_updates(state.trainable, updates), aside.stats)
   average = state.average and optim.moved_average(state.average, trained, phase.ema, state.step)
   proposed = RunState(state.step + 1, *trained, opt_state, average)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
-  return state, {'loss': loss, 'grad_norm': grad_norm}
+  found = {'loss': loss, 'grad_norm': grad_norm, 'penalty': aside.penalty}
+  return state, {name: found[name] for name in metrics(recipe.phase)}
+
+
+def metrics(phase: Phase) -> tuple[str, ...]:
+  """The names of what a step of the phase tells."""
+  adds = phase.anchor is not None and phase.anchor.penalty.value is not None
+  return ('loss', 'grad_norm', *(('penalty',) if adds else ()))
