@@ -247,7 +247,6 @@ def _cost(
   tested: Tested | None,
 ) -> dict[str, Any]:
   """What a run cost; of what its cohort did together its share."""
-  num_train = len(trained.job.examples[row])
   job, found, num_runs = trained.job, trained.fitted.progress, len(trained.cohort.cells)
   steps = [phase['steps'] for phase in phases]
   reused = any(plan.phase.start for plan in job.phases)
