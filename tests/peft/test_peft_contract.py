@@ -205,7 +205,7 @@ def test_activations_computed_again_give_the_same_gradient(method, name='bert'):
 
     def loss(trainable):
       whole = Variables(merge(trainable, frozen), variables.stats)
-      logits, _ = step.forward(network, phase, whole, INPUTS[name], jax.random.key(0))
+      _, logits, _ = step.forward(network, phase, whole, INPUTS[name], jax.random.key(0))
       return optax.softmax_cross_entropy_with_integer_labels(logits, TARGETS[name]).mean()
 
     return jax.jit(jax.grad(loss))(trainable)

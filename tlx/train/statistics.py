@@ -66,7 +66,7 @@ def _batch_statistics(recipe: step.Recipe) -> Callable:
       stats = trees.map_named(start, variables.stats)
       return step.forward(
         recipe.network, recipe.phase, Variables(variables.params, stats), entered, key
-      )[1]
+      )[2]
 
     def solved(name: str, old: jax.Array, zero: jax.Array, one: jax.Array) -> jax.Array:
       stays = 1 - (one - zero)
