@@ -256,3 +256,14 @@ def test_a_config_states_claims():
 def test_wrong_claims_are_errors_of_the_dry_run(fields, message):
   with pytest.raises(ValueError, match=r'config\.claims\[0\].*' + message):
     dry_run.describe(study(**fields))
+
+
+def test_a_seed_that_one_side_lacks_is_no_result(write_run, tmp_path):
+  """Of scratch only seed 0 is there: that run is no partner of the other seeds."""
+  for seed, full in enumerate((0.5, 0.7, 0.8)):
+    write_run(tmp_path, ('mnist', 'digits', 'full', 1, seed, 0.003), full)
+  write_run(tmp_path, ('mnist', 'digits', 'scratch', 1, 0, 0.003), 0.3)
+  (tmp_path / 'study.json').write_text('{"config": {}}')
+  (row,) = verdicts(tmp_path, claim(of={'method': 'full', 'target': 'digits', 'shots': 1}))
+  assert row['estimate'] == pytest.approx(0.2)
+  assert row['n'] == 1 and row['verdict'] == 'undecided'

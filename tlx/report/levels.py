@@ -8,7 +8,7 @@ and `folds` as columns (folder.read).
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -141,19 +141,29 @@ def matched(
 def common(cells: Sequence[Mapping[tuple, Any]]) -> dict[tuple, list[Any]]:
   """{place: the score of each cell there}, of the places that all of them have.
 
-  What a cell does not depend on, or has one level of, stands beside every level of the others.
+  What a cell does not depend on stands beside every level of the others, and so does a source that
+  is one network; a cell of which one seed or fold is left is paired with that alone.
   """
   found = [[{place[i] for place in cell} for i in range(len(FACTORS))] for cell in cells]
   axes = []
   for i in range(len(FACTORS)):
-    several = [of_cell[i] for of_cell in found if len(of_cell[i]) > 1]
+    several = [of_cell[i] for of_cell in found if not _is_beside_all(i, of_cell[i])]
     axes.append(sorted(set.intersection(*several)) if several else [_NONE])
   made = {}
   for place in itertools.product(*axes):
     scores = []
     for cell, of_cell in zip(cells, found):
-      own = (level if len(levels) > 1 else min(levels) for level, levels in zip(place, of_cell))
+      own = []
+      for i, level in enumerate(place):
+        own.append(min(of_cell[i]) if _is_beside_all(i, of_cell[i]) else level)
       scores.append(cell.get(tuple(own)))
     if None not in scores:
       made[place] = scores
   return made
+
+
+def _is_beside_all(factor: int, levels: Collection[int]) -> bool:
+  """Whether a cell with these levels of a factor stands beside every level that others have."""
+  if FACTORS[factor] == 'source_seed':
+    return len(levels) < 2
+  return set(levels) == {_NONE}
