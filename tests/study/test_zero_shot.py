@@ -10,6 +10,8 @@ from PIL import Image
 from tests.study.test_texts import get_config as texts_config
 from tlx.parity import cases
 from tlx.study import config, dry_run, pair, run, store, zero_shot
+from tlx.study.cells import dependencies
+from tlx.types import Cell
 
 PARITY = cases.FOLDER / 'variants'
 TEMPLATES = ('a photo of a {}.', 'the {}')
@@ -213,3 +215,18 @@ def test_the_words_of_classes():
   method = {'head': 'zero_shot'}
   assert zero_shot.prompts_of(method, 'image', ['cat']) == [['a photo of a cat.']]
   assert zero_shot.prompts_of(method, 'text', ['cat']) == [['cat']]
+
+
+def test_words_are_of_the_runs_whose_head_is_made_of_them():
+  study = {
+    'sources': {'a': {'backbone': 'clip', 'input': {}, 'form': ''}},
+    'targets': {'b': {'dataset': 'd', 'class_names': {'3': 'three'}}},
+    'methods': {'zero': {'head': 'zero_shot', 'grid': {}}, 'probe': {'grid': {}}},
+    'validation': 'all',
+  }
+  of = {
+    method: dependencies(study, Cell('a', 'b', method, 1, 0, 0.1, 0.0))['targets']['b']
+    for method in study['methods']
+  }
+  assert of['zero'] == {'dataset': 'd', 'class_names': {'3': 'three'}}
+  assert of['probe'] == {'dataset': 'd'}

@@ -118,11 +118,14 @@ def dependencies(
   None are not known yet, and left out.
   """
   source, method = study['sources'][cell.source], dict(study['methods'][cell.method])
+  target = dict(study['targets'][cell.target])
   method.pop('grid')
+  if not method.get('head'):
+    target.pop('class_names', None)  # words for a head that it has not
   own = ('backbone', 'input', *(('form',) if source['form'] else ()))
   known: dict[str, Any] = {
     'sources': {cell.source: {name: source[name] for name in own}},
-    'targets': {cell.target: study['targets'][cell.target]},
+    'targets': {cell.target: target},
     'methods': {cell.method: method},
     'validation': study['validation'],
   }

@@ -44,12 +44,14 @@ def gather(
   workdir: str | os.PathLike = '',
   shots: int = 0,
   seed: int | None = None,
+  every: bool = True,
 ) -> Evidence:
   """The evidence of a source and a target, by their names in a resolved config.
 
   Args:
     workdir: the study's folder, where sources lie that the study trains itself.
     shots: examples a class, as the study draws them with `seed` (its first, if None); 0 is all.
+    every: features of every stage, or of the last before the head alone.
 
   Raises:
     ValueError: a task without classes, a source that is not trained yet, or weights that cannot be
@@ -70,7 +72,7 @@ def gather(
   examples = feed.take(data.train.inputs, rows)
   variables = source_variables(study, source, workdir)
   network, num_classes = _network(study, source)
-  program = _every_stage(network, form_of(study['sources'][source]), num_classes > 0)
+  program = _stages(network, form_of(study['sources'][source]), num_classes > 0, every)
   found = _in_batches(program, variables, examples)
   stages = [stage for stage in (INPUT, *network.stages) if stage in found]
   return Evidence(labels[rows], {stage: found[stage] for stage in stages}, found.get(PROBS))
@@ -108,21 +110,24 @@ def source_variables(
 
 
 @functools.cache
-def _every_stage(network: Network, form: Form, own_head: bool) -> Callable:
+def _stages(network: Network, form: Form, own_head: bool, every: bool) -> Callable:
   """(variables, stored examples) -> {stage: [B, D], PROBS: [B, Z] of the source's own head}."""
-  stages = network.stages[:-1]
-  cuts = [backbones.head_after(network, stage, 1) for stage in stages]
+  number = len(network.stages) - 1
+  first = 0 if every else number - 1
+  cuts = [backbones.head_after(network, stage, 1) for stage in network.stages[first:-1]]
 
   def through(variables: Variables, examples: PyTree) -> dict[str, jax.Array]:
     x = form.enter(examples)
     found = {}
-    if not isinstance(x, Mapping):
+    if every and not isinstance(x, Mapping):
       found[INPUT] = x.reshape(len(x), -1)
-    for number, (stage, cut) in enumerate(zip(stages, cuts)):
-      found[stage], _ = cut.apply(variables, x, train=False, start=number, stop=len(cut.stages) - 1)
-      x, _ = network.apply(variables, x, train=False, start=number, stop=number + 1)
+    x, _ = network.apply(variables, x, train=False, stop=first)
+    for start, cut in enumerate(cuts, first):
+      pooled, _ = cut.apply(variables, x, train=False, start=start, stop=len(cut.stages) - 1)
+      found[network.stages[start]] = pooled
+      x, _ = network.apply(variables, x, train=False, start=start, stop=start + 1)
     if own_head:
-      logits, _ = network.apply(variables, x, train=False, start=len(stages))
+      logits, _ = network.apply(variables, x, train=False, start=number)
       found[PROBS] = jax.nn.softmax(logits)
     return found
 

@@ -36,19 +36,16 @@ def rank(
   rows = []
   for target in study['targets']:
     for source in study['sources']:
-      found = evidence.gather(study, source, target, workdir, shots)
-      names = list(found.features) if stages else list(found.features)[-1:]
-      for stage in names:
+      found = evidence.gather(study, source, target, workdir, shots, every=stages)
+      for stage in found.features:
         row = {'target': target, 'source': source, 'stage': stage, 'examples': len(found.labels)}
-        rows.append(row | _scored(modules, found, stage, stage == list(found.features)[-1]))
+        rows.append(row | _scored(modules, found, stage))
   return pd.DataFrame(rows)
 
 
-def _scored(
-  modules: Mapping[str, Any], found: evidence.Evidence, stage: str, is_last: bool
-) -> dict[str, float]:
+def _scored(modules: Mapping[str, Any], found: evidence.Evidence, stage: str) -> dict[str, float]:
   """{score: value} of one stage; probabilities are of the last."""
-  values = {}
+  values, is_last = {}, stage == list(found.features)[-1]
   for name, module in modules.items():
     if module.NEEDS == ('features',):
       values[name] = module.score(found.labels, found.features[stage])
