@@ -21,9 +21,12 @@ ROOMS = (
   'inputs',
   'peft',
   'penalties',
+  'scores',
+  'similarity',
   'sources',
   'tasks',
 )
+# What has the options of a backbone, of freezing, ...
 BUILDERS = (
   'build',
   'rules',
@@ -32,7 +35,9 @@ BUILDERS = (
   'form',
   'evaluate',
   'penalty',
-)  # of a backbone, freezing, ...
+  'score',
+  'similarity',
+)
 
 
 def main(argv):

@@ -6,6 +6,7 @@ import math
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -63,6 +64,18 @@ def accuracies(folder, method, shots):
   axes = [sorted(set(axis)) for axis in zip(*found)]
   values = [found[place] for place in itertools.product(*axes)]
   return np.array(values).reshape([len(axis) for axis in axes])
+
+
+@pytest.mark.parametrize('init', ['source', 'mean_var', 'random'])
+def test_what_is_drawn_like_a_source_depends_on_it(init):
+  """A random start alone has nothing of the source, and is one result for all its seeds."""
+  runs = pd.DataFrame({'id': ['a', 'b'], 'seed': 0, 'source_seed': [0, 1], 'fold': math.nan})
+  runs = runs.assign(init=init, deterministic=False)
+  if init == 'random':
+    with pytest.raises(ValueError, match='Two chosen runs with one seed'):
+      levels.places(runs)
+  else:
+    assert levels.places(runs) == [(0, -1, 0), (1, -1, 0)]
 
 
 def two_way(values, shares=(0.0, 0.0)):

@@ -39,7 +39,18 @@ def depths(results: Results) -> pd.DataFrame:
 
 
 # policies of freezing that train other than all of the stages from one on
-_PARTIAL = ('added', 'bias', 'first', 'norm', 'random', 'surgical')
+_PARTIAL = (
+  'added',
+  'auto_freeze',
+  'auto_rgn',
+  'bias',
+  'first',
+  'measured',
+  'norm',
+  'random',
+  'select',
+  'surgical',
+)
 
 
 def _is_depth(results: Results, name: str) -> bool:

@@ -21,7 +21,7 @@ _NAMES = {'source_seed': 'source seed', 'fold': 'fold', 'seed': 'seed'}
 
 def factors(runs: pd.DataFrame) -> list[str]:
   """What the runs of a cell depend on: a random start on no source, some exact ones on no seed."""
-  source = ['source_seed'] if (runs['init'] == 'source').any() else []
+  source = ['source_seed'] if (runs['init'] != 'random').any() else []
   return [*source, 'fold', *([] if runs['deterministic'].all() else ['seed'])]
 
 

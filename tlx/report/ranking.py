@@ -98,8 +98,8 @@ def against_results(ranked: pd.DataFrame, results: Results) -> pd.DataFrame:
 
 
 def draw(ranked: pd.DataFrame) -> bytes:
-  """A PNG: for each target the sources (or stages) by each score, best on top; each score is scaled
-  from its least to its most value there, since scores have no unit in common.
+  """A PNG: for each target the sources (or stages) in the config's order, and how dark each score
+  is from its least to its most value there, since scores have no unit in common.
   """
   names = [name for name in ranked.columns if name not in ABOUT]
   targets = list(ranked.groupby('target', sort=False))
@@ -109,7 +109,7 @@ def draw(ranked: pd.DataFrame) -> bytes:
   axes = figure.subplots(len(targets), 1, squeeze=False)[:, 0]
   for ax, (target, rows) in zip(axes, targets):
     values = rows[names].to_numpy(float)
-    least, most_value = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    least, most_value = np.fmin.reduce(values), np.fmax.reduce(values)  # NaN where all are
     spread = np.where(most_value > least, most_value - least, 1.0)
     ax.imshow((values - least) / spread, aspect='auto', cmap='Blues', vmin=0, vmax=1.3)
     for row, column in np.ndindex(values.shape):
