@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from tlx.report import ranking
+from tests.report import test_levels
+from tlx.report import folder, ranking
 
 # LogME of eleven networks on FGVC Aircraft (README of thuml/LogME) and their accuracy after
 # fine-tuning there (tw_group1.py of TencentARC/SFDA).
@@ -62,3 +64,23 @@ def test_constant_scores_order_nothing():
 def test_what_cannot_be_ordered_is_refused(scores):
   with pytest.raises(ValueError, match='Wanted scores|have to be finite'):
     ranking.agreement(scores, np.ones(len(scores)))
+
+
+def test_scores_are_matched_to_results_by_name_not_by_order(tmp_path, make_study):
+  test_levels.make(make_study, tmp_path, targets=('digits',), seeds=(0, 1))
+  results = folder.load(tmp_path)
+  runs = results.runs.query('method == "full" and chosen and shots == 1')
+  means = runs.groupby('source_seed')['test_accuracy'].mean()
+  assert means.nunique() == 3
+  names = {0: 'm', 1: 'm@1', 2: 'm@2'}
+  ranked = pd.DataFrame(
+    [
+      {'target': 'digits', 'source': names[seed], 'stage': 'fc', 'examples': 9, 'real': value}
+      for seed, value in reversed(list(means.items()))
+    ]
+  ).assign(turned=lambda frame: -frame['real'], none=math.nan)
+  found = ranking.against_results(ranked, results)
+  found = found.query('method == "full" and shots == 1').set_index('score')
+  assert set(found.index) == {'real', 'turned'} and set(found['sources']) == {3}
+  assert found.loc['real', 'tau'] == pytest.approx(1) and found.loc['real', 'regret'] == 0
+  assert found.loc['turned', 'tau'] == pytest.approx(-1) and found.loc['turned', 'regret'] > 0

@@ -92,6 +92,17 @@ def test_answers_stand_side_by_side(study, change_runs):
   assert 'a–z and 0–9' in shown
 
 
+@pytest.mark.parametrize('policy', ['auto_rgn', 'auto_freeze', {'policy': 'measured', 'k': 1}])
+def test_what_moves_by_its_gradients_is_no_depth_to_freeze(tmp_path, make_study, policy):
+  from tlx.report import layers
+
+  make_study(tmp_path, targets=('digits',), methods=('scratch', 'full', 'freeze2', 'linear'))
+  study = json.loads((tmp_path / 'study.json').read_text())
+  study['config']['methods']['full']['phases'] = [{'tune': policy}]
+  (tmp_path / 'study.json').write_text(json.dumps(study))
+  assert set(layers.depths(folder.load(tmp_path))['method']) == {'freeze2', 'linear'}
+
+
 def test_added_weights_are_no_depth_to_freeze(tmp_path, make_study):
   from tlx.report import layers
 
