@@ -33,6 +33,20 @@ def whole_patches(option: str, size: int | Sequence[int], patch: int) -> tuple[i
   return height, width
 
 
+def side_of_square(image_size: Any) -> int:
+  """The side of a square image (height, width).
+
+  Raises:
+    ValueError: it is none.
+  """
+  height, width = image_size
+  if height != width:
+    raise ValueError(
+      f'Option image_size is {(height, width)}; data sets give square images. Choose a square size.'
+    )
+  return height
+
+
 def grid(size: Any, patch: int) -> tuple[int, int]:
   """The number of patches down and across an image (height, width)."""
   return size[0] // patch, size[1] // patch

@@ -252,12 +252,8 @@ def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
     ValueError: a bad option, or an image_size that is no square.
   """
   o = _resolve(variant, options)
-  height, width = o.image_size  # type: ignore[misc]
-  if height != width:
-    raise ValueError(
-      f'Option image_size is {(height, width)}; data sets give square images. Choose a square size.'
-    )
-  spec = {'image_size': height, 'channels': 3, 'interpolation': 'bicubic', 'crop': 1.0}
+  side = _vit.side_of_square(o.image_size)
+  spec = {'image_size': side, 'channels': 3, 'interpolation': 'bicubic', 'crop': 1.0}
   if o.family == 'siglip':
     return {**spec, 'mean': (0.5, 0.5, 0.5), 'std': (0.5, 0.5, 0.5), 'fit': 'squeeze'}
   return {

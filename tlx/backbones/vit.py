@@ -401,12 +401,8 @@ def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:
     ValueError: a bad option, or an image_size that is no square.
   """
   o = _resolve(variant, options)
-  height, width = o.image_size  # type: ignore[misc]
-  if height != width:
-    raise ValueError(
-      f'Option image_size is {(height, width)}; data sets give square images. Choose a square size.'
-    )
-  spec = {**_names.IMAGENET_INPUT, 'image_size': height, 'interpolation': 'bicubic'}
+  side = _vit.side_of_square(o.image_size)
+  spec = {**_names.IMAGENET_INPUT, 'image_size': side, 'interpolation': 'bicubic'}
   return (
     spec
     if o.layer_scale is not None
