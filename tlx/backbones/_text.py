@@ -244,6 +244,22 @@ class Attention(nn.Module):
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
 
 
+class MLP(nn.Module):
+  """Two layers with an activation between, `size` wide there. `o` are the options of a backbone:
+  dim, activation, dtype.
+  """
+
+  o: Any
+  size: int
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    o = self.o
+    up = nn.Dense(self.size, dtype=o.dtype, kernel_init=INIT, name='up')(hidden)
+    down = nn.Dense(o.dim, dtype=o.dtype, kernel_init=INIT, name='down')
+    return down(ACTIVATIONS[o.activation](up))
+
+
 class GatedMLP(nn.Module):
   """A gated MLP (arXiv:2002.05202): down(activation(gate(x)) * up(x)), SwiGLU with SiLU, GeGLU with
   GELU. `o` are the options of a backbone: dim, mlp_dim, mlp_bias, activation, dtype.
@@ -378,3 +394,9 @@ def check_tied(arrays: Mapping[str, np.ndarray], tied: bool, embedding: str, out
       f'{output} differs from {embedding} in the file, but the network ties them; build it with '
       'tied=False.'
     )
+
+
+def tiny_inputs(last: Sequence[int]) -> dict[str, Array]:
+  """Three short texts for tests: a whole one, one with padding, and one whose mask is `last`."""
+  mask = jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], last], jnp.int32)
+  return {'ids': jnp.arange(15, dtype=jnp.int32).reshape(3, 5), 'mask': mask}

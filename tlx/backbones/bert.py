@@ -115,11 +115,7 @@ def tiny() -> tuple[dict[str, Any], PyTree]:
     'mlp_dim': 12,
     'max_positions': 8,
   }
-  ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
-  return options, {
-    'ids': ids,
-    'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]], jnp.int32),
-  }
+  return options, _text.tiny_inputs([1, 0, 0, 0, 0])
 
 
 class Embed(nn.Module):
@@ -161,21 +157,8 @@ class Block(nn.Module):
       o.heads, o.heads, o.dim // o.heads, False, True, True, None, o.dtype, name='attention'
     )
     rows = layer_norm(o, 'norm1')(rows + attention(rows, x, shape)[0])
-    rows = layer_norm(o, 'norm2')(rows + MLP(o, name='mlp')(rows))
+    rows = layer_norm(o, 'norm2')(rows + _text.MLP(o, o.mlp_dim, name='mlp')(rows))
     return {**x, 'hidden': rows.reshape(shape)}
-
-
-class MLP(nn.Module):
-  """Two layers with an activation between."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, hidden: Array) -> Array:
-    up = nn.Dense(self.o.mlp_dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
-    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(
-      ACTIVATIONS[self.o.activation](up)
-    )
 
 
 class Pool(nn.Module):

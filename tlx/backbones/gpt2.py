@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 
 from tlx.backbones import NameMap, _config, _names, _text, chain
 from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS
 from tlx.backbones._layers import choose
 from tlx.backbones._norms import LayerNorm
-from tlx.types import Array, Network, PyTree
+from tlx.types import Network, PyTree
 
 
 class Options(NamedTuple):
@@ -103,11 +102,7 @@ def tiny() -> tuple[dict[str, Any], PyTree]:
     'heads': 2,
     'max_positions': 16,
   }
-  ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
-  return options, {
-    'ids': ids,
-    'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 1, 1]], jnp.int32),
-  }
+  return options, _text.tiny_inputs([0, 0, 0, 1, 1])
 
 
 class Embed(nn.Module):
@@ -148,21 +143,8 @@ class Block(nn.Module):
     )
     mixed, changes = attention(layer_norm(o, 'norm1')(rows), x, shape)
     rows = rows + mixed
-    rows = rows + MLP(o, name='mlp')(layer_norm(o, 'norm2')(rows))
+    rows = rows + _text.MLP(o, 4 * o.dim, name='mlp')(layer_norm(o, 'norm2')(rows))
     return {**x, **changes, 'hidden': rows.reshape(shape)}
-
-
-class MLP(nn.Module):
-  """Two layers, four times as wide between."""
-
-  o: Options
-
-  @nn.compact
-  def __call__(self, hidden: Array) -> Array:
-    up = nn.Dense(4 * self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='up')(hidden)
-    return nn.Dense(self.o.dim, dtype=self.o.dtype, kernel_init=_text.INIT, name='down')(
-      ACTIVATIONS[self.o.activation](up)
-    )
 
 
 class Norm(nn.Module):

@@ -143,11 +143,7 @@ def tiny() -> tuple[dict[str, Any], PyTree]:
     'kv_heads': 2,
     'mlp_dim': 12,
   }
-  ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
-  return options, {
-    'ids': ids,
-    'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 1, 1]], jnp.int32),
-  }
+  return options, _text.tiny_inputs([0, 0, 0, 1, 1])
 
 
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Any:

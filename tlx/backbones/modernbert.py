@@ -121,11 +121,7 @@ def tiny() -> tuple[dict[str, Any], PyTree]:
     'local_attention': 2,
     'pool_dense': True,
   }
-  ids = jnp.arange(15, dtype=jnp.int32).reshape(3, 5)
-  return options, {
-    'ids': ids,
-    'mask': jnp.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 0, 0, 0, 0]], jnp.int32),
-  }
+  return options, _text.tiny_inputs([1, 0, 0, 0, 0])
 
 
 class Embed(nn.Module):
