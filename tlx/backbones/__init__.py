@@ -424,21 +424,9 @@ def fill(
     if name in names and names[name][0] in arrays:
       theirs, transform = names[name]
       source = np.asarray(arrays[theirs])
-      try:
-        array = np.asarray(transform(source))
-        problem = f'gives {array.shape}' if array.shape != leaf.shape else ''
-        # Integers are packed by a quantiser, say; their values are not the weights.
-        if not jax.numpy.issubdtype(source.dtype, np.floating):
-          problem = f'has {source.dtype} instead of floating-point numbers'
-        array = _cast(array, leaf.dtype)
-        if not problem and (bad := array.size - np.count_nonzero(np.isfinite(array))):
-          problem = f'has {bad} of {array.size} values that are not finite in {leaf.dtype}'
-      except Exception as error:  # of another rank than the transform takes
-        problem = f'cannot be turned into it ({error})'
+      filled[name], problem = _turned(source, transform, leaf)
       if problem:
         wrong.append(f'  ! {theirs} {source.shape} {problem}; {name} wants {leaf.shape}')
-      else:
-        filled[name] = array
   if unmapped or missing or unexpected or wrong:
     raise ValueError(
       '\n'.join(
@@ -454,13 +442,30 @@ def fill(
       )
     )
   take = functools.partial(map_named, lambda name, _: filled.get(name))
-  ignored = sorted(arrays.keys() - used)
   record = {
     'names': {name: names[name][0] for name in kept},
     'fresh': sorted(wanted.keys() - kept.keys()),
-    'ignored': ignored,
+    'ignored': sorted(arrays.keys() - used),
   }
   return Variables(take(shapes.params), take(shapes.stats)), record
+
+
+def _turned(
+  source: np.ndarray, transform: Callable[[np.ndarray], np.ndarray], leaf: Any
+) -> tuple[np.ndarray | None, str]:
+  """(a file's tensor as a leaf of this shape and dtype, what is wrong with it; '' if nothing)."""
+  try:
+    array = np.asarray(transform(source))
+    problem = f'gives {array.shape}' if array.shape != leaf.shape else ''
+    # Integers are packed by a quantiser, say; their values are not the weights.
+    if not jax.numpy.issubdtype(source.dtype, np.floating):
+      problem = f'has {source.dtype} instead of floating-point numbers'
+    array = _cast(array, leaf.dtype)
+    if not problem and (bad := array.size - np.count_nonzero(np.isfinite(array))):
+      problem = f'has {bad} of {array.size} values that are not finite in {leaf.dtype}'
+  except Exception as error:  # of another rank than the transform takes
+    return None, f'cannot be turned into it ({error})'
+  return array, problem
 
 
 def options_of(module: types.ModuleType, weights: Any) -> dict[str, Any]:
@@ -472,6 +477,16 @@ def options_of(module: types.ModuleType, weights: Any) -> dict[str, Any]:
     ValueError: a field that the backbone does not compute, by its name.
   """
   return {option: value for option, (_, value) in _told(module, weights)[0].items()}
+
+
+def resolved(module: types.ModuleType, options: Mapping[str, Any]) -> Any:
+  """All options of a backbone's network, its variant's and its defaults filled in.
+
+  Raises:
+    ValueError: a bad option.
+  """
+  rest = {name: value for name, value in options.items() if name != 'variant'}
+  return module._resolve(options.get('variant') or None, rest)
 
 
 def from_weights(
@@ -563,8 +578,7 @@ def _agree(
       f'{where} says architectures = {theirs!r}, whose head is another than ours. '
       "Load it with a head of your own, fresh=('head',)."
     )
-  rest = {name: value for name, value in options.items() if name != 'variant'}
-  o = module._resolve(options.get('variant'), rest)
+  o = resolved(module, options)
   free = {
     'image_size',
     'layer_scale',

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tlx import backbones
 from tlx import generate as generation
 from tlx.evaluators import Answer
 from tlx.inputs import _tokenizers
@@ -151,9 +152,7 @@ def _length(model: Model, longest: int, num_tokens: int) -> int:
 def _positions(model: Model) -> int | None:
   """How many tokens a text of the model may have; None where nothing says."""
   name, options = configs.named(model.source['backbone'])
-  module = plug('backbones', name)
-  rest = {option: value for option, value in options.items() if option != 'variant'}
-  resolved = module._resolve(options.get('variant') or None, rest)
+  resolved = backbones.resolved(plug('backbones', name), options)
   return getattr(resolved, 'max_positions', None)
 
 

@@ -100,8 +100,7 @@ def _check_source(source: Mapping[str, Any]) -> None:
     )
   if not source['weights'] or source['weights'].startswith('study:'):
     raise ValueError('the text tower is in public weights; a run of a study holds images alone.')
-  rest = {name: value for name, value in options.items() if name != 'variant'}
-  o = module._resolve(options.get('variant'), rest)
+  o = backbones.resolved(module, options)
   if o.family == 'clip' and o.projection is None:
     raise ValueError('projection = None leaves the space that images share with texts.')
 
