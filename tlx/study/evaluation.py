@@ -19,6 +19,7 @@ from tlx.evaluators import Answer, Finished, Part, Recalled, Speed
 from tlx.plug import plug
 from tlx.study import pair as pairs
 from tlx.study import store, use, write
+from tlx.study.batches import in_batches
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import TARGET, form_module, form_of, located, named
 from tlx.study.pair import Pair
@@ -234,7 +235,8 @@ class Looks:
       *({name: of_all[name] for name in needed if name in of_all} for of_all in variables)
     )
     program = _averaged(network, self.job.form, stage, start)
-    return _in_batches(program, variables, self._entering(part, start), self.rows(run, part))
+    entering, rows = self._entering(part, start), self.rows(run, part)
+    return in_batches(program, variables, entering, BATCH, rows)
 
   def _start(self, part: str) -> int:
     """The stage before which activations are kept; 0 where training kept them of augmented
@@ -293,7 +295,7 @@ class Looks:
       (network_of(config, task.head), Variables(params, stats)),
     ):
       program = _outputs(network, form)
-      found.append(_in_batches(program, variables, data.inputs, np.arange(len(data.ids))))
+      found.append(in_batches(program, variables, data.inputs, BATCH))
     return Recalled(found[0], found[1], data.labels)
 
   def speed(self, run: int, batch_size: int) -> Speed:
@@ -333,17 +335,6 @@ class Looks:
     variables = jax.device_put(self.variables(run))
     model = use.Model(self.job.network, variables, self.pair.source, '', (), self.name)
     return write.answers(model, dialogues, prompts, tokens)
-
-
-def _in_batches(
-  program: Callable, variables: Variables, inputs: PyTree, rows: np.ndarray
-) -> np.ndarray:
-  """`program(variables, batch)` of some rows of inputs, the last batch filled up."""
-  found, number = [], len(rows)
-  for first in range(0, number, BATCH):
-    batch = feed.take(inputs, rows[np.minimum(np.arange(first, first + BATCH), number - 1)])
-    found.append(np.asarray(program(variables, batch)))
-  return np.concatenate(found)[:number]
 
 
 def _from_stored(job: Job, form: Form | None = None) -> Job:

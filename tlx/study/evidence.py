@@ -13,6 +13,7 @@ from tlx import backbones
 from tlx.study import config as configs
 from tlx.study import pair as pairs
 from tlx.study import run, store
+from tlx.study.batches import in_batches
 from tlx.study.config import form_of
 from tlx.study.phases import heads_of, network_of, task_of
 from tlx.train import feed
@@ -73,7 +74,7 @@ def gather(
   variables = source_variables(study, source, workdir)
   network, num_classes = _network(study, source)
   program = _stages(network, form_of(study['sources'][source]), num_classes > 0, every)
-  found = _in_batches(program, variables, examples)
+  found = in_batches(program, variables, examples, BATCH)
   stages = [stage for stage in (INPUT, *network.stages) if stage in found]
   return Evidence(labels[rows], {stage: found[stage] for stage in stages}, found.get(PROBS))
 
@@ -132,11 +133,3 @@ def _stages(network: Network, form: Form, own_head: bool, every: bool) -> Callab
     return found
 
   return jax.jit(through)
-
-
-def _in_batches(program: Callable, variables: Variables, examples: PyTree) -> dict[str, np.ndarray]:
-  found, number = [], feed.length(examples)
-  for first in range(0, number, BATCH):
-    rows = np.minimum(np.arange(first, first + BATCH), number - 1)
-    found.append(jax.device_get(program(variables, feed.take(examples, rows))))
-  return jax.tree.map(lambda *parts: np.concatenate(parts)[:number], *found)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tlx import backbones, sources
 from tlx.plug import closest, plug
+from tlx.study.batches import in_batches
 from tlx.study.cells import classes_of
 from tlx.study.config import form_module, form_of, located, named
 from tlx.study.phases import network_of, task_of
@@ -208,11 +209,7 @@ def _embedded(network: Network, variables: Variables, leaves: PyTree) -> np.ndar
   def run(variables: Variables, inputs: PyTree) -> jax.Array:
     return network.apply(variables, inputs, train=False, stop=stop)[0]
 
-  number, found = len(leaves['ids']), []
-  for first in range(0, number, BATCH):
-    rows = np.minimum(np.arange(first, first + BATCH), number - 1)
-    found.append(np.asarray(run(variables, {name: leaf[rows] for name, leaf in leaves.items()})))
-  return np.concatenate(found)[:number].astype(np.float64)
+  return in_batches(run, variables, leaves, BATCH).astype(np.float64)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
