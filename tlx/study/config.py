@@ -764,23 +764,41 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     located(f'{where}.added', lambda: plug('peft', added))
   if (head := located(f'{where}.head', lambda: named(method['head']))[0]) not in ('', 'zero_shot'):
     raise ValueError(f"{where}.head is 'zero_shot' or '', got {head!r}.")
-  stage, place = located(f'{where}.head_after', lambda: named(method['head_after'], 'stage'))
-  several = isinstance(stage, (tuple, list)) and all(isinstance(one, str) for one in stage)
-  if not (isinstance(stage, str) or several) or (place and not stage):
-    raise ValueError(
-      f"{where}.head_after is a stage, or stages and what the head is, such as {{'stage': 'conv2', "
-      f"'grid': 4}} or {{'stage': ('conv1', 'conv2'), 'kind': 'attentive'}}, got "
-      f'{method["head_after"]!r}.'
-    )
-  if place:
-    from tlx import backbones  # brings jax, which a config file does not need
-
-    located(f'{where}.head_after', lambda: backbones.check_head(**place))
+  _check_head_after(f'{where}.head_after', method['head_after'])
   inputs = tuple(dict.fromkeys(form_of(source) for source in study['sources'].values()))
   phases = tuple(
     _phase(f'{where}.phases[{i}]', phase, study, grid['weight_decay'], inputs)
     for i, phase in enumerate(method['phases'])
   )
+  _check_phases(where, phases, method['init'])
+  return {
+    'init': method['init'],
+    'head_after': method['head_after'],
+    **({'head': method['head']} if method['head'] else {}),
+    'added': method['added'],
+    'grid': grid,
+    'phases': phases,
+  }
+
+
+def _check_head_after(where: str, head_after: Any) -> None:
+  """Raises ValueError where this names no stages, or no head on them."""
+  stage, place = located(where, lambda: named(head_after, 'stage'))
+  several = isinstance(stage, (tuple, list)) and all(isinstance(one, str) for one in stage)
+  if not (isinstance(stage, str) or several) or (place and not stage):
+    raise ValueError(
+      f"{where} is a stage, or stages and what the head is, such as {{'stage': 'conv2', "
+      f"'grid': 4}} or {{'stage': ('conv1', 'conv2'), 'kind': 'attentive'}}, got "
+      f'{head_after!r}.'
+    )
+  if place:
+    from tlx import backbones  # brings jax, which a config file does not need
+
+    located(where, lambda: backbones.check_head(**place))
+
+
+def _check_phases(where: str, phases: Sequence[Mapping[str, Any]], init: str) -> None:
+  """Raises ValueError where the resolved phases of a method do not go together."""
   if len(phases) > 1 and not all(phase['steps'] or phase['epochs'] for phase in phases):
     raise ValueError(
       f'{where}: a phase has steps = 0, which trains nothing, and is not the only one. '
@@ -795,22 +813,11 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
       "after it, such as {'tune': 'head', 'solver': 'logistic'}."
     )
   for phase in phases:
-    if phase['solver'] != 'sgd' and (method['init'], phase['tune']) != (
-      'source',
-      'head',
-    ):
+    if phase['solver'] != 'sgd' and (init, phase['tune']) != ('source', 'head'):
       raise ValueError(
         f'{where}: solver {phase["solver"]!r} finds the head of a source whose stages are '
         "frozen; set tune = 'head' and init = 'source', or solver = 'sgd'."
       )
-  return {
-    'init': method['init'],
-    'head_after': method['head_after'],
-    **({'head': method['head']} if method['head'] else {}),
-    'added': method['added'],
-    'grid': grid,
-    'phases': phases,
-  }
 
 
 def located(where: str, function: Callable[[], Any]) -> Any:
