@@ -9,9 +9,8 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from tlx import datasets
-from tlx.inputs import _tokenizers
-from tlx.ranges import Range
-from tlx.types import Array, Batch, Form, PyTree
+from tlx.inputs import _targets, _tokenizers
+from tlx.types import Form, PyTree
 
 KIND = 'text'  # the data sets that are made into this
 OF_NETWORK = True  # a network's `input_spec` is its own: it has one vocabulary
@@ -22,8 +21,8 @@ INPUT = {
   'tokenizer': '',
   'vocab_size': 0,  # the rows of the network's embedding; 0 is not checked
 }
-RANGES = {'length': Range(1, 2**17)}
-AUGMENT: Mapping[str, float] = {}  # there are none
+RANGES = _targets.RANGES
+AUGMENT = _targets.AUGMENT
 settled = _tokenizers.settled
 HOW = (  # the fields of a data set that `load` takes
   'val_fraction',
@@ -57,24 +56,12 @@ def form(length: int, tokenizer: str, vocab_size: int = 0) -> Form:
     )
   spec = {name: jax.ShapeDtypeStruct((length,), np.int32) for name in ('ids', 'mask')}
   options = {'length': length, 'tokenizer': tokenizer, 'vocab_size': vocab_size}
-  return Form(f'text {options}', spec, enter, augment, check)
+  return Form(f'text {options}', spec, enter, _targets.augment, _targets.check)
 
 
 def enter(leaves: PyTree) -> PyTree:
   """What a backbone of texts takes: the leaves themselves."""
   return leaves
-
-
-def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
-  """The batch: texts are not augmented."""
-  del key, options
-  return batch
-
-
-def check(options: Mapping[str, float]) -> None:
-  """Raises ValueError for any augmentation."""
-  if options:
-    raise ValueError(f'Texts have no augmentations, got {", ".join(options)}. Leave them out.')
 
 
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
