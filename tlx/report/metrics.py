@@ -5,6 +5,7 @@ own name as a plain number, so a new task needs no line of it.
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -123,6 +124,9 @@ _KNOWN = {
     'rouge_l': 'ROUGE-L of answers, of words of a–z and 0–9 only',
     'knn_accuracy': 'k-NN accuracy',
     'class_mean_accuracy': 'nearest-class-mean accuracy',
+    'nearest': 'right nearest within a batch',
+    'mrr': 'mean reciprocal rank',
+    'back_mrr': 'mean reciprocal rank, back',
   }
 )
 _SPELT = {
@@ -131,11 +135,14 @@ _SPELT = {
   'auroc': 'AUROC',
   'ood': 'foreign set',
   'jpeg': 'JPEG',
+  'mrr': 'MRR',
+  'ndcg': 'NDCG',
 }
 _ENDINGS = (
   '_accuracy',
   '_auroc',
 )  # of columns whose names hold an option, such as 'top_5_accuracy'
+_AT = re.compile(r'(back_)?(recall|precision|mrr|ndcg)_at_\d+')  # of retrieval, in [0, 1]
 _COUNTS = (
   'count',
   'correct',
@@ -161,11 +168,13 @@ def of(column: str, direction: int = 0) -> Metric:
 
   >>> of('top_5_accuracy').written(0.912), of('words_a_minute', -1).written(81.25)
   ('91.2', '81.2')
+  >>> of('recall_at_10').sided, of('nearest', 1).sided
+  ('recall at 10 in %', 'right nearest within a batch in %')
   """
   found = _KNOWN.get(column)
   if found is None:
     words = ' '.join(_SPELT.get(part, part) for part in column.split('_'))
-    share = column.endswith(_ENDINGS)
+    share = column.endswith(_ENDINGS) or bool(_AT.fullmatch(column))
     found = Metric(column, words, int(share), share, 0.0 if share else -math.inf)
   return found._replace(direction=direction or found.direction)
 
