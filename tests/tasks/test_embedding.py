@@ -104,9 +104,3 @@ def test_kept_vectors_tell_the_columns():
   assert not np.isnan(TASK.keep(jnp.zeros((1, 4)))['vectors']).any()
   with pytest.raises(ValueError, match='above 0'):
     embedding.task(3, temperature=0.0)
-
-
-def test_the_nearest_label_by_its_name():
-  labels = np.array([[1.0, 0.0], [0.0, 9.0]])
-  found = embedding.nearest_label(np.array([[3.0, 1.0], [1.0, 2.0], [5.0, 4.0]]), labels)
-  assert found.tolist() == [0, 1, 0]

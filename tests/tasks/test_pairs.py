@@ -1,5 +1,7 @@
 """Tasks of pairs of texts: losses by hand, correlations and ranks against values from outside."""
 
+import fnmatch
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,7 @@ def test_similarity_by_hand():
   assert columns['pearson'] == pytest.approx(stats.pearsonr(COSINES, SCORES).statistic, abs=1e-5)
   kept = {name: np.asarray(leaf) for name, leaf in LIKE.keep(jnp.asarray(PAIRS)).items()}
   columns = LIKE.scores(sums, kept, SCORES)
+  assert set(columns) == set(similarity.COLUMNS)
   assert columns['spearman'] == pytest.approx(stats.spearmanr(COSINES, SCORES).statistic)
   assert columns['count'] == 6 and LIKE.select == ('pearson', 1)
 
@@ -63,6 +66,22 @@ def test_similarity_where_nothing_varies_is_not_a_number():
   assert np.isnan(LIKE.scores(of(LIKE, same, SCORES))['pearson'])
 
 
+@pytest.mark.parametrize('offset, scale', [(2000.0, 1.0), (1e6, 1.0), (0.0, 1e-6), (3.0, 1e5)])
+def test_pearson_of_sums_does_not_depend_on_where_scores_lie(offset, scale):
+  targets = LIKE.targets(None, offset + scale * SCORES.astype(np.float64))
+  found = LIKE.scores(of(LIKE, PAIRS, targets))['pearson']
+  assert found == pytest.approx(stats.pearsonr(COSINES, SCORES).statistic, abs=1e-5)
+
+
+def test_pearson_of_sums_holds_where_all_cosines_are_near_1():
+  first = RANDOM.normal(size=(50, 8))
+  pairs = np.stack([first, first + 1e-3 * RANDOM.normal(size=(50, 8))], 1).astype(np.float32)
+  scores = RANDOM.normal(size=50).astype(np.float32)
+  sides = pairs.astype(np.float64) / np.linalg.norm(pairs.astype(np.float64), axis=-1)[..., None]
+  wanted = stats.pearsonr((sides[:, 0] * sides[:, 1]).sum(-1), scores).statistic
+  assert LIKE.scores(of(LIKE, pairs, scores))['pearson'] == pytest.approx(wanted, abs=1e-3)
+
+
 def contrast(queries, partners, left_out):
   total = 0.0
   for i in range(len(queries)):
@@ -82,6 +101,13 @@ def test_retrieval_by_hand():
   apart = {(1, 4), (4, 1)}
   wanted = (contrast(first, second, apart) + contrast(second, first, apart)) / 2
   assert of(FIND, PAIRS, texts)['loss'][0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_columns_of_retrieval_are_known():
+  kept = {name: np.asarray(leaf) for name, leaf in FIND.keep(jnp.asarray(PAIRS)).items()}
+  texts = np.stack([np.arange(6)] * 2, 1)
+  for column in FIND.scores(of(FIND, PAIRS, texts), kept, texts):
+    assert any(fnmatch.fnmatch(column, known) for known in retrieval.COLUMNS), column
 
 
 def test_found_by_hand():

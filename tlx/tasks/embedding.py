@@ -152,11 +152,3 @@ def ranks(relevant: np.ndarray, counts: np.ndarray, k: int) -> dict[str, float]:
     f'ndcg_at_{k}': relevant @ discount / best,
   }
   return {name: float(np.mean(values)) for name, values in columns.items()}
-
-
-def nearest_label(vectors: np.ndarray, of_labels: np.ndarray) -> np.ndarray:
-  """The number [N] of the label whose vector [K, D] is the nearest to each of `vectors` [N, D] by
-  cosine: a class without an example, by its name alone (zero-shot).
-  """
-  cosines = np.asarray(unit(jnp.asarray(vectors))) @ np.asarray(unit(jnp.asarray(of_labels))).T
-  return cosines.argmax(-1)

@@ -12,6 +12,7 @@ from tlx.tasks._vectors import NONE, check_pairs, unit
 from tlx.types import Array, Batch, Task
 
 FORM = 'pair'
+COLUMNS = ('nearest', 'loss', '*recall_at_*', '*mrr', 'count')
 _ROWS = 1024  # queries at a time
 
 

@@ -13,6 +13,9 @@ from tlx.tasks._vectors import NONE, check_pairs, correlations, unit
 from tlx.types import Array, Batch, PyTree, Task
 
 FORM = 'pair'
+COLUMNS = ('pearson', 'loss', 'count', 'spearman')
+# Of numbers that vary by less than so much of their mean square, float32 sums tell nothing.
+ROUNDING = 1e-6
 
 
 @functools.cache
@@ -36,7 +39,9 @@ def task(num_classes: int, scale: float = 20.0) -> Task:
     raise ValueError(f'similarity wants a scale above 0, got {scale}.')
 
   def terms(outputs: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
-    cosine, score, mask = _cosine(outputs), batch.targets, batch.mask
+    sides, score, mask = _sides(outputs), batch.targets, batch.mask
+    cosine = (sides[:, 0] * sides[:, 1]).sum(-1)
+    distance = ((sides[:, 0] - sides[:, 1]) ** 2).sum(-1) / 2  # 1 - cosine, exact near 0
     real = mask[:, None] * mask[None, :] > 0
     wrong = jnp.where(
       (score[:, None] < score[None, :]) & real, scale * (cosine[:, None] - cosine[None, :]), NONE
@@ -44,11 +49,11 @@ def task(num_classes: int, scale: float = 20.0) -> Task:
     loss = jax.nn.logsumexp(jnp.append(wrong.ravel(), 0.0))
     numbers = {
       'loss': jnp.full_like(cosine, loss),
-      'cosine': cosine,
+      'distance': distance,
       'score': score,
-      'cosine^2': cosine**2,
+      'distance^2': distance**2,
       'score^2': score**2,
-      'product': cosine * score,
+      'product': distance * score,
     }
     return {name: (value, mask) for name, value in numbers.items()}
 
@@ -62,23 +67,25 @@ def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[
 
 
 def _scores_of_pairs(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
+  """The scores [N] without their mean, which no column depends on and float32 squares would."""
   del inputs
   if np.ndim(labels) != 1 or not np.isfinite(labels).all():
     raise ValueError(
       'similarity wants a score for each pair of texts, and these have none. Name its column '
       "'score', or take the task 'retrieval' for pairs that belong together."
     )
-  return np.asarray(labels, np.float32)
+  scores = np.asarray(labels, np.float64)
+  return (scores - scores.mean()).astype(np.float32)
 
 
-def _cosine(outputs: Array) -> Array:
+def _sides(outputs: Array) -> Array:
   check_pairs(outputs, 'similarity')
-  sides = unit(outputs)
-  return (sides[:, 0] * sides[:, 1]).sum(-1)
+  return unit(outputs)
 
 
 def _keep(outputs: Array) -> dict[str, Array]:
-  return {'values': _cosine(outputs)}
+  sides = _sides(outputs)
+  return {'values': (sides[:, 0] * sides[:, 1]).sum(-1)}
 
 
 def _columns(
@@ -88,9 +95,10 @@ def _columns(
 ) -> dict[str, Any]:
   total, count = sums['loss']
   mean = {name: value / weight for name, (value, weight) in sums.items()}
-  spread = [mean[f'{name}^2'] - mean[name] ** 2 for name in ('cosine', 'score')]
-  shared = mean['product'] - mean['cosine'] * mean['score']
-  varies = min(spread) > 1e-9  # what is left of float32 sums where nothing varies
+  squares = [mean[f'{name}^2'] for name in ('distance', 'score')]
+  spread = [square - mean[name] ** 2 for square, name in zip(squares, ('distance', 'score'))]
+  shared = mean['distance'] * mean['score'] - mean['product']  # less distance is more similar
+  varies = all(one > ROUNDING * square for one, square in zip(spread, squares))
   columns = {
     'pearson': shared / math.sqrt(spread[0] * spread[1]) if varies else math.nan,
     'loss': total / count,
