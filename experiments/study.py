@@ -8,6 +8,7 @@ overrides a field.
 
 import contextlib
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tlx.plug import closest
 from tlx.study.config import add_defaults, missing_field
 
 
@@ -61,8 +63,18 @@ PROCESS_ID = flags.DEFINE_integer(
 )
 
 
+def _check_file(argv: list[str]) -> None:
+  """Ends with one line where --config=FILE[:ARGUMENT] names no file."""
+  for argument in argv:
+    match = re.match('--?config=(.*?\\.py)(:|$)', argument)
+    if match and not (file := pathlib.Path(match[1])).is_file():
+      beside = [os.fspath(other) for other in file.parent.glob('*.py')]
+      sys.exit(f'Error: There is no file {match[1]}.{closest(match[1], beside)}')
+
+
 def parse(argv: list[str]) -> list[str]:
   """absl's parsing; an unreadable config or a wrong --config.a.b=x is one line that says why."""
+  _check_file(argv)
   try:
     return app.parse_flags_with_usage(argv)
   except Exception as error:  # a config file may raise anything

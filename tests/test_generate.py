@@ -225,7 +225,7 @@ def test_a_prompt_without_a_token_or_a_stream_without_one(small):
   [
     (bert, {}, 2, 'keeps no cache'),
     (gpt2, {}, 2, 'build the network without num_classes'),
-    (gpt2, {'num_classes': None}, 12, '17 tokens, but there are 16 positions'),
+    (gpt2, {'num_classes': None}, 12, '17 tokens, but the network has 16 positions'),
   ],
 )
 def test_networks_that_cannot_generate(module, changes, num_tokens, message):

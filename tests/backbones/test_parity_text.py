@@ -335,7 +335,7 @@ def test_wrong_options(backbone, options, message):
       {'ids': np.zeros((1, 3), np.int32), 'mask': np.ones((1, 2), np.int32)},
       r'mask covers \(1, 2\), the ids are \(1, 3\)',
     ),
-    ({'ids': np.zeros((1, 33), np.int32)}, '33 tokens, but there are 32 positions'),
+    ({'ids': np.zeros((1, 33), np.int32)}, '33 tokens, but the network has 32 positions'),
   ],
 )
 @pytest.mark.parametrize('case', ['bert', 'gpt2'])
@@ -360,7 +360,7 @@ def test_roberta_counts_the_positions_of_real_tokens_from_behind_its_padding():
     variables._replace(params={'embed': moved}), {'ids': ids}, train=False, stop=1
   )
   np.testing.assert_allclose(found['hidden'], want['hidden'], atol=1e-6)
-  with pytest.raises(ValueError, match='7 tokens, but there are 6 positions'):
+  with pytest.raises(ValueError, match='7 tokens, but the network has 6 positions'):
     roberta.apply(variables, {'ids': np.zeros((1, 7), np.int32)}, train=False, stop=1)
 
 

@@ -156,7 +156,7 @@ def test_all_bad_images_are_in_one_error(folder):
   with pytest.raises(ValueError, match=r'Cannot read 10 of the 30 images of folder:') as caught:
     _load(folder)
   lines = str(caught.value).splitlines()
-  assert lines[-1] == 'Repair or remove them, or leave them out: skip_bad = True.'
+  assert lines[-1] == 'Repair or remove them, or leave them out: skip_bad = True in the target.'
   found = dict(line.strip().split(': ', 1) for line in lines[1:-1])
   assert found.keys() == wanted.keys()
   for name, words in wanted.items():
@@ -337,7 +337,7 @@ def test_missing_labels_are_no_class(folder, missing):
   data = datasets.load(f'csv:{table}', 4, 3, skip_bad=True)
   assert data.sha256 == before.sha256
   assert datasets.info(f'csv:{table}', skip_bad=True).num_examples == {'all': 20}
-  assert data.notes[0].startswith('3 lines of the table are left out: line 2 of ')
+  assert data.notes[0].startswith('3 lines are left out (skip_bad): line 2 of ')
 
 
 def test_a_class_may_be_called_none(folder):

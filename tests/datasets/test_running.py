@@ -85,7 +85,7 @@ def test_all_broken_lines_of_running_text_are_one_error(write):
     datasets.load_text(f'text:{path}', wanted='document')
   assert str(error.value).startswith(f'2 lines of {path} cannot be used:\n  line 2 of {path} has ')
   data = datasets.load_text(f'text:{path}', wanted='document', skip_bad=True)
-  assert '2 lines of the table are left out' in data.notes[0]
+  assert '2 lines are left out' in data.notes[0]
   path = write('x.jsonl', _json([{'text': 'a'}, {'text': ' '}, {'text': 3}, {}]))
   with pytest.raises(ValueError, match='3 lines') as error:
     datasets.load_text(f'text:{path}', wanted='document')

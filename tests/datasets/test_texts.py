@@ -212,7 +212,7 @@ def test_a_bad_line_is_named_or_left_out(write, line, message):
       function(f'jsonl:{path}')
   assert datasets.info(f'jsonl:{path}', skip_bad=True).num_examples == {'all': 10}
   data = datasets.load_text(f'jsonl:{path}', skip_bad=True, val_fraction=0.4, test_fraction=0.4)
-  assert data.notes[0].startswith(f'1 lines of the table are left out: line 2 of {path} has ')
+  assert data.notes[0].startswith(f'1 lines are left out (skip_bad): line 2 of {path} has ')
   assert {i for split in data[:3] for i in split.ids} == {f'{i:06d}' for i in (1, *range(4, 13))}
 
 
@@ -251,7 +251,7 @@ def test_all_bad_lines_of_all_parts_are_one_error(write):
   assert lines[0] == f'30 lines of {path.parent} cannot be used:'
   assert lines[-2:] == [
     '  and 10 more',
-    'Repair or remove them, or leave them out: skip_bad = True.',
+    'Repair or remove them, or leave them out: skip_bad = True in the target.',
   ]
   assert len(lines) == 23 and lines[1].startswith(f'  line 5 of {path.parent}/train.jsonl')
   assert lines[16].startswith(f'  line 1 of {path} has no JSON')
@@ -294,7 +294,8 @@ def test_capped_validation_and_subsets(write):
 
 @pytest.mark.parametrize('kind, name, text, message', [
   ('jsonl', 'x.jsonl', '\n', 'holds no text'),
-  ('csv', 'x.csv', '\rtext,label\na,b\n', 'wanted one for the image|has images, wanted texts'),
+  ('csv', 'x.csv', '\rtext,label\na,b\n', 'wanted one for the image, .* or one for a text, '
+                                               '.* a first line of column names'),
   ('jsonl', 'x.jsonl', '{}\n', 'has the columns ; wanted one for the text'),
   ('jsonl', 'x.jsonl', '{"words": "x", "label": 1}\n', 'has the columns words, label; wanted one '
                                                        'for the text, named text, sentence, .* or '

@@ -353,6 +353,12 @@ def test_names_that_are_no_fields_are_said(path, words):
   assert made.to_dict() == tiny.get_config().to_dict()
 
 
+def test_a_config_file_that_is_not_there_is_said_in_one_line():
+  path = tiny.__file__.replace('tiny.py', 'tinny.py')
+  with pytest.raises(SystemExit, match=rf'^Error: There is no file {path}. Did you mean .*tiny.py'):
+    command.parse(['study', f'--config={path}:argument', '--config.only=probe'])
+
+
 def test_only_takes_methods_there_are():
   made = tiny.get_config()
   made.only = 'scratch, probe'

@@ -198,7 +198,7 @@ def test_the_dry_run_knows_language_models(study):
   [
     ('targets.italian.task', 'classification', 'language wants language|classification wants text'),
     ('targets.italian.dataset', 'uci_digits', 'has images, wanted documents'),
-    ('sources.spanish.input.length', 65, 'there are 64 positions'),
+    ('sources.spanish.input.length', 65, 'the network has 64 positions'),
     ('sources.spanish.input.tokenizer', '', 'tokenizer is empty'),
     (
       'sources.spanish.backbone.vocab_size',

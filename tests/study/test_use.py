@@ -80,6 +80,9 @@ def test_vectors_are_what_the_stage_makes(finished, photographs):
   entered = (test.inputs[:40].astype(np.float32) / 255 - 0.3) / 0.4
   wanted, _ = model.network.apply(model.variables, entered, train=False, stop=-1)
   np.testing.assert_allclose(np.delete(vectors, 21, 0), wanted, atol=1e-5)
+  words = f"'{model.network.stages[0]}x' is no stage before the head of .*; have .* Did you mean"
+  with pytest.raises(ValueError, match=words):
+    use.embed(model, datasets.unlabelled(folder), f'{model.network.stages[0]}x')
 
 
 @pytest.fixture(scope='module')

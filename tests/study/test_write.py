@@ -83,7 +83,7 @@ def test_padding_takes_no_position_that_is_needed():
   wanted = _tokenizers.of_uri('bytes').decode(by_hand(model, ids, 4))
   assert write.write(model, [prompt, 'b'], 4)[0] == wanted
   assert write._length(model, 65, 63) == 65
-  with pytest.raises(ValueError, match='129 tokens, but there are 128 positions'):
+  with pytest.raises(ValueError, match='129 tokens, but the network has 128 positions'):
     write.write(model, [prompt], 64)
 
 

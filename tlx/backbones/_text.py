@@ -81,8 +81,8 @@ def begin(
   length = x['mask'].shape[1]
   if max_positions is not None and length > max_positions:
     raise ValueError(
-      f'{length} tokens, but there are {max_positions} positions; cut the text or ask for fewer '
-      'new tokens.'
+      f'{length} tokens, but the network has {max_positions} positions. Take input.length = '
+      f'{max_positions} at most, or ask for fewer new tokens.'
     )
   if head_pad_id is not None:
     x['after'] = _after_last(ids != head_pad_id)

@@ -390,7 +390,7 @@ def _without(name: str, published: Published, bad: Mapping[str, str], skip: bool
       f'Cannot read {len(lines):,} of the {count:,} images of {name}:\n  '
       + '\n  '.join(lines[:MOST_NAMED])
       + more
-      + '\nRepair or remove them, or leave them out: skip_bad = True.'
+      + '\nRepair or remove them, or leave them out: skip_bad = True in the target.'
     )
   splits = {}
   for split, examples in published.splits.items():

@@ -55,16 +55,23 @@ def _columns(
   found = _tables.columns(file, header, _NAMES, group)
   for kind in wanted:
     if kind not in found and not (kind == 'image' and 'pixels' in found):
-      names = [name.strip().lower() for name in header]
-      raise ValueError(
-        f'{file} has the columns {", ".join(names)}; wanted one for the {kind}, named '
-        f'{", ".join(_NAMES[kind])}'
-        f'{" (or pixels), or one for a text" if kind == "image" else ""}. Rename the one that is '
-        'meant.'
-      )
+      raise no_column(file, header, kind)
   if 'image' in found:
     found.pop('pixels', None)
   return {kind: header.index(column) for kind, column in found.items()}
+
+
+def no_column(file: epath.Path, header: Sequence[str], kind: str) -> ValueError:
+  """The error of a table without a column for the 'image', 'label' or 'group' (of an image, nor
+  for a text).
+  """
+  names = [name.strip().lower() for name in header]
+  others = ' (or pixels), or one for a text, named text, sentence, ...' * (kind == 'image')
+  return ValueError(
+    f'{file} has the columns {", ".join(names)}; wanted one for the {kind}, named '
+    f'{", ".join(_NAMES[kind])}{others}. Rename the one that is meant, or put a first line of '
+    'column names above the rows.'
+  )
 
 
 def _cells(

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tlx.datasets._types import listing
+
 
 def subsets(
   labels: np.ndarray,
@@ -32,16 +34,9 @@ def subsets(
   """
   labels = np.asarray(labels)
   classes, counts = np.unique(labels, return_counts=True)
-  smallest = int(counts.argmin())
   for k in shots:
-    if not 0 <= k <= counts[smallest]:
-      label = int(classes[smallest])
-      raise ValueError(
-        f'{k} shots wanted, but class {repr(names[label]) if names else label} has '
-        f'{counts[smallest]} training examples. '
-        f'Ask for 1 to {counts[smallest]} shots or 0 (all), lower val_fraction, or add examples '
-        'of that class.'
-      )
+    if not 0 <= k <= counts.min():
+      raise ValueError(_too_few(k, classes, counts, names))
   texts = np.asarray(ids)
   rank = np.empty(len(labels), int)  # the place of each example in the order of its class
   for label in classes.tolist():
@@ -51,6 +46,19 @@ def subsets(
     rank[_round_the_groups(drawn, groups) if groups else drawn] = np.arange(len(members))
   order = np.lexsort((labels, rank))
   return {k: order[rank[order] < k] if k else order for k in shots}
+
+
+def _too_few(k: int, classes: np.ndarray, counts: np.ndarray, names: Sequence[str]) -> str:
+  """Which classes have fewer than k examples, the smallest first, and what to do."""
+  smaller = []
+  for i in np.argsort(counts, kind='stable').tolist():
+    label = int(classes[i])
+    if counts[i] < max(k, 1 + counts.min()):
+      smaller.append(f'class {repr(names[label]) if names else label} has {counts[i]}')
+  return (
+    f'{k} shots wanted, but {listing(smaller)} training examples. Ask for 1 to {counts.min()} '
+    'shots or 0 (all), lower val_fraction, or add examples of these classes or leave them out.'
+  )
 
 
 def _round_the_groups(rows: np.ndarray, groups: Sequence[str]) -> np.ndarray:

@@ -133,13 +133,13 @@ def left_out(file: epath.Path, bad: Sequence[str], skip_bad: bool, most: int) ->
   if not bad:
     return ()
   if skip_bad:
-    return (f'{len(bad):,} lines of the table are left out: {listing(bad)}.',)
+    return (f'{len(bad):,} lines are left out (skip_bad): {listing(bad)}.',)
   more = f'\n  and {len(bad) - most:,} more' if len(bad) > most else ''
   raise ValueError(
     f'{len(bad):,} lines of {file} cannot be used:\n  '
     + '\n  '.join(bad[:most])
     + more
-    + '\nRepair or remove them, or leave them out: skip_bad = True.'
+    + '\nRepair or remove them, or leave them out: skip_bad = True in the target.'
   )
 
 

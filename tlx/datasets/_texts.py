@@ -57,7 +57,7 @@ def is_table(path: str) -> bool:
   """Whether csv:PATH holds texts: its columns say so, and are not those of images too.
 
   Raises:
-    ValueError: there is no such file, or its columns may be either.
+    ValueError: there is no such file, or its columns may be either, or are neither.
   """
   file = _lines.files('csv', path)[0].path
   with _lines.opened(file) as stream:
@@ -70,6 +70,8 @@ def is_table(path: str) -> bool:
       f'{file} has columns of images ({", ".join(images)}) and of texts ({", ".join(texts)}). '
       'Remove or rename the ones that are not meant.'
     )
+  if not images and not texts:
+    raise _csv.no_column(file, columns, 'image')
   return bool(texts)
 
 

@@ -113,7 +113,7 @@ def load(
     )
   train, val, test = (_split(split, rows[part]) for part, split in parts.items())
   digest = datasets.sha256(train, val, test)
-  said = (*data.notes, *of_tokenizer, *notes)
+  said = (*data.notes, *_tokenizers.folded(tokenizer), *of_tokenizer, *notes)
   return datasets.Dataset(train, val, test, data.class_names, digest, said)
 
 

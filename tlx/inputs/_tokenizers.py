@@ -304,6 +304,19 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     )
 
 
+def folded(tokenizer: Tokenizer) -> tuple[str, ...]:
+  """What to say of letters that a tokenizer takes for others before it looks for tokens.
+
+  >>> tokenizer = made('bytes')
+  >>> tokenizer.normalizer = normalizers.BertNormalizer()
+  >>> folded(tokenizer), folded(made('bytes'))
+  (('The tokenizer reads capital letters and accents as plain letters: É is e.',), ())
+  """
+  read = tokenizer.normalizer.normalize_str('É') if tokenizer.normalizer else 'É'
+  lost = {'e': 'capital letters and accents', 'é': 'capital letters', 'E': 'accents'}.get(read)
+  return (f'The tokenizer reads {lost} as plain letters: É is {read}.',) if lost else ()
+
+
 def check_pairs(tokenizer: Tokenizer) -> None:
   """Raises ValueError where nothing would stand between the two texts of a pair."""
   if not tokenizer.num_special_tokens_to_add(True):

@@ -80,7 +80,8 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
   leaves, notes = store_parts(texts, tokenizer, fields['length'])
   train, val, test = (split._replace(inputs=leaves[part]) for part, split in splits.items())
   digest = datasets.sha256(train, val, test)
-  return datasets.Dataset(train, val, test, data.class_names, digest, (*data.notes, *notes))
+  said = (*data.notes, *_tokenizers.folded(tokenizer), *notes)
+  return datasets.Dataset(train, val, test, data.class_names, digest, said)
 
 
 def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:

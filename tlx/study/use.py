@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from tlx import backbones, checkpoint, datasets, sources
-from tlx.plug import plug
+from tlx.plug import closest, plug
 from tlx.study import config as configs
 from tlx.study import pair as pairs
 from tlx.study import store
@@ -195,13 +195,17 @@ def embed(
   Raises:
     ValueError: no such stage, or examples of another kind than the network takes.
   """
+  stages = model.network.stages[:-1]
+  if stage and stage not in (*stages, 'input'):
+    raise ValueError(
+      f'{stage!r} is no stage before the head of {model.about.partition(":")[0]}; have '
+      f'{", ".join(stages)}.{closest(stage, stages)}'
+    )
   if getattr(configs.form_module(model.source), 'SIDES', False):  # of one text there is no pair
     source = {**model.source, 'form': ''}
     network = network_of(source, None, model.method)
     model = model._replace(network=network, source=source)
-  found = model._replace(
-    network=backbones.head_after(model.network, stage or model.network.stages[-2], 2)
-  )
+  found = model._replace(network=backbones.head_after(model.network, stage or stages[-1], 2))
   vectors, bad = apply(found, new, stop=-1)
   vectors = np.array(vectors, np.float32)
   vectors[list(bad)] = np.nan
