@@ -19,6 +19,7 @@ ROOMS = (
   'evaluators',
   'freezing',
   'inputs',
+  'merging',
   'peft',
   'penalties',
   'scores',
@@ -37,6 +38,7 @@ BUILDERS = (
   'penalty',
   'score',
   'similarity',
+  'merge',
 )
 
 

@@ -22,6 +22,7 @@ LEVEL = {
   'generate': 3,
   'peft': 3,
   'penalties': 3,
+  'merging': 2,
   'train': 5,
   'study': 6,
   'report': 4,
@@ -43,6 +44,7 @@ PLUGS = (
   'scores',
   'similarity',
   'penalties',
+  'merging',
 )
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 

@@ -32,6 +32,7 @@ SECTIONS = {
   'source': config.SOURCE,
   'target': config.TARGET,
   'method': config.METHOD,
+  'merge': config.MERGE,
   'mesh': config.MESH,
 }
 # Where a section stands in the tiny study, and its name in errors.
@@ -43,6 +44,7 @@ PLACES = {
   'source': (('sources', 'turned'), 'config.sources.turned'),
   'target': (('targets', 'digits'), 'config.targets.digits'),
   'method': (('methods', 'probe'), 'config.methods.probe'),
+  'merge': (('methods', 'soup', 'merge'), 'config.methods.soup.merge'),
   'mesh': (('mesh',), 'config.mesh'),
 }
 
@@ -50,6 +52,8 @@ PLACES = {
 def with_field(section, field, value):
   """The tiny study with another value in one field."""
   study = tiny.get_config().to_dict()
+  if section == 'merge':
+    study['methods']['soup'] = {'merge': {'name': 'mean', 'of': 'probe'}}
   place = study
   for name in PLACES[section][0]:
     place = place.setdefault(name, {})

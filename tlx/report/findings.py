@@ -30,9 +30,9 @@ def progress(results: Results) -> str:
 def _looked_at(results: Results) -> str:
   """How often runs saw the test set that are no longer chosen: the study grew after they were."""
   seen = scored(results.runs)['test_score'].notna() & ~results.runs['chosen']
-  if not seen.any():
-    return ''
-  return f' (and {int(seen.sum())} more that were chosen before the study grew)'
+  merged = [results.found[name].get('merged') or {} for name in results.runs['id']]
+  number = int(seen.sum()) + sum(one.get('tested_before', 0) for one in merged)
+  return f' (and {number} more that were chosen before the study grew)' if number else ''
 
 
 def sentences(results: Results) -> dict[str, list[str]]:

@@ -14,9 +14,9 @@ def depths(results: Results) -> pd.DataFrame:
 
   Where several methods train from the same stage on, the one that trains the most parameters stands
   for the depth, ties going to the first in the config. Methods that add weights, train parts of
-  stages or some stages in between, or take no step are no depth (`_PARTIAL`). Networks that were
-  cut (`head_after`) have other depths and are left out. `best` marks each size's best mean
-  validation score. Empty where no size has two depths.
+  stages or some stages in between (`_PARTIAL`), take no step or are made of others' runs are no
+  depth. Networks that were cut (`head_after`) have other depths and are left out. `best` marks each
+  size's best mean validation score. Empty where no size has two depths.
   """
   runs = results.runs
   whole = ~runs['method'].map(lambda name: _head_after(results, name)).astype(bool)
@@ -60,7 +60,8 @@ def _is_depth(results: Results, name: str) -> bool:
   tune = phase.get('tune')
   policy = tune.get('policy') if isinstance(tune, Mapping) else tune
   trains = phase.get('steps', 1) or phase.get('epochs')
-  return bool(not method.get('added') and policy not in _PARTIAL and trains)
+  other = method.get('added') or method.get('merge')
+  return bool(not other and policy not in _PARTIAL and trains)
 
 
 def stages(results: Results) -> pd.DataFrame:

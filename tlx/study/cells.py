@@ -44,9 +44,9 @@ def settings_of(method: Mapping[str, Any]) -> list[tuple[float, float]]:
 
   Where every phase has a rate of its own or is solved exactly, the grid's rates would make
   identical runs: there is one, the last phase's, 0.0 for an exact solution. A method that takes no
-  step has neither.
+  step of its own has neither.
   """
-  if not trains(method):
+  if not trains(method) or method.get('merge'):
     return [(0.0, 0.0)]
   rates = method['grid']['learning_rate']
   if all(phase['learning_rate'] or phase['solver'] != 'sgd' for phase in method['phases']):

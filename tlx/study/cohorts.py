@@ -30,7 +30,7 @@ from tlx.types import Cell
 
 def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[Cohort]:
   """The cohorts of a resolved config, in the order they run: of each group those `begun` before,
-  then its other cells.
+  then its other cells; groups that are made of others' runs after all others.
 
   Raises:
     ValueError: an unknown data set or option, rules that do not fit the network, more shots or
@@ -53,7 +53,11 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
     if cells:
       _check_steps(study, cells)
     cohorts += new_cohorts(study, cells, own)
-  return cohorts
+  return sorted(cohorts, key=functools.partial(_is_merged, study))
+
+
+def _is_merged(study: Mapping[str, Any], cohort: Cohort) -> bool:
+  return bool(study['methods'][cohort.cells[0].method].get('merge'))
 
 
 def new_cohorts(

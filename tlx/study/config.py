@@ -19,7 +19,7 @@ from ml_collections.config_flags import config_path
 
 from tlx import checkpoint, ranges, sources
 from tlx.plug import available, closest, plug
-from tlx.study.ranges import MOST_EXAMPLES, RANGES
+from tlx.study.ranges import MOST_EXAMPLES, RANGES, SCALE
 
 if TYPE_CHECKING:  # brings jax, which a config file does not need
   from tlx.types import Form
@@ -132,7 +132,22 @@ METHOD = {
   'grid': {},  # its own grid, of the same size as the study's
   # fields of TRAIN, one dict a phase; () with a head of class names takes no step
   'phases': ({},),
+  # instead of all others: weights made of those of another method's runs, fields of MERGE and the
+  # rule's own
+  'merge': {},
 }
+MERGE = {
+  'name': '',  # a rule of tlx/merging
+  'of': '',  # the method whose runs are merged
+  # run: the chosen one; settings: all of the grid, of its seed; seeds: the chosen setting at every
+  # seed; targets: the chosen one of every target. '' is what the rule says
+  'over': '',
+  # what the rule gives is added so many times to the start; of several the best on validation
+  'scale': (1.0,),
+  'start': '',  # where runs start: '' is the source, or a method, whose chosen run it is
+  'targets': {},  # over targets: {'digits': 1.0, 'letters': -1.0}; {} is each at 1
+}
+OVER = ('run', 'settings', 'seeds', 'targets')
 MESH = {'run': 0, 'data': 0, 'fsdp': False}
 STUDY = {
   'name': '',
@@ -196,6 +211,7 @@ PLUGINS = (
   'added',
   'task',
   'penalty',
+  'merge',
 )  # a name, or a dict with options
 _DICTS = (Mapping, ml_collections.ConfigDict)
 
@@ -251,10 +267,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     for name, given in study['sources'].items()
     for level, source in _seeds(name, given, study).items()
   }
-  study['methods'] = {
-    name: _method(f'config.methods.{name}', method, study)
-    for name, method in study['methods'].items()
-  }
+  study['methods'] = _methods(study)
   if study['baseline'] and study['baseline'] not in all_methods:
     raise ValueError(
       f'config.baseline {study["baseline"]!r} is no method; have {", ".join(all_methods)}.'
@@ -738,6 +751,107 @@ def _check_evaluator(evaluator: Any) -> None:
       f"wants a name, or a dict such as {{'name': 'top_k', 'k': 5}}, got {evaluator!r}."
     )
   plug('evaluators', named(evaluator)[0])
+
+
+def _methods(study: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """The methods, resolved, those that are made of others' runs after these."""
+  merges = {
+    name
+    for name, method in study['methods'].items()
+    if isinstance(method, Mapping) and method.get('merge')
+  }
+  trained: dict[str, dict[str, Any]] = {}
+  for name, method in study['methods'].items():
+    if name not in merges:
+      trained[name] = _method(f'config.methods.{name}', method, study)
+  made = {}
+  for name, method in study['methods'].items():
+    where = f'config.methods.{name}'
+    made[name] = trained.get(name) or _merged(where, method, trained, study)
+  return made
+
+
+def _merged(
+  where: str,
+  given: Mapping[str, Any],
+  trained: Mapping[str, Mapping[str, Any]],
+  study: Mapping[str, Any],
+) -> dict[str, Any]:
+  """A method that is made of the runs of another one: all fields of that, and `merge`."""
+  if others := sorted(given.keys() - {'merge'}):
+    raise ValueError(
+      f"{where} has merge, which takes all but the rule from the method it is 'of'. Leave out "
+      f'{", ".join(others)}.'
+    )
+  where = f'{where}.merge'
+  name, _ = located(where, lambda: named(given['merge']))
+  rule = located(f'{where}.name', lambda: plug('merging', name))
+  from tlx import merging
+
+  kinds = {**RANGES['merge'], **rule.RANGES}
+  merge = _fields(where, given['merge'], {**MERGE, **merging.options_of(rule)}, kinds)
+  merge['over'] = merge['over'] or rule.OVER
+  for field in ('of', *(('start',) if merge['start'] else ())):
+    _check_trained(f'{where}.{field}', merge[field], trained, study['only'])
+  of = trained[merge['of']]
+  _check_merge(where, merge, of, study)
+  differs = merge['start'] or rule.FROM_START or merge['scale'] != MERGE['scale']
+  if differs and not merge['start'] and of['init'] != 'source':
+    raise ValueError(
+      f'{where}: runs of {merge["of"]} start at random, not from the source. Name the method that '
+      'they start from in start, or take the mean (or greedy) at scale (1.0,).'
+    )
+  start = trained.get(merge['start'], of)
+  if any(start.get(field, '') != of.get(field, '') for field in ('head_after', 'head', 'init')):
+    raise ValueError(f'{where}.start: {merge["start"]} has another network than {merge["of"]}.')
+  return {**of, 'merge': merge}
+
+
+def _check_trained(
+  where: str, name: str, trained: Mapping[str, Mapping[str, Any]], only: str
+) -> None:
+  """Raises ValueError where this is no method whose runs can be merged."""
+  if name not in trained:
+    left_out = ' config.only says which run.' if only else ''
+    raise ValueError(
+      f'{where} names {name!r}, and the methods that train here are {", ".join(trained)}.'
+      f'{left_out}{closest(name, trained)}'
+    )
+  if added := named(trained[name]['added'])[0]:
+    raise ValueError(
+      f'{where}: {name} adds weights ({added}), and a mean of factors is not the mean of what they '
+      'add. Merge methods that train the own weights, or combine adapters (tlx/combine.py).'
+    )
+
+
+def _check_merge(
+  where: str, merge: Mapping[str, Any], of: Mapping[str, Any], study: Mapping[str, Any]
+) -> None:
+  """Raises ValueError where there are no runs for a merge, or they should not be merged."""
+  over = merge['over']
+  if over not in OVER:
+    raise ValueError(f'{where}.over is {", ".join(OVER)}, got {over!r}.{closest(over, OVER)}')
+  if not any(phase['steps'] or phase['epochs'] for phase in of['phases']):
+    raise ValueError(f'{where}.of: {merge["of"]} takes no step, and leaves nothing to merge.')
+  if over == 'seeds' and (set(study['shots']) != {0} or study['validation'] != 'all'):
+    raise ValueError(
+      f"{where}.over: each seed has examples of its own, so that runs over 'seeds' saw more than "
+      "any one. Set shots = (0,) and validation = 'all', or over = 'settings'."
+    )
+  if merge['targets'] and over != 'targets':
+    raise ValueError(f"{where}.targets is for over = 'targets', got over = {over!r}.")
+  if over == 'targets' and (merge['start'] or any('@' in name for name in study['targets'])):
+    raise ValueError(
+      f"{where}: over 'targets' runs start from the source, and no target has folds, whose parts "
+      'are not those of another.'
+    )
+  for target, weight in merge['targets'].items():
+    if target not in study['targets']:
+      raise ValueError(
+        f'{where}.targets: {target!r} is no target; have {", ".join(study["targets"])}.'
+        f'{closest(target, study["targets"])}'
+      )
+    ranges.checked(f'{where}.targets.{target}', weight, SCALE, 1.0)
 
 
 def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,11 +42,16 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
   gradients and optimizer state of its runs.
 
   'GFLOP' is training, 'evaluation' validation and test of the chosen runs, NaN where a data set's
-  size is not known yet; what frozen stages cost that run once is in neither (`frozen_flops`).
+  size is not known yet; what frozen stages cost that run once is in neither (`frozen_flops`). Runs
+  that are made of others' weights take no step of their own.
   """
   rows: list[dict[str, Any]] = []
   programs: set[tuple] = set()
-  for name, source, data, method, plans, examples, chosen in _trainings(study, cohorts):
+  for training in _trainings(study, cohorts):
+    name, source, data, method, plans, examples, chosen = training
+    if method.get('merge'):
+      rows.append(_merged_row(study, training))
+      continue
     network, form = (
       network_of(source, task_of(study, data).head, method),
       form_of(source),
@@ -88,6 +93,38 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
       }
     )
   return rows
+
+
+def _merged_row(study: Mapping[str, Any], training: '_Training') -> dict[str, Any]:
+  """What runs cost that are made of others: validation of what is tried, and the test."""
+  method, plans, num_runs = training.method, training.phases, len(training.examples)
+  merge = method['merge']
+  looks = len(merge['scale'])
+  if merge['name'] == 'greedy':  # and once for each run that may go in
+    of = study['methods'][merge['of']]
+    looks += len(study['seeds'] if merge['over'] == 'seeds' else settings_of(of))
+  network = network_of(training.source, task_of(study, training.data).head, method)
+  shapes, form = shapes_of(training.source, network), form_of(training.source)
+  counts, start = counts_of(study, training.data), plans[-1].phase.start
+  flops = _stages_flops(network, form, start, len(network.stages))
+  trained = {leaf for plan in plans for leaf, group in plan.phase.labels if group != 'frozen'}
+  count = sum(size for leaf, size in sizes_of(shapes) if leaf in trained)
+  return {
+    'cohort': training.name,
+    'runs': num_runs,
+    'phases': 0,
+    'new programs': 0,
+    'steps': 0,
+    'trained': count,
+    'share': count / tree.count(shapes.params),
+    'reused': str(start),
+    'stages': len(network.stages),
+    'GFLOP': 0.0,
+    'evaluation': num_runs * (looks * counts['val'] + counts['test']) * flops / 1e9
+    if all(counts.values())
+    else float('nan'),
+    'MB': num_runs * tree.num_bytes(shapes.params) / 1e6,
+  }
 
 
 class _Training(NamedTuple):
@@ -218,6 +255,8 @@ def _frozen_flops(
   instead = spared = 0.0
   for name, plans in phases.items():
     method = study['methods'][name]
+    if method.get('merge'):  # begins where the runs do that it is made of
+      continue
     network = network_of(config, head, method)
     settings = len(settings_of(method))
     sizes_of_runs = [
@@ -267,6 +306,8 @@ def same_methods(study: Mapping[str, Any], source: str, target: str) -> list[tup
   found: dict[tuple, list[str]] = {}
   for name, plans in phases_for(study, source, target).items():
     method = study['methods'][name]
+    if method.get('merge'):
+      continue
     network = network_of(config, head, method)
     found.setdefault((network, method['init'], tuple(map(_way, plans))), []).append(name)
   return [tuple(names) for names in found.values() if len(names) > 1]

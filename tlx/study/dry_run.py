@@ -12,7 +12,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.study import config as configs
-from tlx.study import evaluation, run, zero_shot
+from tlx.study import evaluation, merges, run, zero_shot
 from tlx.study.cells import base, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
@@ -57,6 +57,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   cohorts = cohorts_of(study)
   evaluation.check(study)
   zero_shot.check(study)
+  merges.check(study)
   rows = cost_table(study, cohorts)
   formats = {
     'cohort': '{}',
@@ -98,6 +99,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   notes = [
     *_frozen(study, pairs),
     *_settings(study),
+    *_merges(study),
     *_same_methods(study, pairs),
     *_inputs(study),
     _power(study, workdir),
@@ -134,6 +136,8 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
   """The methods that try fewer settings than they declare."""
   lines = []
   for name, method in study['methods'].items():
+    if method.get('merge'):
+      continue
     tried, declared = (
       len(settings_of(method)),
       len(method['grid']['learning_rate']) * len(method['grid']['weight_decay']),
@@ -148,6 +152,25 @@ def _settings(study: Mapping[str, Any]) -> list[str]:
       f'Where the best rate lies at the edge of its grid, up to {most} more are tried for '
       'that method and size (grid.extend); they are not in the table.'
     )
+  return lines
+
+
+def _merges(study: Mapping[str, Any]) -> list[str]:
+  """What is made of which runs, and what that costs beside them."""
+  words = {
+    'run': 'the chosen run',
+    'settings': 'the runs with every setting',
+    'seeds': 'the chosen runs of all seeds: one network for every seed',
+    'targets': 'the chosen runs on every target',
+  }
+  lines = []
+  for name, method in study['methods'].items():
+    if merge := method.get('merge'):
+      start = f' and of {merge["start"]}, where they start' if merge['start'] else ''
+      lines.append(
+        f'{name} takes no step: it is made ({merge["name"]}) of {words[merge["over"]]} of '
+        f'{merge["of"]}{start}. Its results state what these cost.'
+      )
   return lines
 
 

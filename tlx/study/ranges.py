@@ -24,6 +24,7 @@ MOST_EXAMPLES = 2**30  # of a phase, over its steps: their order is kept in memo
 COUNT = Range(0, 2**31 - 1)
 BYTES = Range(0.0, 1e18)
 SHARE = Range(0.0, 1.0, above=True, below=True)
+SCALE = Range(-1e6, 1e6)  # of task vectors
 SEED = Range(0, 2**32 - 1)  # seeds that differ by 2^32 begin alike
 
 DATA: Mapping[str, Kind] = {  # of sources and targets
@@ -95,6 +96,15 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'added': PLUGIN,
     'grid': FIELDS,
     'phases': PHASES,
+    'merge': FIELDS,
+  },
+  'merge': {
+    'name': TEXT,
+    'of': TEXT,
+    'over': TEXT,
+    'scale': Each(SCALE),
+    'start': TEXT,
+    'targets': FIELDS,
   },
   'mesh': {'run': Range(0, 2**16), 'data': Range(0, 2**16), 'fsdp': SWITCH},
   'config': {

@@ -46,6 +46,21 @@ def ulmfit(depth: int, steps: int, **fields: Any) -> dict[str, Any]:
   }
 
 
+def wise_ft(of: str, start: str = '', points: int = 11) -> dict[str, Any]:
+  """WiSE-FT (Wortsman et al. 2022, arXiv:2109.01903): the weights on the line from the start of
+  the method `of` to its chosen run, at the share of the way that is best on validation.
+
+  The paper's start is zero-shot: give `of` a head of class names. Another method's run is the start
+  where named, such as the probe that LP-FT goes on from. A new head has no start, and is the one
+  that was fine-tuned all the way; the paper takes 0.5 where no validation set is to be trusted.
+
+  >>> wise_ft('full', points=3)['merge']['scale']
+  (0.0, 0.5, 1.0)
+  """
+  scale = tuple(round(i / (points - 1), 6) for i in range(points))
+  return {'merge': {'name': 'mean', 'of': of, 'over': 'run', 'start': start, 'scale': scale}}
+
+
 def bit(num_examples: int, **fields: Any) -> dict[str, Any]:
   """The BiT-HyperRule of Kolesnikov et al. 2020 as bit_hyperrule.py has it: SGD with momentum 0.9
   at 0.003 and batches of 512; 500 steps below 20,000 training examples, 10,000 below 500,000, else

@@ -3,7 +3,7 @@
 import functools
 import resource
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +44,14 @@ class Trained(NamedTuple):
   job: Job
   fitted: fit.Fitted
   features: pairs.Features
+  merges: Sequence['Merge'] = ()  # by run, where these were made of others
+
+
+class Merge(NamedTuple):
+  """What a run was made of."""
+
+  told: Mapping[str, Any]  # as its result says it
+  runs: list[dict[str, Any]]  # the results of all runs that it needs
 
 
 def outcome(job: Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
@@ -135,15 +143,15 @@ def write(
   tested: Tested | None,
 ) -> None:
   """One run's folder; `tested` is what a chosen run did on the test set."""
-  cohort, job, fitted, _ = trained
-  cell = cohort.cells[row]
+  cohort, job, fitted = trained.cohort, trained.job, trained.fitted
+  cell, merge = cohort.cells[row], trained.merges[row] if trained.merges else None
   shapes = shapes_of(study['sources'][cell.source], job.network)
   groups = [dict(phase.phase.labels) for phase in job.phases]
   num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
   exact = all(phase.phase.solver != 'sgd' for phase in job.phases)
   method = study['methods'][cell.method]
   as_it_is = not trains(method) and (bool(method.get('head')) or _is_whole(job, shapes))
-  phases = _phases(trained, row, shapes)
+  phases = _phases_of(merge) if merge else _phases(trained, row, shapes)
   config = {
     'cell': cell._asdict(),
     **dependencies(study, cell, data.sha256, source_sha256),
@@ -158,7 +166,9 @@ def write(
     'test': tested and tested.scores,
     'evaluators': tested.evaluators if tested else [],
     'init': study['methods'][cell.method]['init'],
-    'deterministic': as_it_is or (exact and not cell.shots and bool(source_sha256)),
+    'deterministic': as_it_is
+    or (exact and not cell.shots and bool(source_sha256))
+    or (merge is not None and merge.told['over'] == 'seeds'),
     'num_train': len(job.examples[row]),
     'num_classes': len(data.class_names),
     'num_strata': len(np.unique(data.train.labels)),
@@ -172,6 +182,7 @@ def write(
     'versions': store.versions(),
     'phases': phases,
     'cost': _cost(trained, row, phases, shapes, tested),
+    **({'merged': _told(workdir, cell, merge)} if merge else {}),
   }
   labels, predictions = _label_text(groups), tested and _predictions(data, tested)
   meshes.on_first(
@@ -195,6 +206,24 @@ def _beside(fitted: fit.Fitted, row: int, tested: Tested | None) -> dict[str, An
 def _is_whole(job: Job, shapes: Variables) -> bool:
   """Whether the source brings every parameter, so that nothing is drawn."""
   return len(list(tree.named_leaves(job.base.params))) == len(sizes_of(shapes))
+
+
+def _told(workdir: epath.Path, cell: Cell, merge: Merge) -> dict[str, Any]:
+  """What a result says of its merge: also how many runs that were made of fewer, in its place
+  before the study grew, saw the test set.
+  """
+  earlier = meshes.on_first(lambda: store.result(workdir, cell_id(cell)))
+  seen = 0
+  if earlier:
+    seen = earlier['merged']['tested_before']
+    changed = earlier['merged']['made_of'] != merge.told['made_of']
+    seen += int(changed and bool(earlier['test']))
+  return {**merge.told, 'tested_before': seen}
+
+
+def _phases_of(merge: Merge) -> list[dict[str, Any]]:
+  """The phases of all runs that one is made of, which it could not be had without."""
+  return [phase for run in merge.runs for phase in run['phases']]
 
 
 def _phases(trained: Trained, row: int, shapes: Variables) -> list[dict[str, Any]]:
@@ -251,6 +280,8 @@ def _cost(
   steps = [phase['steps'] for phase in phases]
   reused = any(plan.phase.start for plan in job.phases)
   examples = [len(job.examples[row])]
+  if trained.merges:
+    return _cost_of(trained, row, phases, shapes, tested)
   return {
     'trainable_params': max(phase['trainable_params'] for phase in phases),
     'total_params': sum(size for _, size in sizes_of(shapes)),
@@ -268,6 +299,38 @@ def _cost(
     'compiled_programs': found['compiled_programs'],
     'peak_memory_bytes': _peak_memory(),
   }
+
+
+def _cost_of(
+  trained: Trained,
+  row: int,
+  phases: list[dict[str, Any]],
+  shapes: Variables,
+  tested: Tested | None,
+) -> dict[str, Any]:
+  """What a merged run cost: the sums over the runs that it needs, and what merging took."""
+  found, num_runs = trained.fitted.progress, len(trained.cohort.cells)
+  costs = [run['cost'] for run in trained.merges[row].runs]
+  total = {name: sum(cost[name] for cost in costs) for name in _SUMMED}
+  return {
+    **total,
+    'trainable_params': max(cost['trainable_params'] for cost in costs),
+    'total_params': sum(size for _, size in sizes_of(shapes)),
+    'saved_bytes': tree.num_bytes((trained.fitted.own, trained.fitted.stats)) // num_runs,
+    'optimizer_bytes': max(cost['optimizer_bytes'] for cost in costs),
+    'steps': sum(phase['steps'] for phase in phases),
+    'eval_seconds': total['eval_seconds']
+    + found['eval_seconds'] / num_runs
+    + (tested.seconds if tested else 0.0),
+    'feature_seconds': total['feature_seconds'] + trained.features.seconds / num_runs,
+    'features': costs[0]['features'],
+    'compile_seconds': total['compile_seconds'] + found['compile_seconds'] / num_runs,
+    'compiled_programs': found['compiled_programs'],
+    'peak_memory_bytes': _peak_memory(),
+  }
+
+
+_SUMMED = ('train_flops', 'train_seconds', 'eval_seconds', 'feature_seconds', 'compile_seconds')
 
 
 def _predictions(data: datasets.Dataset, tested: Tested) -> dict[str, np.ndarray]:

@@ -22,7 +22,7 @@ from tlx import backbones, checkpoint, datasets, sources, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
-from tlx.study import evaluation, progress, record, shown, store, zero_shot
+from tlx.study import evaluation, merges, progress, record, shown, store, zero_shot
 from tlx.study import pair as pairs
 from tlx.study.cells import (
   Cohort,
@@ -35,7 +35,7 @@ from tlx.study.cells import (
 from tlx.study.cohorts import cohorts_of, new_cohorts
 from tlx.study.pair import Pair
 from tlx.study.phases import heads_of, network_of, phases_of, shapes_of, task_of
-from tlx.study.record import Tested, Trained
+from tlx.study.record import Merge, Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.anchor import Origin
@@ -107,6 +107,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   cohorts = cohorts_of(study, begun)
   evaluation.check(study)
   zero_shot.check(study)
+  merges.check(study)
   meshes.shape(1, jax.device_count(), study['mesh'])
   pairs.check_feature_folder(study)
   with _signals() as interrupted:
@@ -248,6 +249,8 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     pair = Pair(study, source, target, None)
     for cohort in group:
       name = cohort.cells[0].method
+      if study['methods'][name].get('merge'):
+        continue
       network = network_of(pair.source, pair.task.head, study['methods'][name])
       shapes = shapes_of(pair.source, network)
       zeros = jax.tree.map(
@@ -385,9 +388,17 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
 
 def _results(lab: Lab, cohort: Cohort) -> dict[Cell, Any]:
   """{cell: what was written of it before, or None}."""
-  return meshes.on_first(
-    lambda: {cell: store.result(lab.workdir, cell_id(cell)) for cell in cohort.cells}
-  )
+
+  def read() -> dict[Cell, Any]:
+    found = {cell: store.result(lab.workdir, cell_id(cell)) for cell in cohort.cells}
+    if lab.study['methods'][cohort.cells[0].method].get('merge'):
+      found = {
+        cell: result if result and merges.is_current(lab.study, lab.workdir, result) else None
+        for cell, result in found.items()
+      }
+    return found
+
+  return meshes.on_first(read)
 
 
 def _trained(
@@ -398,9 +409,13 @@ def _trained(
   pair: Callable[[], Pair],
 ) -> Trained | None:
   """A cohort trained now; None where all of it was there."""
-  if all(results[cell] for cell in cohort.cells) and meshes.on_first(
-    lambda: store.has_parameters(lab.workdir, cohort)
-  ):
+
+  def is_there() -> bool:
+    if lab.study['methods'][cohort.cells[0].method].get('merge'):
+      return merges.is_there(lab.study, lab.workdir, cohort)
+    return store.has_parameters(lab.workdir, cohort)
+
+  if all(results[cell] for cell in cohort.cells) and meshes.on_first(is_there):
     lab.reporter.skip(1)
     return None
   lab.reporter.begin()
@@ -410,7 +425,7 @@ def _trained(
 
 
 def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
-  """A cohort trained, or read from its last checkpoint."""
+  """A cohort trained or merged, or read from its last checkpoint."""
   name, before = cohort.cells[0].method, pair.cost
   depends = dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
   meshes.on_first(lambda: store.begin_cohort(lab.workdir, cohort, depends))
@@ -431,6 +446,8 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
       lab.study['methods'][name],
       _named_head(lab, cohort.cells[0], source, pair),
     )
+  if lab.study['methods'][name].get('merge'):
+    return _merge(lab, cohort, job, pair, before)
   say = functools.partial(lab.reporter.say, cohort.id)
   fitted = fit.fit(
     job,
@@ -441,6 +458,19 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
     lab.spent,
   )
   return Trained(cohort, job, fitted, pair.cost.since(before))
+
+
+def _merge(lab: Lab, cohort: Cohort, job: Job, pair: Pair, before: pairs.Features) -> Trained:
+  """A cohort made of other runs."""
+
+  def heed() -> None:
+    if signal_number := meshes.on_first(lab.interrupted):
+      raise KeyboardInterrupt(signal_number)
+
+  with fit.booked(lab.spent, 'eval'):
+    fitted, told, parts = merges.fitted(job, cohort, lab.study, lab.workdir, heed)
+  made = [Merge(record, of_run.all()) for record, of_run in zip(told, parts)]
+  return Trained(cohort, job, fitted, pair.cost.since(before), made)
 
 
 def _named_head(lab: Lab, cell: Cell, source: Source, pair: Pair) -> dict[str, np.ndarray] | None:
