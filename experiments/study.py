@@ -51,6 +51,11 @@ COMPILE = flags.DEFINE_bool(
   False,
   'With --dry_run: also load the data and compile all programs, into the compilation cache.',
 )
+CONFIRM = flags.DEFINE_bool(
+  'confirm',
+  False,
+  "Run the study's claims on the seeds of config.confirm, once they stand: into WORKDIR/confirm.",
+)
 COORDINATOR = flags.DEFINE_string(
   'coordinator',
   '',
@@ -115,7 +120,12 @@ def main(argv: list[str]) -> None:
       if COMPILE.value:
         print(dry_run.compiled(CONFIG.value))
       return
-    workdir = run.run(CONFIG.value, str(WORKDIR.value))
+    config, workdir = CONFIG.value, str(WORKDIR.value)
+    if CONFIRM.value:
+      from tlx.study import confirm
+
+      config, workdir = confirm.opened(config, workdir)
+    workdir = run.run(config, workdir)
     if mesh.is_first():
       from tlx import report
 

@@ -86,6 +86,73 @@ def test_an_interaction_is_a_difference_of_differences(plain, scores):
   assert row['verdict'] == 'holds'
 
 
+def test_numbers_along_an_axis_are_those_of_scipy(plain, scores):
+  """At each seed: the trend over methods, the share of targets won, a rank correlation, a ratio."""
+  methods = ('scratch', 'linear', 'full')
+  stated = [
+    claim(kind='trend', of={'target': 'digits', 'shots': 1}, minus={}, along={'method': methods}),
+    claim(kind='fraction', of={'method': 'full', 'shots': 1}, along={'target': HAVE['target']}),
+    claim(
+      kind='correlation',
+      of={'target': 'digits', 'shots': 1},
+      minus={'shots': 5},
+      along={'method': methods},
+    ),
+    claim(kind='ratio', of={'method': 'full', 'target': 'digits', 'shots': 1}),
+  ]
+  at = {m: {s: scores(m, s, 'digits') for s in (1, 5)} for m in methods}
+  wins = [scores('full', 1, t) > scores('scratch', 1, t) for t in HAVE['target']]
+  by_seed = [
+    [stats.kendalltau([0, 1, 2], [at[m][1][seed] for m in methods])[0] for seed in range(5)],
+    np.mean(wins, axis=0),
+    [
+      stats.spearmanr([at[m][1][seed] for m in methods], [at[m][5][seed] for m in methods])[0]
+      for seed in range(5)
+    ],
+    at['full'][1] / at['scratch'][1],
+  ]
+  assert len({np.mean(values) for values in by_seed}) == 4
+  for row, values in zip(verdicts(plain, *stated), by_seed, strict=True):
+    assert row['estimate'] == pytest.approx(np.mean(values))
+    if np.ptp(values):
+      ends = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+      assert (row['low'], row['high']) == pytest.approx(ends)
+
+
+def test_a_trend_turned_around_changes_its_sign(plain):
+  methods = ('scratch', 'linear', 'full')
+  of = {'target': 'digits', 'shots': 1}
+  there, back = (
+    claim(kind='trend', of=of, minus={}, along={'method': order})
+    for order in (methods, methods[::-1])
+  )
+  one, other = verdicts(plain, there, back)
+  assert one['estimate'] == -other['estimate'] > 0
+
+
+def test_what_the_source_scored_is_a_column(make_study, tmp_path):
+  """Sources that are better on their own data transfer better here, in every seed."""
+  names = ('a', 'b', 'c')
+  make_study(tmp_path, sources=names, targets=('near',), methods=('full',), shots=(1,),
+             seeds=(0, 1, 2), rates=(0.003,), diverged=False)  # fmt: skip
+  for path in tmp_path.glob('runs/*/result.json'):
+    result = json.loads(path.read_text())
+    cell = result['cell']
+    result['test']['accuracy'] = 0.5 + 0.1 * names.index(cell['source']) + 0.01 * cell['seed']
+    path.write_text(json.dumps({k: v for k, v in result.items() if k not in ('sha256', 'files')}))
+  for name in names:
+    (tmp_path / 'sources' / name).mkdir(parents=True, exist_ok=True)
+    own = {'test': {'accuracy': 0.9 + 0.01 * names.index(name)}, 'select': ['accuracy', 1]}
+    (tmp_path / 'sources' / name / 'result.json').write_text(json.dumps(own))
+  have = {'source': names, 'target': ('near',), 'method': ('full',), 'shots': (1,)}
+  of = {'method': 'full'}
+  stated = claim(have, kind='correlation', of=of, minus={}, minus_column='source_score',
+                 along={'source': names})  # fmt: skip
+  (row,) = verdicts(tmp_path, stated)
+  assert row['estimate'] == pytest.approx(1.0)
+  assert 'with source_score, along source a, b, c' in row['rule']
+
+
 def test_verdicts_by_hand(write_run, tmp_path):
   """full minus scratch is 0.2, 0.3, 0.4 in three seeds: 0.3 with 4.303 * 0.1 / sqrt(3) = 0.248."""
   for seed, (full, scratch) in enumerate(((0.5, 0.3), (0.7, 0.4), (0.8, 0.4))):
@@ -97,6 +164,8 @@ def test_verdicts_by_hand(write_run, tmp_path):
               (0.6, 'below', 'holds'), (0.0, 'below', 'fails')]  # fmt: skip
   for threshold, side, verdict in expected:
     (row,) = verdicts(tmp_path, claim(of=of, threshold=threshold, expected=side))
+    if verdict == 'undecided':  # (0.248 / (0.3 - 0.1)) ** 2
+      assert 'about 1.5 times as many seeds would decide it' in row['why']
     assert (row['estimate'], row['low'], row['high']) == pytest.approx(
       (0.3, 0.05159, 0.54841), abs=1e-4
     )
@@ -251,6 +320,14 @@ def test_a_config_states_claims():
     ({'threshold': math.nan}, 'threshold'),
     ({'column': 'acuracy'}, r"no test gives 'acuracy'.*'accuracy'"),
     ({'says': 'x'}, "no field 'says'"),
+    ({'kind': 'trend', 'minus': {}, 'along': {'method': ('probe',)}}, 'one field with 2 values'),
+    (
+      {'kind': 'trend', 'minus': {}, 'along': {'method': ('probe', 'lp_ft')}},
+      'of sets method, along which',
+    ),
+    ({'kind': 'fraction', 'along': {'shots': (1, 9)}}, 'has no shots 9'),
+    ({'along': {'shots': (1, 4)}}, "along is not for a claim of kind 'difference'"),
+    ({'minus_column': 'loss'}, "minus_column is for a claim of kind 'correlation'"),
   ],
 )
 def test_wrong_claims_are_errors_of_the_dry_run(fields, message):

@@ -34,10 +34,12 @@ SECTIONS = {
   'method': config.METHOD,
   'merge': config.MERGE,
   'mesh': config.MESH,
+  'confirm': config.CONFIRM,
 }
 # Where a section stands in the tiny study, and its name in errors.
 PLACES = {
   'config': ((), 'config'),
+  'confirm': (('confirm',), 'config.confirm'),
   'train': (('train',), 'config.train'),
   'grid': (('grid',), 'config.grid'),
   'input': (('sources', 'turned', 'input'), 'config.sources.turned.input'),

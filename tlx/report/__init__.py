@@ -44,7 +44,7 @@ def summary(workdir, test_sampling: bool = False) -> str:
   if notes := cautions.notes(results):
     found.append('\n  - '.join(['Data, weights and versions', *notes]))
   made = tables.make(results, test_sampling)
-  verdicts = [table for table in made if table.name == 'claims']
+  verdicts = [table for table in made if table.name.startswith('claims')]
   return '\n\n'.join(
     [
       f'{results.name}: {findings.progress(results)}',

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatch
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from tlx import ranges
 from tlx.plug import closest
 from tlx.report import levels, metrics, numbers, statistics
-from tlx.report.folder import Results
+from tlx.report.folder import CONFIRM, OPENED, Results, load, opened
 from tlx.report.formats import Table, probability
 from tlx.report.metrics import Metric
 
@@ -27,7 +29,12 @@ CLAIM = {
   'of': {},
   'minus': {},  # the fields in which what is subtracted differs
   'than': {},  # of an interaction: the fields in which the other difference differs
-  'column': '',  # of the test; '' is what settings are chosen by
+  # of a trend, fraction or correlation: one field and its values, in the order that is claimed
+  'along': {},
+  # of the test; '' is what settings are chosen by, 'source_score' what its source scored on the
+  # test part of its own data
+  'column': '',
+  'minus_column': '',  # of a correlation: that of `minus`, where it is another
   'expected': 'above',  # the threshold, or 'below' it
   'threshold': 0.0,
 }
@@ -36,6 +43,7 @@ RANGES: Mapping[str, ranges.Kind] = {
   'threshold': ranges.Range(-ranges.LARGEST, ranges.LARGEST),
 }
 FIELDS = ('source', 'target', 'method', 'shots')
+SOURCE_SCORE = 'source_score'
 COLUMNS = [
   'claim',
   'paper',
@@ -78,6 +86,20 @@ def _four(claim: Mapping[str, Any]) -> list[Selection]:
   return [*_two(claim), *({**side, **claim['than']} for side in _two(claim))]
 
 
+def _along(claim: Mapping[str, Any]) -> list[Selection]:
+  """`of` at each value of the field that `along` names."""
+  ((field, values),) = claim['along'].items()
+  return [{**claim['of'], field: (value,)} for value in values]
+
+
+def _both_along(claim: Mapping[str, Any]) -> list[Selection]:
+  """`_along` of what is claimed, and then of what it is compared with."""
+  changed = {**claim['of'], **claim['minus']}
+  if claim['minus_column']:
+    changed['column'] = claim['minus_column']
+  return [*_along(claim), *_along({**claim, 'of': changed})]
+
+
 def _difference(scores: Sequence[float]) -> float:
   return scores[0] - scores[1]
 
@@ -86,10 +108,42 @@ def _interaction(scores: Sequence[float]) -> float:
   return _difference(scores[:2]) - _difference(scores[2:])
 
 
+def _ratio(scores: Sequence[float]) -> float:
+  return scores[0] / scores[1] if scores[1] else math.nan
+
+
+def _trend(scores: Sequence[float]) -> float:
+  """Kendall's tau-b of the scores with their order, in [-1, 1]; 0 where all are equal."""
+  if not np.ptp(scores):
+    return 0.0
+  return float(stats.kendalltau(range(len(scores)), scores).statistic)
+
+
+def _fraction(scores: Sequence[float]) -> float:
+  """The share of pairs whose first is larger, in [0, 1]; one that ties counts half."""
+  half = len(scores) // 2
+  signs = np.sign(np.subtract(scores[:half], scores[half:]))
+  return float((signs + 1).mean() / 2)
+
+
+def _correlation(scores: Sequence[float]) -> float:
+  """Spearman's rank correlation of two halves, in [-1, 1]; NaN where one of them is constant."""
+  half = len(scores) // 2
+  one, other = scores[:half], scores[half:]
+  if not (np.ptp(one) and np.ptp(other)):
+    return math.nan
+  return float(stats.spearmanr(one, other).statistic)
+
+
 KINDS = {
   'difference': Kind(('of', 'minus'), _two, _difference),
   'interaction': Kind(('of', 'minus', 'than'), _four, _interaction),
+  'ratio': Kind(('of', 'minus'), _two, _ratio),
+  'trend': Kind(('of', 'along'), _along, _trend),
+  'fraction': Kind(('of', 'minus', 'along'), _both_along, _fraction),
+  'correlation': Kind(('of', 'minus', 'along'), _both_along, _correlation),
 }
+SCORES = ('difference', 'interaction')  # kinds whose number is one of the column's own unit
 
 
 def resolved(
@@ -112,13 +166,19 @@ def resolved(
       + closest(claim['kind'], KINDS)
     )
   fields = KINDS[claim['kind']].fields
-  for field in ('of', 'minus', 'than'):
-    if field in fields and not claim[field]:
+  if claim['minus_column'] and claim['kind'] != 'correlation':
+    raise ValueError(f"{where}.minus_column is for a claim of kind 'correlation'.")
+  for field in ('of', 'minus', 'than', 'along'):
+    given_else = (field == 'of' and claim['along']) or (field == 'minus' and claim['minus_column'])
+    if field in fields and not claim[field] and not given_else:
       raise ValueError(f'{where}.{field} is empty; a claim of kind {claim["kind"]!r} needs it.')
     if field not in fields and claim[field]:
       raise ValueError(f'{where}.{field} is not for a claim of kind {claim["kind"]!r}.')
   given = {name: _selected(f'{where}.{name}', claim[name], have) for name in fields}
-  if 'method' not in given['of']:
+  along = given.get('along', {})
+  if 'along' in fields:
+    _check_along(where, claim['kind'], given)
+  if 'method' not in {**given['of'], **along}:
     raise ValueError(f'{where}.of names no method; have {", ".join(have["method"])}.')
   of = {name: tuple(have[name]) for name in FIELDS} | given['of']
   made = {**claim, **given, 'of': of}
@@ -126,6 +186,17 @@ def resolved(
   if any(one == other for one, other in itertools.combinations(sides, 2)):
     raise ValueError(f'{where} compares results with themselves: {rule(made)}.')
   return made
+
+
+def _check_along(where: str, kind: str, given: Mapping[str, Selection]) -> None:
+  """Raises ValueError where a claim is not along the values of one field that nothing else sets."""
+  least = 3 if kind == 'correlation' else 2
+  if len(given['along']) != 1 or len(next(iter(given['along'].values()))) < least:
+    raise ValueError(f'{where}.along takes one field with {least} values or more, in order.')
+  (field,) = given['along']
+  for name in ('of', 'minus'):
+    if field in given.get(name, {}):
+      raise ValueError(f'{where}.{name} sets {field}, along which the claim goes; leave it out.')
 
 
 def _selected(
@@ -158,12 +229,14 @@ def _selected(
 
 def check_column(where: str, claim: Mapping[str, Any], columns: Iterable[str]) -> None:
   """Raises ValueError where no column of a study's tests, which may be patterns, is the claim's."""
-  columns = list(columns)
-  if claim['column'] and not any(fnmatch(claim['column'], column) for column in columns):
-    raise ValueError(
-      f'{where}.column: no test gives {claim["column"]!r}; have {", ".join(columns)}.'
-      + closest(claim['column'], columns)
-    )
+  columns = [*columns, SOURCE_SCORE]
+  for field in ('column', 'minus_column'):
+    asked = claim[field]
+    if asked and not any(fnmatch(asked, column) for column in columns):
+      raise ValueError(
+        f'{where}.{field}: no test gives {asked!r}; have {", ".join(columns)}.'
+        + closest(asked, columns)
+      )
 
 
 def verdicts(results: Results) -> pd.DataFrame:
@@ -192,6 +265,9 @@ def _row(results: Results, claim: Mapping[str, Any]) -> dict[str, Any]:
   values = {} if missing else _values(KINDS[claim['kind']], cells)
   if not values:
     missing = missing or 'there is no source seed, fold and seed that all its runs have'
+  if undefined := [place for place, value in values.items() if not math.isfinite(value)]:
+    missing = f'its {claim["kind"]} is undefined in {len(undefined)} of {len(values)} results'
+    values = {}
   threshold = claim['threshold']
   runs = pd.concat([results.runs[:0], *itertools.chain(*cells)])
   pair = statistics.paired(values, dict.fromkeys(values, threshold), overlap=levels.overlap(runs))
@@ -211,23 +287,33 @@ def _row(results: Results, claim: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cells(results: Results, claim: Mapping[str, Any]) -> tuple[list[list[pd.DataFrame]], str]:
   """(the tested runs of each cell of each side, what is missing or '')."""
-  runs, column = numbers.tested(results), claim['column']
-  scored_by = {results.metrics[target].column for target in _every(claim, 'target', results)}
-  if not column and len(scored_by) > 1:
-    return [], f'its targets are scored by different columns: {", ".join(sorted(scored_by))}'
-  if column and f'test_{column}' not in runs:
-    return [], f'no test has the column {column}'
-  runs = runs.assign(claimed=runs[f'test_{column}'] if column else runs['test_score'])
-  sides = []
+  runs, sides = numbers.tested(results), []
   for selection in KINDS[claim['kind']].sides(claim):
-    side = []
+    column = selection.get('column', claim['column'])
+    scored_by = {results.metrics[target].column for target in _every(claim, 'target', results)}
+    if not column and len(scored_by) > 1:
+      return [], f'its targets are scored by different columns: {", ".join(sorted(scored_by))}'
+    if column not in ('', SOURCE_SCORE) and f'test_{column}' not in runs:
+      return [], f'no test has the column {column}'
+    claimed, side = runs.assign(claimed=_column(results, runs, column)), []
     for source, target, method, shots in itertools.product(*(selection[f] for f in FIELDS)):
-      found = numbers.references(runs, method)(source, target, shots)
+      found = numbers.references(claimed, method)(source, target, shots)
       side.append(found[found['claimed'].notna()])
       if not len(side[-1]):
         return [], f'no run of {method} at {shots} of {source} → {target} is tested'
     sides.append(side)
   return sides, ''
+
+
+def _column(results: Results, runs: pd.DataFrame, column: str) -> pd.Series:
+  """What each run has in a column of the test."""
+  if column != SOURCE_SCORE:
+    return runs[f'test_{column}' if column else 'test_score']
+  scores = {}
+  for name, source in results.sources.items():
+    if 'test' in source:
+      scores[name] = source['test'][source['select'][0]]
+  return runs['id'].map(lambda run: scores.get(results.found[run]['cell']['source'], math.nan))
 
 
 def _every(claim: Mapping[str, Any], field: str, results: Results) -> list[str]:
@@ -257,59 +343,111 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     few = 'one result says' if row['n'] == 1 else 'results that do not vary say'
     return 'undecided', f'{few} nothing about chance'
   if row['low'] <= row['threshold'] <= row['high']:
-    return 'undecided', 'the interval includes the threshold'
+    return 'undecided', f'the interval includes the threshold{_needed(row)}'
   if row['holm_p'] >= 0.05:
     return 'undecided', 'the interval does not include the threshold, but Holm p is not below 0.05'
   above = row['estimate'] > row['threshold']
   return ('holds' if above == (row['expected'] == 'above') else 'fails'), ''
 
 
+def _needed(row: Mapping[str, Any]) -> str:
+  """What would decide a claim: half an interval shrinks by the root of the number of results."""
+  apart = abs(row['estimate'] - row['threshold'])
+  if not apart:
+    return ''
+  times = ((row['high'] - row['low']) / 2 / apart) ** 2
+  if times > 100:
+    return ''
+  return f'; about {times:.1f} times as many seeds would decide it, if the mean stays as it is'
+
+
 def rule(claim: Mapping[str, Any]) -> str:
   """What is compared, in words: 'method full − scratch (source mnist; shots 5)'."""
-  of, minus, than = claim['of'], claim['minus'], claim['than']
-  changed = [f'{field} {_listed(of[field])} − {_listed(minus[field])}' for field in minus]
+  of, minus, than, along = (claim[field] for field in ('of', 'minus', 'than', 'along'))
+  sign = {'ratio': '/', 'fraction': '>', 'correlation': 'with'}.get(claim['kind'], '−')
+  changed = [f'{field} {_listed(of[field])} {sign} {_listed(minus[field])}' for field in minus]
+  if claim['minus_column']:
+    changed.append(f'{claim["column"] or "the score"} {sign} {claim["minus_column"]}')
   if than:
     beside = [f'{field} {_listed(of[field])} against {_listed(than[field])}' for field in than]
     changed.append(f'for {", ".join(beside)}')
-  same = [f'{field} {_listed(of[field])}' for field in FIELDS if field not in {*minus, *than}]
+  for field, values in along.items():
+    changed.append(f'along {field} {", ".join(map(_shown, values))}')
+  same = [f'{f} {_listed(of[f])}' for f in FIELDS if f not in {*minus, *than, *along}]
   return f'{", ".join(changed)} ({"; ".join(same)})'
 
 
+def _shown(value: Any) -> str:
+  return 'all' if value == 0 else str(value)
+
+
 def _listed(values: Sequence[Any]) -> str:
-  return levels.listed(['all' if value == 0 else str(value) for value in values])
+  return levels.listed([_shown(value) for value in values])
 
 
 def tables(results: Results) -> list[Table]:
-  """The verdicts, a row a claim; none where a config claims nothing."""
+  """The verdicts, a row a claim: those on seeds that were kept for confirming, where they are
+  open, and those of the study itself; none where a config claims nothing.
+  """
+  made = []
+  if (results.workdir / CONFIRM / OPENED).exists():
+    made += _confirmed(load(results.workdir / CONFIRM), 'claims-confirmed')
+  if (results.workdir / OPENED).exists():
+    return _confirmed(results, 'claims')
+  title, note = 'Claims and verdicts', 'The config states them; it cannot show that this was first.'
+  if results.config.get('confirm'):
+    title += ', exploratory'
+    note += ' Seeds are kept for confirming them (--confirm).'
+  return made + _table(results, 'claims', title, note)
+
+
+def _confirmed(results: Results, name: str) -> list[Table]:
+  """The verdicts on seeds that were kept, and when and for what they were opened."""
+  record = opened(results.workdir)
+  kept = '; '.join(
+    f'{field.replace("_", " ")} {_listed(seeds)}'
+    for field, seeds in record['stated']['seeds'].items()
+  )
+  note = f'{kept} were kept until these claims stood and opened on {record["opened"]}.'
+  return _table(results, name, 'Claims and verdicts, on seeds kept for confirming', note)
+
+
+def _table(results: Results, name: str, title: str, note: str) -> list[Table]:
   frame = verdicts(results)
   if not len(frame):
     return []
   rows = []
   for row in frame.to_dict('records'):
-    metric = _metric(results, row)
+    scored_by = _metric(results, row)
+    # Other numbers than differences of scores have no unit.
+    metric = scored_by if row['kind'] in SCORES else metrics.of(row['kind'])
+    signed = row['kind'] not in ('ratio', 'fraction')
     side = {'above': '>', 'below': '<'}[row['expected']]
-    interval = [metric.written(row[end], signed=True) for end in ('low', 'high')]
+    interval = [metric.written(row[end], signed) for end in ('low', 'high')]
     rows.append(
       {
         'Claim': row['claim'] + (f' ({row["paper"]})' if row['paper'] else ''),
         'Verdict': row['verdict'] + (f': {row["why"]}' if row['why'] else ''),
-        'Found': f'{metric.written(row["estimate"], signed=True)}{metric.points}',
+        'Found': f'{metric.written(row["estimate"], signed)}{metric.points}',
         '95% interval': '–' if math.isnan(row['low']) else f'[{", ".join(interval)}]',
-        'Claimed': f'{side} {metric.written(row["threshold"], signed=True)}',
+        'Claimed': f'{side} {metric.written(row["threshold"], signed)}',
         'Holm p': probability(row['holm_p']),
-        'Of': f'{metric.words}: {row["rule"]}',
+        'Of': f'{_words(row["kind"])}{scored_by.words}: {row["rule"]}',
         'Over': row['over'],
       }
     )
-  note = (
-    'As the config states them; it cannot show that this was before there were results. '
-    'Holds: the 95% interval lies beyond the '
+  note += (
+    ' Holds: the 95% interval lies beyond the '
     'threshold on the claimed side and Holm p, over the claims that can be tested, is below 0.05; '
     'fails: so on the other side; else undecided. Found is the mean over what stands under Over, '
     'of numbers paired by source seed, fold, seed and subset, and the interval covers all of '
     'these, but neither other test examples nor weights from elsewhere, which are one network.'
   )
-  return [Table('claims', 'Claims and verdicts', pd.DataFrame(rows), frame, note)]
+  return [Table(name, title, pd.DataFrame(rows), frame, note)]
+
+
+def _words(kind: str) -> str:
+  return '' if kind in SCORES else f'{kind} of '
 
 
 def _metric(results: Results, row: Mapping[str, Any]) -> Metric:

@@ -127,6 +127,7 @@ class Results(NamedTuple):
     return metric.words if metric else 'score'
 
 
+CONFIRM, OPENED = 'confirm', 'opened.json'  # a study on seeds that were kept, and its record
 _STUDY_REMEDY = 'Delete it and run the study again, it writes it first.'
 
 
@@ -195,6 +196,11 @@ def _wanted(folder) -> frozenset[str]:
   study = _json(folder / 'study.json', _STUDY_REMEDY) or {}
   plan = study.get('plan')
   return frozenset(plan.get('runs', ())) if isinstance(plan, Mapping) else frozenset()
+
+
+def opened(workdir) -> Mapping[str, Any]:
+  """When the seeds of a folder of confirming runs were opened, and for what (study/confirm.py)."""
+  return _sealed(workdir / OPENED, 'The claims of such a folder are confirmed no more.') or {}
 
 
 def _sealed(path, remedy: str) -> Mapping[str, Any] | None:

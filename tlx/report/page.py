@@ -59,7 +59,7 @@ _SECTIONS = (
 def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
   """The page as one string of HTML; everything that comes from files is escaped."""
   body = [_header(results)]
-  if verdicts := [formats.as_html(table) for table in made if table.name == 'claims']:
+  if verdicts := [formats.as_html(table) for table in made if table.name.startswith('claims')]:
     body.append(_section('Claims', ''.join(verdicts)))
   body.append(_section('What was found', _found(results)))
   if notes := cautions.notes(results):

@@ -148,6 +148,7 @@ MERGE = {
   'targets': {},  # over targets: {'digits': 1.0, 'letters': -1.0}; {} is each at 1
 }
 OVER = ('run', 'settings', 'seeds', 'targets')
+CONFIRM = {'seeds': (0,), 'source_seeds': (0,)}
 MESH = {'run': 0, 'data': 0, 'fsdp': False}
 STUDY = {
   'name': '',
@@ -155,6 +156,9 @@ STUDY = {
   # what it states of its results before they are there: fields of tlx/report/claims.CLAIM, one dict
   # a claim
   'claims': (),
+  # seeds that nobody looks at until --confirm opens them, once, for the claims as they stand:
+  # {'seeds': (20, 21, 22), 'source_seeds': (5, 6, 7)} (confirm.py)
+  'confirm': {},
   'sources': {},
   'targets': {},
   'methods': {},
@@ -256,6 +260,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
       raise ValueError(f'config.{field} {study[field]!r}: there is no such user.')
   _check_phase('config.train', study['train'], 0.0)
   study['claims'] = _claims(study)
+  study['confirm'] = _confirm(study)
   all_methods, study['methods'] = study['methods'], _only(study)
   study['targets'] = {
     level: target
@@ -290,6 +295,39 @@ def _claims(study: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     where = f'config.claims[{i}]'
     made.append(claims.resolved(where, _fields(where, given, claims.CLAIM, claims.RANGES), have))
   return tuple(made)
+
+
+def _confirm(study: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+  """The seeds that are kept for confirming, {} where there are none.
+
+  Raises:
+    ValueError: they are not new, or there are no claims that they could confirm.
+  """
+  if not study['confirm']:
+    return {}
+  made = _fields('config.confirm', study['confirm'], CONFIRM, 'confirm')
+  if not study['claims']:
+    raise ValueError('config.confirm keeps seeds for config.claims, of which there are none.')
+  known = {'seeds': set(study['seeds']), 'source_seeds': set()}
+  trained = []
+  for name, given in study['sources'].items():
+    source = _fields(f'config.sources.{name}', given, SOURCE, 'source')
+    if source['dataset']:
+      trained.append(name)
+      known['source_seeds'] |= {source['seed'], *(source['seeds'] if 'seeds' in given else ())}
+  if not trained:
+    if 'source_seeds' in study['confirm']:
+      raise ValueError('config.confirm.source_seeds is for sources that the study trains.')
+    del made['source_seeds'], known['source_seeds']
+  elif 'source_seeds' not in study['confirm']:
+    raise ValueError(
+      f'config.confirm.source_seeds is missing: the study trains {", ".join(trained)}, and a '
+      'network that was looked at confirms nothing.'
+    )
+  for field, seen in known.items():
+    if old := sorted(seen.intersection(made[field])):
+      raise ValueError(f'config.confirm.{field} are seeds of the study already: {old}.')
+  return made
 
 
 def _only(study: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,11 +106,13 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'start': TEXT,
     'targets': FIELDS,
   },
+  'confirm': {'seeds': Each(SEED), 'source_seeds': Each(SEED)},
   'mesh': {'run': Range(0, 2**16), 'data': Range(0, 2**16), 'fsdp': SWITCH},
   'config': {
     'name': TEXT,
     'claim': TEXT,
     'claims': CLAIMS,
+    'confirm': FIELDS,
     'sources': FIELDS,
     'targets': FIELDS,
     'methods': FIELDS,

@@ -122,14 +122,14 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
     ValueError: it was not; the message shows the difference.
   """
   _times_before(workdir)
-  changes: dict[str, None] = {}
+  changed: dict[str, None] = {}
   for name, source in study['sources'].items():
     if (record := workdir / 'sources' / name / 'result.json').exists():
       was, now = (
         {'sources': {name: _source_since(config)}}
         for config in (_unsealed(record, record.parent)['config'], source)
       )
-      changes |= dict.fromkeys(_changes(was, now))
+      changed |= dict.fromkeys(changes(was, now))
   for cohort, depends in begun(workdir):
     cell = cohort.cells[0]
     if (
@@ -138,8 +138,8 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
       and cell.method in study['methods']
     ):
       was = {name: value for name, value in depends.items() if name not in ('data', 'weights')}
-      changes |= dict.fromkeys(_changes(_since(was), _since(dependencies(study, cell))))
-  _refuse(f'{workdir} holds runs that were made otherwise:', changes, 'undo the change')
+      changed |= dict.fromkeys(changes(_since(was), _since(dependencies(study, cell))))
+  _refuse(f'{workdir} holds runs that were made otherwise:', changed, 'undo the change')
 
 
 def check_data(workdir: epath.Path, cells: Iterable[Cell], data: Mapping[str, Any]) -> None:
@@ -152,7 +152,7 @@ def check_data(workdir: epath.Path, cells: Iterable[Cell], data: Mapping[str, An
     before = _unsealed(path, path)['data']
     _refuse(
       'The data changed since the study began:',
-      _changes(_measures(before, data), _measures(data, before)),
+      changes(_measures(before, data), _measures(data, before)),
       'bring the data back',
     )
   for cohort, depends in begun(workdir):
@@ -160,7 +160,7 @@ def check_data(workdir: epath.Path, cells: Iterable[Cell], data: Mapping[str, An
     now = {pair: data[pair]['sha256'] for pair in was}
     _refuse(
       f'The data changed since {cohort.id} was trained on them:',
-      _changes({'data': was}, {'data': now}),
+      changes({'data': was}, {'data': now}),
       'bring the data back',
     )
   for cell in cells:
@@ -183,7 +183,7 @@ def _measures(data: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
   }
 
 
-def _changes(before: Any, now: Any) -> list[str]:
+def changes(before: Any, now: Any) -> list[str]:
   """A line for every field that differs."""
   was, now = (_flat(checkpoint.plain(value)) for value in (before, now))
   changed = [name for name in sorted(was.keys() | now.keys()) if was.get(name) != now.get(name)]
@@ -326,7 +326,7 @@ def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]
   if path.exists():
     _refuse(
       f'{path.parent} was trained from other parameters or data:',
-      _changes(_since(checkpoint.unsealed(path)['depends']), _since(depends)),
+      changes(_since(checkpoint.unsealed(path)['depends']), _since(depends)),
       f'delete {path.parent} and its runs',
     )
   else:
