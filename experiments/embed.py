@@ -1,6 +1,7 @@
 """Vectors of new examples: what a stage of a network makes of each, averaged over places or tokens.
 
     python -m experiments.embed --workdir=runs/intents --inputs=texts.txt --out=vectors.npy
+    python -m experiments.embed --weights=minilm_l6 --inputs=texts.txt --out=vectors.npy
     python -m experiments.embed --backbone=bert:minilm_l6 --weights=URI --inputs=photos --out=v.npy
 
 Writes a float32 array [N, D], and beside it the ids, a line each. What cannot be read has NaN.
@@ -14,8 +15,10 @@ from absl import app, flags, logging
 
 WORKDIR = flags.DEFINE_string('workdir', '', "A study's folder;")
 RUN = flags.DEFINE_string('run', 'best', '  a folder of its runs/, or best.')
-BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:variant],')
-WEIGHTS = flags.DEFINE_string('weights', '', '  and its weights, a URI of tlx/sources.')
+BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:variant]')
+WEIGHTS = flags.DEFINE_string(
+  'weights', '', '  and its weights, a URI of tlx/sources; or a name of its catalogue alone.'
+)
 STAGE = flags.DEFINE_string('stage', '', 'The stage; the last before the head, if not given.')
 INPUTS = flags.DEFINE_string('inputs', None, 'Images or texts, as for predict.', required=True)
 OUT = flags.DEFINE_string('out', None, 'A .npy file.', required=True)
@@ -39,7 +42,8 @@ def main(argv):
     else:
       name, _, variant = BACKBONE.value.partition(':')
       options = {'variant': variant} if variant else {}
-      model = use.load_source({'name': name, **options}, WEIGHTS.value)
+      backbone = {'name': name, **options} if options else name
+      model = use.load_source(backbone, WEIGHTS.value)
     print(model.about)
     vectors, bad = use.embed(model, new, STAGE.value)
     pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)

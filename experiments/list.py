@@ -3,6 +3,7 @@
 python -m experiments.list               rooms
 python -m experiments.list backbones     the files of a room: what a config may name
 python -m experiments.list backbones/bert  one of them: its options, and a backbone's stages
+python -m experiments.list weights       public weights by name, and weights/NAME for one
 """
 
 import inspect
@@ -11,6 +12,7 @@ import sys
 
 from absl import app, logging
 
+from tlx import sources
 from tlx.plug import available, plug
 
 ROOMS = (
@@ -27,6 +29,7 @@ ROOMS = (
   'sources',
   'tasks',
 )
+WEIGHTS = 'weights'
 # What has the options of a backbone, of freezing, ...
 BUILDERS = (
   'build',
@@ -47,13 +50,20 @@ def main(argv):
   try:
     if len(argv) == 1:
       print('\n'.join(f'{room:<12}{len(available(room)):>3} files' for room in ROOMS))
+      print(f'{WEIGHTS:<12}{len(sources.CATALOGUE):>3} entries')
+    elif argv[1:] == [WEIGHTS]:
+      print(weights())
+    elif len(argv) == 2 and argv[1].startswith(f'{WEIGHTS}/'):
+      print(describe_weights(argv[1].split('/', 1)[1]))
     elif len(argv) == 2 and '/' in argv[1]:
       print(describe(*argv[1].split('/', 1)))
     elif len(argv) == 2 and argv[1] in ROOMS:
       for name in available(argv[1]):
         print(f'{name:<20}{_first(plug(argv[1], name).__doc__)}')
     else:
-      raise ValueError(f'Got {" ".join(argv[1:])!r}; name one of {", ".join(ROOMS)}, or ROOM/FILE.')
+      raise ValueError(
+        f'Got {" ".join(argv[1:])!r}; name one of {", ".join(ROOMS)}, weights, or ROOM/FILE.'
+      )
   except ValueError as error:
     sys.exit(f'Error: {error}')
 
@@ -78,6 +88,41 @@ def describe(room: str, name: str) -> str:
     options, _ = module.tiny()
     lines.append(f'stages of a small one: {", ".join(module.build(**options).stages)}')
   return '\n'.join(lines)
+
+
+def weights() -> str:
+  """A line an entry of the catalogue, and what its words mean."""
+  lines = [f'{"name":<31}{"M":>6}  verified  trained on']
+  for name, entry in sources.CATALOGUE.items():
+    lines.append(f'{name:<31}{entry.millions:>6.1f}  {entry.verified:<8}  {entry.trained_on}')
+  lines += [f'{word}: {meaning}' for word, meaning in sources.VERIFIED.items()]
+  return '\n'.join([*lines, f'M: million parameters. A config takes a name: {_EXAMPLE}'])
+
+
+_EXAMPLE = "config.sources.mine = 'lite0.imagenet'"
+
+
+def describe_weights(name: str) -> str:
+  """What the catalogue says of some weights, and what their network takes.
+
+  Raises:
+    ValueError: it does not have them.
+  """
+  from tlx.study import config  # brings ml_collections, which the rest does not need
+
+  entry = sources.entry(name)
+  source = config.source_of('', name, {})
+  about = {
+    'weights': entry.uri,
+    'sha256': entry.sha256 or 'not known',
+    'backbone': entry.backbone,
+    'licence': entry.licence,
+    'trained on': entry.trained_on,
+    'parameters': f'{entry.millions} million without a head of classes',
+    'verified': f'{entry.verified}: {sources.VERIFIED[entry.verified]}',
+    'input': source['input'],
+  }
+  return '\n'.join(f'{field}: {value}' for field, value in about.items())
 
 
 def _first(text: str | None) -> str:

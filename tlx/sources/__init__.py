@@ -14,11 +14,25 @@ import numpy as np
 
 from tlx.plug import available, closest, plug
 from tlx.sources._budget import brief
+from tlx.sources._catalogue import CATALOGUE, VERIFIED, Entry
 from tlx.sources._files import cache, config_beside, verify
 from tlx.sources._files import digest as file_digest
 from tlx.sources._names import Arrays, choose
 
-__all__ = ['Weights', 'cache', 'check', 'digest', 'fetch', 'load', 'read', 'resolve']
+__all__ = [
+  'CATALOGUE',
+  'VERIFIED',
+  'Entry',
+  'Weights',
+  'cache',
+  'check',
+  'digest',
+  'entry',
+  'fetch',
+  'load',
+  'read',
+  'resolve',
+]
 
 
 _LONGEST_NAME = 255  # of a file
@@ -76,6 +90,20 @@ def load(uri: str, sha256: str | None = None, part: str = '') -> Weights:
   config, config_sha256 = ({}, '') if name == 'study' else config_beside(path)
   provenance |= {'config_sha256': config_sha256} if config_sha256 else {}
   return Weights(Arrays(arrays, path.name), provenance, metadata, config)
+
+
+def entry(name: str) -> Entry:
+  """What the catalogue says of the weights it calls `name`.
+
+  Raises:
+    ValueError: it has no such entry.
+  """
+  if name not in CATALOGUE:
+    raise ValueError(
+      f'The catalogue has no weights {name!r} (experiments.list weights shows what it has).'
+      f'{closest(name, CATALOGUE)}'
+    )
+  return CATALOGUE[name]
 
 
 def check(uri: str) -> None:

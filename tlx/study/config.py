@@ -87,7 +87,9 @@ DATA = {  # of sources and targets
 }
 SOURCE = {
   'backbone': 'cnn',  # a file of tlx/backbones, or {'name': 'cnn', 'channels': (16, 32)}
-  'weights': '',  # where they come from, a URI of tlx/sources
+  # where they come from, a URI of tlx/sources, or a name of its catalogue ('lite0.imagenet'), which
+  # brings backbone, sha256 and input; a source may be that name alone
+  'weights': '',
   'sha256': '',  # of that file, which is refused if it has another
   'part': '',  # of a file with several models, the one that is meant: 'model_ema'
   # what its examples are made into, a file of tlx/inputs; '' is what the study's tasks ask for,
@@ -188,8 +190,8 @@ STUDY = {
 
 
 class Config(ml_collections.ConfigDict):
-  """A ConfigDict in which every dict is a copy of its own, in its own order, and a plug-in's name
-  may become a dict and back.
+  """A ConfigDict in which every dict is a copy of its own, in its own order, a plug-in's name may
+  become a dict and back, and any other name a dict.
   """
 
   def __setitem__(self, key: str, value: Any) -> None:
@@ -197,7 +199,8 @@ class Config(ml_collections.ConfigDict):
       value = _config(value)
     elif isinstance(value, (list, tuple)):
       value = copy.deepcopy(value)
-    if key in PLUGINS and key in self and isinstance(value, (str, Config)):
+    renamed = key in PLUGINS and isinstance(value, (str, Config))
+    if key in self and (renamed or (isinstance(self[key], str) and isinstance(value, Config))):
       self._fields[key] = value
     else:
       super().__setitem__(key, value)
@@ -262,6 +265,10 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   study['claims'] = _claims(study)
   study['confirm'] = _confirm(study)
   all_methods, study['methods'] = study['methods'], _only(study)
+  study['sources'] = {
+    name: located(f'config.sources.{name}', functools.partial(catalogued, given))
+    for name, given in study['sources'].items()
+  }
   study['targets'] = {
     level: target
     for name, given in study['targets'].items()
@@ -367,6 +374,9 @@ def add_defaults(config: ml_collections.ConfigDict, paths: Iterable[str]) -> Non
   for path in paths:
     _, *names = config_path.split(path)
     place: Any = config
+    if names[:1] == ['sources'] and names[2:] and names[1] in config.get('sources', ()):
+      with contextlib.suppress(ValueError):  # said where the config is resolved
+        _set(config.sources, names[1], catalogued(config.sources[names[1]]))
     for i, name in enumerate(names):
       if not isinstance(place, _DICTS) or (
         name not in place and name not in _known(config, names[:i])
@@ -609,6 +619,26 @@ def _folds(name: str, given: Any) -> dict[str, dict[str, Any]]:
   }
 
 
+def catalogued(given: Any) -> Any:
+  """A source of a config; where its weights, or all of it, are a name of the catalogue, with what
+  that brings.
+
+  Raises:
+    ValueError: it is a name that the catalogue does not have.
+  """
+  if isinstance(given, str):
+    given = {'weights': given}
+    sources.entry(given['weights'])
+  if not isinstance(given, _DICTS) or str(given.get('weights')) not in sources.CATALOGUE:
+    return given
+  entry = sources.entry(given['weights'])
+  brought = {'backbone': entry.backbone, 'sha256': entry.sha256, 'input': dict(entry.input)}
+  made = {**brought, **given, 'weights': entry.uri}
+  if isinstance(made['input'], _DICTS):
+    made['input'] = {**entry.input, **made['input']}
+  return made
+
+
 def _source(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
   source = _fields(where, given, SOURCE, 'source')
   if source['weights'].startswith('study:'):
@@ -653,8 +683,9 @@ def source_of(
   Raises:
     ValueError: as `resolve`.
   """
-  given = {'backbone': backbone, 'weights': weights, 'input': fields, 'form': form}
-  return _source('source', given, {**STUDY, 'train': dict(TRAIN)})
+  given = {'weights': weights, 'input': fields, 'form': form}
+  given |= {'backbone': backbone} if backbone or weights not in sources.CATALOGUE else {}
+  return _source('source', catalogued(given), {**STUDY, 'train': dict(TRAIN)})
 
 
 def of_study(uri: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def load_source(
 
   Args:
     backbone: as a source of a config has it: 'gpt2', {'name': 'bert', 'variant': 'minilm_l6'}.
-    weights: a URI of tlx/sources.
+    weights: a URI of tlx/sources, or a name of its catalogue; then `backbone` may be ''.
     fields: of the input, where it is another than the weights'.
     form: of the examples, a file of tlx/inputs; '' is what the backbone names. A language model
       that writes takes 'language' or 'dialogue'.
@@ -144,7 +144,8 @@ def load_source(
   own_head = inspect.signature(module.build).parameters['num_classes'].default is None
   network = network_of(source, None if own_head else 2)
   fresh = () if own_head else network.stages[-1:]
-  loaded, shapes = sources.load(weights), shapes_of(source, network)
+  loaded = sources.load(source['weights'], source['sha256'] or None)
+  shapes = shapes_of(source, network)
   variables, _ = backbones.from_weights(module, options, loaded, shapes, fresh=fresh)
   return Model(network, variables, source, '', (), f'{name} with {weights}')
 
