@@ -4,12 +4,17 @@ files that are no images.
 
 import io
 import os
+import sys
+import types
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from tlx import datasets
+from tlx.datasets import _images
+from tlx.datasets._types import Form
 
 RANDOM = np.random.default_rng(0)
 CORNERS = np.array(
@@ -149,6 +154,19 @@ def _damage(folder):
     'dog/pipe.png': 'it is no file',
     'dog/link.png': 'it is no file',
   }
+
+
+def test_heic_is_read_where_its_reader_is(monkeypatch, tmp_path):
+  """pillow-heif makes Pillow read it; here a stand-in, and what Pillow reads anyway."""
+  told = []
+  reader = types.SimpleNamespace(register_heif_opener=lambda: told.append(1))
+  monkeypatch.setitem(sys.modules, 'pillow_heif', reader)
+  _images._reads_heif.cache_clear()
+  Image.new('RGB', (4, 4), (1, 2, 3)).save(tmp_path / 'x.png')
+  file = epath.Path((tmp_path / 'x.png').rename(tmp_path / 'IMG_1.HEIC'))
+  image = _images.decode(file, Form(4, 3, 'bicubic', 'squeeze', 1.0))
+  assert told == [1] and (image == [1, 2, 3]).all()
+  _images._reads_heif.cache_clear()
 
 
 def test_all_bad_images_are_in_one_error(folder):

@@ -40,6 +40,7 @@ from tlx.datasets._images import Raw, check_memory
 from tlx.datasets._splits import check_folds
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
+  HEIF,
   MOST_NAMED,
   Dataset,
   Examples,
@@ -53,6 +54,7 @@ from tlx.datasets._unlabelled import Unlabelled, unlabelled
 from tlx.plug import available, closest, plug
 
 __all__ = [
+  'HEIF',
   'Dataset',
   'Info',
   'Split',
@@ -61,6 +63,7 @@ __all__ = [
   'check_folds',
   'check_kind',
   'check_memory',
+  'class_counts',
   'decoded',
   'info',
   'is_valued',
@@ -70,6 +73,7 @@ __all__ = [
   'load_text',
   'overlap',
   'raw_images',
+  'roles',
   'sha256',
   'subsets',
   'unlabelled',
@@ -112,6 +116,27 @@ def info(
     rest, splits = _vtab.splits(rest) if place == 'vtab1k' else (rest, None)
     found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False), splits, group)
   return found._replace(class_names=_class_names(name, shift, found.class_names))
+
+
+def class_counts(
+  name: str, group: str = '', skip_bad: bool = False, answers: str = _dialogues.ANSWERS
+) -> dict[str, list[int]]:
+  """{part as published, 'all' where nothing divides it: the examples of each class of `info`},
+  without decoding.
+
+  Raises:
+    ValueError: as `info`.
+  """
+  found = _published(name, None, group, skip_bad, answers)
+  return {
+    part: np.bincount(examples.labels, minlength=len(found.class_names)).tolist()
+    for part, examples in found.splits.items()
+  }
+
+
+def roles(name: str) -> tuple[str, ...]:
+  """Who speaks in the first dialogues of `name`, in the order of their first words."""
+  return _dialogues.roles(_parse(name)[1])
 
 
 def is_valued(name: str, group: str = '', skip_bad: bool = False) -> bool:

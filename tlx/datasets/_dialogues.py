@@ -1,5 +1,6 @@
 """jsonl:PATH of which each line has messages: dialogues with answers."""
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -62,6 +63,19 @@ def published(
   files = _lines.files('jsonl', path)
   found = _lines.published(files, read, 'messages on every line', group, skip_bad)
   return found._replace(notes=(*found.notes, *_notes(changed)))
+
+
+def roles(path: str, most: int = 50) -> tuple[str, ...]:
+  """Who speaks in the first dialogues of `jsonl:PATH`, in the order of their first words."""
+  found: dict[str, None] = {}
+  with _lines.opened(_lines.files('jsonl', path)[0].path) as stream:
+    _, lines = _lines.jsonl(itertools.islice(stream, most))
+  for line in lines:
+    column = next((name for name in COLUMNS if name in line.values), COLUMNS[0])
+    for message in line.values.get(column) or ():
+      if isinstance(message, Mapping) and (name := _field(message, _ROLE)):
+        found.setdefault(str(name), None)
+  return tuple(found)
 
 
 def _messages(found: Any, answers: str) -> list[tuple[str, str]] | str:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import hashlib
 import io
 import math
@@ -14,7 +15,7 @@ import numpy as np
 from etils import epath
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from tlx.datasets._types import UNREADABLE, Examples, Form, Split, is_file
+from tlx.datasets._types import HEIF, UNREADABLE, Examples, Form, Split, is_file
 from tlx.plug import closest
 
 _CHUNK, _TASK = 512, 64  # encoded images in memory at a time; images a thread takes at a time
@@ -73,11 +74,13 @@ def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
   if isinstance(file, ValueError):
     raise file
   if not isinstance(file, bytes):
-    if file.suffix.lower() in UNREADABLE:
-      raise ValueError(f'{file.suffix} files are not read; convert it to JPEG or PNG')
+    if file.suffix.lower() in UNREADABLE and not (file.suffix.lower() in HEIF and _reads_heif()):
+      how = _HEIF_READER if file.suffix.lower() in HEIF else 'convert it to JPEG or PNG'
+      raise ValueError(f'{file.suffix} files are not read; {how}')
     if not is_file(file):
       raise ValueError('it is no file')
     file = file.read_bytes()
+  _reads_heif()
   try:
     with Image.open(io.BytesIO(file)) as opened:
       opened.load()
@@ -92,6 +95,20 @@ def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
     raise ValueError(_unidentified(file)) from None
 
 
+_HEIF_READER = "pip install 'tlx-jax[heif]', or convert it to JPEG or PNG"
+
+
+@functools.cache
+def _reads_heif() -> bool:
+  """Whether HEIC is read, by pillow-heif, which Pillow is told of."""
+  try:
+    import pillow_heif
+  except ImportError:
+    return False
+  pillow_heif.register_heif_opener()
+  return True
+
+
 class Raw(NamedTuple):
   """An image file: (width, height) in pixels, and Pillow's names of its mode and format."""
 
@@ -103,6 +120,7 @@ class Raw(NamedTuple):
 def raw(file: bytes | epath.Path | ValueError) -> Raw | None:
   """What an image file says of itself, pixels unread; None where it cannot be read."""
   try:
+    _reads_heif()
     opened = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)  # type: ignore[arg-type]
     with _without_warnings(), Image.open(opened) as image:
       return Raw(image.size, image.mode, image.format or '')
@@ -122,7 +140,7 @@ def _unidentified(data: bytes) -> str:
     b'mif1',
     b'msf1',
   ):
-    return 'it is HEIC, which is not read; convert it to JPEG or PNG'
+    return f'it is HEIC, which is not read; {_HEIF_READER}'
   return 'its content is no image of a known kind'
 
 

@@ -30,9 +30,9 @@ SUFFIXES = (
   '.pbm',
   '.pnm',
 )
+HEIF = ('.heic', '.heif')  # read where pillow-heif is installed
 UNREADABLE = (
-  '.heic',
-  '.heif',
+  *HEIF,
   '.jxl',
   '.svg',
   '.dng',

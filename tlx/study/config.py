@@ -19,6 +19,7 @@ from ml_collections.config_flags import config_path
 
 from tlx import checkpoint, ranges, sources
 from tlx.plug import available, closest, plug
+from tlx.study import presets
 from tlx.study.ranges import MOST_EXAMPLES, RANGES, SCALE
 
 if TYPE_CHECKING:  # brings jax, which a config file does not need
@@ -166,6 +167,9 @@ STUDY = {
   'methods': {},
   # the methods that run, as 'probe,full'; '' is all. A baseline that is not among them is none
   'only': '',
+  # how much of what is written here runs: quick | standard | paper set seeds, sizes, grids and
+  # steps at once (presets.py); '' is all, as written
+  'preset': '',
   'shots': (1, 5, 20),  # examples a class; 0 is all
   'seeds': (0, 1, 2, 3, 4),
   'grid': GRID,
@@ -248,6 +252,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   study['train'] = _fields('config.train', study['train'], TRAIN, 'train')
   study['mesh'] = _fields('config.mesh', study['mesh'], MESH, 'mesh')
   study['grid'] = _fields('config.grid', study['grid'], GRID, 'grid')
+  study = presets.applied(study)
   for i, evaluator in enumerate(study['evaluators']):
     located(f'config.evaluators[{i}]', functools.partial(_check_evaluator, evaluator))
   for kind in ('sources', 'targets', 'methods'):

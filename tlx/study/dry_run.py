@@ -12,7 +12,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx.study import config as configs
-from tlx.study import evaluation, merges, run, zero_shot
+from tlx.study import evaluation, merges, presets, run, zero_shot
 from tlx.study.cells import base, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
@@ -97,6 +97,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   )
   pairs = list(dict.fromkeys(cohort.cells[0][:2] for cohort in cohorts))
   notes = [
+    *filter(None, [presets.described(study)]),
     *_frozen(study, pairs),
     *_settings(study),
     *_merges(study),

@@ -117,6 +117,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'targets': FIELDS,
     'methods': FIELDS,
     'only': TEXT,
+    'preset': ('', 'quick', 'standard', 'paper'),
     'shots': Each(COUNT),
     'seeds': Each(SEED),
     'grid': FIELDS,

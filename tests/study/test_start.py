@@ -1,0 +1,161 @@
+"""A first config: what is inferred from data as people have them, and that what is written runs."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.study import tiny
+from tlx import report
+from tlx.study import config, run, start
+from tlx.study.cells import cells_of
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture
+def photographs(tmp_path):
+  """Two classes as a phone leaves them."""
+  random = np.random.default_rng(0)
+  folder = tmp_path / 'My Photos'
+  for name, grey in (('Cats', 60), ('dogs', 190)):
+    (folder / name).mkdir(parents=True)
+    for i in range(12):
+      pixels = random.normal(grey, 20, (40, 50, 3)).clip(0, 255).astype('uint8')
+      Image.fromarray(pixels).save(folder / name / f'IMG_{i:04}.{"JPG" if i % 2 else "jpeg"}')
+    (folder / name / 'IMG_0099.HEIC').write_bytes(b'\0\0\0\x18ftypheic')
+    (folder / name / '.DS_Store').write_bytes(b'x')
+  (folder / 'notes.txt').write_text('of the holidays')
+  return folder
+
+
+def load(path):
+  spec = importlib.util.spec_from_file_location('written', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+def begin(tmp_path, path, **asked):
+  """(what is found, the config that is written)."""
+  found = start.find(path, start.Asked(**asked), tmp_path / 'mine.jsonl')
+  file = tmp_path / 'mine.py'
+  file.write_text(start.written(found, start.Asked(**asked), 'mine'), encoding='utf-8')
+  return found, load(file)
+
+
+def command(folder, path):
+  """experiments.start of `path` in a folder."""
+  arguments = [sys.executable, '-m', 'experiments.start', str(path)]
+  paths = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, env=paths)
+
+
+def test_photographs_get_a_config_that_runs(photographs, tmp_path, data_dir):
+  said = command(tmp_path, photographs).stdout
+  assert '26 images of 2 classes (the smallest: Cats, 13), not divided' in said
+  assert '2 are HEIC' in said and 'source EfficientNet-Lite0, lite0.imagenet' in said
+  assert '--config=my_photos.py --dry_run' in said and '--workdir=runs/my_photos' in said
+  assert 'is there already: name another by --out' in command(tmp_path, photographs).stderr
+  made = load(tmp_path / 'my_photos.py')
+  assert len((tmp_path / 'my_photos.py').read_text().splitlines()) < 50
+  assert len(cells_of(config.resolve(made))) == 3 * 3 * 2
+  made.shots, made.seeds, made.only = (1,), (0,), 'probe'
+  made.sources.pretrained = tiny.get_config().sources.turned  # of which a test has the time
+  made.data_dir = str(data_dir)
+  runs = report.read(run.run(made, tmp_path / 'runs'))
+  assert len(runs) == 2 and (runs.status == 'ok').all()
+
+
+def test_a_spreadsheet_says_which_columns_it_takes(tmp_path):
+  rows = [
+    f'{i};Größe;"My order {i} did not arrive; please help";{("Billing", "Shipping")[i % 2]};{i % 9}'
+    for i in range(40)
+  ]
+  rows += ['40;x;"a rare complaint of its own";Legal;1', '41;x;;Billing;1']
+  text = '\n'.join(['Ticket ID;Subject;Description;Queue;Agent', *rows])
+  file = tmp_path / 'Tickets.csv'
+  file.write_bytes(text.encode('cp1252'))
+  found, made = begin(tmp_path, file)
+  said = '\n'.join(found.said)
+  assert 'The text is Description (--text=COLUMN[,COLUMN]), the class Queue (--label' in said
+  assert '1 of 42 rows have no text or no label' in said
+  assert '1 classes have fewer than 5 rows, and are left out: Legal' in said
+  written = [json.loads(line) for line in (tmp_path / 'mine.jsonl').read_text().splitlines()]
+  assert len(written) == 40 and {row['label'] for row in written} == {'Billing', 'Shipping'}
+  assert written[3]['text'] == 'My order 3 did not arrive; please help'
+  assert made.sources.pretrained.weights == 'minilm_l6' and made.shots == (1, 5)
+  begin(tmp_path, file, text=('subject', 'Description'), label='queue', group='agent')
+  first = json.loads((tmp_path / 'mine.jsonl').read_text().splitlines()[0])
+  assert first['text'] == 'Größe\nMy order 0 did not arrive; please help' and first['group'] == '0'
+  with pytest.raises(ValueError, match=r'--label=queu: there is no such column; have Ticket ID'):
+    begin(tmp_path, file, label='queu')
+
+
+def test_a_table_with_the_usual_columns_is_taken_as_it_is(tmp_path):
+  lines = ['text,label', *(f'words {i},{"ab"[i % 2]}' for i in range(30))]
+  (tmp_path / 'plain.csv').write_text('\n'.join(lines))
+  found, made = begin(tmp_path, tmp_path / 'plain.csv')
+  assert made.targets.mine.dataset == f'csv:{tmp_path}/plain.csv' and found.num_classes == 2
+  assert not (tmp_path / 'mine.jsonl').exists()
+  study = config.resolve(made)
+  assert study['sources']['pretrained']['input']['length'] == 64
+
+
+def test_dialogues_name_who_answers(tmp_path):
+  turns = [{'role': 'patient', 'text': 'it hurts'}, {'role': 'doctor', 'text': 'where'}]
+  lines = [json.dumps({'turns': turns}) for _ in range(50)]
+  (tmp_path / 'talks.jsonl').write_text('\n'.join(lines))
+  found, made = begin(tmp_path, tmp_path / 'talks.jsonl')
+  assert 'Answers are what doctor says, of the roles patient, doctor' in '\n'.join(found.said)
+  assert made.targets.mine.answers == 'doctor' and made.targets.mine.task == 'dialogue'
+  assert made.baseline == 'as_it_is' and made.sources.pretrained.weights == 'smollm2_135m.chat'
+
+
+def small(root: pathlib.Path):
+  for name in ('cats', 'dogs'):
+    (root / name).mkdir(parents=True)
+    for i in range(2 if name == 'dogs' else 9):
+      Image.new('RGB', (4, 4), (i, i, i)).save(root / name / f'{i}.png')
+
+
+def flat(root: pathlib.Path):
+  root.mkdir()
+  Image.new('RGB', (4, 4)).save(root / '0.png')
+
+
+def parts(root: pathlib.Path):
+  for name in ('train', 'test'):
+    (root / name).mkdir(parents=True)
+    Image.new('RGB', (4, 4)).save(root / name / '0.png')
+
+
+def coco(root: pathlib.Path):
+  root.write_text(json.dumps({'images': [1, 2], 'annotations': [1, 2, 3]}))
+
+
+def missing(root: pathlib.Path):
+  del root
+
+
+@pytest.mark.parametrize(
+  'make, name, said',
+  [
+    (small, 'x', r'too small to be divided .*dogs \(2\)\. Want 5 examples'),
+    (flat, 'x', 'holds 1 images and no folder for each class'),
+    (parts, 'x', 'divided into test, train, and none of these holds a folder for each class'),
+    (coco, 'x.json', 'a COCO file of 2 images and 3 boxes'),
+    (coco, 'x.pdf', 'pages of a PDF have to be images first'),
+    (missing, 'x', 'There is nothing at'),
+  ],
+)
+def test_what_no_study_takes_is_told(tmp_path, make, name, said):
+  make(tmp_path / name)
+  with pytest.raises(ValueError, match=said):
+    start.find(tmp_path / name, start.Asked(), tmp_path / 'mine.jsonl')

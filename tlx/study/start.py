@@ -1,0 +1,517 @@
+"""A first config for data that somebody has: what it is, which source and methods fit it, and which
+sizes it allows.
+"""
+
+import json
+import os
+import pathlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from tlx import datasets, sources
+from tlx.study import config as configs
+
+TARGET: Mapping[str, Any] = configs.TARGET  # its defaults
+LEAST = 5  # rows of a class of a table; with fewer no part has enough of them
+PARTS = ('train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing')
+SIZES = (1, 5, 20, 80)  # examples a class that are offered
+_SOURCES = {  # by kind of data: an entry of the catalogue, and how it is called
+  'image': ('lite0.imagenet', 'EfficientNet-Lite0'),
+  'text': ('minilm_l6', 'MiniLM-L6 (English)'),
+  'dialogue': ('smollm2_135m.chat', 'SmolLM2-135M'),
+  'document': ('smollm2_135m.chat', 'SmolLM2-135M'),
+}
+_LABELS = (  # what a column of classes is called, if it is not called as tlx/datasets wants it
+  'label',
+  'class',
+  'category',
+  'topic',
+  'intent',
+  'queue',
+  'department',
+  'type',
+  'sentiment',
+  'priority',
+  'status',
+)
+_ANSWERS = ('assistant', 'gpt', 'agent', 'doctor', 'support', 'bot', 'answer', 'teacher')
+
+
+class Asked(NamedTuple):
+  """What the user says instead of letting it be inferred; '' or () is inferred."""
+
+  text: tuple[str, ...] = ()  # columns of a table, joined by line feeds
+  label: str = ''
+  group: str = ''
+  answers: str = ''
+  source: str = ''
+
+
+class Found(NamedTuple):
+  """What a path holds.
+
+  kind: of its examples; dataset: as a config names it; target: fields of the config's target
+  smallest: the examples of the smallest class that there will be to train on
+  said: what was inferred, a line each, with the argument that overrides it
+  """
+
+  kind: str
+  dataset: str
+  target: Mapping[str, Any]
+  task: str
+  num_classes: int
+  smallest: int
+  said: tuple[str, ...]
+
+
+def find(path: str | os.PathLike, asked: Asked, out: pathlib.Path) -> Found:
+  """What is at `path`. A table whose columns have other names than tlx/datasets wants is written
+  again as `out`, a .jsonl beside the config.
+
+  Raises:
+    ValueError: nothing there, or nothing that a study takes; the message says what would be.
+  """
+  root = pathlib.Path(path).expanduser().absolute()
+  if not root.exists():
+    raise ValueError(f'There is nothing at {path}.')
+  name = root.name.lower().removesuffix('.gz')
+  if root.is_dir():
+    return _folder(root, asked, out)
+  if name.endswith(('.csv', '.tsv', '.xlsx', '.xls', '.jsonl')):
+    return _records(root, asked, out)
+  if name.endswith('.txt'):
+    return _of_dataset(f'text:{root}', asked, ())
+  if name.endswith('.json'):
+    raise ValueError(f'{path}: {_about_json(root)}')
+  raise ValueError(
+    f'{path} is no folder, .csv, .tsv, .xlsx, .jsonl or .txt. Images go into a folder for each '
+    'class; pages of a PDF have to be images first.'
+  )
+
+
+def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
+  """Images in a folder for each class, a table beside images, or files of texts."""
+  names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith('.'))
+  tables = {'.jsonl': 'jsonl', '.csv': 'csv', '.tsv': 'csv', '.txt': 'text'}
+  images = _images(root)
+  for ending, kind in tables.items():
+    files = [name for name in names if name.lower().removesuffix('.gz').endswith(ending)]
+    if any(re.match(r'train(ing)?\.', name.lower()) for name in files) and not images:
+      return _of_dataset(f'{kind}:{root}', asked, ())
+    if len(files) == 1 and kind == 'csv' and files[0].lower() != 'groups.csv':
+      return _records(root / files[0], asked, out)
+    if len(files) == 1 and kind == 'jsonl' and not images:
+      return _records(root / files[0], asked, out)
+    if files and kind == 'text' and not images:
+      return _of_dataset(f'text:{root}', asked, ())
+  classes = sorted({name.split('/')[0] for name in images if '/' in name})
+  if not classes:
+    raise ValueError(
+      f'{root} holds {len(images):,} images and no folder for each class. Put the images of each '
+      'class into one, as PATH/<class>/<image>, or add a table: labels.csv with the columns image '
+      'and label.'
+    )
+  deep = any(name.count('/') > 1 for name in images)
+  if not deep and all(name.lower() in PARTS for name in classes):
+    raise ValueError(
+      f'{root} is divided into {_listed(classes)}, and none of these holds a folder for each '
+      'class. Want PATH/<part>/<class>/<image>.'
+    )
+  heic = sum(name.lower().endswith(datasets.HEIF) for name in images)
+  of_heic = f"{heic:,} are HEIC, which is read where pillow-heif is: pip install 'tlx-jax[heif]'."
+  return _of_dataset(f'folder:{root}', asked, (of_heic,) if heic else ())
+
+
+def _images(root: pathlib.Path) -> tuple[str, ...]:
+  """The images in a folder and the folders below it, by their paths in it."""
+  try:
+    return tuple(name.replace(os.sep, '/') for name in datasets.unlabelled(root).ids)
+  except ValueError:
+    return ()
+
+
+def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
+  """A data set that tlx/datasets reads as it is.
+
+  Raises:
+    ValueError: it does not; or a class is too small to be divided.
+  """
+  kind = datasets.kind(dataset)
+  target: dict[str, Any] = {'dataset': dataset, 'skip_bad': True, 'duplicates': 'drop'}
+  if asked.group:
+    target['group'] = asked.group
+  if kind == 'dialogue':
+    roles = datasets.roles(dataset)
+    answers = asked.answers or next((name for name in _ANSWERS if name in roles), roles[-1])
+    if answers != TARGET['answers'] and answers != 'gpt':
+      target['answers'] = answers
+    said += (f'Answers are what {answers} says, of the roles {_listed(roles)} (--answers=ROLE).',)
+  answers = target.get('answers', TARGET['answers'])
+  counts = datasets.class_counts(dataset, asked.group, True, answers)
+  names = datasets.info(dataset, group=asked.group, skip_bad=True, answers=answers).class_names
+  valued = datasets.is_valued(dataset, asked.group, skip_bad=True)
+  task = {'dialogue': 'dialogue', 'document': 'language', 'tagged sentence': 'tagging'}.get(
+    kind, ''
+  )
+  if not task and valued:
+    task = 'regression' if len(names) < 2 else 'multi_label'
+  if kind == 'image':
+    said += _of_images(dataset)
+  return Found(
+    kind if kind != 'tagged sentence' else 'text',
+    dataset,
+    target,
+    task,
+    0 if task else len(names),
+    _smallest_train(counts, names if not task else ()),
+    (_counted(kind, counts, names if not task else ()), *said),
+  )
+
+
+def _counted(kind: str, counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> str:
+  """'1,200 images of 4 classes (smallest: cat, 212), not divided: test and validation are ...'."""
+  total = [sum(column) for column in zip(*counts.values())]
+  text = f'{sum(total):,} {kind}s'
+  if names:
+    least = min(range(len(total)), key=total.__getitem__)
+    text += f' of {len(names):,} classes (the smallest: {names[least]}, {total[least]:,})'
+  if 'all' in counts or len(counts) == 1:
+    return (
+      f'{text}, not divided: a study takes {TARGET["test_fraction"]:.0%} as test and '
+      f'{TARGET["val_fraction"]:.0%} of the rest as validation.'
+    )
+  parts = ', '.join(f'{sum(column):,} {part}' for part, column in counts.items())
+  return f'{text}, divided as published: {parts}.'
+
+
+def _smallest_train(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> int:
+  """The training examples of the smallest class, about: what is held out is rounded.
+
+  Raises:
+    ValueError: a class that cannot be divided.
+  """
+  of_train = list(counts.get('train', counts.get('all', ())))
+  for part in ('test', 'val'):
+    if part not in counts:
+      of_train = [n - round(TARGET[f'{part}_fraction'] * n) for n in of_train]
+  if names and min(of_train, default=0) < 2:
+    total = [sum(column) for column in zip(*counts.values())]
+    few = [f'{name} ({count:,})' for name, count in zip(names, total) if count < LEAST]
+    raise ValueError(
+      f'Some classes are too small to be divided into training, validation and test: '
+      f'{_listed(few)}. Want {LEAST} examples of each: add some, or take the class away.'
+    )
+  return min(of_train, default=0)
+
+
+def _of_images(dataset: str) -> tuple[str, ...]:
+  """What the files of images are."""
+  files = datasets.raw_images(dataset, most=200)
+  if not files:
+    return ()
+  sides = sorted(min(file.size) for file in files)
+  grey = all(file.mode in ('L', '1', 'I;16', 'I', 'LA') for file in files)
+  formats = Counter(file.format for file in files)
+  text = (
+    f'Files are {_listed(sorted(formats))}{", all grey" if grey else ""}, their shorter sides '
+    f'{sides[0]:,} to {sides[-1]:,} pixels (of {len(files):,} looked at).'
+  )
+  return (text,)
+
+
+def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
+  """A table or lines of JSON. Taken as it is where tlx/datasets can, else written again with the
+  columns that it wants.
+  """
+  kind = 'jsonl' if '.jsonl' in file.name.lower() else 'csv'
+  chosen = asked.text or asked.label
+  if not chosen and not file.suffix.lower().startswith('.xls'):
+    try:
+      return _of_dataset(f'{kind}:{file}', asked, ())
+    except ValueError as error:
+      if kind == 'jsonl' and datasets.kind(f'jsonl:{file}') != 'text':
+        raise
+      reason = error
+  table = _read(file, kind)
+  text = tuple(_column(table, name, '--text') for name in asked.text) or _text_column(table)
+  label = _column(table, asked.label, '--label') if asked.label else _label_column(table, text)
+  if not text or not label:
+    lacking = '--text=COLUMN' if not text else '--label=COLUMN'
+    why = '' if chosen or file.suffix.lower().startswith('.xls') else f' ({reason})'
+    raise ValueError(
+      f'{file} has the columns {_listed(table.columns)}: which has the '
+      f'{"text" if not text else "label"}? Say it by {lacking}.{why}'
+    )
+  return _written(file, table, (text, label), asked, out)
+
+
+def _written(
+  file: pathlib.Path,
+  table: pd.DataFrame,
+  columns: tuple[tuple[str, ...], str],
+  asked: Asked,
+  out: pathlib.Path,
+) -> Found:
+  """The rows that can be used, written as `out`; those without a text or a label, and of classes
+  with fewer than LEAST, are left out.
+  """
+  text, label = columns
+  joined = table[list(text)].apply(lambda row: '\n'.join(one for one in row if one), axis=1)
+  rows = pd.DataFrame({'text': joined, 'label': table[label].str.strip()})
+  if asked.group:
+    rows['group'] = table[_column(table, asked.group, '--group')]
+  whole = rows[(rows.text.str.strip() != '') & (rows.label != '')]
+  counts = whole.label.value_counts()
+  rare = sorted(counts[counts < LEAST].index)
+  kept = whole[~whole.label.isin(rare)]
+  said = [
+    f'The text is {" and ".join(text)} (--text=COLUMN[,COLUMN]), the class {label} '
+    f'(--label=COLUMN); the columns are {_listed(table.columns)}.'
+  ]
+  if lost := len(rows) - len(whole):
+    said.append(f'{lost:,} of {len(rows):,} rows have no text or no label, and are left out.')
+  if rare:
+    said.append(
+      f'{len(rare):,} classes have fewer than {LEAST} rows, and are left out: {_listed(rare)}.'
+    )
+  if kept.label.nunique() < 2:
+    raise ValueError(f'{file}: the column {label} has no two classes of {LEAST} rows or more.')
+  out.parent.mkdir(parents=True, exist_ok=True)
+  with out.open('w', encoding='utf-8') as stream:
+    for row in kept.to_dict('records'):
+      stream.write(json.dumps(row, ensure_ascii=False) + '\n')
+  said.append(f'Wrote {out}, {len(kept):,} rows with the columns text and label.')
+  found = _of_dataset(f'jsonl:{out}', asked._replace(group=''), tuple(said))
+  return found
+
+
+def _read(file: pathlib.Path, kind: str) -> pd.DataFrame:
+  """A table of text cells, '' where there is nothing.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  try:
+    if file.suffix.lower().startswith('.xls'):
+      table = pd.read_excel(file, dtype=str)
+    elif kind == 'jsonl':
+      table = pd.read_json(file, lines=True, dtype=False)
+    else:
+      table = _read_csv(file)
+  except ImportError as error:
+    raise ValueError(
+      f'{file} is a workbook: pip install openpyxl, or save its sheet as CSV. {error}'
+    ) from None
+  except ValueError as error:
+    raise ValueError(f'{file} cannot be read: {error}') from None
+  table.columns = [str(name).strip() for name in table.columns]
+  return table.map(lambda cell: '' if cell is None or cell != cell else str(cell))
+
+
+def _read_csv(file: pathlib.Path) -> pd.DataFrame:
+  """As UTF-8, else as the Windows of western Europe; delimited by what the first line has most of.
+
+  Raises:
+    ValueError: it is no table.
+  """
+  for encoding in ('utf-8-sig', 'cp1252'):
+    try:
+      options: dict[str, Any] = {'dtype': str, 'keep_default_na': False, 'encoding': encoding}
+      first = pd.read_csv(file, sep='\0', nrows=1, header=None, engine='python', **options)
+      delimiter = max(',;\t', key=str(first.iloc[0, 0]).count)
+      return pd.read_csv(file, sep=delimiter, **options)
+    except UnicodeDecodeError:
+      continue
+  raise ValueError('it is neither UTF-8 nor Windows-1252')
+
+
+def _column(table: pd.DataFrame, name: str, flag: str) -> str:
+  """The column of this name, whatever the case.
+
+  Raises:
+    ValueError: there is none.
+  """
+  found = [column for column in table.columns if column.lower() == name.lower()]
+  if not found:
+    raise ValueError(f'{flag}={name}: there is no such column; have {_listed(table.columns)}.')
+  return found[0]
+
+
+def _text_column(table: pd.DataFrame) -> tuple[str, ...]:
+  """The column whose cells are longest, of those that are mostly different; or ()."""
+  lengths = {
+    column: table[column].str.len().mean()
+    for column in table.columns
+    if table[column].nunique() > len(table) / 2 and table[column].str.contains(' ').mean() > 0.5
+  }
+  return (max(lengths, key=lengths.__getitem__),) if lengths else ()
+
+
+def _label_column(table: pd.DataFrame, text: Sequence[str]) -> str:
+  """The column of classes: of those with few different cells the one that is called like one, or
+  ''.
+  """
+  few = [
+    column
+    for column in table.columns
+    if column not in text and 2 <= table[column].nunique() <= min(500, len(table) / LEAST)
+  ]
+  for word in _LABELS:
+    for column in few:
+      if word in column.lower():
+        return column
+  return few[0] if len(few) == 1 else ''
+
+
+def _about_json(file: pathlib.Path) -> str:
+  """What a .json file that no study takes is."""
+  try:
+    content = json.loads(file.read_text(encoding='utf-8'))
+  except (ValueError, OSError) as error:
+    return f'it cannot be read: {error}'
+  if isinstance(content, dict) and {'images', 'annotations'} <= content.keys():
+    return (
+      f'a COCO file of {len(content["images"]):,} images and {len(content["annotations"]):,} '
+      'boxes, which no task of a study takes.'
+    )
+  return 'want .jsonl: a line for each example.'
+
+
+def _listed(names: Iterable[str], most: int = 12) -> str:
+  names = list(names)
+  return ', '.join(names[:most]) + (f' and {len(names) - most:,} more' if names[most:] else '')
+
+
+def written(found: Found, asked: Asked, name: str) -> str:
+  """The config file for `found`: a source that fits it, three methods, sizes and seeds."""
+  entry, called = _SOURCES[found.kind]
+  if asked.source:
+    entry = called = asked.source
+  language = found.task in ('dialogue', 'language')
+  shots = _sizes(found)
+  target = dict(found.target)
+  if found.task:
+    target['task'] = found.task
+  if language:
+    target['val_examples'] = 20
+  source = f'{entry!r}'
+  if language:
+    source = f"{{'weights': {entry!r}, 'input': {{'length': 128}}}}"
+  elif found.kind == 'text':
+    source = f"{{'weights': {entry!r}, 'input': {{'length': 64}}}}"
+  methods = _LANGUAGE if language else _TEXTS if found.kind == 'text' else _IMAGES
+  if found.task in ('multi_label', 'tagging'):
+    methods = methods.replace(_EXACT, _TRAINED)
+  unit = 'examples a class' if found.num_classes else 'examples'
+  return _CONFIG.format(
+    title=f'{called} to {name}',
+    name=name,
+    first=found.said[0],
+    source=source,
+    target=_dict(target),
+    shots=shots,
+    unit=unit,
+    smallest=found.smallest,
+    seeds=(0, 1) if language else (0, 1, 2),
+    steps=30 if language else 60,
+    batch=2 if language else 16,
+    rates='(3e-4, 1e-3)' if found.kind == 'image' else '(1e-4, 5e-4)',
+    methods=methods,
+    baseline='as_it_is' if language else 'probe',
+  )
+
+
+def _dict(fields: Mapping[str, Any]) -> str:
+  """A dict of a config, a field a line."""
+  lines = ''.join(f'    {name!r}: {value!r},\n' for name, value in fields.items())
+  return f'{{\n{lines}  }}'
+
+
+def _sizes(found: Found) -> tuple[int, ...]:
+  """Up to three sizes, of which other seeds have other examples; (0,), all, where there are too
+  few.
+  """
+  offered = SIZES if found.num_classes else (20, 100, 400)
+  return tuple(size for size in offered if 2 * size <= found.smallest)[-3:] or (0,)
+
+
+_CONFIG = '''"""{first}
+
+  python -m experiments.study --config={name}.py --workdir=runs/{name}
+"""
+
+from tlx.study.config import base
+
+
+def get_config():
+  config = base()  # every field with its default; what they mean: docs/study.md
+  config.name = {title!r}
+  # Where features come from. Others: python -m experiments.list weights
+  config.sources.pretrained = {source}
+  # What cannot be read is left out (skip_bad), as are copies of test examples (duplicates); both
+  # are counted and named, as by python -m experiments.look --config={name}.py
+  config.targets.{name} = {target}
+  config.shots = {shots}  # {unit}; there are about {smallest:,} to train on. 0 is all
+  config.seeds = {seeds}  # each draws its own examples; five tell smaller differences from chance
+  config.train.steps, config.train.batch_size = {steps}, {batch}
+  config.grid.learning_rate = {rates}  # tried by each method; validation chooses
+  config.methods = {{
+{methods}
+  }}
+  config.baseline = {baseline!r}  # what the others are compared with
+  return config
+'''
+_EXACT = """    # a linear classifier on frozen features, solved exactly
+    'probe': {
+      'phases': [{'tune': 'head', 'solver': 'logistic'}],
+      'grid': {'learning_rate': (1.0,), 'weight_decay': (0.03, 1.0)},
+    },"""
+_TRAINED = """    # a linear head on frozen features
+    'probe': {'phases': [{'tune': 'head'}], 'grid': {'learning_rate': (1e-3, 1e-2)}},"""
+_IMAGES = f"""{_EXACT}
+    # the last three blocks are fine-tuned as well; what is frozen runs once
+    'last_blocks': {{'phases': [{{'tune': {{'policy': 'last', 'k': 5}}}}]}},
+    # everything is fine-tuned
+    'full': {{'phases': [{{'tune': 'all'}}]}},"""
+_TEXTS = f"""{_EXACT}
+    # the last two blocks are fine-tuned as well; what is frozen runs once
+    'last_blocks': {{'phases': [{{'tune': {{'policy': 'last', 'k': 4}}}}]}},
+    # everything is fine-tuned
+    'full': {{'phases': [{{'tune': 'all'}}]}},"""
+_LANGUAGE = """    # nothing is trained
+    'as_it_is': {'phases': [{'steps': 0}]},
+    # the last block is fine-tuned
+    'last_block': {'phases': [{'tune': {'policy': 'last', 'k': 2}}]},
+    # low-rank weights beside all others are trained
+    'lora': {'added': {'name': 'lora', 'rank': 8}, 'phases': [{'tune': 'added'}]},"""
+
+
+def choices(found: Found, asked: Asked) -> str:
+  """What the config is set to, in a line."""
+  entry, called = _SOURCES[found.kind]
+  name = asked.source or f'{called}, {entry}'
+  return f'source {name} (--source=NAME); sizes {_sizes(found)}; the rest is explained in the file.'
+
+
+def commands(found: Found, asked: Asked, config: pathlib.Path) -> str:
+  """The commands that follow: one more where the weights are not here yet."""
+  entry = asked.source or _SOURCES[found.kind][0]
+  lines = [
+    f'python -m experiments.study --config={config} --dry_run',
+    f'python -m experiments.study --config={config} --workdir=runs/{config.stem}',
+  ]
+  try:
+    sources.resolve(sources.entry(entry).uri)
+  except (ValueError, ImportError):
+    lines.insert(0, f'python -m experiments.fetch {entry}')
+  return '\n'.join([*(f'  {line}' for line in lines), _QUICK])
+
+
+_QUICK = (
+  'For a first table add --config.preset=quick and another --workdir; five seeds: '
+  '--config.preset=standard.'
+)
