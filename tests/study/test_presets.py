@@ -59,8 +59,8 @@ def test_the_dry_run_says_what_was_set():
 
 def test_paper_goes_on_in_the_folder_of_standard(data_dir, tmp_path):
   made = written('standard', seeds=(0,), shots=(1,), data_dir=str(data_dir))
-  made.only, made.grid.learning_rate = 'probe', (1e-3,)
-  made.methods = {'probe': made.methods.probe.to_dict()}
+  made.grid.learning_rate = (1e-3,)
+  made.methods, made.baseline = {'probe': made.methods.probe.to_dict()}, ''
   run.run(made, tmp_path)
   before = {path.name for path in (tmp_path / 'runs').iterdir()}
   times = {name: (tmp_path / 'runs' / name / 'config.json').stat().st_mtime_ns for name in before}
