@@ -96,7 +96,7 @@ def bad_values(section, field):
       *((bad,) for bad in bad_numbers(kind.range)),
     ]
   if type(kind) is tuple:
-    return ['nonsense', '', 3, None, True]
+    return [bad for bad in ('nonsense', '', 3, None, True) if bad not in kind]
   return {
     ranges.TEXT: [3, None, True, ['a']],
     ranges.PLUGIN: [3, None, 'nonsense', {'nam': 'x'}, {}],
