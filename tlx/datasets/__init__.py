@@ -8,6 +8,8 @@ csv:PATH/labels.csv            a table of image files, labels and perhaps splits
 csv:PATH, jsonl:PATH           texts or pairs of texts with labels, a number or any number of
                                labels each (_values.py): a file, or one for each part
 jsonl:PATH                     also dialogues (messages), and words with tags (tokens, tags)
+coco:PATH, voc:FOLDER,         images with boxes around objects: COCO's annotations, XML files of
+yolo:FOLDER                    Pascal VOC, text files of YOLO; also TFDS sets with `objects`
 text:PATH                      running text: a document a line of a file, or a file of a folder
 """
 
@@ -21,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from tlx.datasets import (
+  _boxes,
+  _coco,
   _copies,
   _csv,
   _dialogues,
@@ -33,8 +37,11 @@ from tlx.datasets import (
   _splits,
   _tagged,
   _texts,
+  _voc,
   _vtab,
+  _yolo,
 )
+from tlx.datasets._boxes import frame, size_of
 from tlx.datasets._copies import overlap
 from tlx.datasets._images import Raw, check_memory
 from tlx.datasets._splits import check_folds
@@ -65,6 +72,7 @@ __all__ = [
   'check_memory',
   'class_counts',
   'decoded',
+  'frame',
   'info',
   'is_valued',
   'keep_out',
@@ -75,11 +83,19 @@ __all__ = [
   'raw_images',
   'roles',
   'sha256',
+  'size_of',
   'subsets',
   'unlabelled',
 ]
 
-_FILES: dict[str, Any] = {'folder': _folder, 'csv': _csv, 'jsonl': _texts, 'text': _running}
+_ANNOTATED = {'coco': _coco, 'voc': _voc, 'yolo': _yolo}
+_FILES: dict[str, Any] = {
+  'folder': _folder,
+  'csv': _csv,
+  'jsonl': _texts,
+  'text': _running,
+  **_ANNOTATED,
+}
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
 
 
@@ -98,23 +114,26 @@ def info(
       why.
   """
   place, rest = _parse(name)
+  if shift != 'none' and (of_kind := kind(name, data_dir)) != 'image':
+    raise ValueError(f'{name} has {of_kind}s, and shift {shift!r} changes images. Leave it out.')
   if place == 'package':
     _groups.check(group)
     module = plug('datasets', rest)
     found = Info(module.CLASS_NAMES, dict(module.NUM_EXAMPLES))
   elif place in _FILES:
-    if (of_kind := kind(name)) != 'image' and shift != 'none':
-      raise ValueError(f'{name} has {of_kind}s, and shift {shift!r} changes images. Leave it out.')
     listed = _published(name, None, group, skip_bad, answers)
     counts = {split: len(examples.ids) for split, examples in listed.splits.items()}
     if _is_valued(listed):
       return Info(listed.class_names, counts)
-    found = Info(listed.class_names, {} if of_kind == 'document' else counts)
+    found = Info(listed.class_names, {} if kind(name) == 'document' else counts)
   else:
     from tlx.datasets import _tfds
 
     rest, splits = _vtab.splits(rest) if place == 'vtab1k' else (rest, None)
-    found = _tfds.describe(_tfds.tfds_builder(rest, data_dir, prepare=False), splits, group)
+    builder = _tfds.tfds_builder(rest, data_dir, prepare=False)
+    found = _tfds.describe(builder, splits, group)
+    if _tfds.annotated(builder):
+      return found
   return found._replace(class_names=_class_names(name, shift, found.class_names))
 
 
@@ -139,21 +158,22 @@ def roles(name: str) -> tuple[str, ...]:
   return _dialogues.roles(_parse(name)[1])
 
 
-def is_valued(name: str, group: str = '', skip_bad: bool = False) -> bool:
-  """Whether examples have a number, any number of labels or tags instead of a class.
+def is_valued(name: str, group: str = '', skip_bad: bool = False, data_dir: DataDir = None) -> bool:
+  """Whether examples have a number, any number of labels, tags or boxes instead of a class.
 
   Raises:
     ValueError: as `info`.
   """
   place, rest = _parse(name)
-  of_kind = kind(name)
-  return of_kind == 'tagged sentence' or (
+  of_kind = kind(name, data_dir)
+  return of_kind in ('tagged sentence', 'annotated image') or (
     of_kind == 'text' and _is_valued(_texts.published(place, rest, group, skip_bad))
   )
 
 
-def kind(name: str) -> str:
-  """What the examples are, one of `_KINDS`; of a table or records their columns say it.
+def kind(name: str, data_dir: DataDir = None) -> str:
+  """What the examples are, one of `_KINDS`; of a table or records their columns say it, of TFDS's
+  their features.
 
   Raises:
     ValueError: an unknown name, or a file that is not there or may be either.
@@ -161,8 +181,15 @@ def kind(name: str) -> str:
   place, rest = _parse(name)
   if place == 'text':
     return 'document'
+  if place in _ANNOTATED:
+    return 'annotated image'
   if place == 'jsonl':
     return _texts.contents(rest)
+  if place == 'tfds':
+    from tlx.datasets import _tfds
+
+    builder = _tfds.tfds_builder(rest, data_dir, prepare=False)
+    return 'annotated image' if _tfds.annotated(builder) else 'image'
   return 'text' if place == 'csv' and _texts.is_table(rest) else 'image'
 
 
@@ -172,6 +199,7 @@ _KINDS = {  # of examples, and what takes them
   'document': "task = 'language'",
   'dialogue': "task = 'dialogue'",
   'tagged sentence': "task = 'tagging'",
+  'annotated image': "task = 'detection'",
 }
 
 
@@ -208,9 +236,9 @@ def raw_images(name: str, data_dir: DataDir = None, group: str = '', most: int =
   return [file for file in found if file]
 
 
-def check_kind(name: str, wanted: str) -> None:
+def check_kind(name: str, wanted: str, data_dir: DataDir = None) -> None:
   """Raises ValueError where a data set has examples of another kind than `wanted`."""
-  if (found := kind(name)) != wanted:
+  if (found := kind(name, data_dir)) != wanted:
     more = f' Its texts without their labels are text:{_parse(name)[1]}.' if found == 'text' else ''
     raise ValueError(
       f'{name} has {found}s, wanted {wanted}s. Take it with {_KINDS[found]}.'
@@ -247,6 +275,7 @@ def load(
   skip_bad: bool = False,
   fold: int = 0,
   folds: int = 0,
+  wanted: str = 'image',
 ) -> Dataset:
   """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at
   every call.
@@ -275,6 +304,8 @@ def load(
       they were not there.
     fold, folds: of a data set without a test part, the fold that is it, from 1 to `folds`, in place
       of `test_fraction`; of each class alike, and groups stay whole. Every example is in one.
+    wanted: the kind of examples. An 'annotated image' wants fit 'pad'; its values are a dict of
+      arrays [N, ...] of its boxes in pixels of the square, and labels are 0 (tlx/inputs/boxes.py).
 
   Raises:
     ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, a
@@ -284,9 +315,11 @@ def load(
   _images.check(form)
   _shifts.check(shift)
   _copies.check(duplicates)
-  check_kind(name, 'image')
+  check_kind(name, wanted, data_dir)
   published = _published(name, data_dir, group, skip_bad)
-  class_names = _class_names(name, shift, published.class_names)
+  class_names = published.class_names
+  if not _is_valued(published):
+    class_names = _class_names(name, shift, class_names)
   _check_ids(name, published.splits)
 
   while True:
@@ -297,6 +330,8 @@ def load(
     if not bad:
       break
     published = _without(name, published, bad, skip_bad)
+  if wanted == 'annotated image':
+    splits = _boxes.letterboxed(splits, form.image_size)
   return _dataset(splits, duplicates, class_names, (*published.notes, *notes))
 
 
@@ -445,7 +480,7 @@ def _parse(name: str) -> tuple[str, str]:
     return 'tfds', name
   raise ValueError(
     f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, vtab1k:TASK, folder:PATH, '
-    'csv:FILE, jsonl:FILE and text:FILE.'
+    'csv:FILE, jsonl:FILE, text:FILE, coco:PATH, voc:FOLDER and yolo:FOLDER.'
     f'{closest(name, (*names, *_tfds.known_names()))}'
   )
 
@@ -454,7 +489,7 @@ def _published(
   name: str, data_dir: DataDir, group: str, skip_bad: bool, answers: str = _dialogues.ANSWERS
 ) -> Published:
   place, rest = _parse(name)
-  found = kind(name)
+  found = kind(name, data_dir)
   if found == 'document':
     return _running.published(rest, group, skip_bad)
   if found == 'dialogue':
@@ -473,6 +508,8 @@ def _published(
     if place == 'package'
     else _tfds.tfds_builder(rest, data_dir, prepare=True)
   )
+  if found == 'annotated image':
+    return _tfds.published_boxes(builder, group, skip_bad)
   return _tfds.published(builder, splits, group)
 
 
@@ -513,7 +550,8 @@ def sha256(*splits: Split) -> str:
       else:
         digest.update(leaf.data)  # not tobytes(), which copies
     digest.update(split.labels.tobytes())
-    if split.values is not None:
-      digest.update(split.values.tobytes())
+    values = split.values if isinstance(split.values, dict) else {'': split.values}
+    for value in values.values():
+      digest.update(b'' if value is None else value.tobytes())
     digest.update('\n'.join(split.ids).encode())
   return digest.hexdigest()

@@ -122,7 +122,7 @@ def raw(file: bytes | epath.Path | ValueError) -> Raw | None:
   try:
     _reads_heif()
     opened = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)  # type: ignore[arg-type]
-    with _without_warnings(), Image.open(opened) as image:
+    with without_warnings(), Image.open(opened) as image:
       return Raw(image.size, image.mode, image.format or '')
   except Exception:  # as in decode_all; a ValueError in place of a file is no path
     return None
@@ -144,13 +144,19 @@ def _unidentified(data: bytes) -> str:
   return 'its content is no image of a known kind'
 
 
-def _upright(image: Image.Image) -> Image.Image:
-  """The image turned as its EXIF says; one whose EXIF is damaged as it is stored."""
+def orientation(image: Image.Image) -> int:
+  """How EXIF says that an image is turned, 1 to 8: not at all where it is damaged or says nothing,
+  and from 5 on with its sides exchanged.
+  """
   try:
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
   except Exception:  # damaged bytes raise nearly anything
-    return image
-  return ImageOps.exif_transpose(image) if turned else image
+    return 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  """The image turned as its EXIF says."""
+  return ImageOps.exif_transpose(image) if orientation(image) != 1 else image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -220,7 +226,7 @@ def decode_all(
   bad: dict[int, str] = {}
   with (
     concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-    _without_warnings(),
+    without_warnings(),
   ):
     for start in range(0, count, _CHUNK):
       files = examples.read(range(start, min(start + _CHUNK, count)))
@@ -243,11 +249,14 @@ def decode_all(
 
       list(pool.map(work, range(0, len(files), _TASK)))  # list() raises what a thread raised
   wrong = {examples.ids[row]: bad[row] for row in sorted(bad)}
-  return Split(inputs, examples.labels, examples.ids, digests, examples.groups), wrong
+  return (
+    Split(inputs, examples.labels, examples.ids, digests, examples.groups, examples.values),
+    wrong,
+  )
 
 
 @contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
   """Within, Pillow keeps quiet about metadata that it cannot read and about large images: they are
   read or named as bad.
   """

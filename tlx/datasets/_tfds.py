@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from tlx.datasets import _groups
+from tlx.datasets import _boxes, _groups
 from tlx.datasets._builder import builder_class
 from tlx.datasets._types import Examples, Info, Published
 from tlx.plug import closest
@@ -53,7 +53,8 @@ def tfds_builder(
   make = functools.partial(tfds.builder, name, data_dir=data_dir, file_format='array_record')
   with _explained('open', name):
     builder = make()
-  _keys(builder)  # before a download that would be of no use
+  if not annotated(builder):
+    _keys(builder)  # before a download that would be of no use
   if prepare:
     with _explained('prepare', name):
       builder = _prepare(make)
@@ -103,9 +104,26 @@ def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
   if not is_pair or not all(isinstance(features[key], kind) for key, kind in kinds):
     raise ValueError(
       f'tfds:{builder.name} has the features {", ".join(features)}, supervised {keys}; '
-      'wanted an Image and a ClassLabel. Use another data set, or write it out as folder:PATH.'
+      'wanted an Image and a ClassLabel, or an image and objects with a bbox and a ClassLabel. Use '
+      'another data set, or write it out as folder:PATH or coco:PATH.'
     )
   return image, label
+
+
+def annotated(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+  """Of a set of images with `objects`: the features of an object that are its 'label', and perhaps
+  'crowd' and 'area'. {} of others, and where an image and its class are what TFDS supervises by.
+  """
+  features = builder.info.features
+  if builder.info.supervised_keys or not {'image', 'objects'} <= set(features):
+    return {}
+  objects = dict(getattr(features['objects'], 'feature', None) or {})
+  labels = [key for key, kind in objects.items() if isinstance(kind, tfds.features.ClassLabel)]
+  if not labels or not isinstance(objects.get('bbox'), tfds.features.BBoxFeature):
+    return {}
+  found = {'label': 'label' if 'label' in labels else labels[0]}
+  wanted = (('crowd', 'is_crowd'), ('crowd', 'is_difficult'), ('area', 'area'))
+  return found | {name: key for name, key in wanted if key in objects}
 
 
 def _check_group(builder: tfds.core.DatasetBuilder, group: str) -> None:
@@ -154,11 +172,15 @@ def describe(
   """Class names, and counts where the data is prepared; of the published splits, or of {our split:
   a slice of TFDS's}.
   """
-  _, label = _keys(builder)
+  of_objects = annotated(builder)
+  if of_objects:
+    label = builder.info.features['objects'].feature[of_objects['label']]
+  else:
+    label = builder.info.features[_keys(builder)[1]]
   _check_group(builder, group)
   splits = splits if splits and builder.info.splits else _split_names(builder)
   return Info(
-    tuple(builder.info.features[label].names),
+    tuple(label.names),
     {ours: len(_slice(builder, spec)[1]) for ours, spec in splits.items()},
   )
 
@@ -215,3 +237,54 @@ def published(
     tuple(features[label].names),
     {ours: examples(spec) for ours, spec in (splits or _split_names(builder)).items()},
   )
+
+
+def published_boxes(
+  builder: tfds.core.DatasetBuilder, group: str = '', skip_bad: bool = False
+) -> Published:
+  """The published splits of a set with `objects`, as `_boxes.published` has them, which raises.
+
+  An id is 'split/row'. Boxes are shares of the image; what is difficult or a crowd is a crowd.
+  """
+  keys = annotated(builder)
+  names = tuple(builder.info.features['objects'].feature[keys['label']].names)
+  where = f'tfds:{builder.info.full_name}'
+  images = []
+  for part, split in _split_names(builder).items():
+    source = builder.as_data_source(
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+
+    def record(row: int, source: Any = source) -> Any:
+      return tf_example_pb2.Example.FromString(source[row]).features.feature
+
+    def image(row: int, record: Callable = record) -> bytes:
+      return record(row)['image'].bytes_list.value[0]
+
+    for row in range(len(source)):
+      name = f'{split}/{row:06d}'
+      boxes = _Boxes(record(row), keys, names, name)
+      images.append(_boxes.Annotated(name, functools.partial(image, row), part, boxes))
+  return _boxes.published(where, images, names, (), group, skip_bad)
+
+
+class _Boxes:
+  """The boxes of a record, for an image of (width, height)."""
+
+  def __init__(self, record: Any, keys: Mapping[str, str], names: Sequence[str], id: str):
+    self.sides = np.array(record['objects/bbox'].float_list.value).reshape(-1, 4)
+    self.labels = [names[label] for label in record[f'objects/{keys["label"]}'].int64_list.value]
+    self.values: dict[str, list[Any]] = {}
+    for name in ('crowd', 'area'):
+      of_name = record[f'objects/{keys.get(name)}']
+      self.values[name] = [*of_name.int64_list.value, *of_name.float_list.value]
+    self.id = id
+
+  def __call__(self, width: int, height: int) -> list[_boxes.Box]:
+    made = []
+    for i, (name, (y0, x0, y1, x1)) in enumerate(zip(self.labels, self.sides.tolist())):
+      sides = (x0 * width, y0 * height, x1 * width, y1 * height)
+      crowd = bool(self.values['crowd'][i]) if self.values['crowd'] else False
+      area = float(self.values['area'][i]) if self.values['area'] else None
+      made.append(_boxes.Box(name, sides, f'object {i + 1}', crowd, area))
+    return made

@@ -94,8 +94,9 @@ class Split(NamedTuple):
   digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for
     texts that are the same but for case and spaces; [N, M] where an example is of up to M texts.
   groups: the group of each example ('subject_12'), or () where the data set has none.
-  values: float32 [N] or [N, K], what a task is asked for where that is no class (_values.py).
-    Labels are then 0: there is nothing that subsets and held-out parts balance over.
+  values: float32 [N] or [N, K], what a task is asked for where that is no class (_values.py), or
+    a dict of arrays [N, ...] of the boxes of images. Labels are then 0: there is nothing that
+    subsets and held-out parts balance over.
   """
 
   inputs: Any
@@ -103,10 +104,10 @@ class Split(NamedTuple):
   ids: tuple[str, ...]
   digests: np.ndarray
   groups: tuple[str, ...] = ()
-  values: np.ndarray | None = None
+  values: Any = None
 
   @property
-  def targets(self) -> np.ndarray:
+  def targets(self) -> Any:
     """What a task is asked for: values where there are some, else labels."""
     return self.labels if self.values is None else self.values
 
@@ -119,7 +120,11 @@ class Split(NamedTuple):
       inputs = {name: _rows_of(leaf, rows) for name, leaf in inputs.items()}
     else:
       inputs = _rows_of(inputs, rows)
-    values = None if self.values is None else self.values[rows]
+    values = self.values
+    if isinstance(values, dict):
+      values = {name: leaf[rows] for name, leaf in values.items()}
+    elif values is not None:
+      values = values[rows]
     return Split(inputs, self.labels[rows], ids, self.digests[rows], groups, values)
 
 

@@ -143,7 +143,7 @@ def classes_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[str, 
 
 def num_strata(study: Mapping[str, Any], data: Mapping[str, Any]) -> int:
   """What `shots` counts examples of: the classes, or 1 where examples have values instead."""
-  valued = _is_valued(data['dataset'], data['group'], data['skip_bad'])
+  valued = _is_valued(data['dataset'], data['group'], data['skip_bad'], study['data_dir'] or None)
   return 1 if valued else len(classes_of(study, data))
 
 

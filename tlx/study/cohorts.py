@@ -135,7 +135,7 @@ def _check_data(
   far as their number is known, take more than config.data_bytes.
   """
   form = form_module(source)
-  datasets.check_kind(data['dataset'], form.KIND)
+  datasets.check_kind(data['dataset'], form.KIND, study['data_dir'] or None)
   count = sum(counts_of(study, data).values())
   form.check_memory(source['input'], count, study['data_bytes'])
 

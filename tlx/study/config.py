@@ -768,21 +768,20 @@ def own_input(source: Mapping[str, Any]) -> dict[str, Any]:
   """The input that a source's weights were trained on, or that its network has to have, as a
   resolved config has it; what is not known is not in it.
   """
+  form = form_module(source)
   if source['weights'].startswith('study:'):
-    fields = form_module(
-      source
-    ).INPUT  # those that it shares with the form that its weights were trained in
     return {
       name: tuple(value) if isinstance(value, list) else value
       for name, value in of_study(source['weights'])['input'].items()
-      if name in fields
+      if name in form.INPUT  # shared with the form that its weights were trained in
     }
   name, options = named(source['backbone'])
-  module, form = plug('backbones', name), form_module(source)
+  module = plug('backbones', name)
   if not hasattr(module, 'input_spec') or not (source['weights'] or form.OF_NETWORK):
     return {}
   tokenizer = {'tokenizer': source['weights']} if 'tokenizer' in form.INPUT else {}
-  return module.input_spec(**options) | tokenizer
+  known = module.input_spec(**options) | tokenizer
+  return {name: value for name, value in known.items() if name in form.INPUT}
 
 
 def _of_study(where: str, source: Mapping[str, Any], named_here: bool) -> dict[str, Any]:
