@@ -68,6 +68,8 @@ class Form(NamedTuple):
   augment(key, Batch, options) -> Batch, random; targets of mixed examples are `Mixed`
   check(options) raises ValueError for augmentations that the form does not have, or not with these
     values
+  moves: `augment` changes the targets too, such as boxes in an image; what it makes of the inputs
+    does not depend on them
   """
 
   name: str
@@ -75,9 +77,21 @@ class Form(NamedTuple):
   enter: Callable[[PyTree], PyTree]
   augment: Callable[[Array, Batch, Mapping[str, float]], Batch]
   check: Callable[[Mapping[str, float]], None]
+  moves: bool = False
 
   def __hash__(self) -> int:
     return hash(self.name)  # a spec of several leaves is a dict, which has none
+
+
+class Head(NamedTuple):
+  """A head that is more than a linear map to `size` outputs.
+
+  kind: 'boxes', which sees places of several strides (backbones/_boxes.py)
+  size: the number of classes
+  """
+
+  kind: str
+  size: int
 
 
 class Task(NamedTuple):
@@ -85,7 +99,8 @@ class Task(NamedTuple):
 
   Made by `tlx.tasks.<name>.task(num_classes, **options)`.
 
-  head: the number of outputs of the head; None where the source's own stays (language models)
+  head: the number of outputs of a linear head, or another `Head`; None where the source's own stays
+    (language models)
   targets(stored inputs, published labels) -> what `terms` and `scores` need, leaves [N, ...] on the
     host
   terms(outputs, Batch) -> {name: (value, weight)}, [B, ...] each and weight 0.0 where the mask is.
@@ -102,9 +117,11 @@ class Task(NamedTuple):
   each: terms of which the sum of value x weight over each example [B] is kept beside `keep`
   contrasts: `terms` compare the examples of a batch with each other, so they are never evaluated in
     the order of their files, where those of a class may stand together
+  whole: the columns are no sums over examples, so that on validation too they are made of what is
+    kept of each
   """
 
-  head: int | None
+  head: int | Head | None
   targets: Callable[[PyTree, PyTree], PyTree]
   terms: Callable[[PyTree, Batch], dict[str, tuple[Array, Array]]]
   keep: Callable[[PyTree], dict[str, Array]]
@@ -113,6 +130,12 @@ class Task(NamedTuple):
   solvers: tuple[str, ...] = ()
   each: tuple[str, ...] = ()
   contrasts: bool = False
+  whole: bool = False
+
+
+def num_logits(task: Task) -> int:
+  """The number of outputs of a task's linear head; 0 where it has another."""
+  return task.head if isinstance(task.head, int) else 0
 
 
 class RunState(NamedTuple):

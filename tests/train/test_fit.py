@@ -53,6 +53,31 @@ def test_a_run_does_not_see_its_company(make_job, make_phase, tmp_path):
     np.testing.assert_allclose(a, b, atol=1e-5, err_msg=name)
 
 
+def test_a_task_may_look_at_all_examples_together(make_job, make_phase, tmp_path):
+  """Its columns on validation are of what is kept of the examples that each run looks at."""
+
+  def scores(sums, kept=None, targets=None):
+    columns = {'loss': sums['loss'][0] / sums['loss'][1]}
+    if kept is None:
+      return columns
+    right = kept['logits'].argmax(-1) == targets
+    return columns | {'accuracy': float(right.mean()), 'count': len(right), 'each': right.tolist()}
+
+  job = make_job([make_phase()], (3e-2, 1e-2, 3e-2), seeds=[0, 1, 2])
+  job = job._replace(val_rows=[np.arange(20), np.arange(3, 60), np.arange(0, 60, 7)])
+  together = job.phases[0].task._replace(scores=scores, whole=True)
+  other = job._replace(phases=(job.phases[0]._replace(task=together, best=2),))
+  job = job._replace(phases=(job.phases[0]._replace(best=2),))
+  one = fit.fit(job, epath.Path(tmp_path / 'sums')).progress
+  two = fit.fit(other, epath.Path(tmp_path / 'whole')).progress
+  assert [line['val_count'] for line in two['history']] == [[20, 57, 9]] * 3
+  for column in ('val_accuracy', 'val_loss'):
+    for line, line_too in zip(one['history'], two['history']):
+      assert line[column] == pytest.approx(line_too[column])
+  assert one['best']['steps'] == two['best']['steps']
+  assert 'val_each' not in two['history'][0]
+
+
 def test_a_diverged_run_leaves_the_others_alone(make_job, make_phase, tmp_path):
   phase = make_phase(optimizer='sgd', schedule='constant')
   alone = fit.fit(make_job([phase], (1e-2, 1e-2)), epath.Path(tmp_path / 'alone'))

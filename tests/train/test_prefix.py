@@ -299,6 +299,27 @@ def test_views_are_augmentations_one_after_another(kept):
   assert np.abs(shifted[:70] - shifted[70:]).max() > 1e-3
 
 
+def test_targets_move_with_the_views_of_a_form_that_moves_them():
+  """Here an augmentation adds a number to the images, and the same to targets that are numbers."""
+
+  def augment(key, batch, options):
+    drawn = jax.random.uniform(key, (len(batch.mask),))
+    inputs = batch.inputs + drawn[:, None, None, None]
+    return batch._replace(inputs=inputs, targets=batch.targets + drawn)
+
+  form = FORM._replace(name='moving', augment=augment, moves=True)
+  phase = step.Phase((), (), augment=(('add', 1.0),), views=2)
+  images, targets = IMAGES.astype(np.float32), np.arange(len(IMAGES), dtype=np.float32)
+  found = prefix.targets_of_views(form, phase, images, targets)
+  point = prefix.Point(NETWORK, form._replace(enter=lambda x: x), phase)
+  assert found.shape == (140,) and len(set((found % 1).tolist())) > 130
+  run = prefix.pass_program((point,), 1)
+  (drawn,) = run({}, jnp.zeros((140, *IMAGES.shape[1:])), np.arange(140, dtype=np.int32))
+  np.testing.assert_allclose(found % 1, drawn[:, 0, 0, 0] % 1, atol=1e-5)
+  still = prefix.targets_of_views(FORM, phase, images, targets)
+  np.testing.assert_array_equal(still, np.tile(targets, 2))
+
+
 def test_a_view_depends_on_its_example_alone(tmp_path, monkeypatch):
   """Not on how many examples a device takes at a time."""
   variables = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)))

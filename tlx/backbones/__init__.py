@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from tlx.backbones import _config, _heads, _layers
+from tlx.backbones import _boxes, _config, _heads, _layers
 from tlx.plug import closest
 from tlx.tree import ADDED, is_added, map_named, named_leaves
-from tlx.types import Array, Network, PyTree, Variables
+from tlx.types import Array, Head, Network, PyTree, Variables
 
 
 class Edit(NamedTuple):
@@ -174,7 +174,9 @@ def head_after(
   average = 'average' if grid == 1 else f'average{grid}x{grid}'
   mean = functools.partial(_layers.Average(grid).apply, {}, train=False)
   if kind != 'linear':
-    make, _ = _heads.KINDS[kind]
+    if kind == 'boxes':
+      raise ValueError("A head of kind 'boxes' answers the task 'detection' alone.")
+    make = _heads.KINDS[kind]
     see = _heads.Seeing('places', _heads.kept, _heads.beside)
     return _over(network, stages, see, make(num_classes, stages, **options))
   if len(stages) > 1:
@@ -213,6 +215,69 @@ def head_after(
     )[0], stats
 
   return Network((*network.stages[:length], *end.stages), init, apply)
+
+
+def with_head(
+  network: Network,
+  head: Head,
+  inputs: PyTree,
+  stage: str | Sequence[str] = '',
+  kind: str = 'boxes',
+  **options: Any,
+) -> Network:
+  """The network up to the last of the stages that a head of places sees, and that head.
+
+  Args:
+    inputs: the shapes [1, H, W, C] of what enters the network, by which places have pixels.
+    stage: those that it sees; '' is the last of each of the three coarsest strides, such as 8, 16
+      and 32 of a ResNet, and of a transformer its last tokens.
+    options: `size` and `depth` of the head (_boxes.py).
+
+  Raises:
+    ValueError: another kind of head, or stages or options that there are not.
+  """
+  check_head(kind=kind, **options)
+  if kind != head.kind:
+    raise ValueError(
+      f'The task wants a head of kind {head.kind!r}, and head_after names {kind!r}. Leave it out, '
+      f"or give {{'stage': ..., 'kind': {head.kind!r}}}."
+    )
+  if len(getattr(inputs, 'shape', ())) != 4:
+    raise ValueError(f'A head of {head.kind} wants images [B, H, W, C] to enter, got {inputs}.')
+  stages = _before_head(network, stage or _coarsest(network, inputs), ())
+  see = _heads.Seeing('places', _heads.kept, _heads.beside)
+  made = _boxes.Boxes(head.size, stages, tuple(inputs.shape[1:3]), **options)
+  return _over(network, stages, see, made)
+
+
+def outputs(head: Head | int | None) -> PyTree:
+  """Shapes of what a head gives of one example; of a source's own head, and of a head of places,
+  the smallest there may be.
+  """
+  if isinstance(head, Head):
+    return _boxes.outputs(head.size)
+  return jax.ShapeDtypeStruct((1, head or 1), np.float32)
+
+
+def _coarsest(network: Network, inputs: PyTree) -> tuple[str, ...]:
+  """The last stage of each of the three coarsest grids of places, or the last that gives tokens."""
+  variables, x = jax.eval_shape(network.init, jax.random.key(0), inputs), inputs
+  grids: dict[tuple[int, ...], str] = {}
+  tokens = ''
+  for i, stage in enumerate(network.stages[:-1]):
+
+    def run(variables: Variables, x: PyTree, i: int = i) -> PyTree:
+      return network.apply(variables, x, train=False, start=i, stop=i + 1)[0]
+
+    x = jax.eval_shape(run, variables, x)
+    dimensions = len(getattr(x, 'shape', ()))
+    if dimensions == 4:
+      grids[x.shape[1:3]] = stage
+    tokens = stage if dimensions == 3 else tokens
+  if not (grids or tokens):
+    raise ValueError(f'No stage of {", ".join(network.stages)} gives places to find boxes at.')
+  coarsest = sorted(grids, reverse=True)[-3:]
+  return (tokens,) if tokens else tuple(grids[grid] for grid in coarsest)
 
 
 def check_head(grid: int = 1, kind: str = 'linear', **options: Any) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from tlx.backbones import _layers
+from tlx.backbones._boxes import GROUP, Boxes
 from tlx.types import Array, PyTree
 
 GATE_TEMPERATURE = 0.1  # of Ladder Side-Tuning
@@ -149,10 +150,17 @@ def _linear(module: nn.Module, x: Array, num_classes: int) -> Array:
   return x @ kernel + module.param('bias', nn.initializers.zeros, (num_classes,), jnp.float32)
 
 
-# What a method's `head_after` may name beside the linear map of means, and the option of each.
-KINDS: Mapping[str, tuple[Callable[..., nn.Module], str]] = {
-  'attentive': (Attentive, 'queries'),
-  'ladder': (Ladder, 'size'),
+# What a method's `head_after` may name beside the linear map of means, and the options of each.
+KINDS: Mapping[str, Callable[..., nn.Module]] = {
+  'attentive': Attentive,
+  'ladder': Ladder,
+  'boxes': Boxes,
+}
+OPTIONS = {
+  'linear': ('grid',),
+  'attentive': ('queries',),
+  'ladder': ('size',),
+  'boxes': ('size', 'depth'),
 }
 
 
@@ -162,11 +170,12 @@ def check(kind: str, options: Mapping[str, Any]) -> None:
   Raises:
     ValueError: there is none.
   """
-  if kind != 'linear':
-    _layers.choose('kind', kind, ('linear', *KINDS))
-  takes = KINDS[kind][1] if kind in KINDS else 'grid'
+  takes = OPTIONS[_layers.choose('kind', kind, tuple(OPTIONS))]
   for option, value in options.items():
-    if option != takes:
-      raise ValueError(f'A head of kind {kind!r} takes the option {takes!r}, got {option!r}.')
+    if option not in takes:
+      takes_words = ' and '.join(map(repr, takes))
+      raise ValueError(f'A head of kind {kind!r} takes the option {takes_words}, got {option!r}.')
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
       raise ValueError(f'{option} of a head is a whole number from 1 on, got {value!r}.')
+  if kind == 'boxes' and options.get('size', GROUP) % GROUP:
+    raise ValueError(f'size of a head of boxes is a multiple of {GROUP}, got {options["size"]}.')

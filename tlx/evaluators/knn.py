@@ -3,7 +3,7 @@
 import numpy as np
 
 from tlx.evaluators import Finished
-from tlx.types import Task
+from tlx.types import Task, num_logits
 
 KEPT = 'logits'
 COLUMNS = ('knn_accuracy',)
@@ -28,7 +28,7 @@ def evaluate(finished: Finished, k: int = 20, temperature: float = 0.07) -> dict
   """
   train, test = (unit(finished.features(part)) for part in ('train', 'test'))
   labels, wanted = finished.data('train').targets, finished.data('test').targets
-  classes = np.eye(finished.task.head or 0)[labels]
+  classes = np.eye(num_logits(finished.task))[labels]
   k, right = min(k, len(labels)), 0
   for first in range(0, len(test), ROWS):
     near = test[first : first + ROWS] @ train.T

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tlx.evaluators import Finished
-from tlx.types import Task
+from tlx.types import Task, num_logits
 
 KEPT = 'logits'
 COLUMNS = ('top_*_accuracy',)
@@ -11,7 +11,7 @@ COLUMNS = ('top_*_accuracy',)
 
 def check(task: Task, k: int = 5) -> None:
   """Raises ValueError where k is no number of classes below all of them."""
-  num_classes = task.head or 0
+  num_classes = num_logits(task)
   if not isinstance(k, int) or not 1 <= k < num_classes:
     raise ValueError(
       f'top_k wants a whole k from 1 to {num_classes - 1}, below the {num_classes} classes (with '

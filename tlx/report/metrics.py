@@ -127,6 +127,19 @@ _KNOWN = {
     'nearest': 'right nearest within a batch',
     'mrr': 'mean reciprocal rank',
     'back_mrr': 'mean reciprocal rank, back',
+    'AP': 'AP (IoU 0.5 to 0.95)',
+    'AP50': 'AP at IoU 0.5',
+    'AP75': 'AP at IoU 0.75',
+    'AP_small': 'AP of objects below 32² pixels',
+    'AP_medium': 'AP of objects of 32² to 96² pixels',
+    'AP_large': 'AP of objects from 96² pixels on',
+    'AR_1': 'recall with 1 box an image',
+    'AR_10': 'recall with 10 boxes an image',
+    'AR_100': 'recall with 100 boxes an image',
+    'AR_small': 'recall of objects below 32² pixels',
+    'AR_medium': 'recall of objects of 32² to 96² pixels',
+    'AR_large': 'recall of objects from 96² pixels on',
+    'VOC_AP50': 'VOC AP at IoU 0.5',
   }
 )
 _SPELT = {
@@ -152,6 +165,9 @@ _COUNTS = (
   'entities',
   'queries',
   'prompts',
+  'class_loss',
+  'box_loss',
+  'centre_loss',
 )  # no scores
 
 # What earlier versions wrote: columns of classification, and no word on what was selected by.

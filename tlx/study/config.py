@@ -972,7 +972,8 @@ def _check_head_after(where: str, head_after: Any) -> None:
   """Raises ValueError where this names no stages, or no head on them."""
   stage, place = located(where, lambda: named(head_after, 'stage'))
   several = isinstance(stage, (tuple, list)) and all(isinstance(one, str) for one in stage)
-  if not (isinstance(stage, str) or several) or (place and not stage):
+  nowhere = bool(place) and not stage and place.get('kind') != 'boxes'  # which knows its stages
+  if not (isinstance(stage, str) or several) or nowhere:
     raise ValueError(
       f"{where} is a stage, or stages and what the head is, such as {{'stage': 'conv2', "
       f"'grid': 4}} or {{'stage': ('conv1', 'conv2'), 'kind': 'attentive'}}, got "

@@ -87,8 +87,7 @@ def _check_one(evaluator: str | Mapping[str, Any], kind: str, task: Task, task_n
 
 def _kept(task: Task) -> tuple[str, ...]:
   """The names of what a task keeps of outputs."""
-  head = task.head if isinstance(task.head, int) else 1  # another head keeps no logits of classes
-  return tuple(jax.eval_shape(task.keep, jax.ShapeDtypeStruct((1, head), np.float32)))
+  return tuple(jax.eval_shape(task.keep, backbones.outputs(task.head)))
 
 
 def missing(study: Mapping[str, Any], result: Mapping[str, Any] | None) -> bool:

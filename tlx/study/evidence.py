@@ -17,7 +17,7 @@ from tlx.study.batches import in_batches
 from tlx.study.config import form_of
 from tlx.study.phases import heads_of, network_of, task_of
 from tlx.train import feed
-from tlx.types import Form, Network, PyTree, Variables
+from tlx.types import Form, Network, PyTree, Variables, num_logits
 
 BATCH = 128  # examples that go through at a time
 INPUT = 'input'  # the stage before the first
@@ -84,7 +84,7 @@ def _network(study: Mapping[str, Any], name: str) -> tuple[Network, int]:
   source = study['sources'][name]
   if not source['weights'] and configs.named(source['task'])[0] == 'classification':
     task = task_of(study, source)
-    return network_of(source, task.head), int(task.head or 0)
+    return network_of(source, task.head), num_logits(task)
   return network_of(source, heads_of(source)), 0
 
 

@@ -313,7 +313,7 @@ class Pair:
         self._compute(split, variables)
       return feed.Arrays(
         self.features[split, _activation_key(point)],
-        self.targets(split, point.phase.views),
+        self.targets(split, point.phase),
       )
 
     return of_phase
@@ -334,15 +334,17 @@ class Pair:
         lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape),
         shapes,
       )
-      return feed.Arrays(zeros, self.targets(split, point.phase.views))
+      return feed.Arrays(zeros, self.targets(split, point.phase))
 
     return of_phase
 
-  def targets(self, split: str, views: int = 0) -> PyTree:
-    """What the target's task needs of the labels of a split, again for each of so many views."""
+  def targets(self, split: str, phase: step.Phase | None = None) -> PyTree:
+    """What the target's task needs of the labels of a split, of each view that a phase keeps."""
     examples = getattr(self.data, split)
     targets = self.task.targets(examples.inputs, examples.targets)
-    return jax.tree.map(lambda leaf: np.concatenate([leaf] * views), targets) if views else targets
+    if phase is None or not phase.views:
+      return targets
+    return prefix.targets_of_views(self.form, phase, examples.inputs, targets)
 
   def head(self, name: str, make: Callable[[], PyTree]) -> PyTree:
     """What `make` gives, once by that name; its time is a feature's."""

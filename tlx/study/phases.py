@@ -19,7 +19,7 @@ from tlx.study.config import form_module, form_of, named, num_best
 from tlx.train import step
 from tlx.train.job import PhasePlan
 from tlx.train.prefix import activation, boundary, variable_shapes
-from tlx.types import Batch, Form, Network, Task, Variables
+from tlx.types import Batch, Form, Head, Network, Task, Variables, num_logits
 
 
 def task_of(study: Mapping[str, Any], data: Mapping[str, Any]) -> Task:
@@ -36,8 +36,7 @@ def heads_of(source: Mapping[str, Any]) -> int | None:
 
 def source_classes_of(study: Mapping[str, Any], source: Mapping[str, Any]) -> int:
   """The classes of the head that a source was trained with here; 0 where it has no such head."""
-  head = task_of(study, source).head if source['dataset'] else None
-  return head if isinstance(head, int) else 0
+  return num_logits(task_of(study, source)) if source['dataset'] else 0
 
 
 def make_task(
@@ -62,11 +61,11 @@ def make_task(
 
 def network_of(
   source: Mapping[str, Any],
-  num_outputs: int | None,
+  num_outputs: int | Head | None,
   method: Mapping[str, Any] | None = None,
 ) -> Network:
-  """A source's architecture with a head of `num_outputs` or (None) its own, and what a method
-  makes of it: where the head is, what is added.
+  """A source's architecture with a head of `num_outputs`, another kind of `Head` or (None) its own,
+  and what a method makes of it: where the head is, what is added.
 
   The same arguments give the same object, so programs are shared.
   """
@@ -75,6 +74,7 @@ def network_of(
     json.dumps(source['backbone'], sort_keys=True),
     num_outputs,
     json.dumps(changes, sort_keys=True),
+    form_of(source) if isinstance(num_outputs, Head) else None,
   )
   return _side_by_side(network) if getattr(form_module(source), 'SIDES', False) else network
 
@@ -83,7 +83,10 @@ _side_by_side = functools.cache(backbones.side_by_side)
 
 
 @functools.cache
-def _build(backbone: str, num_outputs: int | None, changes: str) -> Network:
+def _build(
+  backbone: str, num_outputs: int | Head | None, changes: str, form: Form | None
+) -> Network:
+  """`network_of`; a head of places wants to know the form of the examples."""
   name, options = named(json.loads(backbone))
   options = {
     key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
@@ -92,11 +95,15 @@ def _build(backbone: str, num_outputs: int | None, changes: str) -> Network:
   if num_outputs is None and hasattr(getattr(module, 'Options', None), 'logits'):
     options.setdefault('logits', False)  # tasks take scores of a vocabulary in chunks
   try:
-    network = module.build(num_outputs, **options)
+    num_logits = 2 if isinstance(num_outputs, Head) else num_outputs  # that head is cut off
+    network = module.build(num_logits, **options)
   except TypeError as error:
     raise ValueError(f'Backbone {name!r}: {str(error).replace("build()", "it")}.') from None
   stage, place = named(json.loads(changes)['head_after'], 'stage')
-  if stage and num_outputs is not None:
+  if isinstance(num_outputs, Head):
+    assert form is not None
+    network = backbones.with_head(network, num_outputs, forms.entered(form, 1), stage, **place)
+  elif (stage or place) and num_outputs is not None:
     network = backbones.head_after(network, stage, num_outputs, **place)
   if json.loads(changes)['head'] and num_outputs is not None:
     network = backbones.unit_before_head(network)

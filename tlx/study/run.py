@@ -649,7 +649,8 @@ def _train_source(lab: Lab, name: str, folder: epath.Path) -> None:
       f'config.sources.{name}: its training: {outcome["status"]}. Lower its train.learning_rate.'
     )
   (predicted,) = fit.predict(job, fitted, (0,), test)
-  scores = task.scores(predicted.sums)
+  of_all = (predicted.kept, test(job.phases[-1].phase).targets) if task.whole else ()
+  scores = task.scores(predicted.sums, *of_all)
   result = {
     'val': outcome['val'],
     'test': scores,

@@ -29,7 +29,7 @@ from tlx.train.job import Job
 from tlx.train.spread import Spread
 from tlx.train.step import minimised
 from tlx.tree import map_named, merge, num_bytes
-from tlx.types import Array, Batch, Form, Network, PyTree, RunState, Variables
+from tlx.types import Array, Batch, Form, Network, PyTree, RunState, Variables, num_logits
 
 BATCH = 32  # examples whose features are computed at a time
 TOLERANCE = 1e-5  # norm of the gradient at which a probe counts as solved
@@ -397,7 +397,7 @@ def solve_phase(
       np.stack([rows[run] for run in runs]),
       np.ones((len(runs), length)),
       penalties,
-      plan.task.head or 0,  # a task with solvers has a head of its own
+      num_logits(plan.task),  # a task with solvers has a linear head
       between,
     )
     for i, run in enumerate(runs):
@@ -453,7 +453,7 @@ def _solve_apart(
     x = jnp.asarray(np.concatenate(features)[: len(rows)].astype(np.float32))
     penalties, mask = np.asarray(job.weight_decays)[run : run + 1], np.ones((1, len(rows)))
     places = np.arange(len(rows))[None]
-    probe = solve(plan.phase.solver, x, targets, places, mask, penalties, plan.task.head or 0)
+    probe = solve(plan.phase.solver, x, targets, places, mask, penalties, num_logits(plan.task))
     between()
     batch = Batch(None, targets, mask[0].astype(np.float32))
     total, weight = minimised(plan.task, x @ probe.kernel[0] + probe.bias[0], batch)

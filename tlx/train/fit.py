@@ -214,7 +214,7 @@ def _look(
   """The phase with what it keeps; evaluates on validation, and adds a line to the history."""
   job, spread, progress = course.job, course.spread, course.progress
   with _watched(progress, course.spent) as watch:
-    found = _validated(course, phased, step.evaluated(phased.state), val)
+    found = _validated(course, index, phased, step.evaluated(phased.state), val)
     line = _metrics(job, index, progress['at'], spread.unpad(sums), found)
     progress['history'].append(line)
     phased = _shelve(course, index, phased, line)
@@ -224,15 +224,46 @@ def _look(
 
 
 def _validated(
-  course: _Course, phased: Phased, variables: Variables, val: Iterable[stream.Part]
-) -> cohort.Sums:
-  """The sums of the task's terms over the validation part with these weights [R]."""
-  found = []
+  course: _Course,
+  index: int,
+  phased: Phased,
+  variables: Variables,
+  val: Iterable[stream.Part],
+) -> list[dict[str, Any]]:
+  """The task's columns on the validation part with these weights, of each run; [] without one.
+
+  Of a task that looks at all examples together, the columns that are numbers.
+  """
+  task, spread = course.job.phases[index].task, course.spread
+  sums, kept = [], []
   for part in val:
     looked = cohort.Evaluated(variables.params, phased.runs.frozen, variables.stats, part.mask)
-    sums = phased.evaluate((), looked, (phased.frozen, part.batches))
-    found.append(course.spread.unpad(sums))
-  return cohort.total(found) if found else {}
+    found = phased.evaluate((), looked, (phased.frozen, part.batches))
+    if task.whole:
+      found, of_part = found
+      looks, targets = spread.unpad(part.mask), meshes.get(part.batches.targets)
+      kept.append((spread.unpad(of_part), targets, looks))
+    sums.append(spread.unpad(found))
+  if not sums:
+    return []
+  total, columns = cohort.total(sums), []
+  for run in range(len(course.job.seeds)):
+    of_all = _seen_by(run, kept) if task.whole else ()
+    scores = task.scores(_of_run(total, run), *of_all)
+    columns.append({name: value for name, value in scores.items() if not isinstance(value, list)})
+  return columns
+
+
+def _seen_by(run: int, parts: Sequence[tuple[PyTree, PyTree, np.ndarray]]) -> tuple[PyTree, PyTree]:
+  """(what was kept, the targets) of the examples that a run looks at, of parts with (what was kept
+  [R, P, B, ...], targets [P, B, ...], who looks [R, P, B]).
+  """
+  own = []
+  for kept, targets, looks in parts:
+    there = looks[run] > 0
+    of_run = jax.tree.map(lambda leaf: np.asarray(leaf)[run], kept)
+    own.append(jax.tree.map(lambda leaf: leaf[there], (of_run, targets)))  # noqa: B023
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *own)
 
 
 def _shelve(course: _Course, index: int, phased: Phased, line: Mapping[str, Any]) -> Phased:
@@ -327,8 +358,7 @@ def _soup(
     params, stats = spread.unpad((_left(phased, mean.params), mean.stats))
     anew = statistics.recomputed(job, index, params, stats, merged)
     mean = mean._replace(stats=spread.place(spread.pad(anew)))
-  sums = _validated(course, phased, mean, val)
-  return mean, [plan.task.scores(_of_run(sums, run)) for run in range(len(members))]
+  return mean, _validated(course, index, phased, mean, val)
 
 
 def _evaluation(phased: Phased, part: stream.Part) -> tuple:
@@ -503,7 +533,8 @@ def prepare(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) ->
   frozen = spread.whole(_leaves_that_run(job, plan.phase, frozen_source))
   recipe = job.recipe(index)
   advance = cohort.program(cohort.advance, recipe, spread.mesh)
-  evaluate = cohort.program(cohort.evaluate, recipe, spread.mesh)
+  look = cohort.predict if plan.task.whole else cohort.evaluate
+  evaluate = cohort.program(look, recipe, spread.mesh)
   kept: Variables | tuple[()] = ()
   if plan.num_kept:
     kept = jax.tree.map(
@@ -780,7 +811,9 @@ def _zeros(spread: Spread, phase: step.Phase) -> dict[str, jax.Array]:
   return spread.place(zeros)
 
 
-def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: cohort.Sums) -> dict[str, Any]:
+def _metrics(
+  job: Job, index: int, at: int, sums: PyTree, scores: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
   """One line of history: means over the steps since the line before, and the validation part."""
   before = max([stop for stop in job.phases[index].stops if stop < at], default=0)
   done, earlier = steps_at(job, index, at), sum(job.steps(i) for i in range(index))
@@ -789,10 +822,9 @@ def _metrics(job: Job, index: int, at: int, sums: PyTree, val_sums: cohort.Sums)
   with np.errstate(invalid='ignore'):
     for name, value in sums.items():
       line[name] = (value / (done - steps_at(job, index, before))).tolist()
-  if not val_sums:
-    return line
-  scores = [job.phases[index].task.scores(_of_run(val_sums, run)) for run in range(len(job.seeds))]
-  return line | {f'val_{column}': [of_run[column] for of_run in scores] for column in scores[0]}
+  for column in scores[0] if scores else ():
+    line[f'val_{column}'] = [of_run[column] for of_run in scores]
+  return line
 
 
 def _all_frozen(job: Job, phase: step.Phase, source: PyTree) -> PyTree:

@@ -162,11 +162,7 @@ def pass_program(points: tuple[Point, ...], part: int) -> Callable:
   form, phase = points[0].form, points[0].phase
 
   def augmented(example: PyTree, number: jax.Array) -> PyTree:
-    batch = Batch(
-      jax.tree.map(lambda leaf: leaf[None], example), jnp.zeros(1, jnp.int32), jnp.ones(1)
-    )
-    drawn = form.augment(jax.random.fold_in(jax.random.key(0), number), batch, dict(phase.augment))
-    return jax.tree.map(lambda leaf: leaf[0], drawn.inputs)
+    return _view(form, phase, example, jnp.zeros((), jnp.int32), number).inputs
 
   def run(variables: Variables, inputs: PyTree, numbers: jax.Array) -> list[PyTree]:
     inputs = jax.vmap(augmented)(inputs, numbers) if phase.views else inputs
@@ -195,6 +191,42 @@ def pass_program(points: tuple[Point, ...], part: int) -> Callable:
     in_shardings=(meshes.spec(mesh), along, along),
     out_shardings=along,
   )
+
+
+def _view(
+  form: Form, phase: step.Phase, example: PyTree, targets: PyTree, number: jax.Array
+) -> Batch:
+  """One augmented view of an example: the same for the same number, whatever the targets."""
+  inputs, wanted = jax.tree.map(lambda leaf: leaf[None], (example, targets))
+  key = jax.random.fold_in(jax.random.key(0), number)
+  drawn = form.augment(key, Batch(inputs, wanted, jnp.ones(1)), dict(phase.augment))
+  return jax.tree.map(lambda leaf: leaf[0], drawn)
+
+
+@functools.cache
+def _targets_program(form: Form, phase: step.Phase) -> Callable:
+  """(inputs [B, ...], targets [B, ...], the numbers of their views [B]) -> the views' targets."""
+
+  def of_one(example: PyTree, targets: PyTree, number: jax.Array) -> PyTree:
+    return _view(form, phase, example, targets, number).targets
+
+  return jax.jit(jax.vmap(of_one))
+
+
+def targets_of_views(form: Form, phase: step.Phase, inputs: PyTree, targets: PyTree) -> PyTree:
+  """The targets [views N, ...] of the views that `activations` gives of inputs [N, ...]."""
+  length = feed.length(inputs)
+  if not form.moves:
+    return jax.tree.map(lambda leaf: np.concatenate([leaf] * phase.views), targets)
+  alike = step.Phase((), (), augment=phase.augment)  # one program for all with this augmentation
+  run, found = _targets_program(form, alike), []
+  for view in range(phase.views):
+    for first in range(0, length, BATCH):
+      rows = np.minimum(np.arange(first, first + BATCH), length - 1)
+      numbers = (view * length + rows).astype(np.int32)
+      moved = jax.device_get(run(*feed.take((inputs, targets), rows), numbers))
+      found.append(jax.tree.map(lambda leaf: leaf[: length - first], moved))  # noqa: B023
+  return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
 
 
 def _part(network: Network, form: Form, variables: Variables) -> int:

@@ -14,7 +14,18 @@ from tlx.train import anchor as anchors
 from tlx.train import optim
 from tlx.train.anchor import Anchor, Reference
 from tlx.tree import map_named, merge, named_leaves, partition
-from tlx.types import Array, Batch, Form, Mixed, Network, PyTree, RunState, Task, Variables
+from tlx.types import (
+  Array,
+  Batch,
+  Form,
+  Mixed,
+  Network,
+  PyTree,
+  RunState,
+  Task,
+  Variables,
+  num_logits,
+)
 
 
 class Phase(NamedTuple):
@@ -268,7 +279,7 @@ def see(
     theirs,
     functools.partial(anchors.logits, reference),
     batch,
-    num_classes=recipe.task.head or 0,
+    num_classes=num_logits(recipe.task),
     batch_size=len(batch.mask),
     known=held.known,
   )
