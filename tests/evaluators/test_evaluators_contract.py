@@ -29,14 +29,16 @@ from tlx.evaluators import (
   forgetting,
   knn,
   ood,
+  other_text,
   top_k,
 )
 from tlx.plug import available, plug
 from tlx.similarity import cka
-from tlx.tasks import classification
+from tlx.tasks import classification, language
 
 OPTIONS = {
   'ood': {'dataset': 'uci_digits'},
+  'other_text': {'dataset': 'text:README.md', 'rows': 3},
   'top_k': {'k': 2},
   'corruptions': {'severities': (1, 3)},
 }
@@ -62,6 +64,7 @@ def finished(logits, labels, **changes):
     data=lambda part: Part(inputs, labels),
     task=classification.task(logits.shape[1]),
     on_source=lambda: Recalled(logits, logits[::-1], labels),
+    on_text=lambda name, rows: ({'bits_per_byte': 2.0 + rows}, {'bits_per_byte': 1.5}),
     load=lambda name: inputs,
     speed=lambda batch_size: Speed(10.0 * batch_size, 5.0, 'cpu'),
     answers=lambda prompts, tokens: said(),
@@ -117,7 +120,7 @@ def random_case(seed):
 @pytest.mark.parametrize('name', EVALUATORS)
 def test_columns_are_flat_and_nothing_is_changed(name):
   _, logits, labels = random_case(1)
-  run = finished(logits, labels)
+  run = finished(logits, labels, **({'task': language.task()} if name == 'other_text' else {}))
   arrays = [run.predict('test')['logits'], *run.data('test'), run.params['a']['kernel']]
   before = [hashlib.sha256(array.tobytes()).hexdigest() for array in arrays]
   module = plug('evaluators', name)
@@ -295,6 +298,21 @@ def test_drift_by_hand():
   gram_x, gram_y = middle @ x @ x.T @ middle, middle @ y @ y.T @ middle
   wanted = (gram_x * gram_y).sum() / np.sqrt((gram_x**2).sum() * (gram_y**2).sum())
   assert cka.similarity(x, y) == pytest.approx(wanted)
+
+
+def test_other_text_by_hand():
+  """The stand-in says 2 + rows bits of the run and 1.5 of its source."""
+  columns = other_text.evaluate(finished(HAND, LABELS), dataset='text:README.md', rows=3)
+  assert columns == {'other_bits_per_byte': 5.0, 'forgotten_bits_per_byte': 3.5}
+  at_random = finished(HAND, LABELS, on_text=lambda name, rows: ({'bits_per_byte': 2.0}, None))
+  columns = other_text.evaluate(at_random, dataset='text:README.md')
+  assert columns == {'other_bits_per_byte': 2.0}
+  with pytest.raises(ValueError, match='for language models'):
+    other_text.check(classification.task(3), dataset='text:README.md')
+  with pytest.raises(
+    ValueError, match='reads running text.*uci_digits holds examples of kind image'
+  ):
+    other_text.check(language.task(), dataset='uci_digits')
 
 
 def test_forgetting_by_hand():

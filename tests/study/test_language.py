@@ -67,6 +67,8 @@ def get_config(path):
   made.grid.learning_rate = (6e-3,)
   made.train.steps, made.train.batch_size, made.train.evaluations = 20, 8, 2
   made.baseline = 'scratch'
+  # of what is the test part anyway
+  made.evaluators = ({'name': 'other_text', 'dataset': f'text:{path}/new', 'rows': 1000},)
   return made
 
 
@@ -85,6 +87,20 @@ def test_a_language_model_is_carried_to_another_text(study):
   described = json.loads((workdir / 'study.json').read_text())['data']['spanish/italian']
   assert described['class_names'] == ['text']
   assert any('rows of 32 tokens' in note for note in described['notes'])
+
+
+def test_bits_of_another_text_are_those_of_a_test_part(study):
+  """The other text is the test part itself here, and what is forgotten is told from the source."""
+  _, workdir = study
+  found = {method: run['test'] for method, run in results(workdir).items()}
+  for test in found.values():
+    assert test['other_bits_per_byte'] == pytest.approx(test['bits_per_byte'], rel=1e-5)
+  source = found['as_it_is'].pop('bits_per_byte')
+  assert 'forgotten_bits_per_byte' not in found['scratch']
+  assert found['as_it_is']['forgotten_bits_per_byte'] == pytest.approx(0, abs=1e-6)
+  for method in ('full', 'lora', 'last'):
+    forgotten = found[method]['forgotten_bits_per_byte']
+    assert forgotten == pytest.approx(found[method]['bits_per_byte'] - source, rel=1e-4)
 
 
 def test_scores_of_the_whole_vocabulary_are_never_there(study):
@@ -239,7 +255,8 @@ def test_answers_are_learned_in_a_study(study, tmp_path):
   made.targets.italian = {'dataset': f'jsonl:{tmp_path}/new', **asked}
   made.methods = {name: made.methods[name] for name in ('scratch', 'full', 'as_it_is')}
   scored = all(map(importlib.util.find_spec, ('rouge_score', 'sacrebleu')))
-  made.evaluators = ({'name': 'answers', 'prompts': 5, 'tokens': 8},) if scored else ()
+  if scored:  # beside the bits of running text
+    made.evaluators += ({'name': 'answers', 'prompts': 5, 'tokens': 8},)
   workdir = run.run(made, tmp_path / 'run')
   found = {method: result['test'] for method, result in results(workdir).items()}
   if scored:  # by their identifiers the same dialogues for every method
@@ -248,6 +265,7 @@ def test_answers_are_learned_in_a_study(study, tmp_path):
     assert asked['full'][0][1] == f'user: {asked["full"][0][2][:-1]}?'
     assert 'Answers side by side' in report.write(workdir).read_text()
   assert found['full']['bits_per_byte'] < found['scratch']['bits_per_byte']
+  assert np.isfinite(found['full']['other_bits_per_byte'])  # of rows that are no dialogues
   assert found['full']['bytes'] == 20 * 4 and found['full']['tokens'] == 20 * 5
   resolved = config.resolve(made)['sources']['spanish']
   assert resolved['form'] == 'dialogue' and resolved['input']['template'] == ''

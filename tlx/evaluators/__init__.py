@@ -62,6 +62,8 @@ class Finished(NamedTuple):
   data(part) -> Part of 'train', 'val' or 'test'
   task: what the run answers
   on_source() -> Recalled, None where the source's own task or head is not there
+  on_text(name, rows) -> (what the run's task says of the first rows of the test part of another
+    text, the same of what the run started from; None where it started at random)
   load(name) -> the inputs of the test part of another data set, in the form of the run's
   answers(prompts, tokens) -> [Answer], the most probable ones of up to `tokens` tokens to that many
     dialogues of the test part, the same for every run: to each its last answer whose beginning the
@@ -76,6 +78,7 @@ class Finished(NamedTuple):
   data: Callable[[str], Part]
   task: Task
   on_source: Callable[[], Recalled | None]
+  on_text: Callable[[str, int], tuple[Mapping[str, Any], Mapping[str, Any] | None]]
   load: Callable[[str], PyTree]
   speed: Callable[[int], Speed]
   answers: Callable[[int, int], Sequence[Answer]]

@@ -28,10 +28,11 @@ from tlx.study.record import Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.job import Job
-from tlx.types import Array, Form, Network, PyTree, Task, Variables
+from tlx.types import Array, Batch, Form, Network, PyTree, Task, Variables
 
 PASSES = 5  # over a batch whose time is taken
 BATCH = 256  # examples whose features are computed at a time
+BATCH_OF_TEXTS = 8  # rows of tokens, of which outputs may be as wide as a vocabulary
 
 
 def check(study: Mapping[str, Any]) -> None:
@@ -166,6 +167,7 @@ class Looks:
     self.runs = list(tested)
     self.kept: dict[str, dict[int, Mapping[str, np.ndarray]]] = {}
     self.kept['test'] = {run: predicted.kept for run, predicted in tested.items()}
+    self.of_source: dict[str, Mapping[str, Any]] = {}  # what it says of other texts
 
   def finished(self, run: int) -> Finished:
     """One of the runs as its evaluators see it."""
@@ -175,6 +177,7 @@ class Looks:
       data=functools.partial(self.data, run),
       task=self.pair.task,
       on_source=functools.partial(self.on_source, run),
+      on_text=functools.partial(self.on_text, run),
       load=self.load,
       speed=functools.partial(self.speed, run),
       answers=functools.partial(self.answers, run),
@@ -322,6 +325,27 @@ class Looks:
     flops = (program.cost_analysis() or {}).get('flops', math.nan) / batch_size
     return Speed(batch_size / float(np.median(seconds)), flops, jax.devices()[0].device_kind)
 
+  def on_text(
+    self, run: int, name: str, rows: int
+  ) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+    """What the task says of rows of another text, of a run and of its source."""
+    source, task = self.pair.source, self.pair.task
+    known = plug('inputs', 'language').INPUT
+    fields = {field: source['input'].get(field, default) for field, default in known.items()}
+    config = {**source, 'form': 'language', 'input': fields}
+    inputs = pairs.load(self.pair.study, {**TARGET, 'dataset': name}, config).test.inputs
+    few = feed.take(inputs, np.arange(min(rows, feed.length(inputs))))
+
+    def scores(network: Network, variables: Variables) -> Mapping[str, Any]:
+      program = _sums(network, form_of(config), task)
+      found = in_batches(program, jax.device_put(variables), few, BATCH_OF_TEXTS)
+      return task.scores(jax.tree.map(lambda leaf: float(leaf.sum(dtype=np.float64)), found))
+
+    if self.source and name not in self.of_source:
+      network = network_of(source, task.head)
+      self.of_source[name] = scores(network, self.source)
+    return scores(self.job.network, self.variables(run)), self.of_source.get(name)
+
   def load(self, name: str) -> PyTree:
     """The inputs of the test part of another data set, as the source takes them."""
     study = self.pair.study
@@ -363,5 +387,19 @@ def _outputs(network: Network, form: Form) -> Callable:
 
   def run(variables: Variables, x: PyTree) -> PyTree:
     return network.apply(variables, form.enter(x), train=False)[0]
+
+  return jax.jit(run)
+
+
+@functools.cache
+def _sums(network: Network, form: Form, task: Task) -> Callable:
+  """(variables, stored texts) -> {term: (sum of value x weight, sum of weight), [B] each}."""
+
+  def run(variables: Variables, x: PyTree) -> PyTree:
+    batch = Batch(x, task.targets(x, None), jax.numpy.ones(len(jax.tree.leaves(x)[0])))
+    terms = task.terms(network.apply(variables, form.enter(x), train=False)[0], batch)
+    return {
+      name: ((value * weight).sum(-1), weight.sum(-1)) for name, (value, weight) in terms.items()
+    }
 
   return jax.jit(run)
