@@ -1,6 +1,7 @@
 """Every config of the project can be planned, and its docstring holds the command that runs it."""
 
 import importlib
+import json
 import pathlib
 
 import numpy as np
@@ -14,9 +15,9 @@ from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table
 
-CONFIGS = sorted(
-  path.stem for path in (pathlib.Path(__file__).parents[1] / 'configs').glob('[!_]*.py')
-)
+FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
+CONFIGS = sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
+FINDINGS = sorted(path.stem for path in FOLDER.glob('findings/[!_]*.py'))
 OF_TEXTS = ('sentences_to_intents',)
 # the others take a folder of images, where they take anything
 ROOT = pathlib.Path(__file__).parents[1]
@@ -25,7 +26,12 @@ ARGUMENTS = {
   'mnist_to_digits': '2',
   'text_to_text': f'text:{ROOT}/README.md,text:{ROOT}/CHANGELOG.md',
 }
-FOR_GPUS = ('imagenet_to_birds', 'vit_to_vtab', 'methods')  # their cost takes long to work out
+FOR_GPUS = (
+  'imagenet_to_birds',
+  'vit_to_vtab',
+  'methods',
+  'gpt_to_medical_chat',
+)  # their cost takes long to work out
 
 
 @pytest.fixture
@@ -52,10 +58,18 @@ def _languages(folder):
   return folder
 
 
+def _dialogues(folder):
+  turns = [{'role': 'patient', 'text': 'It hurts.'}, {'role': 'doctor', 'text': 'Where?'}]
+  (folder / 'dialogues.jsonl').write_text((json.dumps({'turns': turns}) + '\n') * 200)
+  return f'jsonl:{folder}/dialogues.jsonl'
+
+
 def _config(name, folder):
   module = importlib.import_module(f'configs.{name}')
   takes_argument = module.get_config.__code__.co_argcount
   given = f'jsonl:{folder.parent}/texts.jsonl' if name in OF_TEXTS else str(folder)
+  if name == 'gpt_to_medical_chat':
+    given = f'{_dialogues(folder.parent)},text:{ROOT}/README.md'
   if name == 'spanish_to_neighbours':
     given = str(_languages(folder.parent / 'languages'))
   arguments = [ARGUMENTS.get(name, given)] if takes_argument else []
@@ -79,6 +93,19 @@ def test_config_can_be_planned(name, image_folder):
     for source in study['sources'].values()
     if source['weights']
   )
+
+
+@pytest.mark.parametrize('name', FINDINGS)
+def test_findings_can_be_planned(name):
+  """And keep seeds for confirming what they claim, also at the scale of papers."""
+  module = importlib.import_module(f'configs.findings.{name}')
+  scales = ('here', 'paper') if module.get_config.__code__.co_argcount else ()
+  for made in [module.get_config(scale) for scale in scales] or [module.get_config()]:
+    study = config.resolve(made)
+    assert study['claims'] and len(study['confirm']['seeds']) >= 5
+    assert len(study['seeds']) >= 5 and study['claim']
+  text = f'--config=configs/findings/{name}.py --workdir=runs/{name}'
+  assert text in module.__doc__ and '--confirm' in module.__doc__
 
 
 def _stand_in(made, folder, methods):
