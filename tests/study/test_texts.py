@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.datasets.test_tfds_texts import TlxTestTexts
 from tlx import report
 from tlx.study import config, dry_run, run
 from tlx.study.pair import Pair
@@ -105,6 +106,16 @@ def test_the_prefix_of_texts_changes_no_number(study, tmp_path):
   both = alone.merge(whole, on=columns[:4], suffixes=('', '_reused'))
   assert len(both) == 16
   np.testing.assert_allclose(both.val_loss, both.val_loss_reused, rtol=2e-5)
+
+
+def test_texts_of_tfds_are_a_target(tmp_path):
+  made = get_config(tmp_path)
+  made.targets.new = {'dataset': f'tfds:{TlxTestTexts.name}/reviews'}
+  made.data_dir = str(tmp_path)
+  assert '41 runs' in dry_run.describe(made)  # before it is prepared
+  about, _ = run.data_of(config.resolve(made))
+  assert about['topics/new']['class_names'] == ('neutral', 'bad', 'good')
+  assert about['topics/new']['num_examples'] == {'train': 10, 'val': 2, 'test': 6}
 
 
 def test_stored_texts_are_as_long_as_their_bucket(study, tmp_path):

@@ -96,6 +96,7 @@ _FILES: dict[str, Any] = {
   'text': _running,
   **_ANNOTATED,
 }
+_IMAGES = ('image', 'annotated image')  # kinds of data sets
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
 
 
@@ -114,18 +115,26 @@ def info(
       why.
   """
   place, rest = _parse(name)
-  if shift != 'none' and (of_kind := kind(name, data_dir)) != 'image':
+  if (of_kind := kind(name, data_dir)) not in _IMAGES and shift != 'none':
     raise ValueError(f'{name} has {of_kind}s, and shift {shift!r} changes images. Leave it out.')
   if place == 'package':
     _groups.check(group)
     module = plug('datasets', rest)
     found = Info(module.CLASS_NAMES, dict(module.NUM_EXAMPLES))
-  elif place in _FILES:
-    listed = _published(name, None, group, skip_bad, answers)
+  elif (
+    place == 'tfds'
+    and of_kind not in _IMAGES
+    and not (builder := _opened(rest, data_dir)).is_prepared()
+  ):
+    from tlx.datasets import _tfds_texts
+
+    return _tfds_texts.describe(builder)
+  elif place in _FILES or of_kind not in _IMAGES:
+    listed = _published(name, data_dir, group, skip_bad, answers)
     counts = {split: len(examples.ids) for split, examples in listed.splits.items()}
     if _is_valued(listed):
       return Info(listed.class_names, counts)
-    found = Info(listed.class_names, {} if kind(name) == 'document' else counts)
+    found = Info(listed.class_names, {} if of_kind == 'document' else counts)
   else:
     from tlx.datasets import _tfds
 
@@ -166,8 +175,12 @@ def is_valued(name: str, group: str = '', skip_bad: bool = False, data_dir: Data
   """
   place, rest = _parse(name)
   of_kind = kind(name, data_dir)
+  if place == 'tfds' and of_kind == 'text':
+    from tlx.datasets import _tfds_texts
+
+    return _tfds_texts.is_valued(_opened(rest, data_dir))
   return of_kind in ('tagged sentence', 'annotated image') or (
-    of_kind == 'text' and _is_valued(_texts.published(place, rest, group, skip_bad))
+    of_kind == 'text' and _is_valued(_published(name, data_dir, group, skip_bad))
   )
 
 
@@ -186,11 +199,18 @@ def kind(name: str, data_dir: DataDir = None) -> str:
   if place == 'jsonl':
     return _texts.contents(rest)
   if place == 'tfds':
-    from tlx.datasets import _tfds
+    from tlx.datasets import _tfds, _tfds_texts
 
-    builder = _tfds.tfds_builder(rest, data_dir, prepare=False)
-    return 'annotated image' if _tfds.annotated(builder) else 'image'
+    builder = _opened(rest, data_dir)
+    return 'annotated image' if _tfds.annotated(builder) else _tfds_texts.kind(builder)
   return 'text' if place == 'csv' and _texts.is_table(rest) else 'image'
+
+
+def _opened(name: str, data_dir: DataDir) -> Any:
+  """TFDS's builder of that name."""
+  from tlx.datasets import _tfds
+
+  return _tfds.opened(name, data_dir)
 
 
 _KINDS = {  # of examples, and what takes them
@@ -239,7 +259,10 @@ def raw_images(name: str, data_dir: DataDir = None, group: str = '', most: int =
 def check_kind(name: str, wanted: str, data_dir: DataDir = None) -> None:
   """Raises ValueError where a data set has examples of another kind than `wanted`."""
   if (found := kind(name, data_dir)) != wanted:
-    more = f' Its texts without their labels are text:{_parse(name)[1]}.' if found == 'text' else ''
+    place, rest = _parse(name)
+    more = f' Its texts without their labels are text:{rest}.' * (
+      place in _FILES and found == 'text'
+    )
     raise ValueError(
       f'{name} has {found}s, wanted {wanted}s. Take it with {_KINDS[found]}.'
       + more * (wanted == 'document')
@@ -347,6 +370,7 @@ def load_text(
   folds: int = 0,
   wanted: str = 'text',
   answers: str = _dialogues.ANSWERS,
+  data_dir: DataDir = None,
 ) -> Dataset:
   """The data set as texts, just as they are written; arguments and parts are as in `load`.
 
@@ -362,8 +386,8 @@ def load_text(
       wrong in which lines.
   """
   _copies.check(duplicates)
-  check_kind(name, wanted)
-  published = _published(name, None, group, skip_bad, answers)
+  check_kind(name, wanted, data_dir)
+  published = _published(name, data_dir, group, skip_bad, answers)
   class_names = published.class_names
   if not _is_valued(published):
     class_names = _class_names(name, 'none', class_names)
@@ -490,14 +514,18 @@ def _published(
 ) -> Published:
   place, rest = _parse(name)
   found = kind(name, data_dir)
-  if found == 'document':
+  if place == 'text':
     return _running.published(rest, group, skip_bad)
   if found == 'dialogue':
     return _dialogues.published(rest, group, skip_bad, answers)
-  if found == 'tagged sentence':
-    return _tagged.published(rest, group, skip_bad)
-  if found == 'text':
-    return _texts.published(place, rest, group, skip_bad)
+  if found not in _IMAGES:
+    readers = {'document': _running.of_rows, 'tagged sentence': _tagged.published}
+    read = readers.get(found, _texts.published)
+    if place != 'tfds':
+      return read(_lines.files(place, rest), group, skip_bad)
+    from tlx.datasets import _tfds, _tfds_texts
+
+    return _tfds_texts.published(_tfds.prepared(rest, data_dir), read, group, skip_bad)
   if place in _FILES:
     return _FILES[place].published(rest, group, skip_bad)
   from tlx.datasets import _tfds

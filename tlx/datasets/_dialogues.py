@@ -38,8 +38,7 @@ def published(
   changed: Counter[str] = Counter()
 
   def read(file: _lines.File) -> tuple[list[_lines.Record], list[str]]:
-    with _lines.opened(file.path) as stream:
-      header, lines = _lines.jsonl(stream)
+    header, lines = _lines.rows(file)
     others = {'split': _tables.SPLIT, 'group': _tables.GROUP}
     columns = _tables.columns(file.path, header, {'messages': COLUMNS, **others}, group)
 

@@ -31,10 +31,16 @@ class Line(NamedTuple):
 
 
 class File(NamedTuple):
-  """A file of one part, or of all that its column `split` says ('')."""
+  """A file of one part, or of all that its column `split` says ('').
+
+  kind: the name of its place
+  rows: (its columns, its lines) where they are known already, of records that are in no such file
+  """
 
   path: epath.Path
   part: str
+  kind: str = ''
+  rows: tuple[list[str], list[Line]] | None = None
 
 
 class Record(NamedTuple):
@@ -177,7 +183,7 @@ def files(kind: str, path: str) -> list[File]:
   """
   root = epath.Path(path).expanduser()
   if not root.is_dir():
-    return [File(_tables.find(kind, path), '')]
+    return [File(_tables.find(kind, path), '', kind)]
   pattern = rf'(.+?)({"|".join(map(re.escape, ENDINGS[kind]))})(\.gz)?'
   found: dict[str, epath.Path] = {}
   others = []
@@ -200,7 +206,19 @@ def files(kind: str, path: str) -> list[File]:
     raise ValueError(f'{root} holds {names or f"no {kind} file"}. {want}')
   if others:
     raise ValueError(f'{root} holds {", ".join(others)} beside {found["train"].name}. {want}')
-  return [File(found[part], part) for part in ('train', 'val', 'test') if part in found]
+  return [File(found[part], part, kind) for part in ('train', 'val', 'test') if part in found]
+
+
+def rows(file: File) -> tuple[list[str], list[Line]]:
+  """(the columns of a file, its lines), by its kind and, of text, by its name."""
+  if file.rows is not None:
+    return file.rows
+  with opened(file.path) as stream:
+    if file.kind == 'csv':
+      return table(file.path, stream)
+    if file.kind == 'text' and '.jsonl' not in file.path.name.lower():
+      return ['text'], plain(stream)
+    return jsonl(stream)
 
 
 @contextlib.contextmanager

@@ -23,17 +23,17 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
   if root.is_dir() and (documents := _documents(root)):
     return _lines.published(documents, _whole, 'text in every file', group, skip_bad)
 
+  return of_rows(_lines.files('text', path), group, skip_bad)
+
+
+def of_rows(files: list[_lines.File], group: str = '', skip_bad: bool = False) -> Published:
+  """The documents of files of a document a line, as `_lines.published` has them, which raises."""
+
   def read(file: _lines.File) -> tuple[list[_lines.Record], list[str]]:
-    with _lines.opened(file.path) as stream:
-      if '.jsonl' not in file.path.name.lower():
-        lines = _lines.plain(stream)
-        columns = {'text': 'text'}
-      else:
-        header, lines = _lines.jsonl(stream)
-        columns = _columns(file.path, header, group) if header else {}
+    header, lines = _lines.rows(file)
+    columns = _columns(file.path, header, group) if header else {}
     return _lines.checked(file, lines, lambda line: _record(file, line, columns))
 
-  files = _lines.files('text', path)
   return _lines.published(files, read, 'a document on every line', group, skip_bad)
 
 

@@ -7,12 +7,12 @@ from tlx.datasets import _lines, _tables
 from tlx.datasets._types import Published, in_order
 
 WORDS = ('tokens', 'words')
-TAGS = ('tags', 'ner_tags')
+TAGS = ('tags', 'ner_tags', 'ner')
 _TAG = r'O|[BI]-(.+)'
 
 
-def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
-  """The sentences of `jsonl:PATH`, as `_lines.published` has them, which raises.
+def published(files: list[_lines.File], group: str = '', skip_bad: bool = False) -> Published:
+  """The sentences of files, as `_lines.published` has them, which raises.
 
   A text is (words, their tags). Tags are those of IOB2 (Ramshaw and Marcus 1995): 'O', 'B-PLACE'
   where a place begins and 'I-PLACE' where it goes on. The classes are 'O', then B and I of each
@@ -20,8 +20,7 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
   """
 
   def read(file: _lines.File) -> tuple[list[_lines.Record], list[str]]:
-    with _lines.opened(file.path) as stream:
-      header, lines = _lines.jsonl(stream)
+    header, lines = _lines.rows(file)
     kinds = {'words': WORDS, 'tags': TAGS, 'split': _tables.SPLIT, 'group': _tables.GROUP}
     columns = _tables.columns(file.path, header, kinds, group)
 
@@ -40,7 +39,6 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
 
     return _lines.checked(file, lines, record)
 
-  files = _lines.files('jsonl', path)
   found = _lines.published(files, read, 'words and their tags on every line', group, skip_bad)
   types: dict[str, set[str]] = {}
   for part, examples in found.splits.items():
@@ -48,7 +46,7 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
     for _, tags in examples.read(range(len(examples.ids))):
       types[part] |= {tag[2:] for tag in tags if tag != 'O'}
   every = set().union(*types.values())
-  _tables.check_trained(path, every, types['train' if 'train' in types else 'all'])
+  _tables.check_trained(files[0].path, every, types['train' if 'train' in types else 'all'])
   names = ['O', *(f'{place}-{name}' for name in in_order(every) for place in 'BI')]
   return found._replace(class_names=tuple(names))
 

@@ -1,4 +1,7 @@
-"""jsonl:PATH and csv:PATH: texts or pairs of texts with labels; a file, or one for each part."""
+"""jsonl:PATH and csv:PATH: texts or pairs of texts with labels; a file, or one for each part.
+
+Also of sets of TFDS (_tfds_texts.py).
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -37,7 +40,7 @@ _TEXT = (
   'query',
   'question',
 )
-_LABEL = (
+LABEL = (
   'label',
   'intent',
   'class',
@@ -94,18 +97,17 @@ def contents(path: str) -> str:
   return 'text'
 
 
-def published(kind: str, path: str, group: str = '', skip_bad: bool = False) -> Published:
-  """The texts of `kind:path` with their labels, as `_lines.published` has them, which raises."""
+def published(files: list[_lines.File], group: str = '', skip_bad: bool = False) -> Published:
+  """The texts of files with their labels, as `_lines.published` has them, which raises."""
 
   def read(file: _lines.File) -> tuple[list[_lines.Record], list[str]]:
-    with _lines.opened(file.path) as stream:
-      header, lines = _lines.jsonl(stream) if kind == 'jsonl' else _lines.table(file.path, stream)
+    header, lines = _lines.rows(file)
     usable = any(not line.wrong for line in lines)
     columns = _columns(file.path, header, group) if header or usable else {}
     return _lines.checked(file, lines, lambda line: _record(file, line, columns))
 
   wanted = 'a text and its label on every line'
-  return _lines.published(_lines.files(kind, path), read, wanted, group, skip_bad)
+  return _lines.published(files, read, wanted, group, skip_bad)
 
 
 def text_columns(names: Iterable[str]) -> tuple[str, ...]:
@@ -129,12 +131,12 @@ def without_labels(kind: str, path: epath.Path) -> list[tuple[str, Text | ValueE
   Raises:
     ValueError: it cannot be unpacked, or has no column of texts.
   """
-  with _lines.opened(path) as stream:
-    header, lines = _lines.jsonl(stream) if kind == 'jsonl' else _lines.table(path, stream)
+  file = _lines.File(path, 'test', kind)
+  header, lines = _lines.rows(file)
   columns = _of_texts(path, header)
   found: list[tuple[str, Text | ValueError]] = []
   for line in lines:
-    record = line.wrong or _record(_lines.File(path, 'test'), line, columns)
+    record = line.wrong or _record(file, line, columns)
     text = ValueError(record) if isinstance(record, str) else record.text
     found.append((str(line.number), text))
   return found
@@ -149,12 +151,12 @@ def _columns(file: epath.Path, header: list[str], group: str) -> dict[str, str]:
   of_text: dict[str, tuple[str, ...]] = {}
   for kind, column in _of_texts(file, header).items():
     of_text[kind] = (column.strip().lower(),)
-  others = {'label': _LABEL, 'split': _tables.SPLIT, 'group': _tables.GROUP}
+  others = {'label': LABEL, 'split': _tables.SPLIT, 'group': _tables.GROUP}
   found = _tables.columns(file, header, of_text | others | _values.COLUMNS, group)
   asked = [kind for kind in ('label', *_values.COLUMNS) if kind in found]
   if not asked and 'text' in of_text:
     raise ValueError(
-      f'{_have(file, header)} one for the label, named {", ".join(_LABEL)}, a number, named '
+      f'{_have(file, header)} one for the label, named {", ".join(LABEL)}, a number, named '
       f'{", ".join(_values.COLUMNS["score"])}, or several labels, named '
       f'{", ".join(_values.COLUMNS["labels"])}. Rename the one that is meant.'
     )

@@ -17,7 +17,7 @@ from tlx.datasets._builder import builder_class
 from tlx.datasets._types import Examples, Info, Published
 from tlx.plug import closest
 
-_CHUNK = 512  # records in memory while ids and labels are read
+CHUNK = 512  # records in memory while ids and labels are read
 _SPLITS = {
   'train': 'train',
   'validation': 'val',
@@ -43,22 +43,36 @@ def package_builder(name: str, data_dir: str | os.PathLike | None) -> tfds.core.
 def tfds_builder(
   name: str, data_dir: str | os.PathLike | None, prepare: bool
 ) -> tfds.core.DatasetBuilder:
-  """The builder of 'NAME[/config][:version]'; prepared (downloaded, where it is not in `data_dir`
-  yet) if asked.
+  """The builder of 'NAME[/config][:version]' of images; prepared if asked (`prepared`).
 
   Raises:
-    ValueError: TFDS does not know it, wants TensorFlow for it, or cannot download it, with TFDS's
-      own words.
+    ValueError: as `opened` and `prepared`, or it holds no images with a class or objects.
   """
-  make = functools.partial(tfds.builder, name, data_dir=data_dir, file_format='array_record')
-  with _explained('open', name):
-    builder = make()
+  builder = opened(name, data_dir)
   if not annotated(builder):
     _keys(builder)  # before a download that would be of no use
-  if prepare:
-    with _explained('prepare', name):
-      builder = _prepare(make)
-  return builder
+  return prepared(name, data_dir) if prepare else builder
+
+
+def opened(name: str, data_dir: str | os.PathLike | None) -> tfds.core.DatasetBuilder:
+  """The builder of 'NAME[/config][:version]'.
+
+  Raises:
+    ValueError: TFDS does not know it or wants TensorFlow for it, with TFDS's own words.
+  """
+  with _explained('open', name):
+    return tfds.builder(name, data_dir=data_dir, file_format='array_record')
+
+
+def prepared(name: str, data_dir: str | os.PathLike | None) -> tfds.core.DatasetBuilder:
+  """The builder of a data set that is there, or was downloaded to `data_dir`.
+
+  Raises:
+    ValueError: it cannot be, with TFDS's own words.
+  """
+  make = functools.partial(tfds.builder, name, data_dir=data_dir, file_format='array_record')
+  with _explained('prepare', name):
+    return _prepare(make)
 
 
 @contextlib.contextmanager
@@ -104,8 +118,8 @@ def _keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
   if not is_pair or not all(isinstance(features[key], kind) for key, kind in kinds):
     raise ValueError(
       f'tfds:{builder.name} has the features {", ".join(features)}, supervised {keys}; '
-      'wanted an Image and a ClassLabel, or an image and objects with a bbox and a ClassLabel. Use '
-      'another data set, or write it out as folder:PATH or coco:PATH.'
+      'wanted an Image and a ClassLabel, an image and objects with a bbox and a ClassLabel, or '
+      'texts. Use another data set, or write it out as folder:PATH, coco:PATH or jsonl:PATH.'
     )
   return image, label
 
@@ -139,7 +153,7 @@ def _check_group(builder: tfds.core.DatasetBuilder, group: str) -> None:
     )
 
 
-def _split_names(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
+def split_names(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
   """{our split: TFDS's}; a data set with one split has 'all'; other names are left aside."""
   theirs = list(builder.info.splits)
   ours = {_SPLITS[split]: split for split in theirs if split in _SPLITS}
@@ -166,6 +180,20 @@ def _slice(builder: tfds.core.DatasetBuilder, spec: str) -> tuple[str, range]:
   ]
 
 
+def records(
+  builder: tfds.core.DatasetBuilder, split: str
+) -> Callable[[Sequence[int]], Iterator[Any]]:
+  """rows of a split of a prepared data set -> {feature: its proto} of each."""
+  source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+  def read(rows: Sequence[int]) -> Iterator[Any]:
+    # a list at a time, which ArrayRecord reads in parallel
+    for record in source.__getitems__(rows):
+      yield tf_example_pb2.Example.FromString(record).features.feature
+
+  return read
+
+
 def describe(
   builder: tfds.core.DatasetBuilder, splits: Mapping[str, str] | None = None, group: str = ''
 ) -> Info:
@@ -178,7 +206,7 @@ def describe(
   else:
     label = builder.info.features[_keys(builder)[1]]
   _check_group(builder, group)
-  splits = splits if splits and builder.info.splits else _split_names(builder)
+  splits = splits if splits and builder.info.splits else split_names(builder)
   return Info(
     tuple(label.names),
     {ours: len(_slice(builder, spec)[1]) for ours, spec in splits.items()},
@@ -200,18 +228,14 @@ def published(
 
   def examples(spec: str) -> Examples:
     split, part = _slice(builder, spec)
-    source = builder.as_data_source(
-      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
+    read = records(builder, split)
 
     def rows(indices: Sequence[int]) -> Iterator[Any]:
-      # a list at a time, which ArrayRecord reads in parallel
-      for record in source.__getitems__([part[i] for i in indices]):
-        yield tf_example_pb2.Example.FromString(record).features.feature
+      return read([part[i] for i in indices])
 
     ids, labels, groups = [], [], []
-    for start in range(0, len(part), _CHUNK):
-      for i, row in enumerate(rows(range(start, min(start + _CHUNK, len(part)))), part[start]):
+    for start in range(0, len(part), CHUNK):
+      for i, row in enumerate(rows(range(start, min(start + CHUNK, len(part)))), part[start]):
         ids.append(
           f'{split}/{row["id"].bytes_list.value[0].decode()}' if has_ids else f'{split}/{i:06d}'
         )
@@ -235,7 +259,7 @@ def published(
 
   return Published(
     tuple(features[label].names),
-    {ours: examples(spec) for ours, spec in (splits or _split_names(builder)).items()},
+    {ours: examples(spec) for ours, spec in (splits or split_names(builder)).items()},
   )
 
 
@@ -250,7 +274,7 @@ def published_boxes(
   names = tuple(builder.info.features['objects'].feature[keys['label']].names)
   where = f'tfds:{builder.info.full_name}'
   images = []
-  for part, split in _split_names(builder).items():
+  for part, split in split_names(builder).items():
     source = builder.as_data_source(
       split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )

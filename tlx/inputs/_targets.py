@@ -41,6 +41,7 @@ HOW = (  # the fields of a data set and of a study that `load` takes
   'folds',
   'answers',
   'data_bytes',
+  'data_dir',
 )
 NAMES = ('ids', 'mask', 'next', 'bytes', 'characters')
 

@@ -33,6 +33,7 @@ HOW = (  # the fields of a data set that `load` takes
   'skip_bad',
   'fold',
   'folds',
+  'data_dir',
 )
 Text = str | tuple[str, str]
 
