@@ -19,6 +19,7 @@ BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:vari
 WEIGHTS = flags.DEFINE_string(
   'weights', '', '  and its weights, a URI of tlx/sources; or a name of its catalogue alone.'
 )
+UNIT = flags.DEFINE_bool('unit', False, 'Divide each vector by its length, for cosines.')
 STAGE = flags.DEFINE_string('stage', '', 'The stage; the last before the head, if not given.')
 INPUTS = flags.DEFINE_string('inputs', None, 'Images or texts, as for predict.', required=True)
 OUT = flags.DEFINE_string('out', None, 'A .npy file.', required=True)
@@ -46,6 +47,8 @@ def main(argv):
       model = use.load_source(backbone, WEIGHTS.value)
     print(model.about)
     vectors, bad = use.embed(model, new, STAGE.value)
+    if UNIT.value:
+      vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     np.save(OUT.value, vectors)
     pathlib.Path(f'{OUT.value}.ids.txt').write_text('\n'.join(new.ids) + '\n', encoding='utf-8')

@@ -278,6 +278,9 @@ def test_bert_pools(pool):
     'mean': (outputs['last'] * weight).sum(1),
   }[pool]
   assert relative_error(got, want) < 1e-5
+  as_sentence_encoders_end, _ = load('bert', arrays, inputs, pool=pool, unit=True)
+  got, _ = as_sentence_encoders_end.apply(variables, inputs, train=False)
+  assert relative_error(got, want / np.linalg.norm(want, axis=1, keepdims=True)) < 1e-4
 
 
 def test_bert_tells_two_texts_apart_by_type():

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from tlx.backbones import _boxes, _config, _heads, _layers
+from tlx.backbones._norms import unit
 from tlx.plug import closest
 from tlx.tree import ADDED, is_added, map_named, named_leaves
 from tlx.types import Array, Head, Network, PyTree, Variables
@@ -391,8 +392,7 @@ def unit_before_head(network: Network) -> Network:
     if first < place:
       x, stats = network.apply(variables, x, start=first, stop=min(last, place), **options)
     if first <= place < last:
-      x = x.astype(jax.numpy.float32)
-      x = x * jax.lax.rsqrt(jax.numpy.maximum((x**2).sum(-1, keepdims=True), 1e-24))
+      x = unit(x)
     if last > place + 1:
       head_of = variables._replace(stats=stats)
       x, stats = network.apply(head_of, x, start=place, stop=place + 1, **options)

@@ -17,6 +17,12 @@ Bounds = tuple[float, float] | None
 RELU, RELU6 = (0.0, float('inf')), (0.0, 6.0)
 
 
+def unit(x: Array) -> Array:
+  """Vectors [..., D] in float32, each divided by its L2 norm; of none what is next to 0."""
+  x = x.astype(jnp.float32)
+  return x * jax.lax.rsqrt(jnp.maximum((x**2).sum(-1, keepdims=True), 1e-24))
+
+
 def batch_norm(
   x: Array,
   train: bool,

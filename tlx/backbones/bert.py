@@ -17,7 +17,7 @@ import numpy as np
 from tlx.backbones import NameMap, _config, _names, _text, chain
 from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS
 from tlx.backbones._layers import Head, choose
-from tlx.backbones._norms import LayerNorm
+from tlx.backbones._norms import LayerNorm, unit
 from tlx.types import Array, Network, PyTree
 
 
@@ -30,7 +30,8 @@ class Options(NamedTuple):
   num_types: how many texts 'types' tells apart; 0: it is not looked at (DistilBERT)
   pool: 'pooler' (the trained tanh layer over the first token), 'relu_pooler' (with a ReLU, in
   DistilBERT's classifiers), 'cls' (the first token), 'mean' (over the tokens that are not padding;
-  sentence encoders, which then divide by the L2 norm) or 'tokens' (each by itself; taggers)
+  sentence encoders) or 'tokens' (each by itself; taggers)
+  unit: what is pooled is divided by its L2 norm, as sentence encoders end
   """
 
   vocab_size: int = 30522
@@ -44,6 +45,7 @@ class Options(NamedTuple):
   activation: str = 'gelu'
   pad_id: int | None = None
   pool: str = 'pooler'
+  unit: bool = False
   dtype: str = 'float32'
 
 
@@ -168,11 +170,13 @@ class Pool(nn.Module):
 
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> Array:
-    if self.o.pool not in ('pooler', 'relu_pooler'):
-      return _text.pool(x, self.o.pool)
-    activation = jnp.tanh if self.o.pool == 'pooler' else jax.nn.relu
-    dense = nn.Dense(self.o.dim, kernel_init=_text.INIT, name='dense')
-    return activation(dense(_text.pool(x, 'cls')))
+    if self.o.pool in ('pooler', 'relu_pooler'):
+      activation = jnp.tanh if self.o.pool == 'pooler' else jax.nn.relu
+      dense = nn.Dense(self.o.dim, kernel_init=_text.INIT, name='dense')
+      pooled = activation(dense(_text.pool(x, 'cls')))
+    else:
+      pooled = _text.pool(x, self.o.pool)
+    return unit(pooled) if self.o.unit else pooled
 
 
 def layer_norm(o: Options, name: str) -> nn.Module:

@@ -16,7 +16,7 @@ import numpy as np
 from tlx.backbones import NameMap, _config, _names, _text, chain
 from tlx.backbones._attention import ACTIVATIONS, OF_TRANSFORMERS
 from tlx.backbones._layers import Head, choose
-from tlx.backbones._norms import LayerNorm
+from tlx.backbones._norms import LayerNorm, unit
 from tlx.types import Array, Network, PyTree
 
 
@@ -31,6 +31,7 @@ class Options(NamedTuple):
   itself; taggers)
   pool_dense: a dense layer, an activation and a norm of what is pooled, as classifiers have
   pool_bias, pool_activation: of that dense layer
+  unit: what is pooled is divided by its L2 norm, as sentence encoders end
   """
 
   vocab_size: int = 50368
@@ -51,6 +52,7 @@ class Options(NamedTuple):
   pool_dense: bool = False
   pool_bias: bool = False
   pool_activation: str = 'gelu'
+  unit: bool = False
   dtype: str = 'float32'
 
 
@@ -186,11 +188,11 @@ class Pool(nn.Module):
   @nn.compact
   def __call__(self, x: Mapping[str, Any], train: bool) -> Array:
     o, pooled = self.o, _text.pool(x, self.o.pool)
-    if not o.pool_dense:
-      return pooled
-    dense = nn.Dense(o.dim, o.pool_bias, kernel_init=_text.INIT, name='dense')
-    norm = LayerNorm(o.norm_eps, jnp.float32, o.norm_bias, name='norm')
-    return norm(ACTIVATIONS[o.pool_activation](dense(pooled)))
+    if o.pool_dense:
+      dense = nn.Dense(o.dim, o.pool_bias, kernel_init=_text.INIT, name='dense')
+      norm = LayerNorm(o.norm_eps, jnp.float32, o.norm_bias, name='norm')
+      pooled = norm(ACTIVATIONS[o.pool_activation](dense(pooled)))
+    return unit(pooled) if o.unit else pooled
 
 
 def layer_norm(o: Options, name: str) -> nn.Module:
