@@ -28,7 +28,7 @@ from jax.sharding import PartitionSpec
 from tlx import checkpoint
 from tlx import inputs as forms
 from tlx import tree as trees
-from tlx.train import feed, step
+from tlx.train import feed, lengths, step
 from tlx.train import mesh as meshes
 from tlx.types import Batch, Form, Network, PyTree, Variables
 
@@ -133,7 +133,7 @@ def activations(
       dict.fromkeys(point.network.stages[point.phase.start] for point in together.values())
     )
     say(f'Running {feed.length(inputs):,} examples once through the frozen stages before {names}.')
-    found |= _compute(trunk, inputs, together)
+    found |= _compute(trunk, inputs, together, say)
   return [found[key] for key in keys]
 
 
@@ -243,7 +243,9 @@ def _part(network: Network, form: Form, variables: Variables) -> int:
   return min(BATCH, 1 << int(max(CPU_BYTES / largest, 1)).bit_length() - 1)
 
 
-def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[str, PyTree]:
+def _compute(
+  trunk: Trunk, inputs: PyTree, points: Mapping[str, Point], say: Callable[[str], None]
+) -> dict[str, PyTree]:
   """{key: activations} of points that one pass serves, written to the folder batch by batch."""
   began = time.perf_counter()
   mesh = meshes.for_examples()
@@ -253,27 +255,38 @@ def _compute(trunk: Trunk, inputs: PyTree, points: Mapping[str, Point]) -> dict[
   )
   variables = Variables({stage: {} for stage in used} | params, stats)
   first_point = next(iter(points.values()))
-  run = pass_program(
-    tuple(points.values()), _part(first_point.network, first_point.form, variables)
-  )
-  variables = meshes.put(variables, meshes.spec(mesh))
   size, views, length = BATCH * mesh.size, max(1, first_point.phase.views), feed.length(inputs)
   drafts: dict[str, _Draft] = {}
+  for name, point in points.items():
+    shapes = activation(point.network, point.form, point.phase.start)
+    drafts[name] = _Draft(trunk.folder / name, shapes, views * length)
+  flops = 2 * sum(map(trees.count, (params[stage] for stage in params if stage != 'embed')))
+  of_texts = lengths.num_tokens(inputs) if all(map(_may_be_cut, drafts.values())) else None
+  width = 0 if of_texts is None else inputs['mask'].shape[-1]
+  batches = lengths.batches(of_texts, length, size, width, flops)
+  if of_texts is not None and min(batches.lengths) < width:
+    say(lengths.said(of_texts, batches, size, width))
+  on_mesh = meshes.put(variables, meshes.spec(mesh))
   for view in range(views):
-    for first in range(0, length, size):
-      batch = feed.take(inputs, np.minimum(np.arange(first, first + size), length - 1))
-      rows = slice(view * length + first, view * length + min(first + size, length))
-      numbers = np.arange(rows.start, rows.start + size, dtype=np.int32)
-      found = meshes.get(run(variables, *meshes.put((batch, numbers), meshes.spec(mesh, 'data'))))
-      for name, activation in zip(points, found):
-        if name not in drafts:
-          drafts[name] = _Draft(trunk.folder / name, activation, views * length)
-        drafts[name].fill(rows, activation)
+    for rows, num_tokens in zip(*batches):
+      taken = feed.filled(rows, size)
+      batch = lengths.cut(feed.take(inputs, taken), num_tokens)
+      part = _part(first_point.network, forms.of_stored(first_point.form, batch), variables)
+      run = pass_program(tuple(points.values()), part)
+      numbers = (view * length + taken).astype(np.int32)
+      found = meshes.get(run(on_mesh, *meshes.put((batch, numbers), meshes.spec(mesh, 'data'))))
+      for draft, of_point in zip(drafts.values(), found):
+        draft.fill(numbers[: len(rows)], of_point)
   about = {'examples': length, 'views': views, 'seconds': round(time.perf_counter() - began, 3)}
   return {
     name: draft.finish({'stage': points[name].network.stages[points[name].phase.start], **about})
     for name, draft in drafts.items()
   }
+
+
+def _may_be_cut(draft: '_Draft') -> bool:
+  """Whether texts may lose padding before they enter: what else counts from the end of a row."""
+  return draft.names == [''] or {*draft.names} <= {'hidden', 'mask'}
 
 
 class _Draft:
@@ -294,16 +307,19 @@ class _Draft:
 
   def _array(self, i: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     if not meshes.is_first():
-      return np.empty(shape, dtype)
+      return np.zeros(shape, dtype)
     stored = (
       dtype if dtype.kind in 'biuf' else np.dtype(f'u{dtype.itemsize}')
     )  # .npy has no name for bfloat16
     return np.lib.format.open_memmap(self.folder / f'{i}.npy', 'w+', stored, shape).view(dtype)
 
-  def fill(self, rows: slice, activation: PyTree) -> None:
-    """Puts the first examples of a batch, of which there are as many as `rows`, in their place."""
+  def fill(self, rows: np.ndarray, activation: PyTree) -> None:
+    """Puts the first examples of a batch, as many as `rows`, in their place; behind texts that were
+    cut the arrays stay 0.
+    """
     for array, leaf in zip(self.arrays, jax.tree.leaves(activation)):
-      array[rows] = leaf[: rows.stop - rows.start]
+      places: tuple[Any, ...] = rows, *map(slice, leaf.shape[1:])
+      array[places] = leaf[: len(rows)]
 
   def finish(self, about: Mapping[str, Any]) -> PyTree:
     """The activations; from now on the folder counts.
