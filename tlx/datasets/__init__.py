@@ -115,7 +115,7 @@ def info(
       why.
   """
   place, rest = _parse(name)
-  if (of_kind := kind(name, data_dir)) not in _IMAGES and shift != 'none':
+  if (of_kind := kind(name, data_dir)) != 'image' and shift != 'none':
     raise ValueError(f'{name} has {of_kind}s, and shift {shift!r} changes images. Leave it out.')
   if place == 'package':
     _groups.check(group)
