@@ -133,6 +133,9 @@ def main(argv: list[str]) -> None:
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
       print(f'Use: python -m experiments.predict --workdir={workdir} --inputs=NEW --out=labels.csv')
+      print(
+        f"Or in Python:\nimport tlx\nmodel = tlx.load_run('{workdir}')\ntlx.predict(model, 'NEW')"
+      )
   except (ValueError, OSError, ImportError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:

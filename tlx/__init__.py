@@ -1,7 +1,9 @@
-"""tlx, the transfer-learning laboratory; `load_run` and `load_source` use what was trained."""
+"""tlx, the transfer-learning laboratory; `load_run`, `load_source` and `predict` use what was
+trained.
+"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # brings jax, which a config file does not need
@@ -9,7 +11,8 @@ if TYPE_CHECKING:  # brings jax, which a config file does not need
 
 
 def load_run(workdir: str | os.PathLike, run: str = 'best') -> 'Model':
-  """A finished run of a study, by default the one that validation prefers: tlx/study/use.py.
+  """A finished run of a study, by default the one that validation prefers, or what the folder of an
+  artefact holds: tlx/study/use.py.
 
   Raises:
     ValueError: no such run, a damaged one, or runs that cannot be compared.
@@ -33,3 +36,16 @@ def load_source(
   from tlx.study import use
 
   return use.load_source(backbone, weights, fields, form)
+
+
+def predict(model: 'Model', inputs: str | os.PathLike) -> dict[str, Sequence[Any]]:
+  """{'id': ..., what the model answers, a value an example, 'error': '' or why there is none}, for
+  a folder of images or a file of texts: pandas.DataFrame(predict(model, 'NEW')).
+
+  Raises:
+    ValueError: nothing there, bare weights, or examples of another kind than the network takes.
+  """
+  from tlx import datasets
+  from tlx.study import use
+
+  return use.predict(model, datasets.unlabelled(inputs))

@@ -93,9 +93,9 @@ def test_a_template_of_weights_is_known_by_its_text_and_never_run():
 def test_the_template_of_the_weights_is_the_default(tmp_path):
   (tmp_path / 'tokenizer.json').write_text(_tokenizers.made('bytes').to_str())
   uri = str(tmp_path / 'tokenizer.json')
-  assert dialogue._template_of('bytes') == dialogue._template_of('bpe:300:text:x') == 'chatml'
+  assert dialogue.template_of('bytes') == dialogue.template_of('bpe:300:text:x') == 'chatml'
   with pytest.raises(ValueError, match='The weights bring no chat template. Say which one'):
-    dialogue._template_of(uri)
+    dialogue.template_of(uri)
   templates = TEXT['chat']['templates']
   for found, want in (
     (templates['smollm2'], 'smollm2'),
@@ -104,10 +104,10 @@ def test_the_template_of_the_weights_is_the_default(tmp_path):
   ):  # fmt: skip
     (tmp_path / 'tokenizer_config.json').write_text(json.dumps({'chat_template': found}))
     _tokenizers.chat_template.cache_clear()
-    assert dialogue._template_of(uri) == want
+    assert dialogue.template_of(uri) == want
   (tmp_path / 'chat_template.jinja').write_text(templates['smollm2'])
   _tokenizers.chat_template.cache_clear()
-  assert dialogue._template_of(uri) == 'smollm2'
+  assert dialogue.template_of(uri) == 'smollm2'
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ import pytest
 import scipy.special
 from PIL import Image
 
+import tlx
 from tests.study import test_texts, tiny
-from tlx import checkpoint, datasets, report
+from tlx import backbones, checkpoint, datasets, report, sources
+from tlx.plug import plug
 from tlx.report import examples
 from tlx.report import folder as folders
-from tlx.study import config, pair, run, use
+from tlx.study import config, export, pair, phases, run, use
 from tlx.study.pair import Pair
 
 
@@ -253,3 +255,151 @@ def test_no_images_are_cut(finished, photographs):
   assert use.num_cut(use.load_run(workdir), datasets.unlabelled(folder)) == 0
   with pytest.raises(ValueError, match='There is no study at'):
     use.load_run(workdir / 'nowhere')
+
+
+def name_of(workdir, method):
+  """The largest chosen run of a method."""
+  runs = report.read(workdir)
+  runs = runs[(runs.method == method) & runs.chosen].sort_values('num_train')
+  return runs.id.iloc[-1]
+
+
+@pytest.fixture(scope='module')
+def exported(texts):
+  """The LoRA run of the texts in every form, and what it answered in its study."""
+  path, workdir = texts
+  name = name_of(workdir, 'lora')
+  export.to_artefact(workdir, name, path / 'artefact')
+  export.to_official(workdir, name, path / 'official')
+  texts_of_test = datasets.unlabelled(path / 'new' / 'test.jsonl')
+  return path, texts_of_test, kept(workdir, name)['logits']
+
+
+def test_an_artefact_needs_nothing_else(exported, texts, tmp_path):
+  path, new, logits = exported
+  folder = shutil.copytree(path / 'artefact', tmp_path / 'mine')
+  hidden = (path / 'vocab.txt').rename(path / 'away.txt')
+  study = texts[1].rename(path / 'away')
+  try:
+    model = tlx.load_run(folder)
+    found = use.predict(model, new)
+    vectors, _ = use.embed(model, new)
+  finally:
+    hidden.rename(path / 'vocab.txt')
+    study.rename(texts[1])
+  np.testing.assert_allclose(
+    found['probability'], scipy.special.softmax(logits, -1).max(-1), atol=2e-6
+  )
+  wanted, _ = use.embed(tlx.load_run(texts[1], name_of(texts[1], 'lora')), new)
+  np.testing.assert_allclose(vectors, wanted, atol=1e-6)
+  card = (folder / 'README.md').read_text()
+  assert 'lora from topics on new, 60 training examples' in card and '| 0 | ' in card
+  assert '60 train, 30 val, 30 test' in card and 'jax' in card
+  data = bytearray((folder / 'weights.safetensors').read_bytes())
+  data[-1] ^= 1
+  (folder / 'weights.safetensors').write_bytes(data)
+  with pytest.raises(ValueError, match='weights.safetensors is missing or was changed'):
+    tlx.load_run(folder)
+  with pytest.raises(ValueError, match='is there already and not empty. Name another --out'):
+    export.to_artefact(texts[1], 'best', folder)
+
+
+def test_official_names_give_the_same_network(exported, texts):
+  """With LoRA merged; the same name map reads them back, and transformers computes the same."""
+  path, new, logits = exported
+  loaded = sources.load(str(path / 'official' / 'model.safetensors'))
+  model = tlx.load_run(texts[1], name_of(texts[1], 'lora'))
+  assert 'encoder.layer.1.attention.self.query.weight' in loaded.arrays
+  backbone, options = config.named(model.source['backbone'])
+  network = phases.network_of(model.source, 3)
+  shapes = phases.shapes_of(model.source, network)
+  module = plug('backbones', backbone)
+  variables, _ = backbones.fill(shapes, loaded.arrays, module.names(loaded.arrays, **options))
+  plain = model._replace(network=network, variables=variables, method={})
+  found, _ = use.apply(plain, new)
+  np.testing.assert_allclose(found, logits, atol=2e-5)
+
+
+def test_transformers_computes_what_was_exported(exported, texts):
+  transformers = pytest.importorskip('transformers', reason='needs transformers and torch')
+  torch = pytest.importorskip('torch', reason='needs transformers and torch')
+  path, new, logits = exported
+  arrays = sources.load(str(path / 'official' / 'model.safetensors')).arrays
+  options = config.named(tlx.load_run(texts[1], name_of(texts[1], 'lora')).source['backbone'])[1]
+  made = transformers.BertConfig(
+    vocab_size=options['vocab_size'],
+    hidden_size=options['dim'],
+    num_hidden_layers=options['depth'],
+    num_attention_heads=options['heads'],
+    intermediate_size=options['mlp_dim'],
+    max_position_embeddings=options['max_positions'],
+  )
+  bert = transformers.BertModel(made, add_pooling_layer=False).eval()
+  tensors = {name: torch.tensor(np.array(array)) for name, array in arrays.items()}
+  head = [tensors.pop(f'classifier.{name}') for name in ('weight', 'bias')]
+  bert.load_state_dict(tensors)
+  model = tlx.load_run(texts[1], name_of(texts[1], 'lora'))
+  leaves, _ = config.form_module(model.source).store(new.records, model.source['input'])
+  ids, mask = (torch.tensor(leaves[name], dtype=torch.long) for name in ('ids', 'mask'))
+  with torch.no_grad():
+    hidden = bert(input_ids=ids, attention_mask=mask).last_hidden_state
+    weights = mask[..., None] / mask.sum(-1)[:, None, None]
+    found = torch.nn.functional.linear((hidden * weights).sum(1), *head)
+  np.testing.assert_allclose(found.numpy(), logits, atol=2e-5)
+
+
+def run_alone(folder, *arguments):
+  """What use.py of an exported program prints, in a process that has no tlx."""
+  code = (
+    'import runpy, sys; sys.argv = sys.argv[1:]; '
+    'runpy.run_path(sys.argv[0], run_name="__main__"); assert "tlx" not in sys.modules'
+  )
+  command = [sys.executable, '-c', code, str(folder / 'use.py'), *arguments]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()
+
+
+def test_programs_run_without_tlx(exported, texts, finished, photographs, tmp_path):
+  pytest.importorskip('flatbuffers', reason="needs flatbuffers: pip install 'tlx-jax[stablehlo]'")
+  _, new, logits = exported
+  export.to_stablehlo(texts[1], name_of(texts[1], 'lora'), tmp_path / 'texts')
+  lines = run_alone(tmp_path / 'texts', new.records[0], new.records[7])
+  for line, row in zip(lines, scipy.special.softmax(logits[[0, 7]], -1)):
+    name, probability = line.split('\t')[1].split(', ')[0].rsplit(' ', 1)
+    assert name == sorted(['food', 'money', 'weather'])[row.argmax()]
+    assert float(probability) == pytest.approx(row.max(), abs=6e-4)
+  workdir, folder = finished[0], photographs[0]
+  export.to_stablehlo(workdir, name_of(workdir, 'lp_ft'), tmp_path / 'images')
+  (line,) = run_alone(tmp_path / 'images', str(folder / '003.png'))
+  wanted = scipy.special.softmax(kept(workdir, name_of(workdir, 'lp_ft'))['logits'][3])
+  assert line.split('\t')[1].split()[0] == str(wanted.argmax())
+  assert f'{wanted.max():.3f}' in line
+
+
+def test_what_has_no_official_names_is_one_error(finished, tmp_path):
+  with pytest.raises(ValueError, match='mlp is an architecture of ours: it has no official names'):
+    export.to_official(finished[0], 'best', tmp_path / 'x')
+  with pytest.raises(ValueError, match='An ensemble is several networks'):
+    export.to_artefact(finished[0], 'ensemble', tmp_path / 'x')
+  assert not (tmp_path / 'x').exists()
+
+
+def test_an_ensemble_answers_with_the_mean_of_its_runs(finished, photographs):
+  workdir, (folder, _) = finished[0], photographs
+  model = tlx.load_run(workdir, 'ensemble')
+  assert model.about.startswith('ensemble: the average of 2 runs, whose own score is in no table')
+  best, _ = use.best_run(workdir)
+  method, size = best.split('-')[2:4]
+  of_setting = [
+    row.id
+    for row in report.read(workdir).itertuples()
+    if row.chosen and row.method == method and f'-{size}-' in row.id
+  ]
+  each = [scipy.special.softmax(kept(workdir, name)['logits'][:40], -1) for name in of_setting]
+  found = pd.DataFrame(use.predict(model, datasets.unlabelled(folder)))
+  found = found[found.error == '']
+  assert len(each) == 2
+  np.testing.assert_allclose(found.iloc[:, 3:-1].astype(float), np.mean(each, 0), atol=2e-6)
+  with pytest.raises(ValueError, match='An ensemble has no vectors'):
+    use.embed(model, datasets.unlabelled(folder))

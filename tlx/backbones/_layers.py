@@ -139,7 +139,8 @@ def convolve(
   pads = pads_of(padding, x.shape[1:3], kernel.shape, stride)
   check_window(x.shape[1:3], kernel.shape, pads)
   depthwise = kernel.shape[2] == 1 and kernel.shape[3] == x.shape[3] > 1
-  if (backend or jax.default_backend()) != 'cpu':
+  any_number = not isinstance(x.shape[0], int)  # of images: the program is exported
+  if any_number or (backend or jax.default_backend()) != 'cpu':
     return _lax_conv(x, kernel, stride, pads, feature_group_count=x.shape[3] if depthwise else 1)
   if depthwise:
     return _depthwise(x, kernel, stride, pads)

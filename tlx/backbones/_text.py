@@ -239,7 +239,7 @@ class Attention(nn.Module):
     mixed = (
       mixed.reshape(batch, self.heads, num_tokens, self.head_dim)
       .transpose(0, 2, 1, 3)
-      .reshape(len(rows), -1)
+      .reshape(rows.shape[0], -1)
     )
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
 

@@ -139,7 +139,7 @@ class Embed(nn.Module):
     if o.family == 'siglip' and 'mask' in inputs:
       inputs = _padded(inputs, o)
     ids, x = _text.begin(inputs, o.max_positions)
-    x['after'] = jnp.zeros(len(ids), jnp.int32)
+    x['after'] = jnp.zeros(ids.shape[0], jnp.int32)
     if o.family == 'clip':
       ends = ids if o.end_id is None else ids == o.end_id
       own = x['mask'][:, -ids.shape[1] :]

@@ -474,7 +474,7 @@ def stacked(
   """{'ids', 'mask'} int32 [N, size], padded at the right; if asked 'types', which of two texts."""
   names = ('ids', 'mask', 'types') if types else ('ids', 'mask')
   leaves = {name: np.zeros((len(rows), size), np.int32) for name in names}
-  leaves['ids'][:] = _pad_id(tokenizer)
+  leaves['ids'][:] = pad_id(tokenizer)
   for i, row in enumerate(rows):
     leaves['ids'][i, : len(row)] = row.ids
     leaves['mask'][i, : len(row)] = 1
@@ -491,7 +491,7 @@ def encode(
   return stacked(tokenizer, rows, length or max(map(len, rows)))
 
 
-def _pad_id(tokenizer: Tokenizer) -> int:
+def pad_id(tokenizer: Tokenizer) -> int:
   """The id of the token for padding, 0 where there is none."""
   found = (tokenizer.token_to_id(word) for word in ('[PAD]', '<pad>'))
   return next((i for i in found if i is not None), 0)

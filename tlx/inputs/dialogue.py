@@ -53,7 +53,7 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
   ) -> tuple[dict[str, _targets.Rows], tuple[str, ...]]:
     return store_parts(parts, tokenizer, fields['length'], template)
 
-  template = fields['template'] or _template_of(fields['tokenizer'])
+  template = fields['template'] or template_of(fields['tokenizer'])
   return _targets.load(name, fields, how, KIND, store)
 
 
@@ -70,7 +70,7 @@ def prompt(
   )
   if not of_str or not messages:
     raise ValueError('This model answers messages, each a role and what it says.')
-  template = fields['template'] or _template_of(fields['tokenizer'])
+  template = fields['template'] or template_of(fields['tokenizer'])
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   _chat.check_tokens(template, tokenizer)
   written = _chat.written(template, messages, prompt=True)
@@ -81,7 +81,7 @@ def prompt(
   return learned.tokens.ids.tolist(), tuple(vocabulary[end] for end in ends)
 
 
-def _template_of(tokenizer: str) -> str:
+def template_of(tokenizer: str) -> str:
   """The chat template of the weights that bring a tokenizer; of one that is made here chatml."""
   if tokenizer == 'bytes' or tokenizer.startswith('bpe:'):
     return 'chatml'

@@ -12,9 +12,9 @@ from etils import epath
 
 from tlx import backbones, checkpoint, datasets, sources
 from tlx.plug import closest, plug
+from tlx.study import artefact, store
 from tlx.study import config as configs
 from tlx.study import pair as pairs
-from tlx.study import store
 from tlx.study.cells import base, cell_id
 from tlx.study.phases import make_task, network_of, shapes_of
 from tlx.train import feed
@@ -41,15 +41,24 @@ class Model(NamedTuple):
   about: str
   leaves: tuple[str, ...] = ()
   method: Mapping[str, Any] = {}  # of a config, resolved
+  others: tuple[Variables, ...] = ()  # of the runs whose answers are averaged with these
 
 
 def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
-  """A finished run of a study; 'best' is the one that validation prefers (`best_run`).
+  """A finished run of a study, or what an artefact's folder holds.
+
+  Args:
+    run: 'best' is the one that validation prefers (`best_run`), 'ensemble' all of its setting,
+      whose answers are averaged.
 
   Raises:
     ValueError: no such run, a damaged one, or runs that cannot be compared.
   """
   folder = epath.Path(workdir).expanduser()
+  if artefact.is_one(folder):
+    return _of_artefact(folder)
+  if run == 'ensemble':
+    return _ensemble(folder)
   name, about = best_run(folder) if run == 'best' else (run, run)
   of_run, _ = configs.of_run(f'study:{folder}/{name}')
   cell = Cell(**of_run['cell'])
@@ -70,6 +79,28 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
   return Model(network, variables, source, task, class_names, about, leaves, method)
 
 
+def _of_artefact(folder: epath.Path) -> Model:
+  about, variables = artefact.read(folder)
+  return Model(
+    about['network'],
+    variables,
+    about['source'],
+    about['task'],
+    tuple(about['class_names']),
+    f'{about["about"]} (artefact {folder.name})',
+    tuple(about['leaves']),
+    about['method'],
+  )
+
+
+def _ensemble(folder: epath.Path) -> Model:
+  """The runs of the setting that validation prefers, as one model whose answers are averaged."""
+  alike, _, why = _best_setting(folder)
+  first, *others = (load_run(folder, run['id']) for run in alike)
+  about = f'ensemble: the average of {len(alike)} runs, whose own score is in no table. {why}.'
+  return first._replace(others=tuple(one.variables for one in others), about=about)
+
+
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   """(the run that validation prefers, why): of the largest training sets the source and method
   with the best mean over seeds (source seeds and folds too), and of these runs the best.
@@ -77,7 +108,15 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   Raises:
     ValueError: no study, no run that was chosen yet, or runs of several targets.
   """
-  folder = epath.Path(workdir).expanduser()
+  alike, worth, why = _best_setting(epath.Path(workdir).expanduser())
+  best = max(alike, key=lambda run: worth([run]))
+  column = best['select'][0]
+  about = f'{best["id"]}: {why}; of these the best, {best["val"][column]:.3f}.'
+  return cell_id(Cell(**best['cell'])), about
+
+
+def _best_setting(folder: epath.Path) -> tuple[list[dict], Callable[[Sequence], float], str]:
+  """(the runs of the source and method that validation prefers, what runs are worth, why)."""
   if not folder.exists():
     raise ValueError(f'There is no study at {folder}.')
   runs = [checkpoint.unsealed(path) for path in sorted(folder.glob('runs/*/result.json'))]
@@ -105,14 +144,12 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
     return direction * float(np.mean([run['val'][column] for run in runs]))
 
   source, method = max(settings, key=lambda setting: worth(settings[setting]))
-  best = max(settings[source, method], key=lambda run: worth([run]))
   alike = settings[source, method]
   why = (
-    f'{best["id"]}: {method} from {source} is best on validation with {best["num_train"]:,} '
-    f'training examples (mean {column} {direction * worth(alike):.3f} over {len(alike)} runs); '
-    f'of these the best, {best["val"][column]:.3f}.'
+    f'{method} from {source} is best on validation with {alike[0]["num_train"]:,} training '
+    f'examples (mean {column} {direction * worth(alike):.3f} over {len(alike)} runs)'
   )
-  return cell_id(Cell(**best['cell'])), why
+  return alike, worth, why
 
 
 def _size(run: Mapping[str, Any]) -> float:
@@ -168,7 +205,13 @@ def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
     )
   task = make_task(model.task, len(model.class_names))
   outputs, bad = apply(model, new)
-  answers = module.answers(task.keep(outputs), model.class_names)
+  kept = task.keep(outputs)
+  if model.others:
+    if not hasattr(module, 'averaged'):
+      raise ValueError(f'Answers of the task {name} are not averaged over runs. Take one run.')
+    runs = (model._replace(variables=variables) for variables in model.others)
+    kept = module.averaged([kept, *(task.keep(apply(one, new)[0]) for one in runs)])
+  answers = module.answers(kept, model.class_names)
   for column in answers.values():
     blank = '' if isinstance(column, list) else np.nan
     for row in bad:
@@ -196,6 +239,8 @@ def embed(
   Raises:
     ValueError: no such stage, or examples of another kind than the network takes.
   """
+  if model.others:
+    raise ValueError('An ensemble has no vectors of its own. Take one run.')
   stages = model.network.stages[:-1]
   if stage and stage not in (*stages, 'input'):
     raise ValueError(

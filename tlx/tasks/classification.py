@@ -62,6 +62,12 @@ def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[
   return columns | {f'p({name})': of_class for name, of_class in zip(class_names, probabilities.T)}
 
 
+def averaged(kept: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """What is kept of several runs, as of one: logits of the mean of their probabilities."""
+  logs = [scipy.special.log_softmax(one['logits'].astype(np.float64), -1) for one in kept]
+  return {'logits': scipy.special.logsumexp(logs, 0) - np.log(len(logs))}
+
+
 def _labels(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
   if np.ndim(labels) != 1 or not np.issubdtype(np.asarray(labels).dtype, np.integer):
     raise ValueError(

@@ -53,6 +53,13 @@ def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[
   return {'labels': given} | {f'p({name})': of_label for name, of_label in shares}
 
 
+def averaged(kept: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """What is kept of several runs, as of one: logits of the mean of their probabilities."""
+  logits = np.array([one['label_logits'] for one in kept], np.float64)
+  yes, no = -np.logaddexp(0, -logits), -np.logaddexp(0, logits)
+  return {'label_logits': special.logsumexp(yes, 0) - special.logsumexp(no, 0)}
+
+
 def _terms(logits: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
   wanted, given = batch.targets, (logits > 0).astype(jnp.float32)
   loss = optax.sigmoid_binary_cross_entropy(logits, wanted).sum(-1)

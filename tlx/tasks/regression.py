@@ -55,6 +55,11 @@ def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[
   return {'value': value}
 
 
+def averaged(kept: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+  """What is kept of several runs, as of one: the mean of their numbers."""
+  return {'values': np.array([one['values'] for one in kept], np.float64).mean(0)}
+
+
 def _numbers(inputs: PyTree, labels: np.ndarray) -> np.ndarray:
   if np.ndim(labels) != 1:
     raise ValueError(
