@@ -81,7 +81,7 @@ def form(
   def enter(images: Array) -> Array:
     return (images.astype(jnp.float32) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
 
-  return Form(f'boxes {options}', spec, enter, augment, check)
+  return Form(f'boxes {options}', spec, enter, augment, check, moves=True)
 
 
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
