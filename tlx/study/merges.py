@@ -246,20 +246,18 @@ class _Merge:
     """(own leaves, statistics, the record) of what is best on validation."""
     options = {name: self.merge[name] for name in merging.options_of(self.rule)}
     merged = self.rule.merge(self.vectors, self.score, **options)
-    tried = [(scale, *self.look(merged, scale)) for scale in self.merge['scale']]
-    select = self.task.select
-    scale, own, stats, val = max(tried, key=lambda one: _rank(one[-1], select))
+    tried: list[dict[str, Any]] = []
+    ranks: list[tuple[float, float]] = []
+    for scale in self.merge['scale']:
+      *made, val = self.look(merged, scale)
+      rank = _rank(val, self.task.select)
+      if not ranks or rank > max(ranks):
+        (own, stats), best = made, {'scale': scale, 'val': val}
+      tried.append({'scale': scale, **val})
+      ranks.append(rank)
     runs = [run['id'] for run in self.parts.runs]
-    record = {
-      **self.merge,
-      'targets': dict(self.merge['targets']),
-      'runs': runs,
-      'used': [runs[place] for place in merged.used],
-      'scale': scale,
-      'tried': [{'scale': one[0], **one[-1]} for one in tried],
-      'val': val,
-    }
-    return own, stats, record
+    used = [runs[place] for place in merged.used]
+    return own, stats, {**self.merge, 'runs': runs, 'used': used, **best, 'tried': tried}
 
   def score(self, merged: Merged) -> float:
     column, direction = self.task.select
