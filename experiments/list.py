@@ -18,6 +18,7 @@ from tlx.plug import available, plug
 ROOMS = (
   'backbones',
   'datasets',
+  'distances',
   'evaluators',
   'freezing',
   'inputs',
@@ -41,6 +42,7 @@ BUILDERS = (
   'penalty',
   'score',
   'similarity',
+  'distance',
   'merge',
 )
 

@@ -31,6 +31,7 @@ LEVEL = {
   'combine': 5,
   'scores': 1,
   'similarity': 1,
+  'distances': 1,
 }
 PLUGS = (
   'backbones',
@@ -43,6 +44,7 @@ PLUGS = (
   'evaluators',
   'scores',
   'similarity',
+  'distances',
   'penalties',
   'merging',
 )

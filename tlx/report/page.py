@@ -50,7 +50,6 @@ _SECTIONS = (
   ('How deep to freeze', ('freezing',), ()),
   ('Which stage carries most', ('stages',), ('stages',)),
   ('How far probabilities can be believed', ('reliability',), ()),
-  ('Between weights', ('line', 'scales'), ()),
   ('Class by class', ('confusion',), ('confused', 'balanced', 'recall')),
   ('Cost', ('parameters', 'seconds', 'time'), ('cost', 'time')),
   ('Training', ('learning',), ('rates', 'diverged', 'chance')),
@@ -90,16 +89,11 @@ def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
     + _escape(json.dumps(results.config, indent=2, default=str))
     + '</pre></details>',
   ]
-  return document(results.name, ''.join(body))
-
-
-def document(title: str, body: str) -> str:
-  """A whole page of HTML with the report's looks."""
   return (
     f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, '
-    f'initial-scale=1">\n<title>{_escape(title)}</title>\n'
-    f'<style>{_CSS}</style></head>\n<body><main>\n{body}</main></body></html>\n'
+    f'initial-scale=1">\n<title>{_escape(results.name)}</title>\n'
+    f'<style>{_CSS}</style></head>\n<body><main>\n{"".join(body)}</main></body></html>\n'
   )
 
 

@@ -21,6 +21,7 @@ from tlx.types import Form, Network, PyTree, Variables, num_logits
 
 BATCH = 128  # examples that go through at a time
 INPUT = 'input'  # the stage before the first
+SIDE = 32  # of images as a stage of their own, which are averaged to no more
 PROBS = 'probs'
 
 
@@ -29,13 +30,15 @@ class Evidence(NamedTuple):
 
   labels: [N], the classes
   features: {stage: [N, D]} in the order of the network, averaged over places or tokens; of images
-    also INPUT, their numbers as they are
+    also INPUT, their numbers as they are, averaged to at most SIDE x SIDE
   probs: [N, Z], what the source's own head gives its own classes; None where it has none
+  rows: [N], which of the target's training examples these are
   """
 
   labels: np.ndarray
   features: Mapping[str, np.ndarray]
   probs: np.ndarray | None
+  rows: np.ndarray
 
 
 def gather(
@@ -46,6 +49,8 @@ def gather(
   shots: int = 0,
   seed: int | None = None,
   every: bool = True,
+  most: int = 0,
+  variables: Variables | None = None,
 ) -> Evidence:
   """The evidence of a source and a target, by their names in a resolved config.
 
@@ -53,6 +58,8 @@ def gather(
     workdir: the study's folder, where sources lie that the study trains itself.
     shots: examples a class, as the study draws them with `seed` (its first, if None); 0 is all.
     every: features of every stage, or of the last before the head alone.
+    most: so many examples at most, drawn by the seed; 0 is all.
+    variables: of the source, where they are at hand.
 
   Raises:
     ValueError: a task without classes, a source that is not trained yet, or weights that cannot be
@@ -65,21 +72,32 @@ def gather(
     raise ValueError(
       f'config.targets.{target}: scores compare classes, and its task is {config["task"]!r}.'
     )
-  rows = np.arange(len(labels))
+  rows, seed = np.arange(len(labels)), study['seeds'][0] if seed is None else seed
   if shots:
-    seed = study['seeds'][0] if seed is None else seed
     drawn = pairs.subsets({**study, 'shots': (shots,), 'seeds': (seed,)}, config, data)
     rows = drawn[seed][shots]
+  if most and len(rows) > most:
+    rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
   examples = feed.take(data.train.inputs, rows)
-  variables = source_variables(study, source, workdir)
-  network, num_classes = _network(study, source)
+  variables = variables or source_variables(study, source, workdir)
+  found = stages_of(study, source, variables, examples, every)
+  probs = found.pop(PROBS, None)
+  return Evidence(labels[rows], found, probs, rows)
+
+
+def stages_of(
+  study: Mapping[str, Any], source: str, variables: Variables, examples: PyTree, every: bool = True
+) -> dict[str, np.ndarray]:
+  """{stage: [N, D]} of stored examples in the order of the network, with PROBS as the last where
+  the source has a head of its own.
+  """
+  network, num_classes = network_of_source(study, source)
   program = _stages(network, form_of(study['sources'][source]), num_classes > 0, every)
   found = in_batches(program, variables, examples, BATCH)
-  stages = [stage for stage in (INPUT, *network.stages) if stage in found]
-  return Evidence(labels[rows], {stage: found[stage] for stage in stages}, found.get(PROBS))
+  return {stage: found[stage] for stage in (INPUT, *network.stages, PROBS) if stage in found}
 
 
-def _network(study: Mapping[str, Any], name: str) -> tuple[Network, int]:
+def network_of_source(study: Mapping[str, Any], name: str) -> tuple[Network, int]:
   """(a source's network, the number of classes that its head knows; 0 where it has none)."""
   source = study['sources'][name]
   if not source['weights'] and configs.named(source['task'])[0] == 'classification':
@@ -110,6 +128,14 @@ def source_variables(
   return run.load_weights(name, source).variables
 
 
+def _small(x: jax.Array) -> jax.Array:
+  """Images [B, H, W, C] averaged to no more than SIDE a side; others as they are."""
+  if x.ndim != 4 or max(x.shape[1:3]) <= SIDE:
+    return x
+  shape = (len(x), min(SIDE, x.shape[1]), min(SIDE, x.shape[2]), x.shape[3])
+  return jax.image.resize(x, shape, 'linear', antialias=True)
+
+
 @functools.cache
 def _stages(network: Network, form: Form, own_head: bool, every: bool) -> Callable:
   """(variables, stored examples) -> {stage: [B, D], PROBS: [B, Z] of the source's own head}."""
@@ -121,7 +147,7 @@ def _stages(network: Network, form: Form, own_head: bool, every: bool) -> Callab
     x = form.enter(examples)
     found = {}
     if every and not isinstance(x, Mapping):
-      found[INPUT] = x.reshape(len(x), -1)
+      found[INPUT] = _small(x).reshape(len(x), -1)
     x, _ = network.apply(variables, x, train=False, stop=first)
     for start, cut in enumerate(cuts, first):
       pooled, _ = cut.apply(variables, x, train=False, start=start, stop=len(cut.stages) - 1)

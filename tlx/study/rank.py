@@ -34,9 +34,12 @@ def rank(
   study = configs.resolve(config)
   modules = {name: plug('scores', name) for name in scores}
   rows = []
+  variables = {
+    source: evidence.source_variables(study, source, workdir) for source in study['sources']
+  }
   for target in study['targets']:
-    for source in study['sources']:
-      found = evidence.gather(study, source, target, workdir, shots, every=stages)
+    for source, own in variables.items():
+      found = evidence.gather(study, source, target, workdir, shots, every=stages, variables=own)
       for stage in found.features:
         row = {'target': target, 'source': source, 'stage': stage, 'examples': len(found.labels)}
         rows.append(row | _scored(modules, found, stage))

@@ -1,0 +1,59 @@
+"""Says how far to freeze a study's sources for its targets, before anything is trained.
+
+    python -m experiments.advise --config=configs/imagenet_to_digits.py --out=FOLDER
+    python -m experiments.advise --config=... --workdir=runs/near --shots=10
+
+Looks at training examples of the targets alone. Sources that the study trains itself have to lie
+in --workdir, and where that has results they say what is gained over training from scratch. --out
+takes the tables, pictures, and a config that tests the advice.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from experiments.study import CONFIG, WORKDIR, parse
+
+SHOTS = flags.DEFINE_integer(
+  'shots', None, "Examples a class, of the first seed; the study's largest if left out, 0 is all."
+)
+OUT = flags.DEFINE_string('out', '', 'A folder for tables, pictures and the config.')
+
+
+def main(argv):
+  if len(argv) > 1 or CONFIG.value is None:
+    raise app.UsageError('Give --config=FILE.py[:ARGUMENT]; see --help.')
+  logging.set_verbosity(logging.ERROR)
+  from tlx import report
+  from tlx.report import advice as reported
+  from tlx.report import folder
+  from tlx.study import advise
+
+  report.speak_utf8()
+  workdir, results = WORKDIR.value or '', None
+  try:
+    found = advise.advise(CONFIG.value, workdir, SHOTS.value)
+    if workdir and list(pathlib.Path(workdir).expanduser().glob('runs/*/result.json')):
+      results = folder.load(workdir)
+  except (ValueError, OSError, ImportError) as error:
+    sys.exit(f'Error: {error}')
+  for one in found:
+    print(advise.said(one))
+    print(reported.expected(results, folder.base(one.source), folder.base(one.target)) + '\n')
+  if OUT.value:
+    place = pathlib.Path(OUT.value)
+    place.mkdir(parents=True, exist_ok=True)
+    for one in found:
+      name = f'{one.source}-{one.target}'
+      one.table.to_csv(place / f'{name}.csv', index=False)
+      (place / f'{name}.png').write_bytes(
+        reported.draw(one.table, f'{one.source} -> {one.target}', one.depth)
+      )
+    path = place / 'test_advice.py'
+    path.write_text(advise.test_of(CONFIG.value, found, str(path)), encoding='utf-8')
+    print(f'Wrote tables, pictures and {path}, which tests the advice.')
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)

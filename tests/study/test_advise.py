@@ -1,0 +1,125 @@
+"""Advice: from neighbours among training examples, in words, with a config that tests it."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from tests.study import tiny
+from tlx.plug import plug
+from tlx.report import advice as reported
+from tlx.study import advise, cohorts, depth, evidence
+from tlx.study import config as configs
+
+GROUPS = (('a',), ('b',), ('pool', 'head'))
+
+
+@pytest.fixture(scope='module')
+def written(data_dir):
+  made = tiny.get_config()
+  made.data_dir = str(data_dir)
+  return made
+
+
+@pytest.fixture(scope='module')
+def found(written, finished):
+  return advise.advise(written, finished[0], shots=4)
+
+
+def test_the_sign_rule():
+  """Classes lie 10 apart in one space and are mixed in the other."""
+  labels = np.repeat([0, 1], 20)
+  random = np.random.default_rng(0)
+  apart, mixed = labels[:, None] * 10 + random.normal(size=(40, 2)), random.normal(size=(40, 2))
+  helps = {'input': mixed, 'a': mixed, 'b': mixed, 'pool': apart}
+  harms = {'input': apart, 'a': apart, 'b': apart, 'pool': mixed}
+  assert depth.advised(labels, helps, GROUPS).k == 2
+  assert depth.advised(labels, harms, GROUPS).k == 0
+  assert list(depth.advised(labels, helps, GROUPS).neighbours) == [0, 1, 2]
+  same = dict.fromkeys(helps, apart)
+  assert depth.advised(labels, same, GROUPS).k == 0  # no more than the input has
+
+
+def test_one_example_a_class_says_nothing():
+  features = dict.fromkeys(('input', 'a', 'b'), np.eye(3))
+  assert depth.advised(np.arange(3), features, GROUPS) == (None, {})
+
+
+def test_the_table_is_of_the_target_s_training_examples(written, finished, found):
+  (advice,) = found
+  seen = evidence.gather(configs.resolve(written), 'turned', 'digits', finished[0], shots=4)
+  knn = plug('scores', 'knn').score
+  wanted = [knn(seen.labels, values) for values in seen.features.values()]
+  assert advice.table['neighbours'].tolist() == wanted
+  assert advice.table['stage'].tolist() == ['input', 'dense1', 'dense2']
+  assert advice.examples == 40 and advice.classes == 10
+  assert advice.depth == (2 if wanted[-1] > wanted[0] else 0)
+  assert (
+    advice.table['told apart'].between(0, 2).all() and advice.table['alike'].between(0, 1).all()
+  )
+
+
+def test_gradients_are_those_of_the_nearest_class_mean(written, finished, found):
+  """Against finite differences of the loss, along the gradient's own direction for one weight."""
+  resolved = configs.resolve(written)
+  seen = evidence.gather(resolved, 'turned', 'digits', finished[0], shots=4)
+  params = evidence.source_variables(resolved, 'turned', finished[0]).params
+  kernels = [np.asarray(params[stage]['linear']['kernel'], float) for stage in ('dense1', 'dense2')]
+  biases = [np.asarray(params[stage]['linear']['bias'], float) for stage in ('dense1', 'dense2')]
+  x, labels = seen.features['input'].astype(float), np.unique(seen.labels, return_inverse=True)[1]
+
+  def outputs(leaves):
+    hidden = x
+    for kernel, bias in zip(leaves[::2], leaves[1::2]):
+      hidden = np.maximum(hidden @ kernel + bias, 0)
+    return hidden
+
+  leaves = [kernels[0], biases[0], kernels[1], biases[1]]
+  features = outputs(leaves)
+  means = np.stack([features[labels == k].mean(0) for k in range(10)])
+  scale = ((features - means[labels]) ** 2).sum(1).mean()
+
+  def loss(leaves):
+    far = -((outputs(leaves)[:, None] - means) ** 2).sum(-1) / scale
+    return (np.log(np.exp(far).sum(1)) - far[np.arange(len(labels)), labels]).sum()
+
+  ratios = []
+  for group in (slice(0, 2), slice(2, 4)):
+    squares, sizes = 0.0, 0.0
+    for place in range(4)[group]:
+      leaf = leaves[place]
+      for index in np.ndindex(leaf.shape):
+        moved = [one.copy() for one in leaves]
+        moved[place][index] += 1e-6
+        squares += ((loss(moved) - loss(leaves)) / 1e-6) ** 2
+        sizes += leaf[index] ** 2
+    ratios.append(np.sqrt(squares / sizes))
+  (advice,) = found
+  assert advice.table['gradient'].iloc[1:].tolist() == pytest.approx(ratios, rel=1e-2)
+
+
+def test_the_words_say_what_to_do_without_terms(found):
+  (advice,) = found
+  said = advise.said(advice)
+  assert said.startswith('turned -> digits, 4 examples a class (40 training examples of 10 classes')
+  for depth_, words in ((2, 'freeze everything up to dense2'), (0, 'freeze nothing and fine-tune')):
+    assert words in advise.said(advice._replace(depth=depth_))
+  assert 'This is no finding' in advise.said(advice._replace(depth=None))
+  equal = advice.table.assign(neighbours=0.5)
+  assert 'close call' in advise.said(advice._replace(table=equal))
+  assert reported.draw(advice.table, 'a', 2).startswith(b'\x89PNG')
+  assert 'nothing is known' in reported.expected(None, 'turned', 'digits')
+
+
+def test_the_config_that_is_written_runs_on_the_same_data(written, found, tmp_path):
+  path = tmp_path / 'test_advice.py'
+  path.write_text(advise.test_of(written, found, str(path)))
+  spec = importlib.util.spec_from_file_location('test_advice', path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  made, given = module.get_config(), written
+  assert list(made.methods) == ['scratch', 'tune_all', 'lp_ft', 'freeze_half', 'freeze_all']
+  for field in ('sources', 'targets', 'shots', 'seeds', 'grid', 'train', 'data_dir'):
+    assert made[field] == given[field], field
+  study = configs.resolve(made)
+  assert len(cohorts.cohorts_of(study)) == 5

@@ -1,0 +1,318 @@
+"""What a source has to offer a target, looked at before any training, and what follows from it.
+
+Training examples of the target alone are looked at. The answer is in words for somebody who wants
+to know what to do; the table has what it rests on.
+"""
+
+import functools
+import os
+import pprint
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from tlx import backbones, freezing
+from tlx.plug import plug
+from tlx.study import config as configs
+from tlx.study import depth as depths
+from tlx.study import evidence
+from tlx.study import pair as pairs
+from tlx.study.config import form_of
+from tlx.study.phases import shapes_of
+from tlx.train import feed
+from tlx.types import Form, Network, PyTree, Variables
+
+MOST = 1000  # examples that are looked at
+FROM_SOURCE = 300  # of the source and of the target, which are told apart
+GRADIENTS = 128  # of which gradients are taken
+
+
+class Advice(NamedTuple):
+  """For one source, target and size.
+
+  examples: how many were looked at; shots: a class, 0 is all there are
+  depth: how many of the first `groups` groups of stages to freeze; None where nothing speaks
+  table: a row a depth: 'frozen' groups, up to which 'stage', 'neighbours' (leave-one-out accuracy
+    of the nearest neighbour), 'gradient' (|gradient| / |weights| of the group), and where the
+    source's data are known 'told apart' (proxy A-distance, 0 to 2) and 'alike' (CKA of
+    covariances, 0 to 1); NaN where a column has nothing to say
+  """
+
+  source: str
+  target: str
+  shots: int
+  examples: int
+  classes: int
+  depth: int | None
+  groups: tuple[str, ...]
+  table: pd.DataFrame
+
+
+def advise(
+  config: Mapping[str, Any], workdir: str | os.PathLike = '', shots: int | None = None
+) -> list[Advice]:
+  """Advice for every source and target of a study, on the examples of its first seed.
+
+  Args:
+    workdir: the study's folder, where sources lie that it trains itself.
+    shots: examples a class; the study's largest size, if None, and 0 is all.
+
+  Raises:
+    ValueError: what evidence.gather raises.
+  """
+  study = configs.resolve(config)
+  if shots is None:
+    shots = 0 if 0 in study['shots'] else max(study['shots'])
+  found = []
+  for source in study['sources']:
+    variables = evidence.source_variables(study, source, workdir)
+    for target in study['targets']:
+      found.append(_advice(study, source, target, shots, variables))
+  return found
+
+
+def _advice(
+  study: Mapping[str, Any], source: str, target: str, shots: int, variables: Variables
+) -> Advice:
+  seen = evidence.gather(study, source, target, '', shots, most=MOST, variables=variables)
+  network, _ = evidence.network_of_source(study, source)
+  groups = freezing.groups(network.stages, shapes_of(study['sources'][source], network).params)
+  for stage, values in seen.features.items():
+    if not np.isfinite(values).all():
+      raise ValueError(
+        f'{source} gives {target} features that are not finite, first at {stage!r}: its weights do '
+        'not fit its input. Look at sources.<name>.input.'
+      )
+  found = depths.advised(seen.labels, seen.features, groups)
+  stages = depths.by_depth(list(seen.features), groups)
+  gradients = _gradients(study, source, target, seen, variables, groups)
+  apart = _apart(study, source, seen, variables)
+  rows = []
+  for k, stage in stages:
+    rows.append(
+      {
+        'frozen': k,
+        'stage': stage,
+        'neighbours': found.neighbours.get(k, np.nan),
+        'gradient': gradients[k - 1] if k else np.nan,
+        **apart.get(stage, {}),
+      }
+    )
+  _, counts = np.unique(seen.labels, return_counts=True)
+  return Advice(
+    source,
+    target,
+    shots,
+    len(seen.labels),
+    len(counts),
+    found.k,
+    tuple('+'.join(group) for group in groups),
+    pd.DataFrame(rows),
+  )
+
+
+def _apart(
+  study: Mapping[str, Any], source: str, seen: evidence.Evidence, variables: Variables
+) -> dict[str, dict[str, float]]:
+  """{stage: how far the source's training data are from the target's}; {} where not known."""
+  if not study['sources'][source]['dataset']:
+    return {}
+  inputs = pairs.source_data(study, source).train.inputs
+  number = feed.length(inputs)
+  rows = np.sort(np.random.default_rng(0).permutation(number)[:FROM_SOURCE])
+  theirs = evidence.stages_of(study, source, variables, feed.take(inputs, rows))
+  proxy, covariance = (plug('distances', name).distance for name in ('proxy_a', 'covariance'))
+  return {
+    stage: {
+      'told apart': proxy(theirs[stage], ours[:FROM_SOURCE]),
+      'alike': 1 - covariance(theirs[stage], ours[:FROM_SOURCE]),
+    }
+    for stage, ours in seen.features.items()
+  }
+
+
+def _gradients(
+  study: Mapping[str, Any],
+  source: str,
+  target: str,
+  seen: evidence.Evidence,
+  variables: Variables,
+  groups: freezing.Groups,
+) -> np.ndarray:
+  """[groups - 1]: |gradient| / |weights| of each group but the head's, at the source's weights.
+
+  Of the cross-entropy of the classes by the distances to their mean features, over the mean
+  distance: a head that nobody has to train, and no random one.
+  """
+  rows = np.random.default_rng(0).permutation(len(seen.rows))[:GRADIENTS]
+  data = pairs.load(study, study['targets'][target], study['sources'][source])
+  features = list(seen.features.values())[-1]
+  names, labels = np.unique(seen.labels, return_inverse=True)
+  means = np.stack([features[labels == number].mean(0) for number in range(len(names))])
+  far = ((features - means[labels]) ** 2).sum(1).mean()
+  network, _ = evidence.network_of_source(study, source)
+  gradient = _gradient(network, form_of(study['sources'][source]))
+  total = None
+  for first in range(0, len(rows), 32):
+    part = rows[first : first + 32]
+    examples = feed.take(data.train.inputs, seen.rows[part])
+    found = gradient(
+      variables.params, variables.stats, examples, labels[part], means, np.float32(far or 1.0)
+    )
+    total = found if total is None else jax.tree.map(jnp.add, total, found)
+  before = {stage: variables.params.get(stage, {}) for stage in network.stages[:-1]}
+  return np.asarray(freezing.of_groups(groups, total, before, _relative))
+
+
+@functools.cache
+def _gradient(network: Network, form: Form) -> Callable[..., PyTree]:
+  """(params, stats, stored examples, labels, means [K, D], scale) -> gradients before the head."""
+  cut = backbones.head_after(network, network.stages[-2], 1)
+
+  def loss(
+    params: PyTree, stats: PyTree, examples: PyTree, labels: Any, means: Any, scale: Any
+  ) -> Any:
+    x = form.enter(examples)
+    features, _ = cut.apply(Variables(params, stats), x, train=False, stop=len(cut.stages) - 1)
+    far = ((features[:, None] - means) ** 2).sum(-1)
+    return -jnp.take_along_axis(jax.nn.log_softmax(-far / scale), labels[:, None], 1).sum()
+
+  return jax.jit(jax.grad(loss))
+
+
+def _relative(grads: Mapping[str, Any], leaves: Mapping[str, Any]) -> Any:
+  """|gradient| / |weights| of a group."""
+  sizes = [sum(jnp.sum(jnp.square(leaf)) for leaf in tree.values()) for tree in (grads, leaves)]
+  return jnp.sqrt(sizes[0] / jnp.maximum(sizes[1], 1e-24))
+
+
+def said(advice: Advice) -> str:
+  """The advice in words, for somebody who has never heard of any of it, and its table."""
+  size = f'{advice.shots} examples a class' if advice.shots else 'all examples'
+  lines = [
+    f'{advice.source} -> {advice.target}, {size} ({advice.examples:,} training examples of '
+    f'{advice.classes} classes were looked at, no test example)',
+    '',
+    *_what(advice),
+    *_why(advice),
+    '',
+    advice.table.to_string(index=False, float_format=lambda value: f'{value:.3f}', na_rep='-'),
+    *(f'  {line}' for line in _COLUMNS if line.split(':')[0] in advice.table),
+  ]
+  return '\n'.join(lines)
+
+
+def _what(advice: Advice) -> list[str]:
+  """What to do, a line each."""
+  if advice.depth is None:
+    return [
+      'Do: train the new head alone first, then everything (LP-FT).',
+      '  This is no finding: with one example a class there is nothing to tell from. Two or more',
+      '  examples of some class would allow a look.',
+    ]
+  deepest = len(advice.groups) - 1
+  if advice.depth == deepest:
+    return [
+      f'Do: freeze everything up to {advice.groups[deepest - 1]} and train the new head alone (a '
+      'linear probe).',
+      '  It is also the cheapest: the frozen part runs once for each example. Adapters (LoRA) are',
+      '  the next thing to try, since they leave what the source knows in place.',
+    ]
+  start = 'nothing' if not advice.depth else f'the stages up to {advice.groups[advice.depth - 1]}'
+  return [
+    f'Do: freeze {start} and fine-tune the rest.',
+    '  Train the new head alone first, then the rest at a lower rate (LP-FT): a head that starts',
+    '  at random spoils what it is put on, the more so the fewer examples there are.',
+  ]
+
+
+def _why(advice: Advice) -> list[str]:
+  """What that rests on, and how far it carries."""
+  if advice.depth is None:
+    return []
+  first, last = advice.table['neighbours'].iloc[[0, -1]]
+  begin = 'as raw inputs' if advice.table['stage'].iloc[0] == evidence.INPUT else 'word by word'
+  change = 'keeps and sharpens' if last > first else 'does not sharpen'
+  lines = [
+    f'Why: take a training example and the one most like it. Compared {begin}, both have the same',
+    f'  class in {100 * first:.1f}% of cases; compared by what the source makes of them, in '
+    f'{100 * last:.1f}%. So the',
+    f'  source {change} what tells these classes apart.',
+  ]
+  error = np.sqrt((first * (1 - first) + last * (1 - last)) / advice.examples)
+  if abs(last - first) < 2 * error:
+    lines.append(
+      f'  It is a close call: with {advice.examples} examples a difference of '
+      f'{200 * error:.1f} points may be chance.'
+    )
+  return [*lines, '  A rule of thumb, not a law: docs/scores.md has how it did on trial.']
+
+
+_COLUMNS = (
+  'frozen: how many groups of stages are kept as the source has them, up to this one',
+  'neighbours: share of examples whose nearest other example has their class (1 is best)',
+  'gradient: how much a group of stages is asked to change, for its size; more asks for training',
+  "told apart: how well the source's data and yours are told apart here (0 not at all, 2 always)",
+  'alike: whether they vary along the same directions here (CKA of covariances; 1 is the same)',
+)
+
+
+def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
+  """A config file, complete in itself, that tests the advice: from scratch, everything tuned,
+  LP-FT, half frozen and all frozen, on the data, sizes and seeds of the study that was given.
+  """
+  given, default = (
+    made.to_dict() if hasattr(made, 'to_dict') else dict(made) for made in (config, configs.base())
+  )
+  half = min(len(advice.groups) for advice in found) // 2
+  rates = tuple(10 * rate for rate in given['grid']['learning_rate'])
+  probe = {'phases': ({'tune': {'policy': 'last', 'k': 1}},), 'grid': {'learning_rate': rates}}
+  head = {'tune': 'head', 'learning_rate': rates[len(rates) // 2]}
+  fields = {
+    **{field: value for field, value in given.items() if value != default[field]},
+    'name': f'Advice tested: {given["name"]}',
+    'methods': {
+      'scratch': {'init': 'random', 'phases': ({'tune': 'all'},)},
+      'tune_all': {'phases': ({'tune': 'all'},)},
+      'lp_ft': {'phases': (head, {'tune': 'all'})},
+      'freeze_half': {'phases': ({'tune': {'policy': 'after', 'k': half}},)},
+      'freeze_all': probe,
+    },
+    'baseline': 'scratch',
+  }
+  for field in ('claim', 'claims', 'confirm', 'preset'):  # of other methods
+    fields.pop(field, None)
+  lines = [f'  config.{field} = {_literal(value)}' for field, value in fields.items()]
+  advised = '\n'.join(f'  {advice.source} -> {advice.target}: {_short(advice)}' for advice in found)
+  return _FILE.format(name=name, advised=advised, lines='\n'.join(lines))
+
+
+def _literal(value: Any) -> str:
+  return pprint.pformat(value, width=92, sort_dicts=False).replace('\n', '\n  ')
+
+
+def _short(advice: Advice) -> str:
+  if advice.depth is None:
+    return 'lp_ft, for want of evidence'
+  return 'freeze_all' if advice.depth == len(advice.groups) - 1 else 'tune_all or lp_ft'
+
+
+_FILE = '''"""Tests advice on what to freeze. What was advised:
+
+{advised}
+
+  python -m experiments.study --config={name} --workdir=DIR
+"""
+
+from tlx.study.config import base
+
+
+def get_config():
+  config = base()
+{lines}
+  return config
+'''
