@@ -145,6 +145,28 @@ def test_a_data_set_becomes_rows_with_the_ids_of_their_texts(tmp_path):
     language.load(f'text:{path}', FIELDS, how | {'data_bytes': 100.0})
 
 
+def test_far_too_much_text_is_refused_before_all_of_it_is_tokens(tmp_path, monkeypatch):
+  lines = [f'{"word " * (i % 7)}line {i}' for i in range(2000)]
+  (tmp_path / 'x.txt').write_text('\n'.join(lines))
+  seen, store = [], language.store_parts
+
+  def watched(parts, *options):
+    seen.append(sum(map(len, parts.values())))
+    return store(parts, *options)
+
+  monkeypatch.setattr(language, 'store_parts', watched)
+  how = {'val_fraction': 0.2, 'test_fraction': 0.3}
+  least = 20 * sum(map(len, lines))  # bytes of 5 leaves, without any padding
+  for limit, words in (
+    (0.2, 'takes about 0.00 GiB, the limit'),
+    (0.9, 'takes 0.00 GiB, the limit'),
+  ):
+    with pytest.raises(ValueError, match=words):
+      language.load(f'text:{tmp_path}/x.txt', FIELDS, how | {'data_bytes': limit * least})
+  assert seen == [200, 200, 2000]
+  assert language.load(f'text:{tmp_path}/x.txt', FIELDS, how | {'data_bytes': 2.0 * least})
+
+
 @pytest.mark.parametrize('across', [False, True])
 def test_what_is_held_out_is_in_no_row(tmp_path, across):
   """Whichever text of a row it is; what others hold out is found in rows as well."""

@@ -89,6 +89,18 @@ def test_a_language_model_is_carried_to_another_text(study):
   assert any('rows of 32 tokens' in note for note in described['notes'])
 
 
+def test_no_program_of_a_study_holds_a_score_of_every_word_at_every_place(tmp_path, monkeypatch):
+  """Training and evaluation of a tied head of 49,152 words, gradients and Adam's state included."""
+  monkeypatch.setattr('tlx.inputs._tokenizers._SPARE', 49152)
+  made = get_config(tmp_path)
+  made.sources.spanish.backbone.update({'vocab_size': 49152, 'dim': 8, 'max_positions': 128})
+  made.sources.spanish.input.length = 128
+  made.methods, made.baseline = {'full': {}}, ''
+  rows = run.compile_ahead(made)
+  scores_bytes = made.train.batch_size * 128 * 49152 * 4  # [B, T, V]
+  assert len(rows) == 2 and max(row['bytes'] for row in rows) < scores_bytes / 2
+
+
 def test_bits_of_another_text_are_those_of_a_test_part(study):
   """The other text is the test part itself here, and what is forgotten is told from the source."""
   _, workdir = study

@@ -9,6 +9,7 @@ Leaves of a row of T places, int32 [T] each:
   characters  in characters; -1 where it is a special token or none
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -43,6 +44,8 @@ HOW = (  # the fields of a data set and of a study that `load` takes
   'data_bytes',
   'data_dir',
 )
+SAMPLE, LONG = 200, 10_000  # texts, and characters of each, that tell what all of them take
+SURE = 2.0  # times as much: a sample may tell too much
 NAMES = ('ids', 'mask', 'next', 'bytes', 'characters')
 
 
@@ -105,17 +108,38 @@ def load(
   data = datasets.keep_out(data, how.get('apart', ()))
   of_tokenizer = _tokenizers.of_text_held_out(fields['tokenizer'], data)
   parts = {'train': data.train, 'val': data.val, 'test': data.test}
-  rows, notes = store({part: split.inputs.tolist() for part, split in parts.items()}, tokenizer)
-  needed = sum(leaf.nbytes for of_part in rows.values() for leaf in of_part.leaves.values())
-  if needed > how.get('data_bytes', needed):
-    raise ValueError(
-      f'{name} as rows of {fields["length"]} tokens takes {needed / 2**30:.2f} GiB, the limit is '
-      f'{how["data_bytes"] / 2**30:.2f} GiB. Use less text, or a higher data_bytes.'
-    )
+  texts = {part: split.inputs.tolist() for part, split in parts.items()}
+
+  def made(texts: Mapping[str, Sequence[Any]], share: float = 1.0, room: float = 1.0) -> Any:
+    """What `store` makes of texts; refused where `share` times as much is `room` times too much."""
+    rows, notes = store(texts, tokenizer)
+    leaves = [leaf for of_part in rows.values() for leaf in of_part.leaves.values()]
+    needed, limit = share * sum(leaf.nbytes for leaf in leaves), how.get('data_bytes', math.inf)
+    if needed > room * limit:
+      raise ValueError(
+        f'{name} as rows of {fields["length"]} tokens takes {"about " if share > 1 else ""}'
+        f'{needed / 2**30:.2f} GiB, the limit is {limit / 2**30:.2f} GiB. Use less text, or a '
+        'higher data_bytes.'
+      )
+    return rows, notes
+
+  sample, share = _sample([text for of_part in texts.values() for text in of_part])
+  if share > SURE:  # what is far too much is said before all of it is made into tokens
+    made({'train': sample}, share, SURE)
+  rows, notes = made(texts)
   train, val, test = (_split(split, rows[part]) for part, split in parts.items())
   digest = datasets.sha256(train, val, test)
   said = (*data.notes, *_tokenizers.folded(tokenizer), *of_tokenizer, *notes)
   return datasets.Dataset(train, val, test, data.class_names, digest, said)
+
+
+def _sample(texts: Sequence[Any]) -> tuple[list[Any], float]:
+  """(some of the texts, evenly, and the beginnings of long ones; all are so many times as many)."""
+  some = list(texts[:: max(1, len(texts) // SAMPLE)])
+  if not all(isinstance(text, str) for text in texts):
+    return some, len(texts) / max(len(some), 1)
+  short = [text[:LONG] for text in some]
+  return short, sum(map(len, texts)) / max(sum(map(len, short)), 1)
 
 
 def _split(texts: datasets.Split, rows: Rows) -> datasets.Split:

@@ -1,6 +1,7 @@
 """Texts and pairs of texts: stored as token ids of one length, which enter networks as they are."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ HOW = (  # the fields of a data set that `load` takes
   'fold',
   'folds',
   'data_dir',
+  'data_bytes',
 )
 Text = str | tuple[str, str]
 
@@ -66,17 +68,21 @@ def enter(leaves: PyTree) -> PyTree:
 
 
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
-  """The data set with stored texts as inputs; `how` holds arguments of `datasets.load_text`.
+  """The data set with stored texts as inputs; `how` holds arguments of `datasets.load_text`, and
+  perhaps 'data_bytes'.
 
   Raises:
-    ValueError: as `datasets.load_text` and `store_parts`, or the tokenizer is not to be had or not
-      that of an embedding of `vocab_size` rows.
+    ValueError: as `datasets.load_text`, `check_memory` and `store_parts`, or the tokenizer is not
+      to be had or not that of an embedding of `vocab_size` rows.
   """
   tokenizer = _tokenizers.of_uri(fields['tokenizer'])
   if fields['vocab_size']:
     _tokenizers.check_vocabulary(tokenizer, fields['vocab_size'])
-  data = datasets.load_text(name, **how)
+  of_text = {field: value for field, value in how.items() if field != 'data_bytes'}
+  data = datasets.load_text(name, **of_text)
   splits = {'train': data.train, 'val': data.val, 'test': data.test}
+  count = sum(len(split.ids) for split in splits.values())
+  check_memory(fields, count, how.get('data_bytes', math.inf))  # before all is made into tokens
   texts = {part: split.inputs.tolist() for part, split in splits.items()}
   leaves, notes = store_parts(texts, tokenizer, fields['length'])
   train, val, test = (split._replace(inputs=leaves[part]) for part, split in splits.items())
