@@ -2,10 +2,12 @@
 
     python -m experiments.advise --config=configs/imagenet_to_digits.py --out=FOLDER
     python -m experiments.advise --config=... --workdir=runs/near --shots=10
+    python -m experiments.advise --config=configs/advice_on_trial.py --workdir=DIR --trial
 
 Looks at training examples of the targets alone. Sources that the study trains itself have to lie
 in --workdir, and where that has results they say what is gained over training from scratch. --out
-takes the tables, pictures, and a config that tests the advice.
+takes the tables, pictures, and a config that tests the advice. --trial compares what
+every run of a study of all depths would have been advised with what the depths gave.
 """
 
 import pathlib
@@ -18,6 +20,7 @@ from experiments.study import CONFIG, WORKDIR, parse
 SHOTS = flags.DEFINE_integer(
   'shots', None, "Examples a class, of the first seed; the study's largest if left out, 0 is all."
 )
+TRIAL = flags.DEFINE_bool('trial', False, 'What the advice lost in the study in --workdir.')
 OUT = flags.DEFINE_string('out', '', 'A folder for tables, pictures and the config.')
 
 
@@ -27,12 +30,16 @@ def main(argv):
   logging.set_verbosity(logging.ERROR)
   from tlx import report
   from tlx.report import advice as reported
-  from tlx.report import folder
+  from tlx.report import folder, trial
   from tlx.study import advise
 
   report.speak_utf8()
   workdir, results = WORKDIR.value or '', None
   try:
+    if TRIAL.value:
+      depths = advise.depths_of(CONFIG.value, workdir)
+      print(trial.words(trial.trial(trial.accuracies(folder.load(workdir)), depths)))
+      return
     found = advise.advise(CONFIG.value, workdir, SHOTS.value)
     if workdir and list(pathlib.Path(workdir).expanduser().glob('runs/*/result.json')):
       results = folder.load(workdir)

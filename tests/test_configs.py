@@ -22,6 +22,7 @@ OF_TEXTS = ('sentences_to_intents',)
 # the others take a folder of images, where they take anything
 ROOT = pathlib.Path(__file__).parents[1]
 ARGUMENTS = {
+  'advice_on_trial': 'uci',
   'vit_to_vtab': 'eurosat',
   'mnist_to_digits': '2',
   'text_to_text': f'text:{ROOT}/README.md,text:{ROOT}/CHANGELOG.md',

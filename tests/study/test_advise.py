@@ -8,6 +8,7 @@ import pytest
 from tests.study import tiny
 from tlx.plug import plug
 from tlx.report import advice as reported
+from tlx.report import folder, trial
 from tlx.study import advise, cohorts, depth, evidence
 from tlx.study import config as configs
 
@@ -123,3 +124,29 @@ def test_the_config_that_is_written_runs_on_the_same_data(written, found, tmp_pa
     assert made[field] == given[field], field
   study = configs.resolve(made)
   assert len(cohorts.cohorts_of(study)) == 5
+
+
+def test_every_run_is_advised_by_its_own_examples(written, finished):
+  found = advise.depths_of(written, finished[0])
+  assert found[['shots', 'seed']].values.tolist() == [[1, 0], [4, 0], [1, 1], [4, 1]]
+  assert found['depth'][found['shots'] == 1].tolist() == [-1, -1]
+  for seed in (0, 1):
+    seen = evidence.gather(configs.resolve(written), 'turned', 'digits', finished[0], 4, seed)
+    wanted = depth.advised(seen.labels, seen.features, (('dense1',), ('dense2',), ('head',))).k
+    assert found.query('shots == 4 and seed == @seed')['depth'].item() == wanted
+
+
+def test_a_trial_takes_methods_that_freeze_from_the_source_on(finished):
+  results = folder.load(finished[0])
+  with pytest.raises(ValueError, match="'policy': 'after', 'k': k}, one a depth, got none"):
+    trial.accuracies(results)
+  tunes = {'probe': {'policy': 'after', 'k': 2}, 'lp_ft': 'all', 'scratch': 'all'}
+  methods = {name: {'phases': [{'tune': tune}]} for name, tune in tunes.items()}
+  methods['scratch']['init'] = 'random'
+  scores = trial.accuracies(results._replace(config={**results.config, 'methods': methods}))
+  assert list(scores.columns) == [0, 2] and len(scores) == 4
+  runs = results.runs[results.runs['chosen']]
+  for name, k in (('probe', 2), ('lp_ft', 0)):
+    chosen = runs[runs['method'] == name].set_index(['shots', 'seed'])
+    for (_, _, shots, seed), value in scores[k].items():
+      assert value == chosen.loc[(shots, seed), 'test_accuracy']

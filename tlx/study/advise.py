@@ -115,6 +115,31 @@ def _advice(
   )
 
 
+def depths_of(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> pd.DataFrame:
+  """What every run of a study would be advised: a row a 'source', 'target', 'shots' and 'seed',
+  with the 'depth' (-1 where nothing speaks), from the training examples of that run alone.
+
+  Raises:
+    ValueError: what evidence.gather raises.
+  """
+  study = configs.resolve(config)
+  rows = []
+  for source in study['sources']:
+    variables = evidence.source_variables(study, source, workdir)
+    network, _ = evidence.network_of_source(study, source)
+    groups = freezing.groups(network.stages, shapes_of(study['sources'][source], network).params)
+    for target, fields in study['targets'].items():
+      seen = evidence.gather(study, source, target, variables=variables)
+      data = pairs.load(study, fields, study['sources'][source])
+      for seed, of_seed in pairs.subsets(study, fields, data).items():
+        for shots, own in of_seed.items():
+          features = {stage: values[own] for stage, values in seen.features.items()}
+          k = depths.advised(seen.labels[own], features, groups).k
+          about = {'source': source, 'target': target, 'shots': shots, 'seed': seed}
+          rows.append({**about, 'depth': -1 if k is None else k})
+  return pd.DataFrame(rows)
+
+
 def _apart(
   study: Mapping[str, Any], source: str, seen: evidence.Evidence, variables: Variables
 ) -> dict[str, dict[str, float]]:
