@@ -56,6 +56,10 @@ CONFIRM = flags.DEFINE_bool(
   False,
   "Run the study's claims on the seeds of config.confirm, once they stand: into WORKDIR/confirm.",
 )
+TENSORBOARD = flags.DEFINE_bool(
+  'tensorboard', False, 'Write event files of each finished method to WORKDIR/tensorboard.'
+)
+STOP_SECONDS = 4.0  # after Ctrl-C
 COORDINATOR = flags.DEFINE_string(
   'coordinator',
   '',
@@ -102,7 +106,7 @@ def main(argv: list[str]) -> None:
     )
   import jax  # after the flags are known to be right: it takes a second
 
-  from tlx.study import dry_run, run
+  from tlx.study import dry_run, events, run
   from tlx.train import mesh
 
   logging.set_verbosity(logging.WARNING)  # JAX looks for accelerators aloud
@@ -125,7 +129,11 @@ def main(argv: list[str]) -> None:
       from tlx.study import confirm
 
       config, workdir = confirm.opened(config, workdir)
-    workdir = run.run(config, workdir)
+    told = {}
+    if TENSORBOARD.value:
+      events.check()
+      told = {'written': events.write}
+    workdir = run.run(config, workdir, STOP_SECONDS, **told)
     if mesh.is_first():
       from tlx import report
 

@@ -63,6 +63,24 @@ def outcome(job: Job, fitted: fit.Fitted, row: int) -> dict[str, Any]:
   return {'status': _status(job, fitted, row, val['loss']), 'val': val}
 
 
+def in_short(chosen: Mapping[Cell, Mapping[str, Any]], select: tuple[str, int]) -> str:
+  """A line on the chosen runs of a method: the mean of their validation column at each size."""
+  column, _ = select
+  of_size: dict[int, list[float]] = {}
+  for cell, outcome in sorted(chosen.items()):
+    of_size.setdefault(cell.shots, []).append(outcome['val'][column])
+  if not of_size:
+    return 'No run of the method has numbers to choose by.'
+  means = []
+  for shots, values in of_size.items():
+    size = f'{shots} shots' if shots else 'all'
+    means.append(f'{np.mean(values):.3f} ({size}, {len(values)} runs)')
+  cell = next(iter(chosen))
+  return (
+    f'{cell.method} from {cell.source} on {cell.target}: validation {column} {", ".join(means)}'
+  )
+
+
 def _last(fitted: fit.Fitted, row: int) -> dict[str, Any]:
   """The validation metrics of a run's last step."""
   last = fitted.progress['history'][-1]

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import zlib
@@ -66,6 +67,7 @@ class Lab(NamedTuple):
   interrupted: Callable[[], int]
   spent: fit.Spent  # seconds of this start by kind
   wanted: frozenset[Cell]  # the runs of the config; more may be there
+  written: Callable[[epath.Path, list[str]], None]  # is told of the runs of each finished method
 
 
 class Source(NamedTuple):
@@ -88,9 +90,21 @@ class Loaded(NamedTuple):
   record: Mapping[str, Any]
 
 
-def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
+def run(
+  config: Mapping[str, Any],
+  workdir: str | os.PathLike,
+  stop_seconds: float = 0.0,
+  written: Callable[[epath.Path, list[str]], None] = lambda folder, runs: None,
+) -> epath.Path:
   """Runs the study, or what is left of it, and returns its folder. The same config and folder
   give the same numbers.
+
+  Args:
+    stop_seconds: after SIGINT the process ends by then at the latest, also while a program
+      compiles; what was not saved is trained again. 0 waits for the next step at which all can be
+      saved.
+    written: called in the first process with the folder and the runs of a method, once they are
+      there.
 
   Raises:
     ValueError: what is wrong with the config, the data, the weights or the folder, before
@@ -110,7 +124,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
   merges.check(study)
   meshes.shape(1, jax.device_count(), study['mesh'])
   pairs.check_feature_folder(study)
-  with _signals() as interrupted:
+  with _signals(stop_seconds, folder) as interrupted:
     with fit.booked(spent, 'data'):
       data, subsets = data_of(study, folder)
       meshes.on_first(lambda: store.check_data(folder, cells_of(study), data))
@@ -129,6 +143,7 @@ def run(config: Mapping[str, Any], workdir: str | os.PathLike) -> epath.Path:
         interrupted,
         spent,
         frozenset(cells_of(study)),
+        written,
       )
       for line in (
         *_notes(data),
@@ -384,6 +399,10 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
           meshes.on_first(
             functools.partial(store.write_result, lab.workdir, {**results[cell], **now})
           )
+  if trained:
+    lab.reporter.line(record.in_short({cell: outcomes[cell] for cell in chosen}, select))
+    runs = [cell_id(cell) for cohort in cohorts for cell in cohort.cells]
+    meshes.on_first(functools.partial(lab.written, lab.workdir, runs))
 
 
 def _results(lab: Lab, cohort: Cohort) -> dict[Cell, Any]:
@@ -794,17 +813,22 @@ def _initialiser(
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], int]]:
-  """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not ask. Other threads
-  than the main one get none.
+def _signals(stop_seconds: float, folder: epath.Path) -> Iterator[Callable[[], int]]:
+  """Within, SIGINT and SIGTERM ask for an orderly end; a second one does not ask, nor does the
+  process outlive the first SIGINT by more than `stop_seconds`. Other threads than the main one get
+  none.
   """
   got: list[int] = []
+  timer = threading.Timer(stop_seconds, _stop, [folder])
+  timer.daemon = True
   if threading.current_thread() is not threading.main_thread():
     yield lambda: 0
     return
 
   def ask(number: int, frame: Any) -> None:
     got.append(number)
+    if number == signal.SIGINT and stop_seconds:
+      timer.start()
     signal.signal(
       number,
       signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler,
@@ -814,5 +838,17 @@ def _signals() -> Iterator[Callable[[], int]]:
   try:
     yield lambda: got[0] if got else 0
   finally:
+    timer.cancel()
     for number, handler in before.items():
       signal.signal(number, handler)
+
+
+def _stop(folder: epath.Path) -> None:
+  """Ends the process whatever it does, as if it were killed: a folder stands that."""
+  show_cursor = '\x1b[?25h' if sys.stdout.isatty() else ''
+  print(
+    f'{show_cursor}Interrupted; {folder} holds all that was saved. The same command continues.',
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(128 + signal.SIGINT)
