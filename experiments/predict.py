@@ -1,9 +1,11 @@
 """Labels new examples with what a study trained.
 
     python -m experiments.predict --workdir=runs/intents --inputs=new.jsonl --out=labels.csv
+    python -m experiments.predict --workdir=runs/photos --inputs=NEW --out=labels.html
 
 Inputs are a folder of images, one image, or texts: .jsonl, .csv, .tsv, .txt. Without --run the run
-that validation prefers answers, and is named. What cannot be read has the reason in the last
+that validation prefers answers, and is named; --run=ensemble averages all of its setting. An .html
+is a page of the examples, the least sure first. What cannot be read has the reason in the last
 column.
 """
 
@@ -14,19 +16,20 @@ import pandas as pd
 from absl import app, flags, logging
 
 WORKDIR = flags.DEFINE_string('workdir', None, "The study's folder.", required=True)
-RUN = flags.DEFINE_string('run', 'best', 'A folder of its runs/, or best.')
+RUN = flags.DEFINE_string('run', 'best', 'A folder of its runs/, best, or ensemble.')
 INPUTS = flags.DEFINE_string('inputs', None, 'What is to be labelled.', required=True)
-OUT = flags.DEFINE_string('out', None, 'A .csv or .jsonl file.', required=True)
+OUT = flags.DEFINE_string('out', None, 'A .csv, .jsonl or .html file.', required=True)
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; see --help.')
-  if not OUT.value.endswith(('.csv', '.jsonl')):
-    raise app.UsageError(f'--out is a .csv or a .jsonl file, got {OUT.value!r}.')
+  if not OUT.value.endswith(('.csv', '.jsonl', '.html')):
+    raise app.UsageError(f'--out is a .csv, a .jsonl or an .html file, got {OUT.value!r}.')
   logging.set_verbosity(logging.ERROR)
   from tlx import datasets
-  from tlx.study import use
+  from tlx.report import predicted
+  from tlx.study import shown, use
 
   try:
     new = datasets.unlabelled(INPUTS.value)
@@ -36,6 +39,10 @@ def main(argv):
     pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     if OUT.value.endswith('.csv'):
       found.to_csv(OUT.value, index=False)
+    elif OUT.value.endswith('.html'):
+      contents = shown.of_records(new, predicted.rows_shown(found))
+      page = predicted.page(model.about, INPUTS.value, found, contents)
+      pathlib.Path(OUT.value).write_text(page, encoding='utf-8')
     else:
       found.to_json(OUT.value, orient='records', lines=True, force_ascii=False)
   except (ValueError, OSError) as error:

@@ -69,7 +69,7 @@ def test_the_page_shows_what_the_study_left(study):
   leave(study, {'test/0': '<b>a text', 'test/1': {'png': PIXEL}, 'test/2': ['one', 'other']})
   page = report.write(study).read_text()
   assert html.escape('<b>a text') in page and '<b>a text' not in page
-  assert f'src="data:image/png;base64,{PIXEL}" alt="test image test/1"' in page
+  assert f'src="data:image/png;base64,{PIXEL}" alt="image test/1"' in page
   assert 'one<br>other' in page
   leave(study, {'test/1': {'png': '"><script>'}})
   with pytest.raises(ValueError, match='[bB]ase64'):

@@ -10,7 +10,7 @@ from tlx.report.folder import Results
 
 def errors(results: Results) -> str:
   """HTML of the examples that tell most; '' where there are none."""
-  return ''.join(_table(shown) for shown in examples.tables(results))
+  return ''.join(table(shown) for shown in examples.tables(results))
 
 
 def answers(results: Results) -> str:
@@ -29,10 +29,10 @@ def answers(results: Results) -> str:
 
 
 def _prompt(shown: Shown) -> str:
-  return _table(shown._replace(note=''), f'<blockquote>{html.escape(shown.note)}</blockquote>')
+  return table(shown._replace(note=''), f'<blockquote>{html.escape(shown.note)}</blockquote>')
 
 
-def _table(shown: Shown, before: str = '') -> str:
+def table(shown: Shown, before: str = '') -> str:
   head = ''.join(
     f'<th scope="col" role="columnheader">{html.escape(name)}</th>' for name in shown.columns
   )
@@ -58,7 +58,7 @@ def _cell(first: Any) -> str:
     return html.escape(str(first))
   name = html.escape(first.id)
   if uri := examples.picture(first):
-    return f'<img src="{uri}" alt="test image {name}" title="{name}">'
+    return f'<img src="{uri}" alt="image {name}" title="{name}">'
   if isinstance(first.content, str):
     return f'<span title="{name}">{html.escape(first.content)}</span>'
   if isinstance(first.content, list):

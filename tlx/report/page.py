@@ -60,10 +60,10 @@ def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
   """The page as one string of HTML; everything that comes from files is escaped."""
   body = [_header(results)]
   if verdicts := [formats.as_html(table) for table in made if table.name.startswith('claims')]:
-    body.append(_section('Claims', ''.join(verdicts)))
-  body.append(_section('What was found', _found(results)))
+    body.append(section('Claims', ''.join(verdicts)))
+  body.append(section('What was found', _found(results)))
   if notes := cautions.notes(results):
-    body.append(_section('Data, weights and versions', _list(notes)))
+    body.append(section('Data, weights and versions', _list(notes)))
   main = metrics.one(results.metrics.values())
   columns = tuple(dict.fromkeys(metric.column for metric in results.metrics.values()))
   for heading, names, kinds in _SECTIONS:
@@ -77,23 +77,28 @@ def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
       look = 'stack' if kind == 'confused' else ''  # the names of two classes are long
       parts += [formats.as_html(table, look) for table in made if table.name.split('-')[0] == kind]
     if parts:
-      body.append(_section(heading, ''.join(parts)))
+      body.append(section(heading, ''.join(parts)))
     if heading == 'Class by class' and (shown := gallery.errors(results)):
-      body.append(_section('Examples it got wrong', shown))
+      body.append(section('Examples it got wrong', shown))
     if heading == 'Class by class' and (shown := gallery.answers(results)):
-      body.append(_section('Answers side by side', shown))
+      body.append(section('Answers side by side', shown))
   body += [
-    _section('How the numbers were computed', _list(_definitions(results))),
-    _section('Provenance', _provenance(results)),
+    section('How the numbers were computed', _list(_definitions(results))),
+    section('Provenance', _provenance(results)),
     '<details><summary>Config</summary><pre>'
     + _escape(json.dumps(results.config, indent=2, default=str))
     + '</pre></details>',
   ]
+  return document(results.name, ''.join(body))
+
+
+def document(title: str, body: str) -> str:
+  """A whole page: `body` is HTML, `title` is escaped."""
   return (
     f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, '
-    f'initial-scale=1">\n<title>{_escape(results.name)}</title>\n'
-    f'<style>{_CSS}</style></head>\n<body><main>\n{"".join(body)}</main></body></html>\n'
+    f'initial-scale=1">\n<title>{_escape(title)}</title>\n'
+    f'<style>{_CSS}</style></head>\n<body><main>\n{body}</main></body></html>\n'
   )
 
 
@@ -300,7 +305,7 @@ def _figure(drawing: Drawing) -> str:
   )
 
 
-def _section(heading: str, content: str) -> str:
+def section(heading: str, content: str) -> str:
   return f'<section><h2>{_escape(heading)}</h2>\n{content}</section>\n'
 
 

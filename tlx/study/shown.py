@@ -4,14 +4,14 @@ import base64
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 from PIL import Image
 
-from tlx import checkpoint
+from tlx import checkpoint, datasets
 from tlx.study import pair as pairs
 from tlx.study.cells import base
 
@@ -40,7 +40,7 @@ def write(study: Mapping[str, Any], workdir: epath.Path) -> None:
     rows = {name: row for row, name in enumerate(records.ids)}
     there = [name for name in ids if name in rows]
     found = records.read([rows[name] for name in there])
-    kept = {name: _content(record) for name, record in zip(there, found)}
+    kept = {name: content(record) for name, record in zip(there, found)}
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, checkpoint.sealed({'records': kept}))
 
@@ -53,7 +53,17 @@ def _has(path: epath.Path, ids: list[str]) -> bool:
     return False
 
 
-def _content(record: Any) -> Any:
+def of_records(new: datasets.Unlabelled, rows: Sequence[int]) -> dict[int, Any]:
+  """{row: what a page shows of it} of some new examples."""
+  records = [new.records[row] for row in rows]
+  if new.kind == 'image' and records:
+    pictures, _ = datasets.decoded(records, 2 * SIDE, 3, fit='pad')
+    records = list(pictures)
+  return {row: content(record) for row, record in zip(rows, records)}
+
+
+def content(record: Any) -> Any:
+  """What a page shows of an example: a text, its parts, or {'png' or 'jpeg': base64}."""
   if isinstance(record, np.ndarray):
     return _thumbnail(record)
   if isinstance(record, str):
