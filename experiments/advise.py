@@ -15,7 +15,7 @@ import sys
 
 from absl import app, flags, logging
 
-from experiments.study import CONFIG, WORKDIR, parse
+from .study import CONFIG, WORKDIR, parse
 
 SHOTS = flags.DEFINE_integer(
   'shots', None, "Examples a class, of the first seed; the study's largest if left out, 0 is all."

@@ -10,7 +10,7 @@ import sys
 
 from absl import app, flags, logging
 
-from experiments import generate
+from . import generate
 
 SYSTEM = flags.DEFINE_string('system', '', 'What the system says before all.')
 

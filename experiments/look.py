@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags, logging
 
-from experiments.study import CONFIG, parse
+from .study import CONFIG, parse
 
 OUT = flags.DEFINE_string('out', '', 'A folder for pictures of the examples.')
 

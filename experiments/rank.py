@@ -12,7 +12,7 @@ import sys
 
 from absl import app, flags, logging
 
-from experiments.study import CONFIG, WORKDIR, parse
+from .study import CONFIG, WORKDIR, parse
 
 SCORES = flags.DEFINE_list(
   'scores', None, 'Files of tlx/scores; those that fit most, if not given.'

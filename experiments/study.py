@@ -17,6 +17,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from tlx.command import spelled
 from tlx.plug import closest
 from tlx.study.config import add_defaults, missing_field
 
@@ -140,7 +141,7 @@ def main(argv: list[str]) -> None:
       report.speak_utf8()
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
-      print(f'Use: python -m experiments.predict --workdir={workdir} --inputs=NEW --out=labels.csv')
+      print(f'Use: {spelled("predict")} --workdir={workdir} --inputs=NEW --out=labels.csv')
       print(
         f"Or in Python:\nimport tlx\nmodel = tlx.load_run('{workdir}')\ntlx.predict(model, 'NEW')"
       )

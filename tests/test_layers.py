@@ -28,6 +28,7 @@ LEVEL = {
   'report': 4,
   'parity': 5,
   'adapters': 4,
+  'command': 0,
   'combine': 5,
   'scores': 1,
   'similarity': 1,

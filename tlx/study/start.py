@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from tlx import datasets, sources
+from tlx.command import spelled
 from tlx.study import config as configs
 
 TARGET: Mapping[str, Any] = configs.TARGET  # its defaults
@@ -304,7 +305,7 @@ def _read(file: pathlib.Path, kind: str) -> pd.DataFrame:
       table = _read_csv(file)
   except ImportError as error:
     raise ValueError(
-      f'{file} is a workbook: pip install openpyxl, or save its sheet as CSV. {error}'
+      f"{file} is a workbook: pip install 'tlx-jax[excel]', or save its sheet as CSV. {error}"
     ) from None
   except ValueError as error:
     raise ValueError(f'{file} cannot be read: {error}') from None
@@ -501,13 +502,13 @@ def commands(found: Found, asked: Asked, config: pathlib.Path) -> str:
   """The commands that follow: one more where the weights are not here yet."""
   entry = asked.source or _SOURCES[found.kind][0]
   lines = [
-    f'python -m experiments.study --config={config} --dry_run',
-    f'python -m experiments.study --config={config} --workdir=runs/{config.stem}',
+    f'{spelled("study")} --config={config} --dry_run',
+    f'{spelled("study")} --config={config} --workdir=runs/{config.stem}',
   ]
   try:
     sources.resolve(sources.entry(entry).uri)
   except (ValueError, ImportError):
-    lines.insert(0, f'python -m experiments.fetch {entry}')
+    lines.insert(0, f'{spelled("fetch")} {entry}')
   return '\n'.join([*(f'  {line}' for line in lines), _QUICK])
 
 

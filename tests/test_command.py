@@ -1,0 +1,44 @@
+"""The console script, and what an installation puts where."""
+
+import pathlib
+import sys
+
+import pytest
+
+from tlx import command
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_every_file_of_experiments_is_a_command():
+  assert command.commands() == sorted(file.stem for file in (ROOT / 'experiments').glob('*.py'))
+  assert command.spelled('study') in ('python -m experiments.study', 'tlx study')
+
+
+def test_a_command_runs_as_its_module_does(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['tlx', 'list', 'tasks'])
+  with pytest.raises(SystemExit):
+    command.main()
+  assert 'classification' in capsys.readouterr().out
+
+
+def test_a_command_there_is_not_is_told(monkeypatch, capsys):
+  monkeypatch.setattr(sys, 'argv', ['tlx', 'studdy'])
+  with pytest.raises(SystemExit, match="Error: there is no command 'studdy'"):
+    command.main()
+  assert 'predict' in capsys.readouterr().out
+
+
+def test_an_installation_has_no_package_but_tlx(monkeypatch):
+  core = pytest.importorskip('setuptools', reason='needs setuptools')
+  monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(sys, 'argv', ['setup.py'])
+  found = {}
+  monkeypatch.setattr(core, 'setup', lambda **fields: found.update(fields))
+  exec((ROOT / 'setup.py').read_text(), {})
+  assert {name.split('.')[0] for name in found['packages']} == {'tlx'}
+  assert found['package_dir'] == {'tlx.experiments': 'experiments'}
+  of_tree = {
+    str(file.parent.relative_to(ROOT)).replace('/', '.') for file in (ROOT / 'tlx').rglob('*.py')
+  }
+  assert of_tree <= set(found['packages'])

@@ -1,0 +1,38 @@
+"""The console script: `tlx study ...` is `python -m experiments.study ...` where the package is
+installed, with experiments/ as tlx.experiments.
+"""
+
+import importlib.util
+import pkgutil
+import runpy
+import sys
+
+INSTALLED, CHECKOUT = 'tlx.experiments', 'experiments'
+
+
+def main() -> None:
+  """Runs the command that the first argument names, or lists them."""
+  room = _room()
+  names = commands()
+  if len(sys.argv) < 2 or sys.argv[1] not in names:
+    asked = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    print(f'tlx COMMAND [--help]: {", ".join(names)}')
+    sys.exit(0 if asked in ('-h', '--help') else f'Error: there is no command {asked!r}.')
+  name = sys.argv.pop(1)
+  runpy.run_module(f'{room}.{name}', run_name='__main__', alter_sys=True)
+
+
+def commands() -> list[str]:
+  """The names of the commands there are."""
+  spec = importlib.util.find_spec(_room())
+  places = spec.submodule_search_locations if spec else None
+  return sorted(module.name for module in pkgutil.iter_modules(places or ()))
+
+
+def spelled(name: str) -> str:
+  """How a command is called: 'tlx study', or 'python -m experiments.study' in a checkout."""
+  return f'tlx {name}' if _room() == INSTALLED else f'python -m {CHECKOUT}.{name}'
+
+
+def _room() -> str:
+  return INSTALLED if importlib.util.find_spec(INSTALLED) else CHECKOUT
