@@ -15,6 +15,7 @@ from tests.study import tiny
 from tlx import report
 from tlx.study import config, run, start
 from tlx.study.cells import cells_of
+from tlx.study.cohorts import cohorts_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -106,6 +107,14 @@ def test_a_table_with_the_usual_columns_is_taken_as_it_is(tmp_path):
   assert not (tmp_path / 'mine.jsonl').exists()
   study = config.resolve(made)
   assert study['sources']['pretrained']['input']['length'] == 64
+
+
+def test_a_score_gets_methods_that_answer_a_number(tmp_path):
+  lines = ['sentence1,sentence2,score', *(f'words {i},more {i},{i / 10}' for i in range(60))]
+  (tmp_path / 'pairs.csv').write_text('\n'.join(lines))
+  _, made = begin(tmp_path, tmp_path / 'pairs.csv')
+  assert made.targets.mine.task == 'regression'
+  cohorts_of(config.resolve(made))
 
 
 def test_dialogues_name_who_answers(tmp_path):

@@ -405,7 +405,7 @@ def written(found: Found, asked: Asked, name: str) -> str:
   elif found.kind == 'text':
     source = f"{{'weights': {entry!r}, 'input': {{'length': 64}}}}"
   methods = _LANGUAGE if language else _TEXTS if found.kind == 'text' else _IMAGES
-  if found.task in ('multi_label', 'tagging'):
+  if found.task in ('regression', 'multi_label', 'tagging'):
     methods = methods.replace(_EXACT, _TRAINED)
   unit = 'examples a class' if found.num_classes else 'examples'
   return _CONFIG.format(
