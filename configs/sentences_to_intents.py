@@ -12,9 +12,12 @@ et al. 2022).
     --workdir=runs/intents
 
 Texts have at most 32 tokens and are padded to the longest; the study says how many were cut, and
---config.sources.minilm.input.length=64 takes more of them. On a GPU add --config.shots='(1, 5, 10,
-0)' --config.train.steps=500. The weights are fetched once, by python -m experiments.fetch and their
-URI below, without the packages that theirs asks for.
+--config.sources.minilm.input.length=64 takes more of them.
+--config.sources.minilm.backbone.unit=True divides the vectors by their length, as the library of
+sentence encoders does: on banking77 exact probes gain 3.3 points by it at one example a class, and
+0.6 at 5 and 10. On a GPU add --config.shots='(1, 5, 10, 0)' --config.train.steps=500. The weights
+are fetched once, by python -m experiments.fetch and their URI below, without the packages that
+theirs asks for.
 """
 
 from tlx.study.config import base
