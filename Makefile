@@ -1,4 +1,4 @@
-# `make study`, `make test`, and `make check`, which is a fast part of the latter. Each sets up a virtual environment first: .venv from
+# `make study`, `make findings`, `make test`, and `make check`, which is a fast part of the latter. Each sets up a virtual environment first: .venv from
 # python3, which has to be 3.11 to 3.13; with PYTHON=python3.13 one of that version's own, .venv-3.13.
 PYTHON ?= python3
 WORKDIR ?= runs/mnist_to_digits
@@ -16,10 +16,13 @@ SLOW := tests/test_configs.py tests/peft $(addprefix tests/backbones/test_,contr
   $(addprefix tests/study/test_,run.py processes.py weights.py trust.py evaluation.py levels.py extend.py values.py texts.py \
   use.py form.py growth.py) $(addprefix tests/train/test_,devices.py prefix.py stream.py)
 
-.PHONY: study test check clean
+.PHONY: study findings test check clean
 
 study: $(VENV)/study-$(VERSION)
 	$(BIN)/python -m experiments.study --config=configs/mnist_to_digits.py --workdir=$(WORKDIR)
+
+findings: $(VENV)/study-$(VERSION)
+	$(BIN)/python -m experiments.findings --workdir=runs/findings
 
 test: $(VENV)/test-$(VERSION)
 	$(BIN)/ruff check .

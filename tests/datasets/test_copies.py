@@ -245,6 +245,14 @@ def test_near_and_far(tmp_path_factory, data_dir):
       assert notes == ()
 
 
+def test_what_judges_one_target_is_counted_in_the_training_of_another(divided):
+  data = _load(divided)
+  assert datasets.trained_elsewhere(data.train, 'other', data) == ()
+  (note,) = datasets.trained_elsewhere(data.test, 'other', data)
+  assert note.startswith('Runs on other are merged with those on this target')
+  assert f'0 validation and {len(data.test.ids)} test images of it, byte for byte' in note
+
+
 def test_overlap_with_what_judges_is_refused(divided):
   data = _load(divided)
   seen = data.train._replace(digests=np.concatenate([data.train.digests[:9], data.val.digests[:3]]))

@@ -14,12 +14,14 @@ from sklearn import neighbors as sk_neighbors
 from tlx.evaluators import (
   Answer,
   Finished,
+  Line,
   Part,
   Recalled,
   Speed,
   _scores,
   answers,
   auroc,
+  barrier,
   calibration,
   class_mean,
   confusion,
@@ -68,6 +70,7 @@ def finished(logits, labels, **changes):
     load=lambda name: inputs,
     speed=lambda batch_size: Speed(10.0 * batch_size, 5.0, 'cpu'),
     answers=lambda prompts, tokens: said(),
+    line=lambda points: line([1.0, 3.0, 2.0]),
     stages=('a', 'b'),
     params={'a': {'kernel': np.ones(3)}, 'head': {'kernel': np.ones(2)}},
     source_params={'a': {'kernel': np.zeros(3)}},
@@ -102,6 +105,11 @@ def said():
     Answer(str(i), prompt, reference, text, ended=i > 0)
     for i, (text, reference) in enumerate(zip(HYPOTHESES, REFERENCES))
   ]
+
+
+def line(losses):
+  """Between seeds 3 and 5, half as accurate where the loss is twice as large."""
+  return Line((3, 5), 2.5, [{'loss': loss, 'accuracy': 1 / loss} for loss in losses])
 
 
 # probabilities .5 .25 .25 / .1 .8 .1 / .25 .25 .5 / .6 .3 .1
@@ -201,6 +209,25 @@ def test_the_temperature_comes_from_validation():
   columns = calibration.evaluate(run)
   assert columns['temperature'] == pytest.approx(4 / math.log(3), rel=1e-5)
   assert columns['nll_scaled'] == pytest.approx(math.log(2))
+
+
+def test_barriers_by_hand():
+  columns = barrier.evaluate(finished(HAND, LABELS), points=3)
+  assert columns == {
+    'line_distance': 2.5,
+    'line_seeds': [3, 5],
+    'loss_barrier': 1.5,  # 3 at a chord of 1.5
+    'line_loss': [1.0, 3.0, 2.0],
+    'accuracy_barrier': pytest.approx(0.75 - 1 / 3),  # 1/3 at a chord of .75
+    'line_accuracy': [1.0, 1 / 3, 0.5],
+  }
+  better = barrier.evaluate(finished(HAND, LABELS, line=lambda points: line([2.0, 1.0, 2.0])))
+  assert better['loss_barrier'] == better['accuracy_barrier'] == 0.0
+  lost = barrier.evaluate(finished(HAND, LABELS, line=lambda points: line([2.0, math.nan, 2.0])))
+  assert math.isnan(lost['loss_barrier'])
+  assert barrier.evaluate(finished(HAND, LABELS, line=lambda points: None)) == {}
+  with pytest.raises(ValueError, match='3 points on the line or more, got 2'):
+    barrier.check(classification.task(3), points=2)
 
 
 def test_top_k_by_hand():

@@ -9,7 +9,7 @@ import pytest
 import tlx
 from tests.study import tiny
 from tlx import report, tree
-from tlx.report import findings
+from tlx.report import beside, findings
 from tlx.report import folder as folders
 from tlx.study import config, dry_run, recipes, run, store
 from tlx.study.pair import Pair
@@ -31,6 +31,7 @@ def get_config(data_dir, **methods):
     'both': {'merge': {'name': 'sum', 'of': 'full', 'scale': (0.25, 0.5)}},
   }
   made.shots, made.seeds, made.grid.learning_rate = (0,), (0, 1), (3e-3, 1e-2)
+  made.evaluators = ({'name': 'barrier', 'points': 3},)
   made.baseline = ''
   return made
 
@@ -130,6 +131,19 @@ def test_task_vectors_add_up_under_each_targets_head(study):
     assert_same(flat(workdir, both['id']), wanted)
 
 
+def test_the_line_between_seeds_goes_through_their_mean(study):
+  _, workdir = study
+  first, last, mean_of_both = of(workdir, 'full'), of(workdir, 'full', seed=1), of(workdir, 'seeds')
+  ends = [flat(workdir, one['id']) for one in (first, last)]
+  found = last['test']
+  assert 'loss_barrier' not in first['test'] and found['line_seeds'] == [0, 1]
+  for column in ('loss', 'accuracy'):
+    wanted = [one['test'][column] for one in (first, mean_of_both, last)]
+    np.testing.assert_allclose(found[f'line_{column}'], wanted, rtol=1e-5)
+  squares = [((ends[0][name] - ends[1][name]) ** 2).sum() for name in ends[0]]
+  assert found['line_distance'] == pytest.approx(np.sqrt(sum(squares)), rel=1e-5)
+
+
 def test_they_cost_what_they_are_made_of_and_are_used_like_any_run(study):
   made, workdir = study
   found, soup = results(workdir), of(workdir, 'soup')
@@ -160,7 +174,7 @@ def test_they_come_back_and_grow_with_what_they_are_made_of(study, tmp_path):
   before, stamp = results(work), stamps(work)
   run.run(made, work)
   assert stamps(work) == stamp
-  shutil.rmtree(work / 'cohorts' / 'turned-digits-soup')
+  shutil.rmtree(work / 'cohorts' / 'turned-digits-soup-2')
   shutil.rmtree(work / 'runs' / of(work, 'greedy')['id'])
   run.run(made, work)
   after = results(work)
@@ -180,6 +194,13 @@ def test_they_come_back_and_grow_with_what_they_are_made_of(study, tmp_path):
   for name, one in parts.items():
     if name in before and 'merged' not in one:
       assert one['val'] == before[name]['val']
+  grown.seeds = (0,)  # what is there of the other seed stays
+  run.run(grown, work)
+  after = results(work)
+  assert after.keys() == parts.keys()
+  for name, one in after.items():
+    if one['cell']['seed'] == 1:
+      assert (one['val'], one['test']) == (parts[name]['val'], parts[name]['test'])
 
 
 @pytest.mark.parametrize(
@@ -253,3 +274,18 @@ def test_statistics_of_a_mean_that_follow_the_data_are_computed_anew(data_dir, t
   for name, leaf in found:
     assert np.abs(leaf - np.mean([part[name] for part in parts], axis=0)).max() > 1e-4, name
     assert np.isfinite(leaf).all()
+
+
+def test_the_report_draws_lines_and_scales(study):
+  _, workdir = study
+  results = folders.load(workdir)
+  line = beside.lines(results).query('method == "full" and target == "digits"')
+  assert line['place'].tolist() == [0.0, 0.5, 1.0] and line['n'].tolist() == [1, 1, 1]
+  assert line['mean'].tolist() == of(workdir, 'full', seed=1)['test']['line_accuracy']
+  tried = [of(workdir, 'wise', seed=seed)['merged']['tried'] for seed in (0, 1)]
+  scales = beside.scales(results).query('method == "wise" and target == "digits"')
+  assert scales['place'].tolist() == list(SCALES)
+  wanted = [np.mean([of_run[i]['accuracy'] for of_run in tried]) for i in range(3)]
+  np.testing.assert_allclose(scales['mean'], wanted)
+  assert set(beside.scales(results)['method']) == {'wise'}  # of others fewer were tried
+  assert 'Between weights' in report.write(workdir).read_text()

@@ -42,7 +42,7 @@ from tlx.datasets import (
   _yolo,
 )
 from tlx.datasets._boxes import frame, size_of
-from tlx.datasets._copies import overlap
+from tlx.datasets._copies import overlap, trained_elsewhere
 from tlx.datasets._images import Raw, check_memory
 from tlx.datasets._splits import check_folds
 from tlx.datasets._subsets import subsets
@@ -85,6 +85,7 @@ __all__ = [
   'sha256',
   'size_of',
   'subsets',
+  'trained_elsewhere',
   'unlabelled',
 ]
 

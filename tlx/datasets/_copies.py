@@ -105,6 +105,21 @@ def keep_out(source: Split, targets: Iterable[Dataset]) -> tuple[Split, str]:
   )
 
 
+def trained_elsewhere(other: Split, name: str, target: Dataset) -> tuple[str, ...]:
+  """What to say of examples that judge on a target where runs trained on `other`, the training part
+  of the target `name`, go into its own.
+  """
+  judges = ('validation', target.val), ('test', target.test)
+  found = {words: int(np.count_nonzero(_among(part, other))) for words, part in judges}
+  if not any(found.values()):
+    return ()
+  counts = ' and '.join(f'{number:,} {words}' for words, number in found.items())
+  return (
+    f'Runs on {name} are merged with those on this target, and may have been trained on '
+    f'{counts} {noun(other)} of it, {_alike(other)}.',
+  )
+
+
 def _among(split: Split, other: Split) -> np.ndarray:
   """Which examples [N] of a split are, or have a text that is, in another too."""
   found = np.asarray(np.isin(split.digests, other.digests))

@@ -52,6 +52,18 @@ class Answer(NamedTuple):
   ended: bool
 
 
+class Line(NamedTuple):
+  """What lies between two runs that differ in their seeds.
+
+  seeds: of both; distance: of their parameters, Euclidean
+  scores: the task's columns on the test set at points evenly from one to the other, both included
+  """
+
+  seeds: tuple[int, int]
+  distance: float
+  scores: Sequence[Mapping[str, float]]
+
+
 class Finished(NamedTuple):
   """A finished run as an evaluator sees it; what is computed is computed once for all of them.
 
@@ -69,6 +81,7 @@ class Finished(NamedTuple):
     dialogues of the test part, the same for every run: to each its last answer whose beginning the
     run's input has room for
   stages: those before the head, in order; of a source as the run has them
+  line(points) -> Line from the run of the next lower seed to this one; None where there is no other
   speed(batch_size) -> Speed of the whole network at inference
   params, source_params: of the run and of what it started from; None where it started at random
   """
@@ -82,6 +95,7 @@ class Finished(NamedTuple):
   load: Callable[[str], PyTree]
   speed: Callable[[int], Speed]
   answers: Callable[[int, int], Sequence[Answer]]
+  line: Callable[[int], Line | None]
   stages: tuple[str, ...]
   params: PyTree
   source_params: PyTree | None

@@ -1,5 +1,7 @@
 """What evaluators and tasks give beside the main score, as tidy frames and arrays."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -40,6 +42,44 @@ def reliability(results: Results) -> pd.DataFrame:
         sure, right = (sum(one[0] * one[i] for one in filled) / count for i in (1, 2))
         rows.append((*cell, number, count, sure, right))
   return pd.DataFrame(rows, columns=[*numbers.CELL, 'bin', 'count', 'probability', 'share'])
+
+
+def lines(results: Results) -> pd.DataFrame:
+  """Per source, target, method, shots and `place`, from the run of one seed (0) to that of another
+  (1) on a straight line: the mean test score of the weights there, with its interval over seeds; of
+  runs that were asked.
+  """
+  found = {}
+  for name, result in results.found.items():
+    scores = (result['test'] or {}).get(f'line_{metrics.selected(result)[0]}') or []
+    found[name] = [(i / (len(scores) - 1), score) for i, score in enumerate(scores)]
+  return _along(results, found)
+
+
+def scales(results: Results) -> pd.DataFrame:
+  """As `lines`: validation scores of merged runs of which three scales or more were tried, by
+  these.
+  """
+  found = {}
+  for name, result in results.found.items():
+    column, tried = metrics.selected(result)[0], (result.get('merged') or {}).get('tried', [])
+    found[name] = [(one['scale'], one[column]) for one in tried] if len(tried) > 2 else []
+  return _along(results, found)
+
+
+def _along(results: Results, found: Mapping[str, list[tuple[float, float | None]]]) -> pd.DataFrame:
+  """The means over seeds of scores at places, of the chosen runs that have some."""
+  rows = []
+  for cell, group in numbers.groups(numbers.tested(results), results):
+    group = numbers.once(group)
+    places = [dict(found[name]) for name in group['id']]
+    for place in sorted({place for of_run in places for place in of_run}):
+      scores = [np.nan if (value := one.get(place)) is None else value for one in places]
+      asked = group.assign(score=scores)
+      asked = asked[np.isfinite(asked['score'])]
+      if len(asked):
+        rows.append((*cell, place, *levels.interval(asked, 'score')))
+  return pd.DataFrame(rows, columns=[*numbers.CELL, 'place', 'mean', 'low', 'high', 'n'])
 
 
 def confusion(results: Results, source: str, target: str) -> tuple[str, int, np.ndarray] | None:

@@ -427,13 +427,14 @@ def _table(results: Results, name: str, title: str, note: str) -> list[Table]:
     rows.append(
       {
         'Claim': row['claim'] + (f' ({row["paper"]})' if row['paper'] else ''),
-        'Verdict': row['verdict'] + (f': {row["why"]}' if row['why'] else ''),
+        'Verdict': row['verdict'],
         'Found': f'{metric.written(row["estimate"], signed)}{metric.points}',
         '95% interval': '–' if math.isnan(row['low']) else f'[{", ".join(interval)}]',
         'Claimed': f'{side} {metric.written(row["threshold"], signed)}',
         'Holm p': probability(row['holm_p']),
         'Of': f'{_words(row["kind"])}{scored_by.words}: {row["rule"]}',
         'Over': row['over'],
+        'Undecided since': row['why'],
       }
     )
   note += (
@@ -443,7 +444,10 @@ def _table(results: Results, name: str, title: str, note: str) -> list[Table]:
     'of numbers paired by source seed, fold, seed and subset, and the interval covers all of '
     'these, but neither other test examples nor weights from elsewhere, which are one network.'
   )
-  return [Table(name, title, pd.DataFrame(rows), frame, note)]
+  shown = pd.DataFrame(rows)
+  if not shown['Undecided since'].any():
+    shown = shown.drop(columns='Undecided since')
+  return [Table(name, title, shown, frame, note)]
 
 
 def _words(kind: str) -> str:

@@ -45,6 +45,8 @@ def make(results: Results) -> list[Drawing]:
       'learning': _learning,
       'reliability': _reliability,
       'confusion': _confusion,
+      'line': _line,
+      'scales': _scales,
     }
     drawn = [(name, plan(results)) for name, plan in plans.items()]
     also = ''
@@ -366,27 +368,7 @@ def _learning(results: Results):
   looks = frame.groupby(numbers.CELL)['step'].nunique()
   if not len(frame) or looks.max() < 2:
     return None  # evaluated once, at the end: no curve
-  style = method_style(results)
-
-  def draw(ax, part):
-    # curves that are alike lie beside each other, not on each other
-    step = part['step'].max() / 120
-    metric = results.metrics[part['target'].iloc[0]]
-    present = [method for method in results.methods if method in set(part['method'])]
-    for i, method in enumerate(present):
-      line = part[part['method'] == method].sort_values('step')
-      places = line['step'] + step * (i - (len(present) - 1) / 2)
-      look = {'linewidth': 1.1, 'markersize': 3, **style(method)}
-      ax.plot(places, metric.scale * line['mean'], label=method, **look)
-      ax.fill_between(
-        places,
-        metric.scale * line['low'].clip(lower=metric.low),
-        metric.scale * line['high'].clip(upper=metric.high),
-        color=look['color'],
-        alpha=0.12,
-        linewidth=0,
-      )
-
+  draw = _banded(results, 'step', apart=True)  # curves that are alike
   figure = _by_size(results, frame, 'Training step', 'Validation', draw)
   solved = [method for method in results.methods if method in results.solved]
   same = _same_curves(frame, results.methods)
@@ -430,6 +412,59 @@ def _reliability(results: Results):
     'probability, bin by bin of that, of all seeds together. Below the dotted line a method is '
     'surer than it is right. Bins of less than 1% of the examples are left out.'
   )
+
+
+def _line(results: Results):
+  """Test scores on the line between the runs of two seeds."""
+  frame = beside.lines(results)
+  if not len(frame):
+    return None
+  figure = _by_size(results, frame, 'From one seed to the next', 'Test', _banded(results, 'place'))
+  return figure, (
+    f'Test {results.words} of the weights on the straight line from the run of one seed (0) to '
+    'that of the next (1): mean over pairs of seeds, with 95% Student-t interval as a band. Where '
+    'it does not sag, both lie in one basin.'
+  )
+
+
+def _scales(results: Results):
+  """Validation scores of merged runs by scale."""
+  frame = beside.scales(results)
+  if not len(frame):
+    return None
+  figure = _by_size(results, frame, 'Scale', 'Validation', _banded(results, 'place'))
+  return figure, (
+    f'Validation {results.words} of weights that are made of other runs, by the scale of what is '
+    'added to their start (0: the start; of one run 1 is that run): mean over seeds, with 95% '
+    'Student-t interval as a band. The best is taken for each seed.'
+  )
+
+
+def _banded(results: Results, x: str, apart: bool = False) -> Callable:
+  """(axes, part of a frame) -> None: draws the means of each method over the column `x` with their
+  intervals as a band; `apart`: a little beside each other.
+  """
+  style = method_style(results)
+
+  def draw(ax, part):
+    width = part[x].max() / 120 if apart else 0.0
+    metric = results.metrics[part['target'].iloc[0]]
+    present = [method for method in results.methods if method in set(part['method'])]
+    for i, method in enumerate(present):
+      line = part[part['method'] == method].sort_values(x)
+      places = line[x] + width * (i - (len(present) - 1) / 2)
+      look = {'linewidth': 1.1, 'markersize': 3, **style(method)}
+      ax.plot(places, metric.scale * line['mean'], label=method, **look)
+      ax.fill_between(
+        places,
+        metric.scale * line['low'].clip(lower=metric.low),
+        metric.scale * line['high'].clip(upper=metric.high),
+        color=look['color'],
+        alpha=0.12,
+        linewidth=0,
+      )
+
+  return draw
 
 
 def _confusion(results: Results):

@@ -109,6 +109,7 @@ _KNOWN = {
     Metric('chrf', 'chrF of answers (0 to 100)', +1, low=0.0),
     Metric('token_perplexity', 'perplexity of its own tokens', -1, low=1.0),
     Metric('ended', 'answers that ended by themselves', 0, True, 0.0),
+    Metric('line_distance', 'L2 distance between seeds', 0, low=0.0),
     Metric('forgotten_accuracy', 'source accuracy forgotten', -1, True, -1.0),
   )
 } | _shares(
@@ -186,8 +187,13 @@ def of(column: str, direction: int = 0) -> Metric:
   ('91.2', '81.2')
   >>> of('recall_at_10').sided, of('nearest', 1).sided
   ('recall at 10 in %', 'right nearest within a batch in %')
+  >>> of('accuracy_barrier').sided
+  'accuracy barrier between seeds in %, less is better'
   """
   found = _KNOWN.get(column)
+  if found is None and column.endswith('_barrier'):
+    of_what = of(column.removesuffix('_barrier'))
+    found = Metric(column, f'{of_what.words} barrier between seeds', -1, of_what.share, 0.0)
   if found is None:
     words = ' '.join(_SPELT.get(part, part) for part in column.split('_'))
     share = column.endswith(_ENDINGS) or bool(_AT.fullmatch(column))

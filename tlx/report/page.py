@@ -50,6 +50,7 @@ _SECTIONS = (
   ('How deep to freeze', ('freezing',), ()),
   ('Which stage carries most', ('stages',), ('stages',)),
   ('How far probabilities can be believed', ('reliability',), ()),
+  ('Between weights', ('line', 'scales'), ()),
   ('Class by class', ('confusion',), ('confused', 'balanced', 'recall')),
   ('Cost', ('parameters', 'seconds', 'time'), ('cost', 'time')),
   ('Training', ('learning',), ('rates', 'diverged', 'chance')),

@@ -44,12 +44,14 @@ def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[C
       where = f'config.targets.{base(name)}'
       located(where, functools.partial(_check_folds, study, target))
       located(where, functools.partial(_check_data, study, target, source))
-  for group, wanted in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
+  for group, cells_of_group in itertools.groupby(cells_of(study), key=lambda cell: cell[:3]):
     _check_shots(study, group[1])
+    wanted = list(cells_of_group)
     own = [cohort for cohort in begun if cohort.cells[0][:3] == group]
     there = {cell for cohort in own for cell in cohort.cells}
     cells = [cell for cell in wanted if cell not in there]
-    cohorts += own
+    is_merged = study['methods'][group[2]].get('merge')  # then a cohort of an earlier config rests
+    cohorts += [cohort for cohort in own if not is_merged or cohort.cells[0] in wanted]
     if cells:
       _check_steps(study, cells)
     cohorts += new_cohorts(study, cells, own)
@@ -64,11 +66,13 @@ def new_cohorts(
   study: Mapping[str, Any], cells: Sequence[Cell], own: Sequence[Cohort]
 ) -> list[Cohort]:
   """Cells of one source, target and method as cohorts that memory allows, beside their `own` that
-  there are.
+  there are; what is made of others' runs is made one by one.
   """
   if not cells:
     return []
   size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
+  if study['methods'][cells[0].method].get('merge'):
+    size = 1
   free = _free_ids('-'.join(cells[0][:3]), {cohort.id for cohort in own})
   return [Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)]
 

@@ -4,7 +4,7 @@ by running once.
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -160,7 +160,7 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
       )
   for pair, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:2]):
     of_methods = phases_for(study, *pair)
-    for one in group:
+    for one in _in_rows(study, group):
       name = one.cells[0].method
       method, examples = (
         study['methods'][name],
@@ -175,6 +175,16 @@ def _trainings(study: Mapping[str, Any], cohorts: list[Cohort]) -> Iterator[_Tra
         examples,
         len(one.cells) / len(settings_of(method)),
       )
+
+
+def _in_rows(study: Mapping[str, Any], cohorts: Iterable[Cohort]) -> list[Cohort]:
+  """Cohorts of one source and target; those of a method that is made of others' runs as one."""
+  found: dict[str, Cohort] = {}
+  for one in cohorts:
+    name = one.cells[0].method
+    row = name if study['methods'][name].get('merge') else one.id
+    found[row] = Cohort(found[row].id, found[row].cells + one.cells) if row in found else one
+  return list(found.values())
 
 
 def phases_for(

@@ -15,10 +15,10 @@ import numpy as np
 
 from tlx import backbones, tree
 from tlx import inputs as forms
-from tlx.evaluators import Answer, Finished, Part, Recalled, Speed
+from tlx.evaluators import Answer, Finished, Line, Part, Recalled, Speed
 from tlx.plug import plug
+from tlx.study import merges, store, use, write
 from tlx.study import pair as pairs
-from tlx.study import store, use, write
 from tlx.study.batches import in_batches
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import TARGET, form_module, form_of, located, named
@@ -162,7 +162,7 @@ class Looks:
     source: Variables | None,
   ):
     self.pair, self.source, self.fitted = pair, source, trained.fitted
-    self.job, first = trained.job, trained.cohort.cells[0]
+    self.job, self.cells, first = trained.job, trained.cohort.cells, trained.cohort.cells[0]
     self.name, self.method = first.source, first.method
     self.runs = list(tested)
     self.kept: dict[str, dict[int, Mapping[str, np.ndarray]]] = {}
@@ -181,6 +181,7 @@ class Looks:
       load=self.load,
       speed=functools.partial(self.speed, run),
       answers=functools.partial(self.answers, run),
+      line=functools.partial(self.line, run),
       stages=self.job.network.stages[:-1],
       params=self.variables(run).params,
       source_params=self.source.params if self.source else None,
@@ -345,6 +346,23 @@ class Looks:
       network = network_of(source, task.head)
       self.of_source[name] = scores(network, self.source)
     return scores(self.job.network, self.variables(run)), self.of_source.get(name)
+
+  def line(self, run: int, points: int) -> Line | None:
+    """What lies between a run and that of the next lower seed, of equal size and setting; None
+    where that is the same network.
+    """
+    cell = self.cells[run]
+    lower = [seed for seed in self.pair.study['seeds'] if seed < cell.seed]
+    if not lower or self.pair.workdir is None:
+      return None
+    other = merges.weights_of(self.pair.workdir, cell._replace(seed=max(lower)))
+    if other is None:
+      return None
+    own, stats = jax.tree.map(lambda leaf: leaf[run], (self.fitted.own, self.fitted.stats))
+    ends = [other, (dict(tree.named_leaves(own)), dict(tree.named_leaves(stats)))]
+    arrays = self.pair.arrays('test', self.source, self.method)(self.job.phases[-1].phase)
+    found = merges.between(self.job, run, ends, points, arrays)
+    return Line((max(lower), cell.seed), *found) if found else None
 
   def load(self, name: str) -> PyTree:
     """The inputs of the test part of another data set, as the source takes them."""

@@ -5,7 +5,7 @@
 import functools
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from etils import epath
 from tlx import checkpoint, merging, tree
 from tlx.merging import Merged
 from tlx.plug import plug
-from tlx.study import store
+from tlx.study import record, store
 from tlx.study.cells import Cohort, cell_id
 from tlx.study.config import MERGE, located
 from tlx.study.cost import phases_for
@@ -159,52 +159,54 @@ def made_of(workdir: epath.Path, parts: Parts) -> list[str]:
   return found
 
 
-def is_current(study: Mapping[str, Any], workdir: epath.Path, result: Mapping[str, Any]) -> bool:
-  """Whether a merged run is made of the runs that it would be made of now."""
-  parts = parts_of(study, workdir, Cell(**result['cell']))
-  return result['merged']['made_of'] == made_of(workdir, parts)
-
-
-def is_there(study: Mapping[str, Any], workdir: epath.Path, cohort: Cohort) -> bool:
-  """Whether the weights of a merged cohort are there, and made of what they would be now."""
+def is_current(study: Mapping[str, Any], workdir: epath.Path, cohort: Cohort) -> bool:
+  """Whether a merged run is there with its weights, of the runs that it would be made of now."""
+  (cell,) = cohort.cells
+  result = store.result(workdir, cell_id(cell))
   meta = checkpoint.latest(store.checkpoints(workdir, cohort))
-  if meta is None:
+  if result is None or meta is None:
     return False
-  now = [made_of(workdir, parts_of(study, workdir, cell)) for cell in cohort.cells]
-  return [record['made_of'] for record in meta['merged']] == now
+  now = made_of(workdir, parts_of(study, workdir, cell))
+  return result['merged']['made_of'] == meta['merged']['made_of'] == now
 
 
 def fitted(
-  job: Job,
-  cohort: Cohort,
-  study: Mapping[str, Any],
-  workdir: epath.Path,
-  heed: Callable[[], None],
-) -> tuple[fit.Fitted, list[dict[str, Any]], list[Parts]]:
-  """(the cohort as if it had been trained, what `merged` of each result says, the runs that each
-  is made of). Read from its checkpoint where that is there.
+  job: Job, cohort: Cohort, study: Mapping[str, Any], workdir: epath.Path
+) -> tuple[fit.Fitted, record.Merge]:
+  """(the single run of a cohort as if it had been trained, what it was made of); read from its
+  checkpoint where that is there.
   """
-  of_cells = meshes.on_first(lambda: [parts_of(study, workdir, cell) for cell in cohort.cells])
+  (cell,) = cohort.cells
+  parts, now, meta = meshes.on_first(lambda: _made(study, workdir, cohort))
   folder = store.checkpoints(workdir, cohort)
-  if not meshes.on_first(lambda: is_there(study, workdir, cohort)):
+  if meta is None or meta['merged']['made_of'] != now:
     compiled, began = Program.so_far, time.perf_counter()
-    rows, records = [], []
-    for row, parts in enumerate(of_cells):
-      heed()
-      made = _Merge(job, row, study['methods'][cohort.cells[row].method], workdir, parts)
-      own, stats, record = made.best()
-      rows.append((own, stats))
-      records.append(
-        {**record, 'made_of': meshes.on_first(functools.partial(made_of, workdir, parts))}
-      )
-    own, stats = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    progress = _progress(job, records, Program.so_far - compiled, time.perf_counter() - began)
-    saved = {'state': {'trainable': own, 'stats': stats}}
-    meshes.on_first(lambda: checkpoint.save(folder, 0, saved, {**progress, 'merged': records}))
+    own, stats, told = _Merge(job, study['methods'][cell.method], workdir, parts).best()
+    val, told = told['val'], {**told, 'made_of': now}
+    compiled = Program.so_far - compiled
+    line = {'step': [sum(run['cost']['steps'] for run in parts.all())], 'phase': 0}
+    progress = {
+      'history': [line | {f'val_{name}': [value] for name, value in val.items()}],
+      'taken': [job.steps(index).tolist() for index in range(len(job.phases))],
+      'converged': [True],
+      'eval_seconds': time.perf_counter() - began - compiled.seconds,
+      'compile_seconds': compiled.seconds,
+      'compiled_programs': compiled.programs,
+    }
+    saved = {'state': jax.tree.map(lambda leaf: leaf[None], {'trainable': own, 'stats': stats})}
+    meshes.on_first(lambda: checkpoint.save(folder, 0, saved, {**progress, 'merged': told}))
   meta, found = meshes.on_first(lambda: (checkpoint.latest(folder), checkpoint.load(folder)))
   own = tree.map_named(lambda name, _: found.get(f'state/trainable/{name}'), _whole(job))
   stats = tree.map_named(lambda name, _: found[f'state/stats/{name}'], job.stats)
-  return fit.Fitted(own, stats, meta), meta['merged'], of_cells
+  return fit.Fitted(own, stats, meta), record.Merge(meta['merged'], parts.all())
+
+
+def _made(
+  study: Mapping[str, Any], workdir: epath.Path, cohort: Cohort
+) -> tuple[Parts, list[str], dict[str, Any] | None]:
+  """(what a cohort's run is made of now, the same by digests, what its checkpoint says)."""
+  parts = parts_of(study, workdir, cohort.cells[0])
+  return parts, made_of(workdir, parts), checkpoint.latest(store.checkpoints(workdir, cohort))
 
 
 def _whole(job: Job) -> PyTree:
@@ -212,30 +214,13 @@ def _whole(job: Job) -> PyTree:
   return tree.merge(job.base.params, job.own)
 
 
-def _progress(job: Job, records: Sequence[Mapping[str, Any]], compiled, seconds: float):
-  """What a trained cohort's checkpoint says, of one that took no step of its own."""
-  columns = [record['val'] for record in records]
-  line = {'step': [0] * len(columns), 'phase': 0}
-  line |= {f'val_{name}': [val[name] for val in columns] for name in columns[0]}
-  return {
-    'history': [line],
-    'taken': [job.steps(index).tolist() for index in range(len(job.phases))],
-    'converged': [True] * len(columns),
-    'eval_seconds': seconds - compiled.seconds,
-    'compile_seconds': compiled.seconds,
-    'compiled_programs': compiled.programs,
-  }
-
-
 class _Merge:
   """One run in the making."""
 
-  def __init__(
-    self, job: Job, row: int, method: Mapping[str, Any], workdir: epath.Path, parts: Parts
-  ):
-    self.job, self.row, self.merge, self.parts = job, row, method['merge'], parts
+  def __init__(self, job: Job, method: Mapping[str, Any], workdir: epath.Path, parts: Parts):
+    self.job, self.merge, self.parts = job, method['merge'], parts
     self.rule, self.task = plug('merging', self.merge['name']), job.phases[-1].task
-    self.val, rows = job.val(job.phases[-1].phase), job.val_rows[row]
+    self.val, rows = job.val(job.phases[-1].phase), job.val_rows[0]
     if len(rows) < feed.length(self.val):
       self.val = feed.take(self.val, rows)
     read = functools.partial(_weights, workdir)
@@ -243,7 +228,7 @@ class _Merge:
     self.heads = [read(run) for run in parts.heads]
     self.start: Leaves = dict(tree.named_leaves(job.base.params))
     if method.get('head'):  # which runs start from
-      own = jax.tree.map(lambda leaf: leaf[row], job.own)
+      own = jax.tree.map(lambda leaf: leaf[0], job.own)
       self.start = {**self.start, **dict(tree.named_leaves(own))}
     if parts.start:
       self.start = {**self.start, **read(parts.start)[0]}
@@ -261,20 +246,18 @@ class _Merge:
     """(own leaves, statistics, the record) of what is best on validation."""
     options = {name: self.merge[name] for name in merging.options_of(self.rule)}
     merged = self.rule.merge(self.vectors, self.score, **options)
-    tried = [(scale, *self.look(merged, scale)) for scale in self.merge['scale']]
-    select = self.task.select
-    scale, own, stats, val = max(tried, key=lambda one: _rank(one[-1], select))
+    tried: list[dict[str, Any]] = []
+    ranks: list[tuple[float, float]] = []
+    for scale in self.merge['scale']:
+      *made, val = self.look(merged, scale)
+      rank = _rank(val, self.task.select)
+      if not ranks or rank > max(ranks):
+        (own, stats), best = made, {'scale': scale, 'val': val}
+      tried.append({'scale': scale, **val})
+      ranks.append(rank)
     runs = [run['id'] for run in self.parts.runs]
-    record = {
-      **self.merge,
-      'targets': dict(self.merge['targets']),
-      'runs': runs,
-      'used': [runs[place] for place in merged.used],
-      'scale': scale,
-      'tried': [{'scale': one[0], **one[-1]} for one in tried],
-      'val': val,
-    }
-    return own, stats, record
+    used = [runs[place] for place in merged.used]
+    return own, stats, {**self.merge, 'runs': runs, 'used': used, **best, 'tried': tried}
 
   def score(self, merged: Merged) -> float:
     column, direction = self.task.select
@@ -292,29 +275,74 @@ class _Merge:
       else:
         value = np.mean([params[name] for params, _ in fresh], axis=0, dtype=np.float64)
       own[name] = np.asarray(value, leaf.dtype)
-    params = tree.map_named(lambda name, _: own.get(name), _whole(self.job))
-    stats = self._statistics(merged, scale, params)
-    own, moved = jax.tree.map(lambda leaf: leaf[None], (params, stats))
-    found = fit.predict(self.job, fit.Fitted(own, moved, {}), [0], lambda phase: self.val)
-    return params, stats, self.task.scores(found[0].sums)
-
-  def _statistics(self, merged: Merged, scale: float, params: PyTree) -> PyTree:
-    """Those of a single run as they are, else their mean; those that move are computed anew on
-    training examples, as for soups of one run's steps.
-    """
     used = [self.runs[place][1] for place in merged.used]
-    mean = merging.mean_of(used)
-    stats = tree.map_named(lambda name, leaf: np.asarray(mean[name], leaf.dtype), self.job.stats)
-    if len(used) == 1 and scale == 1.0:
-      return stats
-    if not statistics.moving(self.job.phases[-1].phase, stats):
-      return stats
-    job = self.job._replace(
-      examples=[self.job.examples[self.row]], seeds=[self.job.seeds[self.row]]
-    )
-    own, kept = jax.tree.map(lambda leaf: leaf[None], (params, stats))
-    anew = statistics.recomputed(job, len(job.phases) - 1, own, kept, [0])
-    return jax.tree.map(lambda leaf: leaf[0], anew)
+    anew = len(used) > 1 or scale != 1.0
+    params, stats = _mixed(self.job, 0, own, merging.mean_of(used), anew)
+    return params, stats, _scored(self.job, params, stats, self.val)
+
+
+def _mixed(job: Job, row: int, own: Leaves, stats: Leaves, anew: bool) -> tuple[PyTree, PyTree]:
+  """(params that are a run's own, statistics) as trees. Those statistics that move in the last
+  phase are computed anew on the run's training examples where that is asked for, as for soups of
+  one run's steps.
+  """
+  params = tree.map_named(lambda name, _: own.get(name), _whole(job))
+  kept = tree.map_named(lambda name, leaf: np.asarray(stats[name], leaf.dtype), job.stats)
+  if not anew or not statistics.moving(job.phases[-1].phase, kept):
+    return params, kept
+  alone = job._replace(examples=[job.examples[row]], seeds=[job.seeds[row]])
+  runs = jax.tree.map(lambda leaf: leaf[None], (params, kept))
+  found = statistics.recomputed(alone, len(job.phases) - 1, runs[0], runs[1], [0])
+  return params, jax.tree.map(lambda leaf: leaf[0], found)
+
+
+def _scored(job: Job, params: PyTree, stats: PyTree, examples: feed.Arrays) -> dict[str, float]:
+  """The columns of the job's task on examples."""
+  own, moved = jax.tree.map(lambda leaf: leaf[None], (params, stats))
+  (found,) = fit.predict(job, fit.Fitted(own, moved, {}), [0], lambda phase: examples)
+  return job.phases[-1].task.scores(found.sums)
+
+
+def between(
+  job: Job,
+  row: int,
+  ends: Sequence[tuple[Leaves, Leaves]],
+  points: int,
+  examples: feed.Arrays,
+) -> tuple[float, list[dict[str, float]]] | None:
+  """(the distance of two runs, the task's columns at so many points from the first, (params, stats)
+  by name, to the second, which is run `row` of the job); None where they are equal.
+  """
+  (first, first_stats), (last, last_stats) = ends
+  moved = {name: last[name].astype(np.float64) - first[name] for name in last}
+  squares = sum(float((vector**2).sum()) for vector in moved.values())
+  if not squares:
+    return None
+  scores = []
+  for place in np.linspace(0.0, 1.0, points).tolist():
+    own = {
+      name: np.asarray(first[name] + place * vector, last[name].dtype)
+      for name, vector in moved.items()
+    }
+    stats = {
+      name: (1 - place) * first_stats[name] + place * leaf for name, leaf in last_stats.items()
+    }
+    made = _mixed(job, row, own, stats, 0 < place < 1)
+    scores.append(_scored(job, *made, examples))
+  return squares**0.5, scores
+
+
+def weights_of(workdir: epath.Path, cell: Cell) -> tuple[Leaves, Leaves] | None:
+  """(params, stats) by name that a cell has of its own; None where no cohort has it."""
+
+  def find() -> tuple[str, int] | None:
+    for cohort, _ in store.begun(workdir):
+      if cell in cohort.cells and store.has_parameters(workdir, cohort):
+        return cohort.id, cohort.cells.index(cell)
+    return None
+
+  found = meshes.on_first(find)
+  return _weights(workdir, {'cohort': found[0], 'row': found[1]}) if found else None
 
 
 def _weights(workdir: epath.Path, run: Mapping[str, Any]) -> tuple[Leaves, Leaves]:

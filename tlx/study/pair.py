@@ -126,11 +126,14 @@ def seen(
         },
       },
     }
-    data = load(before, before['targets'][cell.target], source)
-    splits = [
-      data.train.take(subsets(before, before['targets'][cell.target], data)[cell.seed][cell.shots])
-    ]
-    if next(iter(of_run['methods'].values()))['init'] == 'random':
+    method = of_run['methods'][cell.method]
+    merged = (method.get('merge') or {}).get('over') == 'targets'
+    splits = []
+    for target in before['targets'] if merged else [cell.target]:
+      data = load(before, before['targets'][target], source)
+      rows = subsets(before, before['targets'][target], data)[cell.seed][cell.shots]
+      splits.append(data.train.take(rows))
+    if method['init'] == 'random':
       return splits, ()
     dataset = before['sources'][cell.source]['dataset']
     more, unknown = seen(before, cell.source, source_data(before, cell.source) if dataset else None)

@@ -3,7 +3,7 @@
 import functools
 import resource
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +44,7 @@ class Trained(NamedTuple):
   job: Job
   fitted: fit.Fitted
   features: pairs.Features
-  merges: Sequence['Merge'] = ()  # by run, where these were made of others
+  merge: 'Merge | None' = None  # of its single run, where that was made of others
 
 
 class Merge(NamedTuple):
@@ -162,7 +162,7 @@ def write(
 ) -> None:
   """One run's folder; `tested` is what a chosen run did on the test set."""
   cohort, job, fitted = trained.cohort, trained.job, trained.fitted
-  cell, merge = cohort.cells[row], trained.merges[row] if trained.merges else None
+  cell, merge = cohort.cells[row], trained.merge
   shapes = shapes_of(study['sources'][cell.source], job.network)
   groups = [dict(phase.phase.labels) for phase in job.phases]
   num_frozen, num_groups = frozen_groups(job.network, shapes, groups[-1])
@@ -298,8 +298,8 @@ def _cost(
   steps = [phase['steps'] for phase in phases]
   reused = any(plan.phase.start for plan in job.phases)
   examples = [len(job.examples[row])]
-  if trained.merges:
-    return _cost_of(trained, row, phases, shapes, tested)
+  if trained.merge:
+    return _cost_of(trained, trained.merge, phases, shapes, tested)
   return {
     'trainable_params': max(phase['trainable_params'] for phase in phases),
     'total_params': sum(size for _, size in sizes_of(shapes)),
@@ -321,28 +321,28 @@ def _cost(
 
 def _cost_of(
   trained: Trained,
-  row: int,
+  merge: Merge,
   phases: list[dict[str, Any]],
   shapes: Variables,
   tested: Tested | None,
 ) -> dict[str, Any]:
   """What a merged run cost: the sums over the runs that it needs, and what merging took."""
-  found, num_runs = trained.fitted.progress, len(trained.cohort.cells)
-  costs = [run['cost'] for run in trained.merges[row].runs]
+  found = trained.fitted.progress
+  costs = [run['cost'] for run in merge.runs]
   total = {name: sum(cost[name] for cost in costs) for name in _SUMMED}
   return {
     **total,
     'trainable_params': max(cost['trainable_params'] for cost in costs),
     'total_params': sum(size for _, size in sizes_of(shapes)),
-    'saved_bytes': tree.num_bytes((trained.fitted.own, trained.fitted.stats)) // num_runs,
+    'saved_bytes': tree.num_bytes((trained.fitted.own, trained.fitted.stats)),
     'optimizer_bytes': max(cost['optimizer_bytes'] for cost in costs),
     'steps': sum(phase['steps'] for phase in phases),
     'eval_seconds': total['eval_seconds']
-    + found['eval_seconds'] / num_runs
+    + found['eval_seconds']
     + (tested.seconds if tested else 0.0),
-    'feature_seconds': total['feature_seconds'] + trained.features.seconds / num_runs,
+    'feature_seconds': total['feature_seconds'] + trained.features.seconds,
     'features': costs[0]['features'],
-    'compile_seconds': total['compile_seconds'] + found['compile_seconds'] / num_runs,
+    'compile_seconds': total['compile_seconds'] + found['compile_seconds'],
     'compiled_programs': found['compiled_programs'],
     'peak_memory_bytes': _peak_memory(),
   }

@@ -36,7 +36,7 @@ from tlx.study.cells import (
 from tlx.study.cohorts import cohorts_of, new_cohorts
 from tlx.study.pair import Pair
 from tlx.study.phases import heads_of, network_of, phases_of, shapes_of, task_of
-from tlx.study.record import Merge, Tested, Trained
+from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.anchor import Origin
@@ -202,6 +202,7 @@ def data_of(
     if pretraining and workdir:
       meshes.on_first(functools.partial(store.check_source, workdir, name, pretraining.sha256))
     seen, unknown = pairs.seen(study, name, pretraining)
+    trains = _merged_over(study, source)
     for target_name, target in study['targets'].items():
       data = pairs.load(study, target, source)
       where = f'config.targets.{target_name}'
@@ -217,6 +218,13 @@ def data_of(
       of_source = (
         *(pretraining.notes if pretraining else ()),
         *dict.fromkeys(overlaps),
+        *itertools.chain(
+          *(
+            datasets.trained_elsewhere(train, other, data)
+            for other, train in trains.items()
+            if other != target_name
+          )
+        ),
         *unknown,
       )
       counts = {split: len(getattr(data, split).labels) for split in ('train', 'val', 'test')}
@@ -229,6 +237,14 @@ def data_of(
         'leaves': sorted(data.test.inputs) if isinstance(data.test.inputs, dict) else [],
       }
   return described, ids
+
+
+def _merged_over(study: Mapping[str, Any], source: Mapping[str, Any]) -> dict[str, datasets.Split]:
+  """The training part of each target whose runs go into those of others; {} where none do."""
+  merges = [method.get('merge') or {} for method in study['methods'].values()]
+  if not any(merge.get('over') == 'targets' for merge in merges):
+    return {}
+  return {name: pairs.load(study, one, source).train for name, one in study['targets'].items()}
 
 
 def _check_targets(
@@ -409,15 +425,15 @@ def _results(lab: Lab, cohort: Cohort) -> dict[Cell, Any]:
   """{cell: what was written of it before, or None}."""
 
   def read() -> dict[Cell, Any]:
-    found = {cell: store.result(lab.workdir, cell_id(cell)) for cell in cohort.cells}
-    if lab.study['methods'][cohort.cells[0].method].get('merge'):
-      found = {
-        cell: result if result and merges.is_current(lab.study, lab.workdir, result) else None
-        for cell, result in found.items()
-      }
-    return found
+    if _is_merged(lab, cohort) and not merges.is_current(lab.study, lab.workdir, cohort):
+      return dict.fromkeys(cohort.cells)
+    return {cell: store.result(lab.workdir, cell_id(cell)) for cell in cohort.cells}
 
   return meshes.on_first(read)
+
+
+def _is_merged(lab: Lab, cohort: Cohort) -> bool:
+  return bool(lab.study['methods'][cohort.cells[0].method].get('merge'))
 
 
 def _trained(
@@ -428,13 +444,9 @@ def _trained(
   pair: Callable[[], Pair],
 ) -> Trained | None:
   """A cohort trained now; None where all of it was there."""
-
-  def is_there() -> bool:
-    if lab.study['methods'][cohort.cells[0].method].get('merge'):
-      return merges.is_there(lab.study, lab.workdir, cohort)
-    return store.has_parameters(lab.workdir, cohort)
-
-  if all(results[cell] for cell in cohort.cells) and meshes.on_first(is_there):
+  if all(results[cell] for cell in cohort.cells) and meshes.on_first(
+    lambda: store.has_parameters(lab.workdir, cohort)
+  ):
     lab.reporter.skip(1)
     return None
   lab.reporter.begin()
@@ -465,7 +477,7 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
       lab.study['methods'][name],
       _named_head(lab, cohort.cells[0], source, pair),
     )
-  if lab.study['methods'][name].get('merge'):
+  if _is_merged(lab, cohort):
     return _merge(lab, cohort, job, pair, before)
   say = functools.partial(lab.reporter.say, cohort.id)
   fitted = fit.fit(
@@ -480,16 +492,14 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
 
 
 def _merge(lab: Lab, cohort: Cohort, job: Job, pair: Pair, before: pairs.Features) -> Trained:
-  """A cohort made of other runs."""
-
-  def heed() -> None:
-    if signal_number := meshes.on_first(lab.interrupted):
-      raise KeyboardInterrupt(signal_number)
-
+  """A cohort whose run is made of other runs."""
+  if signal_number := meshes.on_first(lab.interrupted):
+    raise KeyboardInterrupt(signal_number)
+  compiled = Program.so_far
   with fit.booked(lab.spent, 'eval'):
-    fitted, told, parts = merges.fitted(job, cohort, lab.study, lab.workdir, heed)
-  made = [Merge(record, of_run.all()) for record, of_run in zip(told, parts)]
-  return Trained(cohort, job, fitted, pair.cost.since(before), made)
+    fitted, merge = merges.fitted(job, cohort, lab.study, lab.workdir)
+    lab.spent['compile'] += (Program.so_far - compiled).seconds
+  return Trained(cohort, job, fitted, pair.cost.since(before), merge)
 
 
 def _named_head(lab: Lab, cell: Cell, source: Source, pair: Pair) -> dict[str, np.ndarray] | None:

@@ -1,0 +1,81 @@
+"""Are weights between networks better than the networks: WiSE-FT and soups.
+
+Wortsman et al. 2022 (WiSE-FT, arXiv:2109.01903): weights between the start and a fine-tuned network
+keep what it can do and are better under a shift. Wortsman et al. 2022 (Model soups,
+arXiv:2203.05482): the mean of networks fine-tuned with several rates is better under a shift than
+the best of them, and a greedy choice of them no worse than that on the target. The papers have CLIP
+on ImageNet and its shifts; here the shifts are corruptions of the test images at severity 3, and
+the start is the probe that LP-FT goes on from.
+
+  python -m experiments.study --config=configs/findings/soups.py --workdir=runs/soups
+  ... --confirm
+
+Thresholds were written before the study was run: a shift counts from 0 on, and on the target one
+point may be lost.
+"""
+
+from tlx.study import recipes
+from tlx.study.config import base
+
+SHARES = (0.25, 0.5, 0.75)
+
+
+def get_config():
+  """3 source networks x 9 methods x 5 seeds, one of them x 4 rates."""
+  config = base()
+  config.name = 'Weights between networks'
+  config.claim = 'Weights between networks are better under a shift and no worse without.'
+  config.sources.mnist = {
+    'backbone': {'name': 'cnn', 'channels': (8, 16, 32), 'hidden': 64},
+    'input': {'image_size': 16, 'channels': 1, 'mean': (0.13,), 'std': (0.3,)},
+    'dataset': 'mnist_5k',
+    'seeds': (0, 1, 2),
+    'train': {
+      'steps': 1200,
+      'batch_size': 128,
+      'learning_rate': 2e-3,
+      'augment': {'shift': 1, 'crop': 2},
+    },
+  }
+  config.targets.digits = {'dataset': 'uci_digits'}
+  config.shots = (20,)
+  config.seeds = (40, 41, 42, 43, 44)
+  config.confirm = {'seeds': (20, 21, 22, 23, 24), 'source_seeds': (10, 11, 12)}
+  config.train.steps = 200
+  config.train.batch_size = 32
+  config.train.evaluations = 1
+  config.grid.learning_rate = (3e-4, 1e-3, 3e-3, 1e-2)
+  probe = {'tune': 'head', 'steps': 100, 'learning_rate': 1e-2}
+  config.methods = {
+    'probe': {'phases': [probe]},
+    'lp_ft': {'phases': [probe, {}]},
+    'wise': recipes.wise_ft('lp_ft', start='probe'),
+    'uniform': {'merge': {'name': 'mean', 'of': 'lp_ft'}},
+    'greedy': {'merge': {'name': 'greedy', 'of': 'lp_ft'}},
+    'ties': {'merge': {'name': 'ties', 'of': 'lp_ft', 'over': 'settings'}},
+  }
+  for share in SHARES:
+    merge = {'name': 'mean', 'of': 'lp_ft', 'over': 'run', 'start': 'probe', 'scale': (share,)}
+    config.methods[f'wise_{100 * share:.0f}'] = {'merge': merge}
+  config.evaluators = ({'name': 'corruptions', 'severities': (3,)}, 'forgetting')
+  config.baseline = 'lp_ft'
+  wise, soups = 'Wortsman et al. 2022, WiSE-FT', 'Wortsman et al. 2022, Model soups'
+  config.claims = (
+    _claim('Half way is better under a shift than fine-tuning', wise, 'wise_50', 0.0, True),
+    _claim('and loses at most a point without', wise, 'wise_50', -0.01),
+    _claim('A uniform soup is better under a shift than its best run', soups, 'uniform', 0.0, True),
+    _claim('A greedy soup is no worse than the best run', soups, 'greedy', -0.01),
+  )
+  return config
+
+
+def _claim(name: str, paper: str, method: str, threshold: float, shift: bool = False) -> dict:
+  """A method is above LP-FT by more than a threshold, on corrupted test images or as they are."""
+  return {
+    'name': name,
+    'paper': paper,
+    'of': {'method': method},
+    'minus': {'method': 'lp_ft'},
+    'column': 'corrupted_accuracy' if shift else '',
+    'threshold': threshold,
+  }
