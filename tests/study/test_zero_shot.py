@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.study.test_texts import get_config as texts_config
 from tlx.parity import cases
-from tlx.study import config, dry_run, pair, run, store, zero_shot
+from tlx.study import config, dry_run, pair, recipes, run, store, zero_shot
 from tlx.study.cells import dependencies
 from tlx.types import Cell
 
@@ -53,6 +53,7 @@ def image_config(path, kind='clip', methods=None):
   made.methods = methods or {
     'named': {'head': named, 'phases': ()},
     'begun': {'head': named, 'phases': ({'tune': 'all', 'steps': 2},)},
+    'wise': recipes.wise_ft('begun', points=3),
   }
   made.shots, made.seeds, made.grid.learning_rate = (1, 2), (0, 1), (1e-4,)
   made.train.steps, made.train.batch_size, made.train.evaluations = 2, 4, 1
@@ -129,6 +130,18 @@ def test_training_begins_with_the_names(study):
   near = np.abs(begun['head']['kernel'] - params['head']['kernel']).max()
   assert 0 < near < 1e-3  # two small steps
   assert not results(workdir)['begun', 1, 0]['deterministic']
+
+
+def test_wise_ft_goes_from_the_names_to_what_was_trained(study):
+  _, _, workdir = study
+  found = results(workdir)
+  for shots, seed in ((1, 0), (2, 1)):
+    wise = found['wise', shots, seed]
+    tried = {one['scale']: one['loss'] for one in wise['merged']['tried']}
+    assert set(tried) == {0.0, 0.5, 1.0} and tried[0.0] != pytest.approx(tried[1.0], rel=1e-5)
+    for scale, method in ((0.0, 'named'), (1.0, 'begun')):
+      wanted = found[method, shots, seed]['val']['loss']
+      assert tried[scale] == pytest.approx(wanted, rel=2e-6), (scale, method)
 
 
 def test_it_resumes_from_the_folder(study):
