@@ -289,3 +289,7 @@ def test_the_report_draws_lines_and_scales(study):
   np.testing.assert_allclose(scales['mean'], wanted)
   assert set(beside.scales(results)['method']) == {'wise'}  # of others fewer were tried
   assert 'Between weights' in report.write(workdir).read_text()
+  said = findings.sentences(results)['turned → digits']
+  number = np.mean([len(of(workdir, 'greedy', seed=seed)['merged']['used']) for seed in (0, 1)])
+  assert any(f'greedy is made (greedy) of {number:.1f} of 2 runs of full (' in one for one in said)
+  assert any('wise is made (mean) of the run of full, at a scale of' in one for one in said)

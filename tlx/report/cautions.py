@@ -128,6 +128,30 @@ def best_steps(results: Results, source: str, target: str) -> str:
 _SPLITS = ('val', 'test')
 
 
+def merged(results: Results, source: str, target: str) -> list[str]:
+  """Of each method whose runs are made of others', how many of these went in, at which scale, and
+  whose the cost is.
+  """
+  runs = numbers.tested(results)
+  runs = runs[(runs['source'] == source) & (runs['target'] == target)]
+  lines = []
+  for method in results.methods:
+    names = runs.loc[runs['method'] == method, 'id']
+    told = [one for one in (results.found[name].get('merged') for name in names) if one]
+    if not told:
+      continue
+    used, most = [len(one['used']) for one in told], max(len(one['runs']) for one in told)
+    few = f'{np.mean(used):.1f} of {most} runs' if most > 1 else 'the run'
+    scales = [one['scale'] for one in told]
+    tried = max(len(one['tried']) for one in told)
+    at = f', at a scale of {np.mean(scales):.2g} of {tried} tried' if tried > 1 else ''
+    lines.append(
+      f'{method} is made ({told[0]["name"]}) of {few} of {told[0]["of"]}{at} (means over what was '
+      'chosen on validation); steps, FLOPs and seconds are those of all runs that it could take.'
+    )
+  return lines
+
+
 def unusable(results: Results) -> pd.DataFrame:
   """Per source, target, method and shots: why what the chosen runs learned cannot be used, as
   `reason`; sound cells are left out.

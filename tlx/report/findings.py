@@ -72,6 +72,7 @@ def sentences(results: Results) -> dict[str, list[str]]:
     ]
     if ended := cautions.best_steps(results, *pair):
       lines.append(ended)
+    lines += cautions.merged(results, *pair)
     if lines:
       found[arrow(*pair)] = lines
   return found
