@@ -242,6 +242,15 @@ def test_what_cannot_be_merged_is_refused_before_anything_runs(merge, words, dat
   assert 'config.methods.bad.merge' in str(error.value)
 
 
+def test_fields_of_a_merge_may_be_set_by_flags(data_dir):
+  made = get_config(data_dir)
+  made.methods.soup.merge.name = 'ties'
+  config.add_defaults(made, ['config.methods.soup.merge.density'])
+  assert made.methods.soup.merge.density == 0.2
+  said = config.missing_field(made, 'config.methods.soup.merge.sclae')
+  assert said.startswith('config.methods.soup.merge has no field') and "mean 'scale'" in said
+
+
 def test_the_dry_run_says_what_is_made_of_what(study):
   made, _ = study
   said = dry_run.describe(made)

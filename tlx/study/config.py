@@ -442,6 +442,10 @@ def _known(config: Any, names: list) -> Mapping[str, Any]:
   if kind == 'sources' and last == 'input':
     source = config.sources[names[1]]
     return plug('inputs', asked_form(source, config.get('targets', {})) or _own_form(source)).INPUT
+  if kind == 'methods' and names[2:] == ['merge']:
+    from tlx import merging
+
+    return MERGE | merging.options_of(plug('merging', config.methods[names[1]].merge.name))
   sections: dict[tuple, Any] = {
     ('train', 1): TRAIN,
     ('mesh', 1): MESH,
