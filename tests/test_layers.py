@@ -17,6 +17,7 @@ LEVEL = {
   'tasks': 2,
   'evaluators': 3,
   'ranges': 1,
+  'pictures': 1,
   'inputs': 4,
   'freezing': 2,
   'generate': 3,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from tlx import datasets
+from tlx import datasets, pictures
 from tlx.study import config as configs
 from tlx.study import pair as pairs
 from tlx.study.cells import base
@@ -42,10 +42,12 @@ def look(config: Mapping[str, Any]) -> dict[str, Look]:
     lines = [
       f'{source} -> {target}: {study["targets"][target]["dataset"]}',
       *_counts(data),
+      *_of_boxes(data),
       *_raw(study, study['targets'][target], fields, form.KIND),
       *(f'  - {note}' for note in (*about['notes'], *_findings(study, target, data))),
     ]
-    found[name] = Look('\n'.join(lines), _sheet(data) if form.KIND == 'image' else b'')
+    draw = _SHEETS.get(form.KIND)
+    found[name] = Look('\n'.join(lines), draw(data) if draw else b'')
   return found
 
 
@@ -64,6 +66,27 @@ def _counts(data: datasets.Dataset) -> list[str]:
   return lines
 
 
+def _of_boxes(data: datasets.Dataset) -> list[str]:
+  """Of images with boxes a line a class: its boxes in each part, and their median longer side as a
+  share of the image's.
+  """
+  if not isinstance(data.train.values, dict):
+    return []
+  lines = [f'  {"boxes of":<20}' + ''.join(f'{part:>9}' for part in PARTS) + '  median side']
+  for label, name in enumerate(data.class_names):
+    counts, shares = [], []
+    for part in PARTS:
+      values = getattr(data, part).values
+      mine = (values['valid'] > 0) & (values['labels'] == label)
+      counts.append(f'{int(mine.sum()):>9,}')
+      sides = (values['boxes'][..., 2:] - values['boxes'][..., :2]).max(-1)
+      longer = values['frame'][:, 3:].max(-1) * values['frame'][:, 0]
+      shares += (sides / longer[:, None])[mine].tolist()
+    middle = f'{100 * np.median(shares):>11.0f}%' if shares else f'{"-":>12}'
+    lines.append(f'  {name[:20]:<20}' + ''.join(counts) + f'  {middle}')
+  return lines
+
+
 def _raw(
   study: Mapping[str, Any],
   target: Mapping[str, Any],
@@ -71,7 +94,7 @@ def _raw(
   kind: str,
 ) -> list[str]:
   """What the files of a set of images are, before they are resized."""
-  if kind != 'image':
+  if kind not in _SHEETS:
     return []
   files = datasets.raw_images(target['dataset'], study['data_dir'] or None, target['group'])
   if not files:
@@ -100,6 +123,8 @@ def _raw(
 
 def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> list[str]:
   """Sentences on what would mislead whoever reads the table, and which field changes it."""
+  if isinstance(data.train.values, dict):
+    return _few_boxes(data) + _of_groups(target, data)
   if len(np.unique(data.train.labels)) < 2:  # numbers, tags or running text: there are no classes
     return _of_groups(target, data)
   train = np.bincount(data.train.labels, minlength=len(data.class_names))
@@ -135,6 +160,20 @@ def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> 
   return notes + _of_groups(target, data)
 
 
+def _few_boxes(data: datasets.Dataset) -> list[str]:
+  """What would mislead in the AP of a class."""
+  values = data.test.values
+  judged = values['labels'][(values['valid'] > 0) & (values['crowd'] == 0)]
+  counts = np.bincount(judged, minlength=len(data.class_names))
+  few = [f'{name} ({count})' for name, count in zip(data.class_names, counts) if count < FEW]
+  if not few:
+    return []
+  return [
+    f'Classes with fewer than {FEW} boxes to find in the test part: {", ".join(few)}. Their AP '
+    'says little. A larger test_fraction gives more.'
+  ]
+
+
 def _of_groups(target: str, data: datasets.Dataset) -> list[str]:
   if data.train.groups:
     return []
@@ -165,3 +204,20 @@ def _sheet(data: datasets.Dataset, rows: int = 8, columns: int = 8) -> bytes:
   buffer = io.BytesIO()
   figure.savefig(buffer, format='png', bbox_inches='tight')
   return buffer.getvalue()
+
+
+def _boxes_sheet(data: datasets.Dataset, rows: int = 3, columns: int = 4) -> bytes:
+  """A PNG of up to so many training images with their boxes, as stored; crowds are dashed."""
+  shown = []
+  for row in range(min(rows * columns, len(data.train.ids))):
+    one = data.train.take(np.array([row]))
+    there = one.values['valid'][0] > 0
+    boxes, labels, crowd = (one.values[name][0][there] for name in ('boxes', 'labels', 'crowd'))
+    shown.append(pictures.drawn(one.inputs[0], boxes, labels.tolist(), dashed=crowd > 0))
+  columns = min(columns, len(shown))
+  return pictures.sheet(
+    shown, columns, pictures.legend(data.class_names, shown[0].size[0] * columns)
+  )
+
+
+_SHEETS = {'image': _sheet, 'annotated image': _boxes_sheet}

@@ -67,7 +67,7 @@ def test_records(
 ) -> Records:
   """The records of the test part of a data set."""
   form = form_module(source)
-  if form.KIND == 'image':
+  if form.KIND in ('image', 'annotated image'):
     test = load(study, target, source).test
     return Records(test.ids, lambda rows: feed.take(test.inputs, np.asarray(rows, int)))
   known = inspect.signature(datasets.load_text).parameters
