@@ -25,6 +25,7 @@ from tlx.ranges import Each, Range
 from tlx.types import Array, Batch, Form, PyTree
 
 KIND = 'annotated image'  # the data sets that are made into this
+UNLABELLED = 'image'  # the kind of new examples
 OF_NETWORK = False
 INPUT = {  # of a source: the fields, where neither its weights nor the config say otherwise
   'image_size': 320,

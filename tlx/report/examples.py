@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from tlx.report import classes, numbers
+from tlx.report import boxes, classes, numbers
 from tlx.report.folder import Results, in_order, read_predictions, read_records
 from tlx.report.tables import arrow, per_class
 
@@ -121,6 +121,8 @@ def wanted(results: Results) -> dict[tuple[str, str], list[str]]:
     if looked:
       rows = dict.fromkeys([*looked.sure[0], *looked.gained[0], *looked.lost[0]])
       found[pair] = [str(looked.ids[row]) for row in rows]
+    elif ids := boxes.wanted(results, *pair):
+      found[pair] = ids
   return found
 
 
@@ -236,6 +238,46 @@ def picture(record: Record) -> str:
       base64.b64decode(data, validate=True)
       return f'data:image/{kind};base64,{data}'
   return ''
+
+
+def pictures(results: Results) -> list[Shown]:
+  """Test images with objects and boxes, of every pair of which the study left images: a table of
+  the worst and one of the best.
+  """
+  made = []
+  for pair in results.pairs:
+    looked = boxes.judged(results, *pair)
+    if not looked:
+      continue
+    place = f'{arrow(*pair)}, {per_class(results, looked.shots, target=pair[1])}'
+    note = (
+      f'By F1 at an IoU of 0.5, of {len(looked.ids):,} test images; first seed. Left the objects, '
+      'dashed where they were missed; right the boxes, with scores in %, dashed where they are '
+      f'wrong. Boxes of a score of {100 * looked.score:.0f}% and more, where F1 over all test '
+      'images is best.'
+    )
+    columns = ('Objects and boxes', 'Objects', 'Boxes', 'F1 in %')
+    for rows, which in ((looked.worst, 'Worst'), (looked.best, 'Best')):
+      if lines := _pictured(results, pair, looked, rows):
+        made.append(Shown(f'{which} images of {looked.method}, {place}', note, columns, lines))
+  return made
+
+
+def _pictured(
+  results: Results, pair: tuple[str, str], looked: boxes.Judged, rows: Sequence[int]
+) -> list[tuple[Any, ...]]:
+  """A line an image that the study left: its picture, its objects and boxes, F1."""
+  records, names = read_records(results.workdir, *pair), classes.class_names(results, *pair)
+  lines: list[tuple[Any, ...]] = []
+  for row in rows:
+    name = str(looked.ids[row])
+    if isinstance(content := records.get(name), Mapping):
+      counts = [
+        int((of.images == looked.images[row]).sum()) for of in (looked.objects, looked.found)
+      ]
+      picture = Record(name, boxes.drawn(looked, row, content, names))
+      lines.append((picture, *counts, f'{100 * looked.f1[row]:.0f}'))
+  return lines
 
 
 def dialogues(results: Results) -> list[Shown]:

@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from tlx.report import beside, classes, layers, levels, metrics, numbers
+from tlx import pictures
+from tlx.report import beside, boxes, classes, layers, levels, metrics, numbers
 from tlx.report.drawing import (
   INK,
   MARKERS,
@@ -47,6 +48,7 @@ def make(results: Results) -> list[Drawing]:
       'confusion': _confusion,
       'line': _line,
       'scales': _scales,
+      'precision': _precision,
     }
     drawn = [(name, plan(results)) for name, plan in plans.items()]
     also = ''
@@ -514,6 +516,37 @@ def _confusion(results: Results):
   )
 
 
+def _precision(results: Results):
+  """Precision over recall, a panel a source and target and a line a class."""
+  found = []
+  for pair in results.pairs:
+    if looked := boxes.judged(results, *pair):
+      found.append((pair, looked))
+  if not found:
+    return None
+  figure, axes = panels(len(found), 2, width=3.1, height=3.0)
+  for ax, (pair, looked) in zip(axes, found):
+    names = classes.class_names(results, *pair)
+    counts = np.bincount(looked.objects.labels[looked.objects.crowd == 0], minlength=len(names))
+    common = np.argsort(-counts, kind='stable')[:_LINES]
+    for label in sorted(common[counts[common] > 0].tolist()):
+      line = boxes.curve(looked.everything, looked.objects, label)
+      colour = pictures.COLOURS[label % len(pictures.COLOURS)]
+      words = f'{names[label]} ({counts[label]:,})'
+      ax.plot(*(100 * line.T), color=colour, linewidth=1.3, label=words)
+    place = per_class(results, looked.shots, target=pair[1])
+    ax.set(title=f'{arrow(*pair)}: {looked.method},\n{place}', xlabel='Recall (%)')
+    ax.set(xlim=(0, 101), ylim=(0, 101))
+  label_rows(axes, 'Precision (%)')
+  legend(figure, axes)
+  return figure, (
+    'Precision over recall at an IoU of 0.5 as boxes of lower scores are taken in, a line a class '
+    '(its test objects in brackets). Of the method that is best on validation at the largest size, '
+    f'first seed. Of more than {_LINES} classes the commonest are drawn.'
+  )
+
+
+_LINES = 7  # classes of which curves are drawn
 _NAMED, _WRITTEN = 24, 12  # classes that are drawn, and whose shares are written
 
 

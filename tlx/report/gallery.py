@@ -13,6 +13,12 @@ def errors(results: Results) -> str:
   return ''.join(table(shown) for shown in examples.tables(results))
 
 
+def boxes(results: Results) -> str:
+  """HTML of test images with objects and boxes; '' where boxes are not what was asked for."""
+  tables = ''.join(_table(shown) for shown in examples.pictures(results))
+  return tables.replace('<img ', '<img class="wide" ')
+
+
 def answers(results: Results) -> str:
   """HTML of what methods answered; '' where nobody was asked."""
   shown = examples.dialogues(results)

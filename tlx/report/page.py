@@ -52,6 +52,7 @@ _SECTIONS = (
   ('How far probabilities can be believed', ('reliability',), ()),
   ('Between weights', ('line', 'scales'), ()),
   ('Class by class', ('confusion',), ('confused', 'balanced', 'recall')),
+  ('Boxes', ('precision',), ('ap', 'errors')),
   ('Cost', ('parameters', 'seconds', 'time'), ('cost', 'time')),
   ('Training', ('learning',), ('rates', 'diverged', 'chance')),
 )
@@ -81,6 +82,8 @@ def render(results: Results, made: list[Table], drawn: list[Drawing]) -> str:
       body.append(section(heading, ''.join(parts)))
     if heading == 'Class by class' and (shown := gallery.errors(results)):
       body.append(section('Examples it got wrong', shown))
+    if heading == 'Boxes' and (shown := gallery.boxes(results)):
+      body.append(section('Boxes it found', shown))
     if heading == 'Class by class' and (shown := gallery.answers(results)):
       body.append(section('Answers side by side', shown))
   body += [
@@ -352,6 +355,7 @@ tbody tr + tr > * { border-top: 1px solid var(--line) }
 tbody tr:hover { background: var(--tint) }
 .words th { text-align: left } .words td { text-align: left; overflow-wrap: anywhere }
 .words img { display: block; width: 64px; image-rendering: pixelated; border-radius: 3px }
+.words img.wide { width: 50rem; max-width: 100%; image-rendering: auto }
 blockquote { margin: .4rem 0 0; padding-left: .8rem; border-left: 3px solid var(--line);
   font-weight: 400; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 16rem;
   overflow-y: auto }

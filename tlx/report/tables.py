@@ -6,7 +6,18 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tlx.report import beside, cautions, claims, classes, layers, levels, metrics, numbers, sampling
+from tlx.report import (
+  beside,
+  boxes,
+  cautions,
+  claims,
+  classes,
+  layers,
+  levels,
+  metrics,
+  numbers,
+  sampling,
+)
 from tlx.report.folder import Results, by_size, in_order, phases_of
 from tlx.report.formats import Table, percent, probability, quantity, slug
 from tlx.report.metrics import Metric
@@ -28,6 +39,8 @@ def make(results: Results, test_sampling: bool = False) -> list[Table]:
     *stages(results),
     *confused(results),
     *by_class(results),
+    *precisions(results),
+    *box_errors(results),
     *rates(results),
     *costs(results),
     *times(results),
@@ -359,6 +372,51 @@ def stages(results: Results) -> list[Table]:
   return made
 
 
+def precisions(results: Results) -> list[Table]:
+  """AP of each class at the largest size, methods x classes, a table a source and target."""
+  frame, made = boxes.by_class(results), []
+  for source, target, part in _by_pair(frame, results) if len(frame) else ():
+    largest = in_order(part['shots'])[-1]
+    rows = part[part['shots'] == largest]
+    names = list(dict.fromkeys(rows['class']))
+    columns = {'Method': [method for method in results.methods if method in set(rows['method'])]}
+    for name in names[:_MOST_CLASSES]:
+      of_class = rows[rows['class'] == name].set_index('method')
+      columns[name] = [
+        f'{percent(of_class.at[method, "AP"])} / {percent(of_class.at[method, "AP50"])}'
+        for method in columns['Method']
+      ]
+    note = 'AP over IoU 0.5 to 0.95 / AP at 0.5, in %, means over the chosen runs.'
+    if len(names) > _MOST_CLASSES:
+      note += f' The first {_MOST_CLASSES} of {len(names)} classes; the file of numbers has all.'
+    title = f'AP by class at {per_class(results, largest, target=target)}, {arrow(source, target)}'
+    made.append(Table(slug('ap', source, target), title, pd.DataFrame(columns), part, note))
+  return made
+
+
+def box_errors(results: Results) -> list[Table]:
+  """What is wrong with the boxes of methods at the largest size, a table a source and target."""
+  made = []
+  for source, target in results.pairs:
+    largest, frame = boxes.counted(results, source, target)
+    if not len(frame):
+      continue
+    heads = {'method': 'Method', 'objects': 'Objects', 'right': 'Right', 'class': 'Wrong class'}
+    shown = frame[['method', 'objects', 'right', *boxes.KINDS]].astype(str)
+    shown = shown.rename(columns={name: heads.get(name, name.capitalize()) for name in shown})
+    note = (
+      'Counts of boxes by the kinds of TIDE (Bolya et al. 2020) at IoU 0.5 and 0.1, of the first '
+      'seed and from the score on where its F1 over the test images is best. Localisation: near an '
+      'object of its class; both: near one of another; missed: objects without a box that is '
+      'right, near or of a wrong class.'
+    )
+    place = per_class(results, largest, target=target)
+    title = f'Errors of boxes at {place}, {arrow(source, target)}'
+    made.append(Table(slug('errors', source, target), title, shown, frame, note))
+  return made
+
+
+_MOST_CLASSES = 12  # that a table has columns for
 _MOST_PAIRS = 12  # of classes that a table shows
 
 

@@ -353,9 +353,10 @@ _SUMMED = ('train_flops', 'train_seconds', 'eval_seconds', 'feature_seconds', 'c
 
 def _predictions(data: datasets.Dataset, tested: Tested) -> dict[str, np.ndarray]:
   """What a run said of the test set, as predictions.npz has it."""
+  labels = data.test.targets
   return {
     'ids': np.asarray(data.test.ids),
-    'labels': data.test.targets,
+    'labels': data.test.labels if isinstance(labels, dict) else labels,
     **tested.kept,
     'class_names': np.asarray(data.class_names),
     **tested.targets,

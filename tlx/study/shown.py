@@ -14,8 +14,10 @@ from PIL import Image
 from tlx import checkpoint, datasets
 from tlx.study import pair as pairs
 from tlx.study.cells import base
+from tlx.study.config import form_module
 
 SIDE = 64  # pixels of a thumbnail's longer side at most
+WITH_BOXES = 400  # of an image on which boxes are drawn
 LOSSLESS = 32  # up to this side a thumbnail is a PNG, beyond it a JPEG
 TEXT_BYTES = 500  # of UTF-8 of a text
 
@@ -40,7 +42,9 @@ def write(study: Mapping[str, Any], workdir: epath.Path) -> None:
     rows = {name: row for row, name in enumerate(records.ids)}
     there = [name for name in ids if name in rows]
     found = records.read([rows[name] for name in there])
-    kept = {name: content(record) for name, record in zip(there, found)}
+    boxes = form_module(study['sources'][of_source]).KIND == 'annotated image'
+    side = WITH_BOXES if boxes else SIDE
+    kept = {name: content(record, side) for name, record in zip(there, found)}
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_json(path, checkpoint.sealed({'records': kept}))
 
@@ -62,19 +66,19 @@ def of_records(new: datasets.Unlabelled, rows: Sequence[int]) -> dict[int, Any]:
   return {row: content(record) for row, record in zip(rows, records)}
 
 
-def content(record: Any) -> Any:
+def content(record: Any, side: int = SIDE) -> Any:
   """What a page shows of an example: a text, its parts, or {'png' or 'jpeg': base64}."""
   if isinstance(record, np.ndarray):
-    return _thumbnail(record)
+    return _thumbnail(record, side)
   if isinstance(record, str):
     return _cut(record)
   return [_cut(str(part)) for part in record]
 
 
-def _thumbnail(pixels: np.ndarray) -> dict[str, str]:
+def _thumbnail(pixels: np.ndarray, side: int) -> dict[str, str]:
   """{'png' or 'jpeg': base64} of uint8 [H, W, C]."""
   image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-  image.thumbnail((SIDE, SIDE))
+  image.thumbnail((side, side))
   kind = 'png' if max(image.size) <= LOSSLESS else 'jpeg'
   file = io.BytesIO()
   image.save(file, kind, optimize=True)

@@ -259,16 +259,19 @@ def embed(
 
 
 def apply(
-  model: Model, new: datasets.Unlabelled, stop: int | None = None
+  model: Model,
+  new: datasets.Unlabelled,
+  stop: int | None = None,
+  then: Callable[[PyTree], PyTree] | None = None,
 ) -> tuple[PyTree, dict[int, str]]:
-  """(what the stages before `stop` make of each example [N, ...], {row: why} of those that cannot
-  be read, whose outputs mean nothing).
+  """(what the stages before `stop`, and `then`, make of each example [N, ...], {row: why} of those
+  that cannot be read, whose outputs mean nothing).
 
   Raises:
     ValueError: examples of another kind than the network takes.
   """
   form = configs.form_module(model.source)
-  if new.kind != form.KIND:
+  if new.kind != getattr(form, 'UNLABELLED', form.KIND):
     name = model.about.partition(':')[0]
     raise ValueError(f'{name} takes {form.KIND}s, and these are {new.kind}s.')
   if 'ids' in model.leaves:
@@ -278,7 +281,7 @@ def apply(
       known = isinstance(record, (str, tuple))
       if known and isinstance(record, tuple) != pairs:
         raise ValueError(f'{model.about} was trained on {wanted}, and {name} is none.')
-  run = _program(model.network, configs.form_of(model.source).enter, stop)
+  run = _program(model.network, configs.form_of(model.source).enter, stop, then)
   parts: list[PyTree] = []
   bad: dict[int, str] = {}
   order = _by_length(new)
@@ -301,10 +304,14 @@ def _by_length(new: datasets.Unlabelled) -> np.ndarray:
 
 
 @functools.cache
-def _program(network: Network, enter: Callable, stop: int | None) -> Callable:
-  return jax.jit(
-    lambda variables, leaves: network.apply(variables, enter(leaves), train=False, stop=stop)[0]
-  )
+def _program(
+  network: Network, enter: Callable, stop: int | None, then: Callable | None = None
+) -> Callable:
+  def run(variables: Variables, leaves: PyTree) -> PyTree:
+    outputs, _ = network.apply(variables, enter(leaves), train=False, stop=stop)
+    return then(outputs) if then else outputs
+
+  return jax.jit(run)
 
 
 def _as_resolved(fields: Mapping[str, Any]) -> dict[str, Any]:

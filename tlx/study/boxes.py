@@ -1,0 +1,100 @@
+"""What a trained detector finds in new photographs: boxes, a file of them, pictures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tlx import datasets, pictures
+from tlx.study import use
+from tlx.study.config import named
+from tlx.study.phases import make_task
+
+LEAST = 0.3  # the score from which on a box is given
+
+
+class Boxes(NamedTuple):
+  """Boxes found [D], photograph by photograph and within one by falling score.
+
+  images [D]: rows of photographs; boxes [D, 4]: x0, y0, x1, y1 in pixels of the photograph, as EXIF
+  turns it
+  sizes: (width, height) of each photograph, (0, 0) where it cannot be read; bad: {row: why}
+  """
+
+  images: np.ndarray
+  boxes: np.ndarray
+  scores: np.ndarray
+  labels: np.ndarray
+  names: tuple[str, ...]
+  sizes: list[tuple[int, int]]
+  bad: dict[int, str]
+
+
+def finds(model: use.Model) -> bool:
+  """Whether what it answers are boxes."""
+  return bool(model.task) and named(model.task)[0] == 'detection'
+
+
+def find(model: use.Model, new: datasets.Unlabelled, least: float = LEAST) -> Boxes:
+  """The boxes of a score of `least` or more in images.
+
+  Raises:
+    ValueError: what is new are no images.
+  """
+  task = make_task(model.task, len(model.class_names))
+  kept, bad = use.apply(model, new, then=task.keep)
+  sizes: list[tuple[int, int]] = []
+  frames = np.ones((len(new.ids), 5), np.float32)
+  for row, record in enumerate(new.records):
+    size = datasets.size_of(record)
+    if row in bad or isinstance(size, str):
+      bad.setdefault(row, str(size))
+      sizes.append((0, 0))
+    else:
+      sizes.append(size)
+      frames[row] = datasets.frame(size, model.source['input']['image_size'])
+  there = (kept['scores'] > 0) & (kept['scores'] >= least)
+  there[list(bad)] = False
+  images = np.nonzero(there)[0]
+  of_each = frames[images]
+  boxes = (kept['boxes'][there] - of_each[:, [1, 2, 1, 2]]) / of_each[:, :1]
+  boxes = np.clip(boxes, 0, of_each[:, [3, 4, 3, 4]])
+  found = Boxes(images, boxes, kept['scores'][there], kept['labels'][there], (), sizes, bad)
+  return found._replace(names=model.class_names)
+
+
+def as_coco(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
+  """What was found as a COCO file has annotations, each with its score; ids of categories count
+  from 1, images that cannot be read are left out.
+  """
+  annotations = []
+  for i, (x0, y0, x1, y1) in enumerate(found.boxes.round(2).tolist()):
+    sides = [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
+    one: dict[str, Any] = {'id': i + 1, 'image_id': int(found.images[i]) + 1}
+    one |= {'category_id': int(found.labels[i]) + 1, 'bbox': sides}
+    one |= {'area': round(sides[2] * sides[3], 2), 'iscrowd': 0}
+    annotations.append({**one, 'score': round(float(found.scores[i]), 4)})
+  images = []
+  for row, (name, (width, height)) in enumerate(zip(ids, found.sizes)):
+    if row not in found.bad:
+      images.append({'id': row + 1, 'file_name': name, 'width': width, 'height': height})
+  categories = [{'id': label, 'name': name} for label, name in enumerate(found.names, 1)]
+  return {'images': images, 'annotations': annotations, 'categories': categories}
+
+
+def drawn(found: Boxes, row: int, pixels: np.ndarray) -> pictures.Image.Image:
+  """A photograph uint8 [H, W, 3] with its boxes, the class and score of each."""
+  mine = found.images == row
+  labels = found.labels[mine].tolist()
+  words = [
+    f'{found.names[label]} {100 * score:.0f}'
+    for label, score in zip(labels, found.scores[mine].tolist())
+  ]
+  return pictures.drawn(pixels, found.boxes[mine], labels, words)
+
+
+def summary(found: Boxes) -> Mapping[str, int]:
+  """{class: its boxes}, the commonest first."""
+  counts = np.bincount(found.labels, minlength=len(found.names))
+  order = np.argsort(-counts, kind='stable').tolist()
+  return {found.names[label]: int(counts[label]) for label in order}
