@@ -7,6 +7,9 @@ Inputs are a folder of images, one image, or texts: .jsonl, .csv, .tsv, .txt. Wi
 that validation prefers answers, and is named; --run=ensemble averages all of its setting. An .html
 is a page of the examples, the least sure first. What cannot be read has the reason in the last
 column.
+
+Of a detector --out is a folder, --out=FOLDER: boxes.json, a COCO file with a score for each box,
+and the images with their boxes drawn. --least=0.5 leaves out boxes of lower scores.
 """
 
 import pathlib
@@ -18,23 +21,31 @@ from absl import app, flags, logging
 WORKDIR = flags.DEFINE_string('workdir', None, "The study's folder.", required=True)
 RUN = flags.DEFINE_string('run', 'best', 'A folder of its runs/, best, or ensemble.')
 INPUTS = flags.DEFINE_string('inputs', None, 'What is to be labelled.', required=True)
-OUT = flags.DEFINE_string('out', None, 'A .csv, .jsonl or .html file.', required=True)
+OUT = flags.DEFINE_string(
+  'out', None, 'A .csv, .jsonl or .html file; of boxes a folder.', required=True
+)
+LEAST = flags.DEFINE_float('least', 0.3, 'The lowest score of a box that is kept.')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; see --help.')
-  if not OUT.value.endswith(('.csv', '.jsonl', '.html')):
-    raise app.UsageError(f'--out is a .csv, a .jsonl or an .html file, got {OUT.value!r}.')
+  is_file = OUT.value.endswith(('.csv', '.jsonl', '.html'))
   logging.set_verbosity(logging.ERROR)
   from tlx import datasets
   from tlx.report import predicted
-  from tlx.study import shown, use
+  from tlx.study import boxes, shown, use
 
   try:
     new = datasets.unlabelled(INPUTS.value)
     model = use.load_run(WORKDIR.value, RUN.value)
+    if boxes.finds(model) == is_file:
+      wanted = 'a folder for boxes' if is_file else 'a .csv, a .jsonl or an .html file'
+      raise ValueError(f'--out is {wanted}, got {OUT.value!r}.')
     print(model.about)
+    if boxes.finds(model):
+      print(boxes.write(model, new, OUT.value, LEAST.value))
+      return
     found = pd.DataFrame(use.predict(model, new))
     pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     if OUT.value.endswith('.csv'):

@@ -141,7 +141,9 @@ def main(argv: list[str]) -> None:
       report.speak_utf8()
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
-      print(f'Use: {spelled("predict")} --workdir={workdir} --inputs=NEW --out=labels.csv')
+      tasks = [str(target.get('task', '')) for target in config.targets.values()]
+      out = 'boxes' if any('detection' in task for task in tasks) else 'labels.csv'
+      print(f'Use: {spelled("predict")} --workdir={workdir} --inputs=NEW --out={out}')
       print(
         f"Or in Python:\nimport tlx\nmodel = tlx.load_run('{workdir}')\ntlx.predict(model, 'NEW')"
       )

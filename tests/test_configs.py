@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.datasets import boxes
 from tlx import report
 from tlx.parity import cases
 from tlx.study import config, run
@@ -18,6 +19,7 @@ from tlx.study.cost import cost_table
 FOLDER = pathlib.Path(__file__).parents[1] / 'configs'
 CONFIGS = sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
 FINDINGS = sorted(path.stem for path in FOLDER.glob('findings/[!_]*.py'))
+OF_BOXES = ('imagenet_to_boxes', 'coco_detection')
 OF_TEXTS = ('sentences_to_intents',)
 # the others take a folder of images, where they take anything
 ROOT = pathlib.Path(__file__).parents[1]
@@ -71,10 +73,16 @@ def _config(name, folder):
   given = f'jsonl:{folder.parent}/texts.jsonl' if name in OF_TEXTS else str(folder)
   if name == 'gpt_to_medical_chat':
     given = f'{_dialogues(folder.parent)},text:{ROOT}/README.md'
+  if name in OF_BOXES:
+    many = {chr(200 + i): [('cat', i, 2, i + 9, 20), ('dog', 1, 1, 9, 9)] for i in range(30)}
+    given = boxes.write_coco(folder.parent / 'boxes', {**boxes.BOXES, 'train': many})
   if name == 'spanish_to_neighbours':
     given = str(_languages(folder.parent / 'languages'))
   arguments = [ARGUMENTS.get(name, given)] if takes_argument else []
-  return module, module.get_config(*arguments)
+  made = module.get_config(*arguments)
+  if name in OF_BOXES:
+    made.shots = (2, 0)  # there are few images
+  return module, made
 
 
 @pytest.mark.parametrize('name', CONFIGS)

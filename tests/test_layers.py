@@ -103,5 +103,13 @@ def test_linen_stays_in_its_rooms():
 
 
 def test_report_imports_no_jax():
+  """Nor what does: of other rooms only what is of numpy and Pillow alone."""
+  numpy_only = ('pictures', 'tasks/_judged')
+  for name in numpy_only:
+    text = (ROOT / 'tlx' / f'{name}.py').read_text()
+    assert 'jax' not in text and not imports(ROOT / 'tlx' / f'{name}.py'), name
   for path in (ROOT / 'tlx' / 'report').glob('*.py'):
-    assert not {name.split('.')[1] for name in imports(path)} - {'report', 'plug', 'ranges'}, path
+    others = {name for name in imports(path) if not name.startswith('tlx.tasks._judged')}
+    assert not {name.split('.')[1] for name in others} - {'report', 'plug', 'ranges', 'pictures'}, (
+      path
+    )

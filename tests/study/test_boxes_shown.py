@@ -100,12 +100,16 @@ def test_new_photographs(workdir, tmp_path):
   assert (found.boxes[found.images == 2].max(0) <= (30, 90, 30, 90)).all()
   half = finder.find(model, new, least=float(np.median(found.scores)))
   assert 0 < len(half.scores) < len(found.scores)
-  content = finder.as_coco(found, new.ids)
+  said = finder.write(model, new, tmp_path / 'out', least=0.0)
+  assert 'in 2 images, 1 could not be read' in said and 'broken.png' in said
+  with Image.open(tmp_path / 'out' / 'drawn' / 'tall.png.png') as picture:
+    assert picture.size == (30, 90)
+  content = json.loads((tmp_path / 'out' / 'boxes.json').read_text())
   assert [image['file_name'] for image in content['images']] == ['f.png', 'tall.png']
   one = content['annotations'][0]
   x, y, width, height = one['bbox']
   np.testing.assert_allclose([x, y, x + width, y + height], found.boxes[0], atol=0.01)
-  assert json.loads(json.dumps(content))['categories'] == [
+  assert content['categories'] == [
     {'id': 1, 'name': 'cat'},
     {'id': 2, 'name': 'dog'},
   ]

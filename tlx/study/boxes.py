@@ -1,9 +1,13 @@
 """What a trained detector finds in new photographs: boxes, a file of them, pictures."""
 
-from collections.abc import Mapping, Sequence
+import json
+import os
+import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from tlx import datasets, pictures
 from tlx.study import use
@@ -82,8 +86,10 @@ def as_coco(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
   return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
-def drawn(found: Boxes, row: int, pixels: np.ndarray) -> pictures.Image.Image:
-  """A photograph uint8 [H, W, 3] with its boxes, the class and score of each."""
+def drawn(found: Boxes, row: int, record: Any) -> Image.Image:
+  """A photograph, as EXIF turns it, with its boxes, the class and score of each."""
+  with Image.open(record) as opened:
+    pixels = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
   mine = found.images == row
   labels = found.labels[mine].tolist()
   words = [
@@ -93,8 +99,28 @@ def drawn(found: Boxes, row: int, pixels: np.ndarray) -> pictures.Image.Image:
   return pictures.drawn(pixels, found.boxes[mine], labels, words)
 
 
-def summary(found: Boxes) -> Mapping[str, int]:
-  """{class: its boxes}, the commonest first."""
+def write(
+  model: use.Model, new: datasets.Unlabelled, folder: str | os.PathLike, least: float = LEAST
+) -> str:
+  """What was written into the folder, in words: boxes.json (`as_coco`), and drawn/ with a PNG of
+  each image under its own path.
+  """
+  found = find(model, new, least)
+  root = pathlib.Path(folder)
+  root.mkdir(parents=True, exist_ok=True)
+  content = as_coco(found, new.ids)
+  (root / 'boxes.json').write_text(json.dumps(content))
+  for row, (name, record) in enumerate(zip(new.ids, new.records)):
+    if row not in found.bad:
+      path = root / 'drawn' / f'{name}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      drawn(found, row, record).save(path)
   counts = np.bincount(found.labels, minlength=len(found.names))
   order = np.argsort(-counts, kind='stable').tolist()
-  return {found.names[label]: int(counts[label]) for label in order}
+  lines = [
+    f'Wrote {root}: {len(found.scores):,} boxes of a score of {least:g} or more in '
+    f'{len(content["images"]):,} images, {len(found.bad):,} could not be read.'
+  ]
+  lines += [f'  {found.names[label]}: {counts[label]:,}' for label in order if counts[label]]
+  lines += [f'  {new.ids[row]}: {why}' for row, why in sorted(found.bad.items())]
+  return '\n'.join(lines)
