@@ -28,7 +28,13 @@ def get_config(data: str = 'coco:coco2017'):
     'input': {'image_size': 640},
   }
   config.sources.vit_b16 = {
-    'backbone': {'name': 'vit', 'variant': 'b/16', 'gelu': 'tanh', 'dtype': 'bfloat16'},
+    'backbone': {
+      'name': 'vit',
+      'variant': 'b/16',
+      'gelu': 'tanh',
+      'image_size': 640,
+      'dtype': 'bfloat16',
+    },
     'weights': 'https://storage.googleapis.com/vit_models/augreg/'
     'B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0.npz',
     'input': {'image_size': 640},
