@@ -15,7 +15,7 @@ def errors(results: Results) -> str:
 
 def boxes(results: Results) -> str:
   """HTML of test images with objects and boxes; '' where boxes are not what was asked for."""
-  tables = ''.join(_table(shown) for shown in examples.pictures(results))
+  tables = ''.join(table(shown) for shown in examples.pictures(results))
   return tables.replace('<img ', '<img class="wide" ')
 
 
