@@ -27,6 +27,9 @@ class Added(NamedTuple):
     where there are none that do.
   params: as in `backbones.Edit`.
   also: stages of the network -> those that are edited though they have no leaves.
+  watched, informed: where the run's own examples decide how leaves start. params -> the layers
+    whose inputs are to be seen; {layer: covariance [D, D] of its inputs} -> leaves by the names
+    that `init` gives, in their place. Without examples, outside of studies, those of `init` stay.
   """
 
   name: str
@@ -35,6 +38,8 @@ class Added(NamedTuple):
   merge: Callable[[PyTree], PyTree] | None
   params: Callable[[PyTree, PyTree], PyTree] | None = None
   also: Callable[[Sequence[str]], tuple[str, ...]] | None = None
+  watched: Callable[[PyTree], tuple[str, ...]] | None = None
+  informed: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
 
 def wrap(network: Network, added: Added) -> Network:

@@ -1,25 +1,27 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685): kernels plus a product of two thin matrices.
 
 With its variants rsLoRA (Kalajdzievski 2023, arXiv:2312.03732), DoRA (Liu et al. 2024,
-arXiv:2402.09353) and PiSSA (Meng et al. 2024, arXiv:2404.02948). LoRA+ (Hayou et al. 2024,
-arXiv:2402.12354) is a rate of its own for the leaves b: see docs/peft.md.
+arXiv:2402.09353), PiSSA (Meng et al. 2024, arXiv:2404.02948) and EVA's start (Paischer et al. 2024,
+arXiv:2410.07170). LoRA+ (Hayou et al. 2024, arXiv:2402.12354) is a rate of its own for the leaves
+b: see docs/peft.md.
 """
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tlx.peft import Added, _layers, flat_of
 from tlx.peft._layers import Leaves, product
 from tlx.types import Array, PyTree
 
 NAME = 'lora'
-INITS = ('uniform', 'pissa')
+INITS = ('uniform', 'pissa', 'eva')
 Patterns = Sequence[tuple[re.Pattern, float]]
 
 
@@ -54,6 +56,11 @@ def added(
     init: 'pissa': s a b starts as the best approximation of the kernel of that rank, and what it
       starts as is subtracted (leaves 'fixed/a' and 'fixed/b'), so the source's kernel stays and
       its other directions are frozen (equations 2 to 4). Wants the kernel's values.
+      'eva': the columns of a are the directions in which the layer's inputs vary most, over the
+      run's own examples: principal components, of length 1, as in the peft library with rho = 1
+      (each layer keeps its rank: no budget is shared out by explained variance). They are of all
+      examples (at most 1,000) at once, not of batches until they settle. Dense layers alone. Where
+      inputs vary in fewer directions than the rank, the others are any at right angles.
 
   Raises:
     ValueError: a bad option. In `init`: a regex that matches no layer, or a rank above the smaller
@@ -79,6 +86,11 @@ def added(
       if init == 'pissa':
         own = _principal(flat[f'{name}/kernel'], of_layer, _scale(rslora, size, of_layer))
       else:
+        if init == 'eva' and len(shape) > 2:
+          raise ValueError(
+            f"lora: init='eva' is for dense layers, and {name} is a convolution. Take a pattern "
+            "that leaves it out, or init='uniform'."
+          )
         own = _uniform(_layers.key_of(key, NAME, name), of_layer, shape)
       if size != alpha:
         own['fixed/alpha'] = jnp.float32(size)
@@ -92,7 +104,27 @@ def added(
     return leaves
 
   merge = functools.partial(_layers.merge, NAME, functools.partial(_merged, alpha, rslora))
-  return Added(NAME, start, _intercept(alpha, rslora), merge)
+  method = Added(NAME, start, _intercept(alpha, rslora), merge)
+  if init != 'eva':
+    return method
+
+  def watched(params: PyTree) -> tuple[str, ...]:
+    return tuple(_layers.choose(NAME, pattern, params))
+
+  def informed(covariances: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+      f'{name}/a': _directions(covariance, int(_value(ranks, name, rank)))
+      for name, covariance in covariances.items()
+    }
+
+  return method._replace(watched=watched, informed=informed)
+
+
+def _directions(covariance: np.ndarray, rank: int) -> np.ndarray:
+  """float32 [D, rank]: eigenvectors of the largest eigenvalues, their largest entry positive."""
+  vectors = np.linalg.eigh(covariance)[1][:, ::-1][:, :rank]
+  largest = np.take_along_axis(vectors, np.abs(vectors).argmax(0)[None], axis=0)
+  return (vectors * np.sign(largest)).astype(np.float32)
 
 
 def _patterns(option: str, pairs: Any, check: Callable) -> list[tuple[re.Pattern, float]]:

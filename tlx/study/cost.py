@@ -23,7 +23,9 @@ from tlx.study.cells import (
   settings_of,
 )
 from tlx.study.config import form_of, located
+from tlx.study.informed import EXAMPLES, num_stages
 from tlx.study.phases import (
+  added_of,
   network_of,
   phases_of,
   shapes_of,
@@ -65,6 +67,7 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
       sum(size for leaf, size in sizes_of(shapes) if dict(plan.phase.labels)[leaf] != 'frozen')
       for plan in plans
     ]
+    told = num_stages(network, added_of(method), shapes)
     steps = np.array([[plan.steps_for(num) for plan in plans] for num in examples])  # [R, phases]
     before = len(programs)
     programs |= {
@@ -83,7 +86,8 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
         'share': max(trained) / tree.count(shapes.params),
         'reused': ','.join(str(plan.phase.start) for plan in plans),
         'stages': len(network.stages),
-        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form, examples) / 1e9
+        'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form, examples, informed=told)
+        / 1e9
         if known
         else float('nan'),
         'evaluation': _evaluation_flops(network, form, plans, num_runs, chosen, counts) / 1e9
@@ -341,14 +345,18 @@ def train_flops(
   form: Form,
   examples: Sequence[int],
   share: float = 1.0,
+  informed: int = 0,
 ) -> float:
   """FLOPs of so many training steps of each phase, of runs that train on so many `examples` each.
 
   With the features of each example where a solution asks for a run's own, and with what penalties
   observe before the first step: of the source's data once for a cohort, of which these runs take a
-  `share`. Evaluation, and stages that run once for all runs, are not counted.
+  `share`, and the first `informed` stages, which tell added weights how to start. Evaluation, and
+  stages that run once for all runs, are not counted.
   """
-  head, total = len(network.stages) - 1, 0.0
+  head = len(network.stages) - 1
+  told = sum(min(num, EXAMPLES) for num in examples)
+  total = told * _stages_flops(network, form, 0, informed)
   for plan, count in zip(phases, steps):
     if plan.phase.solver != 'sgd':
       total += sum(examples) * _stages_flops(network, form, plan.phase.start, head)

@@ -23,7 +23,7 @@ from tlx.study.batches import in_batches
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import TARGET, form_module, form_of, located, named
 from tlx.study.pair import Pair
-from tlx.study.phases import network_of, task_of
+from tlx.study.phases import added_of, network_of, task_of
 from tlx.study.record import Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
@@ -308,8 +308,7 @@ class Looks:
       self.job.network,
       self.variables(run),
     )
-    name, options = named(method['added'])
-    added = plug('peft', name).added(**options) if name else None
+    added = added_of(method)
     if added and added.merge:
       network = network_of(self.pair.source, self.pair.task.head, {**method, 'added': ''})
       variables = variables._replace(params=added.merge(variables.params))

@@ -107,9 +107,21 @@ def _build(
     network = backbones.head_after(network, stage, num_outputs, **place)
   if json.loads(changes)['head'] and num_outputs is not None:
     network = backbones.unit_before_head(network)
-  name, options = named(json.loads(changes)['added'])
+  added = added_of(json.loads(changes))
+  return peft.wrap(network, added) if added else network
+
+
+def added_of(method: Mapping[str, Any]) -> peft.Added | None:
+  """What a method adds to the network; None where it adds nothing.
+
+  Raises:
+    ValueError: no such way to add weights, or an option that it does not take.
+  """
+  name, options = named(method.get('added', ''))
+  if not name:
+    return None
   try:
-    return peft.wrap(network, plug('peft', name).added(**options)) if name else network
+    return plug('peft', name).added(**options)
   except TypeError as error:
     raise ValueError(f'What is added, {name!r}: {str(error).replace("added()", "it")}.') from None
 

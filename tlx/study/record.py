@@ -306,7 +306,7 @@ def _cost(
     'saved_bytes': tree.num_bytes((trained.fitted.own, trained.fitted.stats)) // num_runs,
     'optimizer_bytes': found['optimizer_bytes'] if sum(steps) else 0,
     'train_flops': train_flops(
-      job.phases, steps, job.network, job.form, examples, share=1 / num_runs
+      job.phases, steps, job.network, job.form, examples, 1 / num_runs, job.informed
     ),
     'steps': sum(steps),
     'train_seconds': sum(phase['train_seconds'] for phase in phases),

@@ -34,8 +34,9 @@ from tlx.study.cells import (
   num_train,
 )
 from tlx.study.cohorts import cohorts_of, new_cohorts
+from tlx.study.informed import informed
 from tlx.study.pair import Pair
-from tlx.study.phases import heads_of, network_of, phases_of, shapes_of, task_of
+from tlx.study.phases import added_of, heads_of, network_of, phases_of, shapes_of, task_of
 from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
@@ -477,6 +478,7 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
       lab.study['methods'][name],
       _named_head(lab, cohort.cells[0], source, pair),
     )
+    job = informed(job, added_of(lab.study['methods'][name]))
   if _is_merged(lab, cohort):
     return _merge(lab, cohort, job, pair, before)
   say = functools.partial(lab.reporter.say, cohort.id)

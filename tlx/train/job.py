@@ -72,6 +72,7 @@ class Job(NamedTuple):
   val_rows: Sequence[np.ndarray] = ()  # per run, the rows of `val` it is evaluated on; () for all
   device_bytes: float = 0.0  # of a split's examples on a device; 0.0: a share of its memory
   origin: Origin | None = None  # of the source, where a phase's penalty reads it
+  informed: int = 0  # so many stages were run on each run's examples to make `own`
 
   def steps(self, index: int) -> np.ndarray:
     """int64 [R]: the steps of each run in phase `index`."""
