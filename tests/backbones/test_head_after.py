@@ -106,6 +106,7 @@ SEVERAL = {
   'linear': {'stage': ('block1', 'block0')},
   'attentive': {'stage': ('block0', 'block1'), 'kind': 'attentive', 'queries': 2},
   'ladder': {'stage': ('block0', 'block1'), 'kind': 'ladder', 'size': 4},
+  'side': {'stage': ('block0', 'block1'), 'kind': 'side', 'size': 4},
 }
 PICTURES = np.random.default_rng(1).normal(size=(2, 16, 16, 3)).astype('float32')
 OVER = {'vit': (VIT, PICTURES), 'bert': (BERT, bert.tiny()[1])}
@@ -176,7 +177,7 @@ def test_a_query_finds_the_place_it_looks_for():
   np.testing.assert_allclose(got, places[3, :3], atol=1e-3)
 
 
-@pytest.mark.parametrize('kind', ['attentive', 'ladder'])
+@pytest.mark.parametrize('kind', ['attentive', 'ladder', 'side'])
 def test_heads_over_tokens_do_not_see_padding(kind):
   cut, variables, inputs = over(kind, 'bert')
   want = cut.apply(variables, inputs, train=False)[0]
@@ -202,6 +203,27 @@ def test_a_ladder_by_hand():
   second = gate * dense(normed(np.asarray(seen['block1'])), 'down_block1') + (1 - gate) * first
   want = normed(rung(second, 'block1')).mean(1) @ head['kernel'] + head['bias']
   np.testing.assert_allclose(cut.apply(variables, inputs, train=False)[0], want, atol=1e-4)
+
+
+def test_a_side_network_is_added_in_a_learned_share():
+  cut, variables, inputs = over('side', 'vit')
+  seen = cut.apply(variables, inputs, train=False, stop=-1)[0]['seen']
+  head = dict(variables.params['head'])
+  side = cut.apply(_with_head(variables, {**head, 'alpha': -1e3}), inputs, train=False)[0]
+  base = cut.apply(_with_head(variables, {**head, 'alpha': 1e3}), inputs, train=False)[0]
+  mean = np.asarray(seen['block1']).mean(1)
+  np.testing.assert_allclose(base, mean @ head['kernel'] + head['bias'], atol=1e-5)
+  share = 1 / (1 + np.exp(-head['alpha']))
+  got = cut.apply(variables, inputs, train=False)[0]
+  np.testing.assert_allclose(got, share * base + (1 - share) * side, atol=1e-5)
+  assert np.abs(side - base).max() > 1e-2
+  fresh = cut.init(jax.random.key(0), inputs).params['head']
+  got = cut.apply(_with_head(variables, fresh), inputs, train=False)[0]
+  np.testing.assert_allclose(got, mean / 2 @ fresh['kernel'], atol=1e-5)
+
+
+def _with_head(variables, head):
+  return variables._replace(params={**variables.params, 'head': head})
 
 
 def test_a_ladder_follows_an_image_to_fewer_places():
@@ -235,6 +257,10 @@ def study(data_dir):
       'head_after': {'stage': ('block1', 'block2'), 'kind': 'attentive'},
       'phases': ({'tune': 'head', 'steps': 600},),
     },
+    'side': {
+      'head_after': {'stage': ('block1', 'block2'), 'kind': 'side', 'size': 4},
+      'phases': ({'tune': 'head'},),
+    },
     'ladder': {
       'head_after': {'stage': ('block1', 'block2'), 'kind': 'ladder', 'size': 4},
       'phases': ({'tune': 'head'}, {'tune': 'all'}),
@@ -251,6 +277,7 @@ def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
   want = {name: (features + 1) * 10 for name, features in width.items()}
   want['attentive'] = (4 + 6 + 1) * 10 + 4 + 6
   trunk, rung = 10 * 4 + (36 + 1) * 6, 2 * (4 + 1) * 4
+  want['side'] = (4 + 1) * 4 + rung + (4 + 1) * 6 + 1 + (6 + 1) * 10
   want['ladder'] = trunk + (4 + 1) * 4 + (6 + 1) * 4 + 2 * rung + 1 + (4 + 1) * 10
   trained = {row['cohort'].split('-')[-1]: row for row in rows if '-' in row['cohort']}
   assert {name: row['trained'] for name, row in trained.items()} == want
@@ -280,6 +307,7 @@ def test_a_study_of_heads_on_means_cells_and_images(data_dir, tmp_path):
     ({'stage': 'block1', 'gird': 2}, "kind 'linear' takes the option 'grid', got 'gird'"),
     ({'stage': 'block1', 'kind': 'atentive'}, "kind is 'atentive'; choose one of 'linear', 'att"),
     ({'stage': 'block1', 'kind': 'attentive', 'queries': 0}, 'queries .* from 1 on, got 0'),
+    ({'stage': 'block1', 'kind': 'side'}, "'side' wants two stages.*got 'block1'"),
     ({'stage': 'block1', 'kind': 'ladder', 'grid': 2}, "'ladder' takes the option 'size', got 'gr"),
     ({'stage': ('block1', 'block1')}, 'none of them twice'),
     ({'stage': ('block1', 'blok2')}, "'blok2' is no stage.* Did you mean 'block2'"),

@@ -160,10 +160,11 @@ def head_after(
   several stages the means stand side by side, each with a root mean square of 1. The stage 'input',
   alone, stands for what goes into the network: its numbers as they are, in the stage 'flatten', and
   then the head. Heads of kind 'attentive' (option `queries`) and 'ladder' (`size`) see the places
-  of one or several stages (_heads.py).
+  of one or several stages, that of kind 'side' (`size`) those of two (_heads.py).
 
   Raises:
-    ValueError: no such stage before the head, a stage twice, or a kind or option that there is not.
+    ValueError: no such stage before the head, a stage twice, a kind or option that there is not, or
+      a side network without two stages.
   """
   check_head(grid, kind, **options)
   if stage == 'input' and kind == 'linear':
@@ -177,6 +178,11 @@ def head_after(
   if kind != 'linear':
     if kind == 'boxes':
       raise ValueError("A head of kind 'boxes' answers the task 'detection' alone.")
+    if kind == 'side' and len(stages) != 2:
+      raise ValueError(
+        "A head of kind 'side' wants two stages, one that the side network sees and one that it "
+        f'is added to, got {stage!r}.'
+      )
     make = _heads.KINDS[kind]
     see = _heads.Seeing('places', _heads.kept, _heads.beside)
     return _over(network, stages, see, make(num_classes, stages, **options))

@@ -98,10 +98,10 @@ class Ladder(nn.Module):
 
   Ladder Side-Tuning (Sung et al. 2022, arXiv:2206.06522): at each stage a learned gate g, which
   starts at 1/2, mixes what the narrow network has, h, with the stage's places brought to `size`
-  numbers, g down(x) + (1 - g) h, and a block follows; no gradient enters the backbone. Departs from
-  the paper in blocks that are residual MLPs of one place, in starting them at random and not from
-  pruned weights, in standardising what comes in, and in averaging over places where a stage has
-  fewer.
+  numbers, g down(x) + (1 - g) h, and a block follows. Where the backbone is frozen no gradient
+  enters it. Departs from the paper in blocks that are residual MLPs of one place, in starting them
+  at random and not from pruned weights, in standardising what comes in, and in averaging over
+  places where a stage has fewer.
   """
 
   num_classes: int
@@ -124,9 +124,39 @@ class Ladder(nn.Module):
       inside = nn.gelu(nn.Dense(self.size, name=f'up_{stage}')(standardised(side)))
       side += nn.Dense(self.size, name=f'out_{stage}')(inside)
       before = seen
-    weight = counts.astype(jnp.float32)[..., None]
-    mean = (standardised(side) * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
-    return _linear(self, mean, self.num_classes)
+    return _linear(self, _mean(standardised(side), counts), self.num_classes)
+
+
+class Side(nn.Module):
+  """Logits [B, K] of what the backbone gives and what a small network beside it adds to that.
+
+  Side-Tuning (Zhang et al. 2020, arXiv:1912.13503): a linear map of R = alpha B + (1 - alpha) S
+  with one learned alpha, which starts at 1/2 (equation 1). B is the mean over places of the second
+  of two stages, and S, as wide, of a network of `size` that sees the first. Departs from the paper
+  in that S takes what a stage gives, not the input itself, is one residual MLP of each place, and
+  starts at 0, so at B / 2, not as a copy of the backbone or distilled from it.
+  """
+
+  num_classes: int
+  stages: tuple[str, ...]
+  size: int = 64
+
+  @nn.compact
+  def __call__(self, x: PyTree, train: bool) -> Array:
+    first, last = (tokens(x['seen'][stage]) for stage in self.stages)
+    base, (places, counts) = _mean(*last), first
+    side = nn.Dense(self.size, name='down')(standardised(places))
+    inside = nn.gelu(nn.Dense(self.size, name='up')(standardised(side)))
+    side = _mean(standardised(side + nn.Dense(self.size, name='out')(inside)), counts)
+    side = nn.Dense(base.shape[-1], kernel_init=nn.initializers.zeros, name='as_wide')(side)
+    alpha = jax.nn.sigmoid(self.param('alpha', nn.initializers.zeros, (), jnp.float32))
+    return _linear(self, alpha * base + (1 - alpha) * side, self.num_classes)
+
+
+def _mean(places: Array, counts: Array) -> Array:
+  """[B, D]: the mean of those places [B, T, D] that count."""
+  weight = counts.astype(jnp.float32)[..., None]
+  return (places * weight).sum(1) / jnp.maximum(weight.sum(1), 1.0)
 
 
 def _as_many(side: Array, before: PyTree, seen: PyTree) -> Array:
@@ -154,12 +184,14 @@ def _linear(module: nn.Module, x: Array, num_classes: int) -> Array:
 KINDS: Mapping[str, Callable[..., nn.Module]] = {
   'attentive': Attentive,
   'ladder': Ladder,
+  'side': Side,
   'boxes': Boxes,
 }
 OPTIONS = {
   'linear': ('grid',),
   'attentive': ('queries',),
   'ladder': ('size',),
+  'side': ('size',),
   'boxes': ('size', 'depth'),
 }
 
