@@ -16,6 +16,7 @@ weights' own 224. On a GPU add --config.sources.imagenet.input.image_size=224
 -m experiments.fetch and their URI below. docs/methods.md says what each method is.
 """
 
+from tlx.study import recipes
 from tlx.study.config import base
 
 LITE0 = {
@@ -40,7 +41,7 @@ FRESH = {'learning_rate': (1e-3, 3e-3)}
 
 
 def get_config(data: str = 'images'):
-  """Images: 19 methods x 2 seeds, texts: 28 methods x 1 seed; each x 2 settings."""
+  """Images: 27 methods x 2 seeds, texts: 38 methods x 1 seed; most x 2 settings."""
   config = base()
   kind, _, rest = data.partition(':')
   texts = kind == 'text'
@@ -51,7 +52,7 @@ def get_config(data: str = 'images'):
     "without the source's weights do not."
   )
   config.sources = {'minilm': MINILM} if texts else {'imagenet': LITE0}
-  config.targets.target = {'dataset': dataset, 'val_examples': 154 if texts else 500}
+  config.targets.target = {'dataset': dataset, 'val_examples': 154 if texts else 200}
   config.shots = (10,)
   config.seeds = (0,) if texts else (0, 1)
   config.train.steps = 60
@@ -63,7 +64,8 @@ def get_config(data: str = 'images'):
   config.evaluators = ('calibration', 'inference', 'drift')
   stages = ('block1', 'block3', 'block5') if texts else ('block4', 'block10', 'top')
   tune = 'all' if texts else NO_NORMS
-  config.methods = _heads(stages) | _all(tune) | (_of_texts() if texts else _of_images())
+  own = _of_texts() if texts else _of_images()
+  config.methods = _heads(stages) | _all(tune) | _held(tune) | _merged() | own
   config.baseline = 'probe'
   return config
 
@@ -88,6 +90,11 @@ def _heads(stages: tuple[str, ...]) -> dict:
       'phases': [head],
       'grid': HEADS,
     },
+    'side': {
+      'head_after': {'stage': stages[::2], 'kind': 'side', 'size': 32},
+      'phases': [head],
+      'grid': HEADS,
+    },
     'random_features': {'init': 'random', 'phases': [{'tune': 'head'}], 'grid': HEADS},
   }
 
@@ -108,6 +115,30 @@ def _all(tune) -> dict:
   }
 
 
+def _held(tune) -> dict:
+  """What holds full training to its source, or its features apart.
+
+  Public weights bring neither the source's head nor its data, which LwF, Co-Tuning and EWC want.
+  """
+  penalties = {
+    'l2_sp': {'name': 'l2_sp', 'alpha': 0.1, 'beta': 0.01},
+    'delta': {'name': 'delta', 'alpha': 0.01},
+    'bss': {'name': 'bss', 'k': 1},
+    'mixout': {'name': 'mixout', 'rate': 0.5},
+  }
+  return {
+    name: {'phases': [{'tune': tune, 'penalty': penalty}]} for name, penalty in penalties.items()
+  }
+
+
+def _merged() -> dict:
+  """What is made of the runs of others, which it costs with them."""
+  return {
+    'greedy_soup': {'merge': {'name': 'greedy', 'of': 'full'}},
+    'wise_ft': recipes.wise_ft('lp_ft', start='probe'),
+  }
+
+
 def _added(added: dict, rates: tuple[float, float] = SMALL['learning_rate']) -> dict:
   return {
     'added': added,
@@ -123,13 +154,18 @@ def _of_images() -> dict:
     'last_block': {'phases': [{'tune': last}], 'grid': FRESH},
     'lora': _added({'name': 'lora', 'at': '.', 'rank': 4}),
     'ssf': _added({'name': 'ssf'}),
+    'mixup': {'phases': [{'tune': NO_NORMS, 'augment': {'mixup': 0.2}}]},
   }
 
 
 def _of_texts() -> dict:
   gradient = {'policy': 'measured', 'k': 2}
   head = {'tune': 'head', 'steps': 300, 'batch_size': 32, 'learning_rate': 3e-3}
+  contrast = {'name': 'embedding', 'objective': 'cosine'}
+  setfit = {'tune': 'all', 'loss': contrast, 'learning_rate': 1e-4, 'weight_decay': 0.0}
   return {
+    'zero_shot': {'head': 'zero_shot', 'phases': []},
+    'setfit': {'phases': [setfit, {'tune': 'head', 'solver': 'logistic'}], 'grid': EXACT},
     'last_2': {'phases': [{'tune': {'policy': 'last', 'k': 3}}], 'grid': FRESH},
     'bias': {'phases': [{'tune': 'bias'}], 'grid': SMALL},
     'random_weights': {
@@ -140,6 +176,7 @@ def _of_texts() -> dict:
     'auto_freeze': {'phases': [{'tune': {'policy': 'auto_freeze', 'intervals': 6}}]},
     'lora': _added({'name': 'lora', 'rank': 8}),
     'dora': _added({'name': 'lora', 'rank': 8, 'dora': True}),
+    'eva': _added({'name': 'lora', 'rank': 8, 'init': 'eva'}),
     'vera': _added({'name': 'vera', 'rank': 128}, (5e-3, 2e-2)),
     'ia3': _added({'name': 'ia3'}, (5e-3, 2e-2)),
     'adapter': _added({'name': 'adapter', 'size': 16}),
