@@ -1,11 +1,9 @@
 """What added weights are told of a run's own examples before its first step (`Added.informed`)."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from tlx import tree
 from tlx.backbones import Edit
 from tlx.peft import Added
+from tlx.peft._inputs import seen_of
 from tlx.train import feed
 from tlx.train.job import Job
 from tlx.types import Array, Form, Network, PyTree, Variables
@@ -118,7 +117,7 @@ def _program(network: Network, form: Form, layers: tuple[str, ...]) -> Callable:
     found: dict[str, Moments] = {}
     for i, stage in enumerate(network.stages[: _num_stages(network, layers)]):
       inside = tuple(layer.removeprefix(f'{stage}/') for layer in layers if _is_in(layer, stage))
-      edits = (Edit('inputs', _seen(inside), also=(stage,)),) if inside else ()
+      edits = (Edit('inputs', seen_of(inside), also=(stage,)),) if inside else ()
       x, _ = network.apply(variables, x, train=False, start=i, stop=i + 1, edits=edits)
       if inside:
         x, seen = x
@@ -141,37 +140,3 @@ def _moments(x: Array, mask: Array, counts: Array) -> Moments:
   x = x.astype(jnp.float32).reshape(-1, x.shape[-1])
   weighted = x * weight[:, None]
   return Moments(weight.sum(), weighted.sum(0), jnp.matmul(weighted.T, x, precision='highest'))
-
-
-def _counted(x: Array, padding: Sequence[Array]) -> Array:
-  """Which places of x [..., D] are no padding; blocks may have taken tokens [B, T] as one axis."""
-  places = x.shape[:-1]
-  if padding and padding[0].size == math.prod(places):
-    return padding[0].reshape(places).astype(jnp.float32)
-  return jnp.ones(places)
-
-
-@functools.cache
-def _seen(layers: tuple[str, ...]) -> Callable[[PyTree], Callable]:
-  """`Edit.intercept` with which a stage gives (its output, {layer: (its input, which places of it
-  are no padding)}).
-  """
-
-  def of_stage(leaves: PyTree) -> Callable:
-    found: dict[str, Any] = {}
-    padding: list[Array] = []
-
-    def around(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext):
-      name = '/'.join(context.module.path)
-      if context.method_name != '__call__':
-        return call(*args, **kwargs)
-      if not name and isinstance(args[0], Mapping) and 'mask' in args[0]:
-        padding.append(args[0]['mask'] != 0)
-      if name in layers:
-        found[name] = args[0], _counted(args[0], padding)
-      given = call(*args, **kwargs)
-      return given if name else (given, dict(found))
-
-    return around
-
-  return of_stage
