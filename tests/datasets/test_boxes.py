@@ -54,6 +54,7 @@ def test_formats_have_the_same_pixels_and_boxes(tmp_path):
   for other in ('voc', 'yolo'):
     np.testing.assert_array_equal(made[other].inputs, made['coco'].inputs)
     np.testing.assert_allclose(made[other].values['boxes'], made['coco'].values['boxes'], atol=1e-4)
+    assert made[other].ids == made['coco'].ids  # which draw the subsets
 
 
 def test_a_file_that_is_divided(tmp_path):
@@ -208,10 +209,10 @@ def test_broken_lines_of_yolo(tmp_path):
     load(name)
   for words in (
     '6 annotations of',
-    "line 1 of labels/train/a.txt of images/train/a.png has the unknown category 'number 5'",
+    "line 1 of labels/train/a.txt of train/a.png has the unknown category 'number 5'",
     "line 2 of labels/train/a.txt is '0 .5 .5 .1'",
     "line 3 of labels/train/a.txt is '0 .5 .5 .1 .1 .9'",
-    'line 4 of labels/train/a.txt of images/train/a.png has a box',
+    'line 4 of labels/train/a.txt of train/a.png has a box',
     "line 5 of labels/train/a.txt is 'x'",
     'labels/train/lost.txt is of no image',
   ):

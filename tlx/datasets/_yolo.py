@@ -20,7 +20,8 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
   number of its class, and the centre, width and height of the box as shares of the image's, or the
   corners of an outline. An image without such a file, or with an empty one, has nothing to find.
   Classes are the `names` of data.yaml, or lines of classes.txt; the paths of data.yaml are not
-  read: parts are folders named train, val and test. An id is the path of the image.
+  read: parts are folders named train, val and test. An id is the path of the image, images/ left
+  out.
 
   Raises:
     ValueError: no folder, no image, or no names of classes.
@@ -45,7 +46,8 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
       read.add(text)
       lines = _lines(text, files.name(text), bad)
     boxes = _Boxes(lines, names)
-    images.append(_boxes.Annotated(files.name(file), file, files.part(file), boxes))
+    name = '/'.join(part for part in files.name(file).split('/') if part != 'images')
+    images.append(_boxes.Annotated(name, file, files.part(file), boxes))
   for file in files.others:
     in_labels = 'labels' in file.relative_to(root).parts[:-1]
     is_text = file.suffix.lower() == '.txt' and file.name not in _NAMES
