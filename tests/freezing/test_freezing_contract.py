@@ -35,6 +35,7 @@ OPTIONS = {
   'auto_rgn': {'steps': 1},
   'auto_freeze': {'intervals': 2},
   'select': {'share': 0.5},
+  'advised': {},
 }
 # The stages in which each policy, with the options above, trains anything; and the leaves it trains
 # there.
@@ -54,6 +55,7 @@ TRAINED = {
   'auto_rgn': {'block1', 'block2', 'fc', 'head'},
   'auto_freeze': {'block1', 'block2', 'fc', 'head'},
   'select': {'head'},
+  'advised': {'block1', 'block2', 'fc', 'head'},
 }
 
 
@@ -272,6 +274,6 @@ def test_leading_groups():
 
 def test_unknown_policy_lists_what_there_is():
   with pytest.raises(
-    ValueError, match=r"Unknown freezing 'haed'; have added, after, all.*Did you mean 'head'"
+    ValueError, match=r"Unknown freezing 'haed'; have added, advised, after.*Did you mean 'head'"
   ):
     plug('freezing', 'haed')

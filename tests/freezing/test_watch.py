@@ -10,8 +10,10 @@ import pytest
 
 from tests.study import tiny
 from tlx import report
-from tlx.freezing import Watch, auto_freeze, auto_rgn, measured, random, select
-from tlx.study import run, store
+from tlx.freezing import Watch, advised, auto_freeze, auto_rgn, measured, random, select
+from tlx.study import advise, depth, run, store
+from tlx.study import config as configs
+from tlx.study.cohorts import cohorts_of
 from tlx.train import step
 from tlx.tree import named_leaves
 
@@ -124,6 +126,13 @@ def test_freezing_follows_the_published_rule(percentile):
     assert all(bool(factor) == (group_of(name) >= start) for name, factor in factors.items())
 
 
+def test_the_groups_before_a_runs_depth_stay():
+  watch = advised.watch(GROUPS)
+  states = jax.vmap(watch.init, in_axes=(None, 0))(PARAMS, jnp.float32([0, 2]))
+  for name, factors in named_leaves(states.factors):
+    assert factors.tolist() == [1.0, float(group_of(name) >= 2)]
+
+
 def test_as_many_weights_as_asked_for_are_drawn_each_as_likely():
   times = {}
   for seed in range(100):
@@ -172,6 +181,9 @@ METHODS = {
   'measured': ({'tune': {'policy': 'measured', 'k': 1, 'steps': 2}},),
   'auto_rgn': ({'tune': {'policy': 'auto_rgn', 'steps': 2}},),
   'auto_freeze': ({'tune': {'policy': 'auto_freeze', 'intervals': 3}},),
+  'advised': ({'tune': 'advised'},),
+  'frozen': ({'tune': {'policy': 'after', 'k': 2}},),
+  'full': ({'tune': 'all'},),
   'weights': ({'tune': {'policy': 'random', 'weights': 28}},),
   'features': ({'tune': 'head'}, {'tune': {'policy': 'select', 'share': 0.25}}),
 }
@@ -199,7 +211,7 @@ def test_what_moved_is_what_the_result_says(finished):
   for row in table.to_dict('records'):
     result = json.loads((finished / 'runs' / row['id'] / 'result.json').read_text())
     params, _ = store.params(finished, row['id'])
-    last, num_moved = result['phases'][-1]['factors'], 0
+    last, num_moved = result['phases'][-1].get('factors', {}), 0  # of those that look
     for name, leaf in named_leaves({stage: params[stage] for stage in source if stage != 'head'}):
       num_moved += (np.asarray(dict(named_leaves(source))[name]) != leaf).sum()
     if row['method'] == 'weights':
@@ -226,3 +238,50 @@ def test_runs_of_a_cohort_measure_each_on_their_own(finished):
     result = json.loads((finished / 'runs' / row['id'] / 'result.json').read_text())
     found.append(tuple(result['phases'][-1]['factors'].values()))
   assert len(found) == 2 and found[0] != found[1]
+
+
+@pytest.mark.parametrize('depths', [(2, 0), (0, 0)])
+def test_advised_runs_are_those_of_their_depth(tmp_path, monkeypatch, finished, depths):
+  """Whatever the rule says of the examples of a seed; without it, what it says."""
+  config = tiny.get_config(steps='9')
+  config.data_dir, config.shots, config.baseline = str(finished.parent / 'data'), (4,), ''
+  config.methods = {'advised': {'phases': METHODS['advised']}}
+  config.grid.learning_rate = (1e-2,)
+  said = iter(depths)
+  monkeypatch.setattr(depth, 'advised', lambda *given: depth.Depth(next(said), {}))
+  folder = run.run(config, tmp_path / 'study')
+  for seed, k in enumerate(depths):
+    name = {2: 'frozen', 0: 'full'}[k]
+    ours, theirs = (
+      dict(named_leaves(store.params(place, _run(place, method, seed)['id'])[0]))
+      for place, method in ((folder, 'advised'), (finished, name))
+    )
+    for leaf, value in theirs.items():
+      np.testing.assert_allclose(ours[leaf], value, atol=2e-5, err_msg=leaf)
+    costs = [_run(*of) for of in ((folder, 'advised', seed), (finished, name, seed))]
+    assert costs[0]['trainable_params'] == costs[1]['trainable_params']
+
+
+def _run(folder, method, seed):
+  table = report.read(folder)
+  return table[(table.method == method) & (table.seed == seed)].iloc[0]
+
+
+def test_each_run_is_advised_by_its_own_examples(finished):
+  config = tiny.get_config()
+  config.data_dir = str(finished.parent / 'data')
+  given = advise.depths_of({**config.to_dict(), 'shots': (4,)}, finished)
+  for row in given.to_dict('records'):
+    found = _run(finished, 'advised', row['seed'])
+    factors = json.loads((finished / 'runs' / found['id'] / 'result.json').read_text())
+    factors = factors['phases'][0]['factors']
+    frozen = {name.split('/')[0] for name, factor in factors.items() if not factor}
+    assert frozen == set(('dense1', 'dense2')[: row['depth']])
+
+
+def test_advice_is_of_classes_and_a_source():
+  config = tiny.get_config()
+  config.methods = {'advised': {'init': 'random', 'phases': METHODS['advised']}}
+  config.baseline = ''
+  with pytest.raises(ValueError, match="init = 'source', got classification and 'random'"):
+    cohorts_of(configs.resolve(config))

@@ -119,11 +119,18 @@ def test_the_config_that_is_written_runs_on_the_same_data(written, found, tmp_pa
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   made, given = module.get_config(), written
-  assert list(made.methods) == ['scratch', 'tune_all', 'lp_ft', 'freeze_half', 'freeze_all']
+  assert list(made.methods) == [
+    'scratch',
+    'tune_all',
+    'lp_ft',
+    'advised',
+    'freeze_half',
+    'freeze_all',
+  ]
   for field in ('sources', 'targets', 'shots', 'seeds', 'grid', 'train', 'data_dir'):
     assert made[field] == given[field], field
   study = configs.resolve(made)
-  assert len(cohorts.cohorts_of(study)) == 5
+  assert len(cohorts.cohorts_of(study)) == 6
 
 
 def test_every_run_is_advised_by_its_own_examples(written, finished):

@@ -26,16 +26,18 @@ class Watch(NamedTuple):
   Its state is part of the optimizer's and has `factors`, for each trained leaf what its update is
   multiplied by: a number, or an array that fits the leaf. Where that is 0 it stays as it is.
 
-  init(params) -> the state before a phase's first step
+  init(params) -> the state before a phase's first step; with by_depth init(params, depth), the
+    number of first groups that a run's own examples speak for freezing
   update(state, grads, params, num_steps) -> the state whose factors this step has
   clears: where a factor is 0 the leaf becomes 0 instead
   moved_before: where a factor is 0 at the end the leaf may have moved before
   """
 
-  init: Callable[[PyTree], Any]
+  init: Callable[..., Any]
   update: Callable[[Any, PyTree, PyTree, Array], Any]
   clears: bool = False
   moved_before: bool = False
+  by_depth: bool = False
 
 
 def groups(stages: Sequence[str], params: PyTree) -> tuple[tuple[str, ...], ...]:

@@ -19,7 +19,7 @@ from tlx import backbones, freezing
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import depth as depths
-from tlx.study import evidence
+from tlx.study import evidence, stages
 from tlx.study import pair as pairs
 from tlx.study.config import form_of
 from tlx.study.phases import shapes_of
@@ -79,7 +79,7 @@ def _advice(
   study: Mapping[str, Any], source: str, target: str, shots: int, variables: Variables
 ) -> Advice:
   seen = evidence.gather(study, source, target, '', shots, most=MOST, variables=variables)
-  network, _ = evidence.network_of_source(study, source)
+  network, _ = stages.network_of_source(study, source)
   groups = freezing.groups(network.stages, shapes_of(study['sources'][source], network).params)
   for stage, values in seen.features.items():
     if not np.isfinite(values).all():
@@ -88,11 +88,11 @@ def _advice(
         'not fit its input. Look at sources.<name>.input.'
       )
   found = depths.advised(seen.labels, seen.features, groups)
-  stages = depths.by_depth(list(seen.features), groups)
+  by_depth = depths.by_depth(list(seen.features), groups)
   gradients = _gradients(study, source, target, seen, variables, groups)
   apart = _apart(study, source, seen, variables)
   rows = []
-  for k, stage in stages:
+  for k, stage in by_depth:
     rows.append(
       {
         'frozen': k,
@@ -126,7 +126,7 @@ def depths_of(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> pd.
   rows = []
   for source in study['sources']:
     variables = evidence.source_variables(study, source, workdir)
-    network, _ = evidence.network_of_source(study, source)
+    network, _ = stages.network_of_source(study, source)
     groups = freezing.groups(network.stages, shapes_of(study['sources'][source], network).params)
     for target, fields in study['targets'].items():
       seen = evidence.gather(study, source, target, variables=variables)
@@ -149,7 +149,7 @@ def _apart(
   inputs = pairs.source_data(study, source).train.inputs
   number = feed.length(inputs)
   rows = np.sort(np.random.default_rng(0).permutation(number)[:FROM_SOURCE])
-  theirs = evidence.stages_of(study, source, variables, feed.take(inputs, rows))
+  theirs = stages.stages_of(study, source, variables, feed.take(inputs, rows))
   proxy, covariance = (plug('distances', name).distance for name in ('proxy_a', 'covariance'))
   return {
     stage: {
@@ -179,7 +179,7 @@ def _gradients(
   names, labels = np.unique(seen.labels, return_inverse=True)
   means = np.stack([features[labels == number].mean(0) for number in range(len(names))])
   far = ((features - means[labels]) ** 2).sum(1).mean()
-  network, _ = evidence.network_of_source(study, source)
+  network, _ = stages.network_of_source(study, source)
   gradient = _gradient(network, form_of(study['sources'][source]))
   total = None
   for first in range(0, len(rows), 32):
@@ -260,7 +260,7 @@ def _why(advice: Advice) -> list[str]:
   if advice.depth is None:
     return []
   first, last = advice.table['neighbours'].iloc[[0, -1]]
-  begin = 'as raw inputs' if advice.table['stage'].iloc[0] == evidence.INPUT else 'word by word'
+  begin = 'as raw inputs' if advice.table['stage'].iloc[0] == stages.INPUT else 'word by word'
   change = 'keeps and sharpens' if last > first else 'does not sharpen'
   lines = [
     f'Why: take a training example and the one most like it. Compared {begin}, both have the same',
@@ -288,7 +288,8 @@ _COLUMNS = (
 
 def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
   """A config file, complete in itself, that tests the advice: from scratch, everything tuned,
-  LP-FT, half frozen and all frozen, on the data, sizes and seeds of the study that was given.
+  LP-FT, what each run is advised, half frozen and all frozen, on the data, sizes and seeds of the
+  study that was given.
   """
   given, default = (
     made.to_dict() if hasattr(made, 'to_dict') else dict(made) for made in (config, configs.base())
@@ -304,6 +305,7 @@ def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
       'scratch': {'init': 'random', 'phases': ({'tune': 'all'},)},
       'tune_all': {'phases': ({'tune': 'all'},)},
       'lp_ft': {'phases': (head, {'tune': 'all'})},
+      'advised': {'phases': ({'tune': 'advised'},)},
       'freeze_half': {'phases': ({'tune': {'policy': 'after', 'k': half}},)},
       'freeze_all': probe,
     },

@@ -349,16 +349,17 @@ def train_flops(
 ) -> float:
   """FLOPs of so many training steps of each phase, of runs that train on so many `examples` each.
 
-  With the features of each example where a solution asks for a run's own, and with what penalties
-  observe before the first step: of the source's data once for a cohort, of which these runs take a
-  `share`, and the first `informed` stages, which tell added weights how to start. Evaluation, and
-  stages that run once for all runs, are not counted.
+  With the features of each example where a solution or a policy asks for a run's own, and with what
+  penalties observe before the first step: of the source's data once for a cohort, of which these
+  runs take a `share`, and the first `informed` stages, which tell added weights how to start.
+  Evaluation, and stages that run once for all runs, are not counted.
   """
   head = len(network.stages) - 1
   told = sum(min(num, EXAMPLES) for num in examples)
   total = told * _stages_flops(network, form, 0, informed)
   for plan, count in zip(phases, steps):
-    if plan.phase.solver != 'sgd':
+    looks = plan.phase.watch is not None and plan.phase.watch.by_depth
+    if plan.phase.solver != 'sgd' or looks:  # at features of a run's own examples
       total += sum(examples) * _stages_flops(network, form, plan.phase.start, head)
     observed = _observed_flops(network, form, plan, examples, share)
     total += count * _flops(network, form, plan) + observed

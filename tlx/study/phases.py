@@ -172,6 +172,12 @@ def phases_of(
     asked = _asked(task, num_classes, phase)
     labels, rates, frozen_norms = _partition(network, shapes, phase)
     watch = _watch(network, shapes, phase)
+    if watch and watch.by_depth and (not brought or named(task)[0] != 'classification'):
+      raise ValueError(
+        f'tune = {phase["tune"]!r} asks what a source makes of classes: it wants the task '
+        f"classification and init = 'source', got {named(task)[0]} and "
+        f'{method.get("init", "source")!r}.'
+      )
     deepest = boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed))
     start = _start(network, form, phase, deepest, room, reuse, bool(shapes.stats))
     moving = {name.rpartition('/')[0] for name, _ in tree.named_leaves(shapes.stats)} - frozen_norms

@@ -19,11 +19,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import backbones, checkpoint, datasets, sources, tree
+from tlx import backbones, checkpoint, datasets, freezing, sources, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
-from tlx.study import evaluation, merges, progress, record, shown, store, zero_shot
+from tlx.study import depth, evaluation, merges, progress, record, shown, stages, store, zero_shot
 from tlx.study import pair as pairs
 from tlx.study.cells import (
   Cohort,
@@ -479,6 +479,8 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
       _named_head(lab, cohort.cells[0], source, pair),
     )
     job = informed(job, added_of(lab.study['methods'][name]))
+    if any(plan.phase.watch and plan.phase.watch.by_depth for plan in job.phases):
+      job = job._replace(depths=_depths(lab, cohort, source, pair))
   if _is_merged(lab, cohort):
     return _merge(lab, cohort, job, pair, before)
   say = functools.partial(lab.reporter.say, cohort.id)
@@ -491,6 +493,28 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
     lab.spent,
   )
   return Trained(cohort, job, fitted, pair.cost.since(before))
+
+
+def _depths(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> list[int]:
+  """How many groups of stages the examples of each run speak for freezing; 0 where they say none.
+
+  The source looks at all examples of all runs once, its time booked as a feature's.
+  """
+  assert source.variables is not None  # as `phases_of` asks for
+  variables, name = source.whole or source.variables, cohort.cells[0].source
+
+  def make() -> dict[str, np.ndarray]:
+    return stages.stages_of(lab.study, name, variables, pair.data.train.inputs)
+
+  network, _ = stages.network_of_source(lab.study, name)
+  groups = freezing.groups(network.stages, shapes_of(pair.source, network).params)
+  found = pair.head('stages', make)
+  depths = []
+  for cell in cohort.cells:
+    rows = pair.examples(cell)
+    features = {stage: values[rows] for stage, values in found.items() if stage != stages.PROBS}
+    depths.append(depth.advised(pair.data.train.labels[rows], features, groups).k or 0)
+  return depths
 
 
 def _merge(lab: Lab, cohort: Cohort, job: Job, pair: Pair, before: pairs.Features) -> Trained:

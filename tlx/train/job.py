@@ -71,6 +71,7 @@ class Job(NamedTuple):
   devices: Devices = ANY_DEVICES
   val_rows: Sequence[np.ndarray] = ()  # per run, the rows of `val` it is evaluated on; () for all
   device_bytes: float = 0.0  # of a split's examples on a device; 0.0: a share of its memory
+  depths: Sequence[int] = ()  # per run, how many groups its examples speak for freezing
   origin: Origin | None = None  # of the source, where a phase's penalty reads it
   informed: int = 0  # so many stages were run on each run's examples to make `own`
 
@@ -105,6 +106,7 @@ def hyper_of(job: Job, index: int, spread: Spread) -> step.Hyper:
     [plan.learning_rate or rate for rate in job.learning_rates],
     job.weight_decays,
     job.steps(index),
+    job.depths or [0] * len(job.seeds),
   )
   return spread.place(
     spread.pad(step.Hyper(*(np.asarray(column, np.float32) for column in columns)))

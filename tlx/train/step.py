@@ -77,6 +77,7 @@ class Hyper(NamedTuple):
   learning_rate: PyTree
   weight_decay: PyTree
   num_steps: PyTree
+  depth: PyTree = 0.0  # groups that a run's examples speak for freezing (freezing/advised.py)
 
 
 def split(params: PyTree, phase: Phase) -> tuple[PyTree, PyTree]:
@@ -118,7 +119,8 @@ def _watched(
   """The optimizer with its updates times the factors of a policy that looks at gradients."""
 
   def init(params: PyTree) -> Watched:
-    return Watched(tx.init(params), watch.init(params))
+    given = (params, hyper.depth) if watch.by_depth else (params,)
+    return Watched(tx.init(params), watch.init(*given))
 
   def update(grads: PyTree, state: Watched, params: PyTree = None) -> tuple[PyTree, Watched]:
     updates, inner = tx.update(grads, state.inner, params)
