@@ -9,7 +9,7 @@ is a page of the examples, the least sure first. What cannot be read has the rea
 column.
 
 Of a detector --out is a folder, --out=FOLDER: boxes.json, a COCO file with a score for each box,
-and the images with their boxes drawn. --least=0.5 leaves out boxes of lower scores.
+and the images with their boxes drawn. --least=0.7 leaves out boxes of lower scores.
 """
 
 import pathlib
@@ -24,7 +24,7 @@ INPUTS = flags.DEFINE_string('inputs', None, 'What is to be labelled.', required
 OUT = flags.DEFINE_string(
   'out', None, 'A .csv, .jsonl or .html file; of boxes a folder.', required=True
 )
-LEAST = flags.DEFINE_float('least', 0.3, 'The lowest score of a box that is kept.')
+LEAST = flags.DEFINE_float('least', 0.5, 'The lowest score of a box that is kept.')
 
 
 def main(argv):

@@ -1,5 +1,6 @@
 """What a trained detector finds in new photographs: boxes, a file of them, pictures."""
 
+import io
 import json
 import os
 import pathlib
@@ -14,7 +15,8 @@ from tlx.study import use
 from tlx.study.config import named
 from tlx.study.phases import make_task
 
-LEAST = 0.3  # the score from which on a box is given
+LEAST = 0.5  # the score from which on a box is given
+LEGIBLE = 800  # pixels of a picture's longer side, about
 
 
 class Boxes(NamedTuple):
@@ -72,7 +74,7 @@ def as_coco(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
   from 1, images that cannot be read are left out.
   """
   annotations = []
-  for i, (x0, y0, x1, y1) in enumerate(found.boxes.round(2).tolist()):
+  for i, (x0, y0, x1, y1) in enumerate(found.boxes.astype(float).round(2).tolist()):
     sides = [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)]
     one: dict[str, Any] = {'id': i + 1, 'image_id': int(found.images[i]) + 1}
     one |= {'category_id': int(found.labels[i]) + 1, 'bbox': sides}
@@ -87,16 +89,18 @@ def as_coco(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
 
 
 def drawn(found: Boxes, row: int, record: Any) -> Image.Image:
-  """A photograph, as EXIF turns it, with its boxes, the class and score of each."""
+  """A photograph, as EXIF turns it, with its boxes and their scores in percent, and the classes'
+  colours below; small ones are enlarged, so that scores can be read.
+  """
   with Image.open(record) as opened:
-    pixels = np.asarray(ImageOps.exif_transpose(opened).convert('RGB'))
+    photograph = ImageOps.exif_transpose(opened).convert('RGB')
+  zoom = max(1, round(LEGIBLE / max(photograph.size)))
+  pixels = np.asarray(photograph.resize([zoom * side for side in photograph.size]))
   mine = found.images == row
-  labels = found.labels[mine].tolist()
-  words = [
-    f'{found.names[label]} {100 * score:.0f}'
-    for label, score in zip(labels, found.scores[mine].tolist())
-  ]
-  return pictures.drawn(pixels, found.boxes[mine], labels, words)
+  words = [f'{100 * score:.0f}' for score in found.scores[mine].tolist()]
+  image = pictures.drawn(pixels, zoom * found.boxes[mine], found.labels[mine].tolist(), words)
+  below = pictures.legend(found.names, image.size[0])
+  return Image.open(io.BytesIO(pictures.sheet([image], 1, below)))
 
 
 def write(
