@@ -71,6 +71,38 @@ def test_a_loss_by_hand():
   assert sums['loss'][0] == pytest.approx(of_classes + 1 / 6 - np.log(3 / 4), rel=1e-5)
 
 
+def test_the_losses_are_torchvisions():
+  """`FCOS.compute_loss` of torchvision 0.29 on these numbers, anchors as wide as their stride."""
+  random = np.random.default_rng(3)
+  side, number, most = 160, 6, 7
+  places = []
+  for stride in (8, 16, 32):
+    middles = (np.arange(side // stride) + 0.5) * stride
+    places += [(x, y, stride) for y in middles for x in middles]
+  places = np.tile(np.asarray(places, np.float32), (number, 1, 1))
+  shape = places.shape[:2]
+  outputs = {
+    'places': places,
+    'logits': random.normal(size=(*shape, 3)).astype(np.float32),
+    'centre': random.normal(size=shape).astype(np.float32),
+    'sides': random.uniform(2, 60, (*shape, 4)).astype(np.float32),
+  }
+  begins = random.uniform(0, side - 20, (number, most, 2))
+  ends = np.minimum(begins + random.uniform(10, 120, (number, most, 2)), side)
+  targets = {
+    'boxes': np.concatenate([begins, ends], -1).astype(np.float32),
+    'labels': random.integers(0, 3, (number, most)).astype(np.int32),
+    'valid': (random.random((number, most)) < 0.8).astype(np.float32),
+    'crowd': np.zeros((number, most), np.float32),
+  }
+  sums = sums_of(outputs, targets)
+  wanted = {'class': 8.532150268554688, 'box': 0.8256934881210327, 'centre': 0.7995551228523254}
+  for part, value in wanted.items():
+    total, weight = sums[f'{part}_loss']
+    assert total / weight == pytest.approx(value, rel=1e-6), part
+  assert sums['loss'][0] / sums['loss'][1] == pytest.approx(sum(wanted.values()), rel=1e-6)
+
+
 def test_padding_counts_nothing_and_halves_sum_to_the_whole():
   _, targets = rectangles.drawn(NUMBER)
   outputs = outputs_of()

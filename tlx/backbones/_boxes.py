@@ -27,8 +27,9 @@ class Boxes(nn.Module):
   it sees a feature pyramid (Lin et al. 2017, arXiv:1612.03144) without further levels, of one the
   simple pyramid of ViTDet (Li et al. 2022, arXiv:2203.16527) at half, once and twice its stride;
   that of a vision transformer is of its patches. Departs from these in narrow towers, `size` and
-  `depth` of the papers being 256 and 4, and in a group norm behind each first map of a stage, so
-  that stages of any scale serve.
+  `depth` of the papers being 256 and 4, in a group norm behind each first map of a stage, so that
+  stages of any scale serve, and in a norm and a ReLU behind the pyramid's last convolution, without
+  which narrow towers are hardly deeper than a linear map.
   """
 
   num_classes: int
@@ -40,8 +41,8 @@ class Boxes(nn.Module):
   @nn.compact
   def __call__(self, x: PyTree, train: bool) -> Mapping[str, Array]:
     levels = self._pyramid([_image(x['seen'][stage]) for stage in self.stages])
-    smooth = Conv(self.size, 3, padding=1, use_bias=True, kernel_init=_map, name='smooth')
-    towers = {name: self._tower(name) for name in ('class', 'box')}
+    smooth = self._tower('smooth', 1)
+    towers = {name: self._tower(name, self.depth) for name in ('class', 'box')}
     small = nn.initializers.normal(0.01)
     prior = nn.initializers.constant(math.log(PRIOR / (1 - PRIOR)))
     to_class = Conv(self.num_classes, 3, padding=1, kernel_init=small, name='class')
@@ -87,12 +88,11 @@ class Boxes(nn.Module):
   def _norm(self, name: str) -> nn.Module:
     return nn.GroupNorm(num_groups=None, group_size=GROUP, epsilon=1e-5, name=name)
 
-  def _tower(self, name: str) -> Callable[[Array], Array]:
-    """`depth` convolutions, each with its norm, that all levels share."""
-    small = nn.initializers.normal(0.01)
+  def _tower(self, name: str, depth: int) -> Callable[[Array], Array]:
+    """Convolutions, each with its norm, that all levels share."""
     layers: list[tuple[nn.Module, nn.Module]] = []
-    for i in range(self.depth):
-      conv = Conv(self.size, 3, padding=1, kernel_init=small, name=f'{name}_tower{i}')
+    for i in range(depth):
+      conv = Conv(self.size, 3, padding=1, name=f'{name}_tower{i}')
       layers.append((conv, self._norm(f'norm_{name}{i}')))
 
     def run(x: Array) -> Array:
