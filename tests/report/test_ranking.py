@@ -84,3 +84,11 @@ def test_scores_are_matched_to_results_by_name_not_by_order(tmp_path, make_study
   assert set(found.index) == {'real', 'turned'} and set(found['sources']) == {3}
   assert found.loc['real', 'tau'] == pytest.approx(1) and found.loc['real', 'regret'] == 0
   assert found.loc['turned', 'tau'] == pytest.approx(-1) and found.loc['turned', 'regret'] > 0
+
+
+def test_scores_that_hardly_differ_stay_pale():
+  values = np.array([[0.2, 0.900, -4.0, 1.0, math.nan], [0.8, 0.909, -2.0, 1.0, math.nan]])
+  shown = ranking.shades(values)
+  assert shown[0].tolist()[:4] == [0, 0, 0, 0] and np.isnan(shown[:, 4]).all()
+  # 0.009 of 0.909 is a fifth of what is shown as far apart
+  assert shown[1][:4] == pytest.approx([1, 0.009 / (0.05 * 0.909), 1, 0])

@@ -13,6 +13,7 @@ from scipy import stats
 from tlx.report.folder import Results, base, scored
 
 RESAMPLES = 2000
+LEAST = 0.05  # of a score's size, by which values differ that are shown as far apart
 ABOUT = ('target', 'source', 'stage', 'examples')  # columns of a table of scores that are no score
 
 
@@ -97,9 +98,21 @@ def against_results(ranked: pd.DataFrame, results: Results) -> pd.DataFrame:
   return pd.DataFrame(rows)
 
 
+def shades(values: np.ndarray) -> np.ndarray:
+  """[M, scores] in [0, 1]: from the least to the most of each column.
+
+  A column whose values differ by less than LEAST of the largest in size stays pale in that share:
+  what hardly differs looks so. NaN stays NaN.
+  """
+  least, most = np.fmin.reduce(values), np.fmax.reduce(values)  # NaN where all are
+  size = np.fmax(np.abs(least), np.abs(most))
+  spread = np.fmax(most - least, LEAST * size)
+  return (values - least) / np.where(spread > 0, spread, 1.0)
+
+
 def draw(ranked: pd.DataFrame) -> bytes:
-  """A PNG: for each target the sources (or stages) in the config's order, and how dark each score
-  is from its least to its most value there, since scores have no unit in common.
+  """A PNG: for each target the sources (or stages) in the config's order, each score as dark as
+  `shades` has it, since scores have no unit in common.
   """
   names = [name for name in ranked.columns if name not in ABOUT]
   targets = list(ranked.groupby('target', sort=False))
@@ -109,12 +122,13 @@ def draw(ranked: pd.DataFrame) -> bytes:
   axes = figure.subplots(len(targets), 1, squeeze=False)[:, 0]
   for ax, (target, rows) in zip(axes, targets):
     values = rows[names].to_numpy(float)
-    least, most_value = np.fmin.reduce(values), np.fmax.reduce(values)  # NaN where all are
-    spread = np.where(most_value > least, most_value - least, 1.0)
-    ax.imshow((values - least) / spread, aspect='auto', cmap='Blues', vmin=0, vmax=1.3)
+    dark = shades(values)
+    ax.imshow(dark, aspect='auto', cmap='Blues', vmin=0, vmax=1.3)
     for row, column in np.ndindex(values.shape):
       if np.isfinite(values[row, column]):
-        ax.text(column, row, f'{values[row, column]:.3g}', ha='center', va='center', fontsize=7)
+        ink = 'white' if dark[row, column] > 0.7 else 'black'
+        number = f'{values[row, column]:.3g}'
+        ax.text(column, row, number, ha='center', va='center', fontsize=7, color=ink)
     labels = [
       f'{source} {stage}' if several else stage
       for source, stage in zip(rows['source'], rows['stage'])
