@@ -141,12 +141,13 @@ def main(argv: list[str]) -> None:
       report.speak_utf8()
       print(report.summary(workdir))
       print(f'Report: {report.write(workdir)}')
-      tasks = [str(target.get('task', '')) for target in config.targets.values()]
-      out = 'boxes' if any('detection' in task for task in tasks) else 'labels.csv'
+      boxes = any('detection' in str(target.get('task')) for target in config.targets.values())
+      out = 'FOLDER' if boxes else 'labels.csv'
       print(f'Use: {spelled("predict")} --workdir={workdir} --inputs=NEW --out={out}')
-      print(
-        f"Or in Python:\nimport tlx\nmodel = tlx.load_run('{workdir}')\ntlx.predict(model, 'NEW')"
-      )
+      if not boxes:  # which tlx.predict does not give
+        print(
+          f"Or in Python:\nimport tlx\nmodel = tlx.load_run('{workdir}')\ntlx.predict(model, 'NEW')"
+        )
   except (ValueError, OSError, ImportError) as error:
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:

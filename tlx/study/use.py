@@ -201,7 +201,8 @@ def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
   if not hasattr(module, 'answers'):
     raise ValueError(
       f'{model.about}: the task {name} says nothing of new examples by themselves. Take their '
-      'vectors (experiments.embed), or what the model writes (experiments.generate).'
+      'vectors (experiments.embed), what the model writes (experiments.generate), or boxes '
+      '(experiments.predict).'
     )
   task = make_task(model.task, len(model.class_names))
   outputs, bad = apply(model, new)
