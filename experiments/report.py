@@ -26,8 +26,8 @@ def main(argv):
     raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; the folder goes into --workdir.')
   report.speak_utf8()
   try:
-    print(report.summary(WORKDIR.value, TEST_SAMPLING.value))
-    print(f'\nWrote {report.write(WORKDIR.value, TEST_SAMPLING.value)}')
+    said, path = report.written(WORKDIR.value, TEST_SAMPLING.value)
+    print(f'{said}\n\nWrote {path}')
   except (ValueError, OSError) as error:
     print(error, file=sys.stderr)
     sys.exit(2)

@@ -139,8 +139,8 @@ def main(argv: list[str]) -> None:
       from tlx import report
 
       report.speak_utf8()
-      print(report.summary(workdir))
-      print(f'Report: {report.write(workdir)}')
+      said, path = report.written(workdir)
+      print(f'{said}\nReport: {path}')
       boxes = any('detection' in str(target.get('task')) for target in config.targets.values())
       out = 'FOLDER' if boxes else 'labels.csv'
       print(f'Use: {spelled("predict")} --workdir={workdir} --inputs=NEW --out={out}')

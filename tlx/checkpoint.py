@@ -13,16 +13,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
 from tlx import tree as trees
 from tlx.types import PyTree
+
+if TYPE_CHECKING:  # a dry run saves nothing, and has no second for it
+  import orbax.checkpoint as ocp
 
 
 def save(folder: epath.Path, step: int, tree: PyTree, meta: dict[str, Any]) -> None:
@@ -79,8 +81,10 @@ def _failing_quietly(place: epath.Path) -> Iterator[None]:
     logging.set_verbosity(verbosity)
 
 
-def checkpointer() -> ocp.Checkpointer:
+def checkpointer() -> 'ocp.Checkpointer':
   """Orbax's, for trees of arrays, used by this process alone: it waits for no other."""
+  import orbax.checkpoint as ocp
+
   me = jax.process_index()
   alone = ocp.options.MultiprocessingOptions(
     primary_host=me, active_processes={me}, barrier_sync_key_prefix=f'tlx{me}'

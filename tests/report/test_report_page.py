@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tlx import report
-from tlx.report import figures, folder
+from tlx.report import figures, folder, numbers
 
 HOSTILE = '</title><script>alert(1)</script> & "quoted" $x^2$'
 VOID = {'meta', 'br', 'img', 'link', 'input', 'hr'}
@@ -474,3 +474,22 @@ def test_the_command(tmp_path, make_study):
   for misuse in ([], [f'--workdir={tmp_path}', 'stray']):
     bad = run([*command, *misuse])
     assert bad.returncode == 1 and 'Traceback' not in bad.stderr and 'workdir' in bad.stderr
+
+
+def test_all_at_once_is_what_each_gives(make_study, tmp_path):
+  make_study(tmp_path, methods=('scratch', 'full'), shots=(5,), rates=(0.003,))
+  wanted = report.summary(tmp_path), report.write(tmp_path).read_text()
+  said, path = report.written(tmp_path)
+  assert (said, path.read_text()) == wanted
+
+
+def test_what_is_remembered_is_of_these_results(make_study, tmp_path):
+  for name in ('one', 'other'):
+    make_study(tmp_path / name, methods=('scratch', 'full'), shots=(5,), rates=(0.003,))
+  one, other = (folder.load(tmp_path / name) for name in ('one', 'other'))
+  found = numbers.means(one)
+  found['mean'] = 0.0  # of the caller alone
+  assert (numbers.means(one)['mean'] > 0).all()
+  less = one._replace(runs=one.runs[one.runs.method == 'full'])
+  assert set(numbers.means(less).method) == {'full'} and len(numbers.means(other)) == len(found)
+  assert set(numbers.means(one).method) == {'scratch', 'full'}

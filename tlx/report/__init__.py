@@ -2,10 +2,11 @@
 
 import io
 import sys
+from typing import Any
 
 from tlx.report.folder import read
 
-__all__ = ['read', 'speak_utf8', 'summary', 'write']
+__all__ = ['read', 'speak_utf8', 'summary', 'write', 'written']
 
 
 def speak_utf8() -> None:
@@ -37,13 +38,31 @@ def summary(workdir, test_sampling: bool = False) -> str:
   Raises:
     ValueError: the folder cannot be read; see `read`.
   """
-  from tlx.report import cautions, findings, folder, formats, tables
+  from tlx.report import folder, tables
 
   results = folder.load(workdir)
+  return _in_words(results, tables.make(results, test_sampling))
+
+
+def written(workdir, test_sampling: bool = False) -> tuple[str, Any]:
+  """(what `summary` says, the path that `write` gives), everything read and computed once.
+
+  Raises:
+    ValueError: the folder cannot be read; see `read`.
+  """
+  from tlx.report import folder, page, tables
+
+  results = folder.load(workdir)
+  made = tables.make(results, test_sampling)
+  return _in_words(results, made), page.save_all(results, made)
+
+
+def _in_words(results: Any, made: list) -> str:
+  from tlx.report import cautions, findings, formats
+
   found = ['\n  - '.join([place, *lines]) for place, lines in findings.sentences(results).items()]
   if notes := cautions.notes(results):
     found.append('\n  - '.join(['Data, weights and versions', *notes]))
-  made = tables.make(results, test_sampling)
   verdicts = [table for table in made if table.name.startswith('claims')]
   return '\n\n'.join(
     [

@@ -35,6 +35,7 @@ def _looked_at(results: Results) -> str:
   return f' (and {number} more that were chosen before the study grew)' if number else ''
 
 
+@numbers.remembered
 def sentences(results: Results) -> dict[str, list[str]]:
   """{'source → target': what was found there}: the method validation prefers at each size, the
   transfer gain, how deep to freeze.

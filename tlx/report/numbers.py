@@ -1,8 +1,10 @@
 """The study as tidy frames of numbers, which tables, figures and sentences are made from."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,6 +48,26 @@ def per_class(results: Results, shots: int, target: str = '') -> float:
   return found.pop() if len(found) == 1 else math.nan
 
 
+def remembered(function: Callable) -> Callable:
+  """`function(results, ...)`, found once for the results that were last asked about, since tables,
+  figures and sentences ask for the same; what is returned is a copy.
+  """
+  known: list[tuple[Results, tuple, Any]] = []
+
+  @functools.wraps(function)
+  def found(results: Results, *rest: Any) -> Any:
+    for before, arguments, answer in known:
+      if before is results and arguments == rest:
+        return answer.copy()
+    if known and known[0][0] is not results:
+      known.clear()
+    known.append((results, rest, function(results, *rest)))
+    return known[-1][-1].copy()
+
+  return found
+
+
+@remembered
 def means(results: Results) -> pd.DataFrame:
   """Per source, target, method and shots: mean test score over seeds with Student-t and
   bootstrap intervals, and validation.
@@ -102,6 +124,7 @@ def at_chance(results: Results, runs: pd.DataFrame) -> pd.Series:
   return counted & (balanced.fillna(runs['test_score']) <= limit)
 
 
+@remembered
 def differences(results: Results, reference: str) -> pd.DataFrame:
   """Per source, target, method and shots: test score minus that of `reference`, paired by seed.
 

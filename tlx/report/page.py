@@ -34,7 +34,12 @@ def write(workdir, test_sampling: bool = False):
     ValueError: the folder cannot be read.
   """
   results = load(workdir)
-  made, drawn = tables.make(results, test_sampling), figures.make(results)
+  return save_all(results, tables.make(results, test_sampling))
+
+
+def save_all(results: Results, made: list[Table]):
+  """As `write`, of results whose tables are made."""
+  drawn = figures.make(results)
   formats.save(made, results.workdir / 'tables')
   save(drawn, results.workdir / 'figures')
   path = results.workdir / 'report.html'

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import scipy.optimize
-import scipy.stats
+import scipy.special
 from etils import epath
 
 from tlx import checkpoint
@@ -252,9 +251,10 @@ def detectable(num_seeds: int) -> float:
   1.0
   """
   freedom = num_seeds - 1
-  critical = scipy.stats.t.ppf(0.975, freedom)
-  power = lambda shift: scipy.stats.nct.sf(critical, freedom, shift) - 0.8
-  return float(scipy.optimize.brentq(power, 0.1, 1000.0)) / math.sqrt(num_seeds)
+  critical = scipy.special.stdtrit(freedom, 0.975)
+  # The shift of a noncentral t of which a fifth lies below the critical value.
+  shift = scipy.special.nctdtrinc(freedom, 0.2, critical)
+  return float(shift) / math.sqrt(num_seeds)
 
 
 def _spread(study: Mapping[str, Any], workdir: str | os.PathLike) -> float:

@@ -181,7 +181,11 @@ def check(name: str, options: Mapping[str, object], weight_decay: float) -> None
       f'Optimizer {name!r} has no weight decay, got weight_decay={weight_decay}. Use adamw, lion '
       'or sgd.'
     )
-  _try(name, tuple(sorted(options.items())))
+  if options or name not in _PLAIN:
+    _try(name, tuple(sorted(options.items())))
+
+
+_PLAIN = ('adam', 'adamw', 'sgd')  # without options they need no try, which compiles programs
 
 
 def _check_value(where: str, option: str, value: object, default: object) -> None:
@@ -221,6 +225,7 @@ def _try(name: str, options: tuple[tuple[str, Any], ...]) -> None:
     raise ValueError(f'Optimizer {name!r} with {dict(options)} makes an update that is not finite.')
 
 
+@functools.cache
 def _optimizers() -> list[str]:
   """The names of optax's optimizers that a phase can have."""
   names = [
