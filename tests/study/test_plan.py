@@ -370,6 +370,7 @@ def test_frozen_stages_are_reused_where_they_can_be():
     ),
     ({'tune': 'head', 'views': 2}, 'every view would be the same'),
     ({'tune': 'head', 'augment': {'mixup': 0.2}, 'views': 2}, 'mixup'),
+    ({'tune': 'head', 'augment': {'cutmix': 1.0}, 'views': 2}, 'cutmix'),
     ({'batch_size': 10, 'accumulate': 3}, '3 parts'),
   ],
 )

@@ -25,6 +25,24 @@ def test_mixup_mixes_targets_as_it_mixes_images():
   assert np.any((targets > 0.05) & (targets < 0.95))
 
 
+def test_cutmix_mixes_targets_by_the_pixels_it_takes():
+  """Images that show their own target at each pixel: the mean over pixels is the mixture."""
+  targets = jnp.arange(24) % 3
+  images = jnp.broadcast_to(jax.nn.one_hot(targets, 3)[:, None, None, :], (24, 9, 7, 3))
+  batch, shares = Batch(images, targets, jnp.ones(24)), []
+  for seed in range(20):
+    mixed = image.augment(jax.random.key(seed), batch, {'cutmix': 1.0})
+    first, second = (jax.nn.one_hot(part, 3) for part in mixed.targets[:2])
+    share = mixed.targets.share[:, None]
+    wanted = share * first + (1 - share) * second
+    np.testing.assert_allclose(mixed.inputs.mean((1, 2)), wanted, atol=1e-5)
+    taken = np.asarray((mixed.inputs != images).any(-1)).any(0)
+    rows, columns = taken.any(1), taken.any(0)
+    np.testing.assert_array_equal(taken, rows[:, None] & columns)  # a box
+    shares.append(float(share[0, 0]))
+  assert min(shares) < 0.7 < max(shares)
+
+
 def test_crops_come_from_everywhere():
   """A window of a ramp tells by its pixels where it begins and ends: all sides lose 0 to 3."""
   size, pixels = 16, 3

@@ -33,7 +33,7 @@ RANGES = {
   'fit': ('squeeze', 'crop', 'pad'),
   'crop': Range(0.0, 1.0, above=True),
 }
-AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0}  # all off
+AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0, 'cutmix': 0.0}  # all off
 HOW = (  # the fields of a data set and of a study that `load` takes
   'shift',
   'val_fraction',
@@ -107,6 +107,7 @@ def _check(options: Mapping[str, float], image_size: int) -> None:
     'shift': (image_size - 1, f'whole pixels, fewer than an image of {image_size} has'),
     'flip': (1.0, 'the share of images that are mirrored, up to 1'),
     'mixup': (1000.0, 'the parameter of a Beta distribution, up to 1000'),
+    'cutmix': (1000.0, 'the parameter of a Beta distribution, up to 1000'),
   }
   for name, value in options.items():
     if name not in AUGMENTATIONS:
@@ -119,10 +120,12 @@ def _check(options: Mapping[str, float], image_size: int) -> None:
       raise ValueError(
         f'Augmentation {name!r} takes a number of at least 0 (0 is off): {meaning}; got {value!r}.'
       )
+  if options.get('mixup') and options.get('cutmix'):
+    raise ValueError('mixup and cutmix both pair the examples of a batch. Set one of them to 0.')
 
 
 def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
-  """The batch (images [B, H, W, C]) augmented in the order crop, shift, flip, mixup.
+  """The batch (images [B, H, W, C]) augmented in the order crop, shift, flip, mixup or cutmix.
 
   `{'shift': 2, 'flip': 0.5, 'mixup': 0.2, 'crop': 4}`: pixels, share, Beta parameter, pixels; 0 is
   off.
@@ -183,4 +186,33 @@ def _mixup(key: Array, batch: Batch, alpha: float) -> Batch:
   return batch._replace(inputs=images, targets=Mixed(batch.targets, second, shares))
 
 
-AUGMENTATIONS = {'crop': _crop, 'shift': _shift, 'flip': _flip, 'mixup': _mixup}
+def _cutmix(key: Array, batch: Batch, alpha: float) -> Batch:
+  """Images with a box of another one, with the targets of both by area (Yun et al. 2019).
+
+  The share of the first is drawn from Beta(alpha, alpha), the box's middle uniformly over the
+  image; sides are sqrt(1 - share) of the image's, whole pixels, and what lies outside is cut off.
+  Shares are corrected to the pixels that were kept, as in the official code and timm.
+  """
+  share_key, pair_key, place_key = jax.random.split(key, 3)
+  share = jax.random.beta(share_key, float(alpha), float(alpha))
+  pair = jax.random.permutation(pair_key, len(batch.inputs))
+  inside = []
+  for i, size in enumerate(batch.inputs.shape[1:3]):
+    side = jnp.floor(size * jnp.sqrt(1 - share)).astype(jnp.int32)
+    middle = jax.random.randint(jax.random.fold_in(place_key, i), (), 0, size)
+    pixel = jnp.arange(size)
+    inside.append((pixel >= middle - side // 2) & (pixel < middle + side // 2))
+  box = inside[0][:, None] & inside[1]
+  images = jnp.where(box[..., None], batch.inputs[pair], batch.inputs)
+  second = jax.tree.map(lambda leaf: leaf[pair], batch.targets)
+  shares = jnp.broadcast_to(1 - box.mean(), (len(pair),))
+  return batch._replace(inputs=images, targets=Mixed(batch.targets, second, shares))
+
+
+AUGMENTATIONS = {
+  'crop': _crop,
+  'shift': _shift,
+  'flip': _flip,
+  'mixup': _mixup,
+  'cutmix': _cutmix,
+}

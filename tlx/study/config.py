@@ -528,10 +528,11 @@ def _phase(
       f'{where}.views is {phase["views"]} but augment is {phase["augment"]}: every view '
       'would be the same.'
     )
-  if phase['views'] and phase['augment'].get('mixup'):
+  pairing = [name for name in ('mixup', 'cutmix') if phase['augment'].get(name)]
+  if phase['views'] and pairing:
     raise ValueError(
-      f'{where}.views cannot be kept under mixup, which pairs the examples of a batch. Set '
-      'views = 0 or take mixup out.'
+      f'{where}.views cannot be kept under {pairing[0]}, which pairs the examples of a batch. Set '
+      f'views = 0 or take {pairing[0]} out.'
     )
   # There is one step, to the solution.
   exact = {'steps': 1, 'epochs': 0.0, 'evaluations': 1, 'ema': 0.0, 'sam': 0.0}
