@@ -1,5 +1,6 @@
 """Hand-worked values; additivity over batches; the mask."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -73,3 +74,41 @@ def test_label_smoothing_is_of_training_only():
 def test_equal_tasks_are_one():
   """Programs are shared by it."""
   assert classification.task(3, 0.1) is classification.task(3, 0.1)
+
+
+def test_unequal_classes_weigh_as_in_torch_and_columns_do_not():
+  """torch 2.13: CrossEntropyLoss(weight=(1, 2, 4)) and (1 - p)^2 times -log p, on LOGITS."""
+  task = classification.task(3, class_weights=(1.0, 2.0, 4.0))
+  total, weight = sums_of(task, LOGITS, Batch(None, TARGETS, ONES))['loss']
+  assert total / weight == pytest.approx((np.log(2) - 2 * np.log(0.8) + np.log(4)) / 4, abs=1e-6)
+  assert total / weight == pytest.approx(0.63143218, abs=1e-6)
+  assert task.scores(sums_of(task, LOGITS, Batch(None, TARGETS, ONES)))['loss'] == pytest.approx(
+    -np.log(0.5 * 0.8 * 0.25) / 3, abs=1e-6
+  )
+  focal = classification.task(3, focal=2.0)
+  total, weight = sums_of(focal, LOGITS, Batch(None, TARGETS, ONES))['loss']
+  by_hand = np.array([0.25 * np.log(2), -0.04 * np.log(0.8), 0.5625 * np.log(4)])
+  assert total / weight == pytest.approx(by_hand.mean(), abs=1e-6)
+  sure = sums_of(focal, jnp.array([[200.0, 0.0, 0.0]]), Batch(None, TARGETS[:1], ONES[:1]))
+  assert sure['loss'][0] == 0.0
+  root = classification.task(3, focal=0.5)
+
+  def summed(logits):
+    return root.terms(logits, Batch(None, TARGETS[:1], ONES[:1]))['loss'][0].sum()
+
+  assert np.isfinite(jax.grad(summed)(jnp.array([[200.0, 0.0, 0.0]]))).all()
+
+
+@pytest.mark.parametrize(
+  'options, words',
+  [
+    ({'class_weights': (1.0, 2.0)}, '3 numbers above 0'),
+    ({'class_weights': (1.0, 2.0, 0.0)}, '3 numbers above 0'),
+    ({'class_weights': 'balanced'}, "3 numbers above 0.*got 'balanced'"),
+    ({'focal': -1.0}, 'focal'),
+    ({'focal': 2.0, 'label_smoothing': 0.1}, 'focal goes by the right class alone'),
+  ],
+)
+def test_losses_of_unequal_classes_that_there_are_not(options, words):
+  with pytest.raises(ValueError, match=words):
+    classification.task(3, **options)

@@ -16,7 +16,12 @@ COLUMNS = ('accuracy', 'loss', 'count', 'correct', 'balanced_accuracy')
 
 
 @functools.cache
-def task(num_classes: int, label_smoothing: float = 0.0) -> Task:
+def task(
+  num_classes: int,
+  label_smoothing: float = 0.0,
+  class_weights: tuple[float, ...] = (),
+  focal: float = 0.0,
+) -> Task:
   """Softmax cross-entropy in nats over logits [B, K]; targets are class numbers [B].
 
   Columns: 'accuracy', by which settings are chosen, 'loss', 'count', 'correct'; of kept logits also
@@ -24,18 +29,33 @@ def task(num_classes: int, label_smoothing: float = 0.0) -> Task:
   `label_smoothing` (Szegedy et al. 2016) mixes the targets of training with the uniform
   distribution; columns are not smoothed.
 
+  Where classes are unequal, in what is minimised alone: `class_weights`, a number a class, weigh
+  the examples of each in the mean, as torch's CrossEntropyLoss(weight) (with label_smoothing the
+  whole example is weighed here, not each class's share of it). `focal` is gamma of the focal
+  loss over softmax, -(1 - p)^gamma log p of the right class's p (Lin et al. 2017, equation 4, for
+  several classes); torchvision's sigmoid_focal_loss judges each class by itself, and is another.
+
   Raises:
-    ValueError: label_smoothing outside [0, 1).
+    ValueError: label_smoothing outside [0, 1), class_weights that are no number above 0 a class, a
+      negative focal, or focal with label_smoothing.
   """
   if not 0 <= label_smoothing < 1:
     raise ValueError(f'label_smoothing is a share in [0, 1), got {label_smoothing}.')
+  _check_unequal(num_classes, class_weights, focal, label_smoothing)
 
   def terms(logits: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
     wanted = jax.nn.one_hot(batch.targets, logits.shape[-1], dtype=logits.dtype)
     smoothed = optax.smooth_labels(wanted, label_smoothing)
     correct = (jnp.argmax(logits, -1) == batch.targets).astype(jnp.float32)
+    loss = optax.softmax_cross_entropy(logits, smoothed)
+    if focal:
+      # The bound is for gamma below 1, whose gradient is not finite where p = 1.
+      loss *= jnp.maximum(-jnp.expm1(-loss), 1e-12) ** focal
+    weight = batch.mask
+    if class_weights:
+      weight = weight * jnp.asarray(class_weights, jnp.float32)[batch.targets]
     return {
-      'loss': (optax.softmax_cross_entropy(logits, smoothed), batch.mask),
+      'loss': (loss, weight),
       'cross_entropy': (optax.softmax_cross_entropy(logits, wanted), batch.mask),
       'correct': (correct, batch.mask),
     }
@@ -47,8 +67,30 @@ def task(num_classes: int, label_smoothing: float = 0.0) -> Task:
     keep=_logits,
     scores=_scores,
     select=('accuracy', +1),
-    solvers=('logistic', 'ridge'),
+    solvers=() if class_weights or focal else ('logistic', 'ridge'),
   )
+
+
+def _check_unequal(
+  num_classes: int, class_weights: tuple[float, ...], focal: float, label_smoothing: float
+) -> None:
+  """Raises ValueError for what `task` does not take of class_weights and focal."""
+  if not _is_amount(focal):
+    raise ValueError(f'focal is gamma of the focal loss, a number of at least 0, got {focal!r}.')
+  if focal and label_smoothing:
+    raise ValueError('focal goes by the right class alone. Set label_smoothing = 0 or focal = 0.')
+  given = class_weights if isinstance(class_weights, tuple) else (None,)
+  if given and (len(given) != num_classes or not all(_is_amount(one) and one for one in given)):
+    raise ValueError(
+      f'class_weights are {num_classes} numbers above 0, one a class in the order of their names, '
+      f'got {class_weights!r}.'
+    )
+
+
+def _is_amount(value: Any) -> bool:
+  """Whether this is a finite number of at least 0."""
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  return number and 0 <= value < float('inf')
 
 
 def answers(kept: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Sequence[Any]]:
