@@ -31,9 +31,8 @@ class PhasePlan(NamedTuple):
   evaluations: int
   learning_rate: float  # 0.0: the run's own
   epochs: float = 0.0  # where not 0, what a run's steps follow from
-  best: int = (
-    0  # the phase ends with its best step on validation, or a greedy soup of so many; 0: last
-  )
+  # The phase ends with its best step on validation, or a greedy soup of so many; 0: the last.
+  best: int = 0
 
   @property
   def stops(self) -> list[int]:

@@ -52,12 +52,10 @@ class Phase(NamedTuple):
   remat: bool = False  # activations inside stages are computed again for the gradient, not kept
   headless: bool = False  # outputs are what enters the head
   accumulate: int = 1  # the batch goes through in so many parts, one after another
-  ema: float = (
-    0.0  # decay of the moving average of the weights, which then are what counts; 0: none
-  )
-  sam: float = (
-    0.0  # radius rho of sharpness-aware minimisation; 0: the gradient where the weights are
-  )
+  # Decay of the moving average of the weights, which then are what counts; 0: none.
+  ema: float = 0.0
+  # Radius rho of sharpness-aware minimisation; 0: the gradient where the weights are.
+  sam: float = 0.0
   watch: Watch | None = None  # what the freezing policy makes of gradients
   anchor: Anchor | None = None  # what holds the run back to its source
 
