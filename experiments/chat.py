@@ -12,6 +12,7 @@ from absl import app, flags, logging
 
 from . import generate
 
+flags.adopt_module_key_flags(generate)
 SYSTEM = flags.DEFINE_string('system', '', 'What the system says before all.')
 
 

@@ -19,17 +19,25 @@ BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:vari
 WEIGHTS = flags.DEFINE_string(
   'weights', '', '  and its weights, a URI of tlx/sources; or a name of its catalogue alone.'
 )
-UNIT = flags.DEFINE_bool('unit', False, 'Divide each vector by its length, for cosines.')
-STAGE = flags.DEFINE_string('stage', '', 'The stage; the last before the head, if not given.')
-INPUTS = flags.DEFINE_string('inputs', None, 'Images or texts, as for predict.', required=True)
-OUT = flags.DEFINE_string('out', None, 'A .npy file.', required=True)
+
+
+def load(fields=None, form=''):
+  """The model that the flags name, of bare weights with these fields of its input."""
+  from tlx.study import use
+
+  if bool(WORKDIR.value) == bool(WEIGHTS.value):
+    raise app.UsageError('Give either --workdir, or --backbone and --weights.')
+  if WORKDIR.value:
+    return use.load_run(WORKDIR.value, RUN.value)
+  name, _, variant = BACKBONE.value.partition(':')
+  options = {'variant': variant} if variant else {}
+  backbone = {'name': name, **options} if options else name
+  return use.load_source(backbone, WEIGHTS.value, fields, form)
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; see --help.')
-  if bool(WORKDIR.value) == bool(WEIGHTS.value):
-    raise app.UsageError('Give either --workdir, or --backbone and --weights.')
   if not OUT.value.endswith('.npy'):
     raise app.UsageError(f'--out is a .npy file, got {OUT.value!r}.')
   logging.set_verbosity(logging.ERROR)
@@ -38,13 +46,7 @@ def main(argv):
 
   try:
     new = datasets.unlabelled(INPUTS.value)
-    if WORKDIR.value:
-      model = use.load_run(WORKDIR.value, RUN.value)
-    else:
-      name, _, variant = BACKBONE.value.partition(':')
-      options = {'variant': variant} if variant else {}
-      backbone = {'name': name, **options} if options else name
-      model = use.load_source(backbone, WEIGHTS.value)
+    model = load()
     print(model.about)
     vectors, bad = use.embed(model, new, STAGE.value)
     if UNIT.value:
@@ -60,4 +62,8 @@ def main(argv):
 
 
 if __name__ == '__main__':
+  UNIT = flags.DEFINE_bool('unit', False, 'Divide each vector by its length, for cosines.')
+  STAGE = flags.DEFINE_string('stage', '', 'The stage; the last before the head, if not given.')
+  INPUTS = flags.DEFINE_string('inputs', None, 'Images or texts, as for predict.', required=True)
+  OUT = flags.DEFINE_string('out', None, 'A .npy file.', required=True)
   app.run(main)

@@ -3,9 +3,10 @@
     python -m experiments.generate --workdir=runs/chat --inputs=prompts.txt --out=written.jsonl
     python -m experiments.generate --backbone=llama:smollm2_135m --weights=URI --inputs=p.jsonl
 
-A prompt is a line of a .txt, or of a .jsonl its field prompt, or messages ([{"role", "content"},
-...]) that a model of dialogues answers: one that was trained to chat wants messages, and continues
-a prompt beyond its answer. Without --temperature the most probable tokens are written.
+A prompt is a line of a .txt, or of a .jsonl its field prompt or text, or messages ([{"role",
+"content"}, ...]) that a model of dialogues answers: one that was trained to chat wants messages,
+and continues a prompt as if it were text. Without --temperature the most probable tokens are
+written.
 """
 
 import json
@@ -14,11 +15,10 @@ import sys
 
 from absl import app, flags, logging
 
-WORKDIR = flags.DEFINE_string('workdir', '', "A study's folder;")
-RUN = flags.DEFINE_string('run', 'best', '  a folder of its runs/, or best.')
-BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:variant],')
-WEIGHTS = flags.DEFINE_string('weights', '', '  and its weights, a URI of tlx/sources.')
-TEMPLATE = flags.DEFINE_string('template', '', '  The chat template, where they bring none.')
+from . import embed
+
+flags.adopt_module_key_flags(embed)
+TEMPLATE = flags.DEFINE_string('template', '', 'The chat template, where the weights bring none.')
 TOKENS = flags.DEFINE_integer('tokens', 128, 'At most so many are written.', lower_bound=1)
 TEMPERATURE = flags.DEFINE_float('temperature', 0.0, 'Of drawn tokens; 0 takes the most probable.')
 TOP_P = flags.DEFINE_float('top_p', 1.0, 'Of drawn tokens, the most probable up to this share.')
@@ -27,16 +27,7 @@ SEED = flags.DEFINE_integer('seed', 0, 'Of drawn tokens.')
 
 def load(form: str):
   """The model that the flags name."""
-  from tlx.study import use
-
-  if bool(WORKDIR.value) == bool(WEIGHTS.value):
-    raise app.UsageError('Give either --workdir, or --backbone and --weights.')
-  if WORKDIR.value:
-    return use.load_run(WORKDIR.value, RUN.value)
-  name, _, variant = BACKBONE.value.partition(':')
-  options = {'variant': variant} if variant else {}
-  fields = {'template': TEMPLATE.value} if TEMPLATE.value else {}
-  return use.load_source({'name': name, **options}, WEIGHTS.value, fields, form)
+  return embed.load({'template': TEMPLATE.value} if TEMPLATE.value else {}, form)
 
 
 def sampling():
@@ -46,29 +37,6 @@ def sampling():
   return write.Sampling(TEMPERATURE.value, top_p=TOP_P.value) if TEMPERATURE.value else None
 
 
-def prompts_of(path: str):
-  """The prompts of a file: texts, or tuples of (role, content)."""
-  with open(path, encoding='utf-8-sig') as file:
-    lines = [line.rstrip('\n') for line in file if line.strip()]
-  if not path.endswith('.jsonl'):
-    return lines
-  found = []
-  for number, line in enumerate(lines, 1):
-    try:
-      value = json.loads(line)
-      messages = value.get('messages')
-      found.append(
-        [(one['role'], one['content']) for one in messages] if messages else value['prompt']
-      )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-      raise ValueError(
-        f'line {number} of {path} has neither prompt nor messages: {error}'
-      ) from None
-  if len({type(prompt) for prompt in found}) > 1:
-    raise ValueError(f'{path} has prompts and messages; give each kind a file of its own.')
-  return found
-
-
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; see --help.')
@@ -76,7 +44,7 @@ def main(argv):
   from tlx.study import write
 
   try:
-    prompts = prompts_of(INPUTS.value)
+    prompts = write.prompts_of(INPUTS.value)
     model = load('language' if prompts and isinstance(prompts[0], str) else 'dialogue')
     print(model.about, file=sys.stderr)
     pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)

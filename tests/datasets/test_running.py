@@ -154,6 +154,39 @@ def test_dialogues_are_messages(write):
   assert 'test texts are also in training' in data.notes[-2]
 
 
+@pytest.mark.parametrize(
+  'columns', [('prompt', 'answer'), ('Instruction', 'output'), ('instruction', 'response')]
+)
+def test_dialogues_are_prompts_and_answers(write, columns):
+  asked, answer = columns
+  lines = [{asked: f'q{i}', 'context': 'of this' * (i % 2), answer: f'a{i}'} for i in range(10)]
+  name = f'jsonl:{write("x.jsonl", _json(lines))}'
+  assert datasets.kind(name) == 'dialogue' and datasets.roles(name) == ('user', 'assistant')
+  data = datasets.load_text(name, wanted='dialogue')
+  found = {i: text for split in data[:3] for i, text in zip(split.ids, split.inputs)}
+  assert len(found) == 10
+  assert found['000001'] == (('user', 'q0'), ('assistant', 'a0'))
+  assert found['000002'] == (('user', 'q1\n\nof this'), ('assistant', 'a1'))
+  with pytest.raises(ValueError, match='line 1 .* no doctor speaks: leave answers out'):
+    datasets.load_text(name, wanted='dialogue', answers='doctor')
+
+
+@pytest.mark.parametrize(
+  'line, message',
+  [
+    ({'prompt': ' ', 'answer': 'a'}, 'an empty prompt'),
+    ({'prompt': 'q'}, 'an empty answer'),
+    ({'prompt': 'q', 'answer': 7}, 'a int as its answer, wanted text'),
+    ({'prompt': 'q', 'answer': 'a', 'input': ['b']}, 'a list as its input, wanted text'),
+  ],
+)
+def test_a_bad_prompt_or_answer_is_named(write, line, message):
+  good = [{'prompt': 'q', 'answer': f'b{i}'} for i in range(9)]
+  path = write('x.jsonl', _json([*good, line]))
+  with pytest.raises(ValueError, match=f'line 10 of .* has {message}'):
+    datasets.load_text(f'jsonl:{path}', wanted='dialogue')
+
+
 def test_another_role_may_answer(write):
   turns = [
     ('doctor', 'What is it?'),

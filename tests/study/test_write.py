@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers import AddedToken, Tokenizer, models
 
 from tlx.backbones import gpt2
 from tlx.inputs import _tokenizers
@@ -61,12 +62,53 @@ def test_an_answer_stops_at_the_end_of_its_turn():
   assert tokenizer.decode(ids, skip_special_tokens=False) == (
     '<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n'
   )
-  assert ends == (tokenizer.token_to_id('<|im_end|>'),)
+  assert ends == tuple(map(tokenizer.token_to_id, ('<|im_end|>', '<|endoftext|>')))
   assert write._text(model, [105, *ends, 106], ends) == tokenizer.decode([105])
   assert write._text(model, [105, 106], ends) == tokenizer.decode([105, 106])
   gemma = model_of('dialogue', template='gemma')
   with pytest.raises(ValueError, match='wants the token .* which the tokenizer lacks'):
     write.write(gemma, [[('user', 'hello')]], 4)
+
+
+def test_a_text_stops_at_its_end(monkeypatch):
+  model = model_of(across=False)
+  tokenizer = _tokenizers.of_uri('bytes')
+  assert write._begin(model, 'a')[1] == (tokenizer.token_to_id('<|endoftext|>'), 258)
+  wanted = by_hand(model, tokenizer.encode('the cat').ids, 6)
+  stop = wanted.index(wanted[3])
+  monkeypatch.setattr(_tokenizers, 'ends', lambda tokenizer: (wanted[3],))
+  assert write.write(model, ['the cat'], 6) == [tokenizer.decode(wanted[:stop])]
+  assert ''.join(write.stream(model, 'the cat', 6)) == tokenizer.decode(wanted[:stop])
+
+
+@pytest.mark.parametrize('word, ends', [('</s>', True), ('<end_of_turn>', True), ('<s>', False)])
+def test_the_ends_of_other_models_are_special_tokens(word, ends):
+  tokenizer = Tokenizer(models.WordLevel({'a': 0}, unk_token='a'))
+  tokenizer.add_tokens([word])
+  assert _tokenizers.ends(tokenizer) == ()  # a text may hold it
+  tokenizer.add_special_tokens([AddedToken(word, special=True)])
+  assert _tokenizers.ends(tokenizer) == ((1,) if ends else ())
+
+
+@pytest.mark.parametrize(
+  'lines, found',
+  [
+    ('{"prompt": "a"}\n{"text": "b"}\n', ['a', 'b']),
+    ('{"messages": [{"role": "user", "content": "a"}]}', [[('user', 'a')]]),
+    ('{"prompt": "a"}\n{"words": "b"}', 'line 2 of .* has neither prompt, text nor messages'),
+    ('\n{"text": 7}', 'line 2 of .* has neither'),
+    ('[]', 'line 1 of .* has neither'),
+    ('{"text": "a"}\n{"messages": [{"role": "user", "content": "a"}]}', 'a file of its own'),
+  ],
+)
+def test_prompts_of_a_file(tmp_path, lines, found):
+  path = tmp_path / 'x.jsonl'
+  path.write_text(lines)
+  if isinstance(found, list):
+    assert write.prompts_of(str(path)) == found
+  else:
+    with pytest.raises(ValueError, match=found):
+      write.prompts_of(str(path))
 
 
 def test_what_writes_no_text_says_so():

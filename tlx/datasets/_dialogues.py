@@ -1,14 +1,18 @@
-"""jsonl:PATH of which each line has messages: dialogues with answers."""
+"""jsonl:PATH of which each line has messages, or a prompt and its answer: dialogues."""
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tlx.datasets import _lines, _tables
 from tlx.datasets._types import Published
 
 COLUMNS = ('messages', 'conversations', 'conversation', 'dialogue', 'turns')
+# Or of one turn: what is asked, what about (of Alpaca and Dolly, often empty), and the answer.
+_PROMPT = ('prompt', 'instruction')
+_ABOUT = ('input', 'context')
+_ANSWER = ('answer', 'response', 'completion', 'output')
 CLASS_NAMES = ('dialogue',)  # what few-shot subsets balance over: there is one class of all
 ANSWERS = 'assistant'  # who answers, where nothing else is said
 _ROLES = {  # ShareGPT's names beside the usual ones
@@ -20,6 +24,8 @@ _ROLES = {  # ShareGPT's names beside the usual ones
 }
 _ROLE, _CONTENT = ('role', 'from', 'speaker'), ('content', 'value', 'text')
 
+_COLUMNS = {'messages': COLUMNS, 'prompt': _PROMPT, 'about': _ABOUT, 'answer': _ANSWER}
+
 Messages = tuple[tuple[str, str], ...]  # (role: system, user or assistant; what it says)
 
 
@@ -28,7 +34,8 @@ def published(
 ) -> Published:
   """The dialogues of `jsonl:PATH`, as `_lines.published` has them, which raises.
 
-  A line has a list of messages, each with a role and its content. Neighbours of one role are joined
+  A line has a list of messages, each with a role and its content, or a prompt and its answer; what
+  the prompt is about stands below it, an empty line between them. Neighbours of one role are joined
   by a line feed, and what follows the last answer is left out; how often is said.
 
   Args:
@@ -40,11 +47,10 @@ def published(
   def read(file: _lines.File) -> tuple[list[_lines.Record], list[str]]:
     header, lines = _lines.rows(file)
     others = {'split': _tables.SPLIT, 'group': _tables.GROUP}
-    columns = _tables.columns(file.path, header, {'messages': COLUMNS, **others}, group)
+    columns = _tables.columns(file.path, header, _COLUMNS | others, group)
 
     def record(line: _lines.Line) -> _lines.Record | str:
-      found = line.values.get(columns.get('messages', COLUMNS[0]))
-      said = _messages(found, answers)
+      said = _said(line, columns, answers)
       if isinstance(said, str):
         return said
       messages = _joined(said)
@@ -64,17 +70,48 @@ def published(
   return found._replace(notes=(*found.notes, *_notes(changed)))
 
 
+def holds(names: Iterable[str]) -> bool:
+  """Whether columns, in lower case, are those of dialogues.
+
+  >>> holds(['messages']), holds(['instruction', 'output']), holds(['prompt', 'label'])
+  (True, True, False)
+  """
+  names = set(names)
+  pair = not names.isdisjoint(_PROMPT) and not names.isdisjoint(_ANSWER)
+  return pair or not names.isdisjoint(COLUMNS)
+
+
 def roles(path: str, most: int = 50) -> tuple[str, ...]:
   """Who speaks in the first dialogues of `jsonl:PATH`, in the order of their first words."""
   found: dict[str, None] = {}
   with _lines.opened(_lines.files('jsonl', path)[0].path) as stream:
     _, lines = _lines.jsonl(itertools.islice(stream, most))
   for line in lines:
-    column = next((name for name in COLUMNS if name in line.values), COLUMNS[0])
+    column = next((name for name in COLUMNS if name in line.values), '')
+    if not column and holds(name.strip().lower() for name in line.values):
+      found.update(user=None, assistant=None)
     for message in line.values.get(column) or ():
       if isinstance(message, Mapping) and (name := _field(message, _ROLE)):
         found.setdefault(str(name), None)
   return tuple(found)
+
+
+def _said(
+  line: _lines.Line, columns: Mapping[str, str], answers: str
+) -> list[tuple[str, str]] | str:
+  """The messages of a line, or what is wrong with it."""
+  if 'prompt' not in columns or line.values.get(columns.get('messages', '')) is not None:
+    return _messages(line.values.get(columns.get('messages', COLUMNS[0])), answers)
+  if answers != ANSWERS:
+    return f'a prompt and its answer, in which no {answers} speaks: leave answers out'
+  prompt, answer = line.values.get(columns['prompt']), line.values.get(columns.get('answer', ''))
+  about = line.values.get(columns.get('about', ''))
+  wrong = _lines.wrong_value(prompt, 'prompt', (str,), 'text')
+  wrong = wrong or _lines.wrong_value(answer, 'answer', (str,), 'text')
+  if about not in (None, ''):
+    wrong = wrong or _lines.wrong_value(about, columns['about'], (str,), 'text')
+    prompt = f'{prompt}\n\n{about}'
+  return wrong or [('user', str(prompt)), ('assistant', str(answer))]
 
 
 def _messages(found: Any, answers: str) -> list[tuple[str, str]] | str:

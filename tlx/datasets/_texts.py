@@ -88,7 +88,7 @@ def contents(path: str) -> str:
     for data in stream:
       keys, _ = _lines.jsonl([data])
       names = {key.strip().lower() for key in keys}
-      if names.intersection(_dialogues.COLUMNS) and not text_columns(names):
+      if _dialogues.holds(names) and not text_columns(names):
         return 'dialogue'
       if names.intersection(_tagged.WORDS) and names.intersection(_tagged.TAGS):
         return 'tagged sentence'

@@ -31,6 +31,17 @@ from tlx import datasets, sources
 # The special tokens of `bytes` and `bpe:N`: what stands before a text, and around a turn of a chat.
 BEGIN, TURN, TURN_END = '<|endoftext|>', '<|im_start|>', '<|im_end|>'
 _SPECIAL = (BEGIN, TURN, TURN_END)
+# What models end a text or a turn with: GPT-2 and SmolLM2, Llama, Mistral, Gemma, Phi.
+_ENDS = (
+  BEGIN,
+  TURN_END,
+  '</s>',
+  '<|end_of_text|>',
+  '<|eot_id|>',
+  '<eos>',
+  '<end_of_turn>',
+  '<|end|>',
+)
 
 BUCKETS = (16, 32, 64, 128, 256, 512)
 _SPARE = 1024  # rows of an embedding without a token; Qwen2's 151,936 have 271
@@ -282,6 +293,12 @@ def _byte_level(tokenizer: Tokenizer) -> Tokenizer:
 def digest(tokenizer: Tokenizer) -> str:
   """The SHA-256 of all that a tokenizer does."""
   return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
+
+
+def ends(tokenizer: Tokenizer) -> tuple[int, ...]:
+  """The special tokens behind which nothing of a text or an answer follows."""
+  added = tokenizer.get_added_tokens_decoder().items()
+  return tuple(sorted(i for i, token in added if token.special and token.content in _ENDS))
 
 
 def plain(tokenizer: Tokenizer) -> Tokenizer:

@@ -76,9 +76,10 @@ def prompt(
   written = _chat.written(template, messages, prompt=True)
   (learned,) = _chat.encode(_tokenizers.plain(tokenizer), [written])
   whole = _chat.written(template, [('user', 'a'), ('assistant', 'b')])
-  ends = [piece.text for piece in whole if piece.mark and piece.kind == 'end']
   vocabulary = tokenizer.get_vocab()
-  return learned.tokens.ids.tolist(), tuple(vocabulary[end] for end in ends)
+  turn = [vocabulary[piece.text] for piece in whole if piece.mark and piece.kind == 'end']
+  ends = dict.fromkeys([*turn, *_tokenizers.ends(tokenizer)])  # a model may end all with a turn
+  return learned.tokens.ids.tolist(), tuple(ends)
 
 
 def template_of(tokenizer: str) -> str:

@@ -50,7 +50,7 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
 
 
 def prompt(text: str, fields: Mapping[str, Any]) -> tuple[list[int], tuple[int, ...]]:
-  """(the tokens of the beginning of a text, those that end one: none is known).
+  """(the tokens of the beginning of a text, those that end one).
 
   Raises:
     ValueError: no token, or characters that the tokenizer has no token for.
@@ -62,7 +62,7 @@ def prompt(text: str, fields: Mapping[str, Any]) -> tuple[list[int], tuple[int, 
   _targets.check_known(tokenizer, 'the prompt', [encoding])
   if not encoding.ids:
     raise ValueError('The prompt is empty: give the beginning of a text.')
-  return list(encoding.ids), ()
+  return list(encoding.ids), _tokenizers.ends(tokenizer)
 
 
 class _Piece(NamedTuple):

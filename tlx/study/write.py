@@ -1,5 +1,7 @@
 """What a language model writes: a run of a study, or bare weights."""
 
+import json
+import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +23,40 @@ EVERY = 4  # tokens at a time while a text is streamed
 
 Sampling = generation.Sampling
 Messages = Sequence[tuple[str, str]]  # a role and what it says, each
+
+
+def prompts_of(path: str) -> list[Any]:
+  """The prompts of a file: lines of a text, or of a .jsonl the field prompt or text of each, or its
+  messages as a list of (role, content).
+
+  Raises:
+    ValueError: a line without one, or prompts and messages in one file.
+  """
+  lines = pathlib.Path(path).read_text('utf-8-sig').split('\n')
+  if not path.endswith('.jsonl'):
+    return [line for line in lines if line.strip()]
+  found: list[Any] = []
+  for number, line in enumerate(lines, 1):
+    if line.strip():
+      try:
+        found.append(_prompt_of(json.loads(line)))
+      except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+          f'line {number} of {path} has neither prompt, text nor messages: {error}'
+        ) from None
+  if len({type(prompt) for prompt in found}) > 1:
+    raise ValueError(f'{path} has prompts and messages; give each kind a file of its own.')
+  return found
+
+
+def _prompt_of(value: Any) -> str | list[tuple[str, str]]:
+  """The prompt of a JSON object."""
+  if messages := value.get('messages'):
+    return [(one['role'], one['content']) for one in messages]
+  text = value['prompt'] if 'prompt' in value else value['text']
+  if not isinstance(text, str):
+    raise TypeError(f'{text!r} is no text')
+  return text
 
 
 def write(
