@@ -162,7 +162,8 @@ def _of_texts() -> dict:
   gradient = {'policy': 'measured', 'k': 2}
   head = {'tune': 'head', 'steps': 300, 'batch_size': 32, 'learning_rate': 3e-3}
   contrast = {'name': 'embedding', 'objective': 'cosine'}
-  setfit = {'tune': 'all', 'loss': contrast, 'learning_rate': 1e-4, 'weight_decay': 0.0}
+  # The grid's decay of the solution reaches these 60 steps too: under 0.2% of a weight.
+  setfit = {'tune': 'all', 'loss': contrast, 'learning_rate': 1e-4, 'optimizer': 'adamw'}
   return {
     'zero_shot': {'head': 'zero_shot', 'phases': []},
     'setfit': {'phases': [setfit, {'tune': 'head', 'solver': 'logistic'}], 'grid': EXACT},
