@@ -377,7 +377,7 @@ def _about_json(file: pathlib.Path) -> str:
   if isinstance(content, dict) and {'images', 'annotations'} <= content.keys():
     return (
       f'a COCO file of {len(content["images"]):,} images and {len(content["annotations"]):,} '
-      'boxes, which no task of a study takes.'
+      f'boxes. Its study is there already: --config=configs/imagenet_to_boxes.py:coco:{file}.'
     )
   return 'want .jsonl: a line for each example.'
 
