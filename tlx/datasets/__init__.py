@@ -261,13 +261,12 @@ def check_kind(name: str, wanted: str, data_dir: DataDir = None) -> None:
   """Raises ValueError where a data set has examples of another kind than `wanted`."""
   if (found := kind(name, data_dir)) != wanted:
     place, rest = _parse(name)
-    more = f' Its texts without their labels are text:{rest}.' * (
-      place in _FILES and found == 'text'
-    )
-    raise ValueError(
-      f'{name} has {found}s, wanted {wanted}s. Take it with {_KINDS[found]}.'
-      + more * (wanted == 'document')
-    )
+    more = {
+      'document': f' Its texts without their labels are text:{rest}.',
+      'dialogue': " A dialogue has 'messages', or a 'prompt' and its 'answer': rename its columns.",
+    }
+    told = more.get(wanted, '') if place in _FILES and found == 'text' else ''
+    raise ValueError(f'{name} has {found}s, wanted {wanted}s. Take it with {_KINDS[found]}.{told}')
 
 
 def check(
