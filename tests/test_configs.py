@@ -34,6 +34,7 @@ FOR_GPUS = (
   'vit_to_vtab',
   'methods',
   'gpt_to_medical_chat',
+  'coco_detection',
 )  # their cost takes long to work out
 
 

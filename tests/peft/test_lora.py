@@ -276,7 +276,7 @@ def test_leaves_that_a_file_does_not_have_are_fresh():
     ({'alpha': '8'}, "got alpha='8'"),
     ({'at': '(query'}, r"regular expression, got at='\(query'"),
     ({'at': 3}, 'regular expression, got at=3'),
-    ({'init': 'normal'}, "uniform, pissa, got init='normal'"),
+    ({'init': 'normal'}, "uniform, pissa, eva, got init='normal'"),
     ({'rank_pattern': {'a': 3}}, r"pairs such as .* in rank_pattern, got \{'a': 3\}"),
     ({'rank_pattern': [('a', 0)]}, 'got rank_pattern=0'),
     ({'alpha_pattern': [('(a', 3)]}, r"got alpha_pattern='\(a'"),

@@ -1182,7 +1182,9 @@ def test_findings_say_when_the_interval_includes_zero(small):
   sentences = findings.sentences(small._replace(runs=runs))['mnist → digits']
   assert 'two pairs are too few to tell a difference from chance' in sentences[0]
   runs = pd.concat([runs, runs.assign(seed=runs['seed'] + 2, id=runs['id'] + '-more')])
-  sentences = findings.sentences(small._replace(runs=runs))['mnist → digits']
+  more = {f'{name}-more': result for name, result in small.found.items()}
+  grown = small._replace(runs=runs, found={**small.found, **more})
+  sentences = findings.sentences(grown)['mnist → digits']
   assert 'the interval includes 0, so no difference is shown' in sentences[0]
 
 
