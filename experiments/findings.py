@@ -8,37 +8,36 @@ The same command continues. A study's report stands in its folder.
 """
 
 import importlib
-import os
 import pathlib
 import pkgutil
 import sys
 
-from absl import app, flags, logging
+from absl import app, flags
 
-import configs.findings
+from .study import WORKDIR, set_up_jax
 
-WORKDIR = flags.DEFINE_string('workdir', None, 'A folder, of one for each finding.', required=True)
 ONLY = flags.DEFINE_list('only', None, 'Some of them, by the names of their files.')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unknown arguments {argv[1:]}; flags begin with --.')
-  have = [module.name for module in pkgutil.iter_modules(configs.findings.__path__)]
+  if not WORKDIR.value:
+    raise app.UsageError('Give --workdir=DIR, a folder for one of each finding.')
+  try:
+    from configs import findings
+  except ImportError:
+    sys.exit('Error: findings are run from a checkout of tlx, where configs/findings lies.')
+  have = [module.name for module in pkgutil.iter_modules(findings.__path__)]
   have = [name for name in have if not name.startswith('_')]
   wanted = ONLY.value or have
   if unknown := sorted(set(wanted) - set(have)):
     raise app.UsageError(f'--only={",".join(unknown)}: there are {", ".join(have)}.')
-  import jax
-
   from tlx import report
   from tlx.report import suite
   from tlx.study import confirm, run
-  from tlx.train import mesh
 
-  logging.set_verbosity(logging.WARNING)
-  mesh.use_all_cores()
-  jax.config.update('jax_compilation_cache_dir', os.path.expanduser('~/.cache/tlx/xla'))
+  set_up_jax()
   report.speak_utf8()
   folder = pathlib.Path(WORKDIR.value)
   try:

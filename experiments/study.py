@@ -97,6 +97,21 @@ def parse(argv: list[str]) -> list[str]:
     sys.exit(f'Error: {reason}')
 
 
+def set_up_jax() -> None:
+  """All cores, a compilation cache on disk, and no words about accelerators that are not there."""
+  import jax  # after the flags are known to be right: it takes a second
+
+  from tlx.train import mesh
+
+  logging.set_verbosity(logging.WARNING)
+  mesh.use_all_cores()
+  default = os.path.expanduser('~/.cache/tlx/xla')
+  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', default)
+  jax.config.update('jax_compilation_cache_dir', cache)
+  # a study has many small programs
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+
+
 def main(argv: list[str]) -> None:
   """Plan, run, report."""
   if len(argv) > 1:
@@ -105,18 +120,10 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(
       'Say what to run and where to: --config=configs/FILE.py --workdir=DIR (or --dry_run).'
     )
-  import jax  # after the flags are known to be right: it takes a second
-
   from tlx.study import dry_run, events, run
   from tlx.train import mesh
 
-  logging.set_verbosity(logging.WARNING)  # JAX looks for accelerators aloud
-  mesh.use_all_cores()
-  default = os.path.expanduser('~/.cache/tlx/xla')
-  cache = os.environ.get('JAX_COMPILATION_CACHE_DIR', default)
-  jax.config.update('jax_compilation_cache_dir', cache)
-  # a study has many small programs
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  set_up_jax()
   try:
     if COORDINATOR.value:
       mesh.join(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
