@@ -8,7 +8,7 @@ from tests.report.test_claims import claim
 from tlx.report import suite
 
 
-def _study(make_study, folder, stated, swapped=False):
+def _study(make_study, folder, *stated, swapped=False):
   """A study of two methods, of which full is the better one, or the worse."""
   methods = ('scratch', 'full')
   make_study(folder, methods=methods, targets=('digits',), rates=(0.003,), diverged=False)
@@ -20,20 +20,23 @@ def _study(make_study, folder, stated, swapped=False):
       path.write_text(json.dumps(kept))
   path = folder / 'study.json'
   content = json.loads(path.read_text())
-  content['config']['claims'] = [stated]
+  content['config']['claims'] = stated
   path.write_text(json.dumps({name: v for name, v in content.items() if name != 'sha256'}))
 
 
 def test_a_page_has_what_was_confirmed_and_what_was_found_at_first(make_study, tmp_path):
   have = {'source': ('mnist',), 'target': ('digits',), 'method': ('scratch', 'full')}
   stated = claim({**have, 'shots': (1, 5)}, of={'method': 'full', 'shots': 1})
-  _study(make_study, tmp_path / 'helps', stated)
+  later = {**stated, 'name': 'Stated later'}  # first in the config, and never confirmed
+  _study(make_study, tmp_path / 'helps', later, stated)
   _study(make_study, tmp_path / 'helps' / 'confirm', stated, swapped=True)
   record = {'opened': '2026-01-01', 'stated': {'seeds': {'seeds': [7, 8]}}}
   (tmp_path / 'helps' / 'confirm' / 'opened.json').write_text(json.dumps(record))
   _study(make_study, tmp_path / 'other', stated)
 
-  one, other = suite.table(tmp_path).shown.to_dict('records')
+  new, one, other = suite.table(tmp_path).shown.to_dict('records')
+  assert (new['Claim'], new['Verdict']) == ('Stated later', 'holds')
+  assert suite.table(tmp_path).numbers['confirmed'].tolist() == [False, True, False]
   assert (one['Finding'], one['Verdict']) == ('helps', 'fails')
   assert one['At first'].startswith('holds, +') and one['Found'].startswith('−')
   assert (other['Finding'], other['Verdict']) == ('other', 'holds')

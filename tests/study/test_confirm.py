@@ -44,6 +44,10 @@ def test_kept_seeds_are_opened_once_for_the_claims_as_they_stand(data_dir, tmp_p
   other.claims[0]['threshold'] = 0.1
   with pytest.raises(ValueError, match=r'for other claims:\n *claims\[0\].threshold: 0.0 -> 0.1'):
     confirm.opened(other, tmp_path / 'study')
+  other = stated(data_dir)
+  other.grid.learning_rate = (1e-2, 3e-2)  # one more to choose from, now that results are known
+  with pytest.raises(ValueError, match=r'grids.probe.learning_rate\[1\]'):
+    confirm.opened(other, tmp_path / 'study')
 
 
 def test_nothing_seen_is_nothing_opened(tmp_path):
@@ -74,6 +78,21 @@ def test_wrong_seeds_to_keep_are_errors(fields, message):
     configs.resolve(made)
 
 
+def test_a_source_may_be_a_name_of_the_catalogue(tmp_path):
+  made = stated()
+  made.sources.lite0 = 'lite0.imagenet'
+  made.confirm.source_seeds = (4, 5)
+  config, _ = confirm.opened(made, tmp_path)
+  assert config.sources.lite0 == 'lite0.imagenet'
+  assert (config.sources.turned.seed, config.sources.turned.seeds) == (4, (4, 5))
+
+
+def test_seeds_that_are_open_and_not_run_yet_leave_the_report_as_it_is(data_dir, tmp_path):
+  main = run.run(stated(data_dir), tmp_path)
+  confirm.opened(stated(data_dir), tmp_path)
+  assert [table.name for table in claims.tables(load(main))] == ['claims']
+
+
 def test_confirming_wants_kept_seeds_and_all_methods(tmp_path):
   made = stated()
   made.confirm = {}
@@ -81,5 +100,9 @@ def test_confirming_wants_kept_seeds_and_all_methods(tmp_path):
     confirm.opened(made, tmp_path)
   made = stated()
   made.only = 'probe,scratch'
-  with pytest.raises(ValueError, match='runs all methods'):
+  with pytest.raises(ValueError, match='leave config.only out'):
+    confirm.opened(made, tmp_path)
+  made.only, made.preset = '', 'quick'  # whose seeds are others
+  made.confirm.seeds = (17, 18)
+  with pytest.raises(ValueError, match='leave config.preset out'):
     confirm.opened(made, tmp_path)

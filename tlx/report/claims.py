@@ -390,8 +390,9 @@ def tables(results: Results) -> list[Table]:
   open, and those of the study itself; none where a config claims nothing.
   """
   made = []
-  if (results.workdir / CONFIRM / OPENED).exists():
-    made += _confirmed(load(results.workdir / CONFIRM), 'claims-confirmed')
+  kept = results.workdir / CONFIRM
+  if (kept / OPENED).exists() and any(kept.glob('runs/*/result.json')):
+    made += _confirmed(load(kept), 'claims-confirmed')
   if (results.workdir / OPENED).exists():
     return _confirmed(results, 'claims')
   title, note = 'Claims and verdicts', 'The config states them; it cannot show that this was first.'

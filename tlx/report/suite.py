@@ -3,6 +3,7 @@ that were kept for confirming.
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -27,19 +28,30 @@ def table(folder: pathlib.Path) -> Table:
   rows, frames = [], []
   for study in sorted(path.parent for path in folder.glob('*/study.json')):
     found = claims.tables(load(study))
-    kept = [table for table in found if table.name == 'claims-confirmed']
-    own = [table for table in found if table.name == 'claims']
-    for i, first in enumerate(own[0].shown.to_dict('records') if own else ()):
-      row = kept[0].shown.to_dict('records')[i] if kept else first
-      at_first = f'{first["Verdict"]}, {first["Found"]}'
+    kept, own = (
+      {row['Claim']: (row, numbers) for row, numbers in _rows(found, name)}
+      for name in ('claims-confirmed', 'claims')
+    )
+    for claim, (first, numbers) in own.items():
+      row, numbers = kept.get(claim, (first, numbers))
       wanted = {name: row[name] for name in COLUMNS if name in row}
+      at_first = f'{first["Verdict"]}, {first["Found"]}'
       rows.append({'Finding': study.name, **wanted, 'At first': at_first})
-      numbers = (kept or own)[0].numbers.iloc[[i]]
-      frames.append(numbers.assign(finding=study.name, confirmed=bool(kept)))
+      frames.append(numbers.assign(finding=study.name, confirmed=claim in kept))
   if not rows:
     raise ValueError(f'No study with claims in {folder}. Wanted {folder}/*/study.json.')
   shown = pd.DataFrame(rows)[list(COLUMNS)]
   return Table('findings', 'Published findings, run again', shown, pd.concat(frames), NOTE)
+
+
+def _rows(tables: Sequence[Table], name: str) -> list[tuple[dict[str, str], pd.DataFrame]]:
+  """(what is shown of each claim, its numbers) of the table of this name, if there is one."""
+  found = []
+  for table in tables:
+    if table.name == name:
+      for i, row in enumerate(table.shown.to_dict('records')):
+        found.append((row, table.numbers.iloc[[i]]))
+  return found
 
 
 def write(folder: pathlib.Path) -> pathlib.Path:

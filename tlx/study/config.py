@@ -268,12 +268,12 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
       raise ValueError(f'config.{field} {study[field]!r}: there is no such user.')
   _check_phase('config.train', study['train'], 0.0)
   study['claims'] = _claims(study)
-  study['confirm'] = _confirm(study)
   all_methods, study['methods'] = study['methods'], _only(study)
   study['sources'] = {
     name: located(f'config.sources.{name}', functools.partial(catalogued, given))
     for name, given in study['sources'].items()
   }
+  study['confirm'] = _confirm(study)
   study['targets'] = {
     level: target
     for name, given in study['targets'].items()

@@ -28,8 +28,8 @@ def opened(
   are open now.
 
   Raises:
-    ValueError: the config keeps none, runs a part of its methods, or they were opened for other
-      claims.
+    ValueError: the config keeps none, runs a part of what it states, or they were opened for other
+      claims or other ways to choose.
   """
   study = configs.resolve(config)
   if not study['confirm']:
@@ -37,8 +37,9 @@ def opened(
       "--confirm wants seeds that were kept for it, such as config.confirm = {'seeds': (20, 21, "
       "22), 'source_seeds': (5, 6, 7)}."
     )
-  if study['only']:
-    raise ValueError('--confirm runs all methods; leave config.only out.')
+  for field in ('only', 'preset'):
+    if study[field]:
+      raise ValueError(f'--confirm runs the study as it is written; leave config.{field} out.')
   folder = store.place(workdir) / CONFIRM
   meshes.on_first(lambda: _record(folder, study))
   return _confirming(config, study['confirm']), folder
@@ -49,10 +50,9 @@ def _confirming(config: ml_collections.ConfigDict, kept: Mapping[str, Any]) -> A
   made = copy.deepcopy(config)
   made.seeds, made.confirm = kept['seeds'], {}
   for name, source in made.sources.items():
-    if source.get('dataset'):
+    if not isinstance(source, str) and source.get('dataset'):  # text names weights
       seeds = kept['source_seeds']
-      source = {**source, 'seed': seeds[0], 'seeds': seeds}
-      made.sources[name] = source
+      made.sources[name] = {**source, 'seed': seeds[0], 'seeds': seeds}
   return made
 
 
@@ -66,6 +66,8 @@ def _record(folder: epath.Path, study: Mapping[str, Any]) -> None:
     'claims': study['claims'],
     'seeds': study['confirm'],
     'shots': study['shots'],
+    'validation': study['validation'],
+    'grids': {name: method['grid'] for name, method in study['methods'].items()},
     **{kind: list(study[kind]) for kind in ('sources', 'targets', 'methods')},
   }
   path = folder / OPENED
