@@ -26,24 +26,24 @@ def expected(results: Results | None, source: str, target: str) -> str:
   )
   if results is None:
     return unknown
-  scratch = results.runs.loc[results.runs['init'] == 'random', 'method'].unique()
-  if not len(scratch):
+  at_random = results.runs.loc[results.runs['init'] == 'random', 'method'].unique().tolist()
+  if not at_random:
     return unknown
-  found = numbers.gains(results, scratch[0])
+  scratch = results.baseline if results.baseline in at_random else at_random[0]
+  found = numbers.gains(results, scratch)
   found = found[(found['source'] == source) & (found['target'] == target)]
   if not len(found):
     return unknown
-  lines = [f'Gain over training from scratch ({scratch[0]}), as the study has it:']
+  metric = results.metrics[target]
+  lines = [f'Gain over training from scratch ({scratch}) in {metric.sided}, as the study has it:']
   for row in found.to_dict('records'):
-    lines.append(
-      f'  {row["method"]}, {row["shots"] or "all"} a class: {_points(row["mean"])} '
-      f'[{_points(row["low"])}, {_points(row["high"])}] over {row["n"]} pairs'
+    gain, low, high = (
+      '–' if pd.isna(row[name]) else metric.written(row[name], signed=True)
+      for name in ('difference', 'low', 'high')
     )
+    size = f'{row["shots"] or "all"}{results.each(target)}'
+    lines.append(f'  {row["method"]}, {size}: {gain} [{low}, {high}] over {row["n"]} pairs')
   return '\n'.join(lines)
-
-
-def _points(value: float) -> str:
-  return '–' if pd.isna(value) else f'{100 * value:+.1f}'
 
 
 def draw(table: pd.DataFrame, title: str, depth: int | None) -> bytes:
