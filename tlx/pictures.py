@@ -1,6 +1,5 @@
 """Boxes drawn on images, for people to look at."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -96,8 +95,10 @@ def legend(names: Sequence[str], width: int) -> Image.Image:
   return strip
 
 
-def sheet(images: Sequence[Image.Image], columns: int, below: Image.Image | None = None) -> bytes:
-  """A PNG of images of one size beside each other, and what stands below them."""
+def sheet(
+  images: Sequence[Image.Image], columns: int, below: Image.Image | None = None
+) -> Image.Image:
+  """Images of one size beside each other, and what stands below them."""
   gap = 4
   width, height = images[0].size
   columns = min(columns, len(images))
@@ -108,6 +109,4 @@ def sheet(images: Sequence[Image.Image], columns: int, below: Image.Image | None
     made.paste(image, (i % columns * (width + gap), i // columns * (height + gap)))
   if below:
     made.paste(below, (0, whole[1]))
-  file = io.BytesIO()
-  made.save(file, 'png')
-  return file.getvalue()
+  return made

@@ -269,9 +269,7 @@ def drawn(
     pictures.drawn(pixels, looked.objects.boxes[true] * zoom, objects, dashed=~seen[true]),
     pictures.drawn(pixels, looked.found.boxes[said] * zoom, boxes, scores, hits[said] == 0),
   )
-  whole = Image.open(
-    io.BytesIO(pictures.sheet(sides, 2, pictures.legend(names, 2 * sides[0].size[0])))
-  )
+  whole = pictures.sheet(sides, 2, pictures.legend(names, 2 * sides[0].size[0]))
   file = io.BytesIO()
   whole.save(file, 'jpeg', quality=85, subsampling=0)  # thin lines keep their colour
   return {'jpeg': base64.b64encode(file.getvalue()).decode()}

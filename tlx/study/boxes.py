@@ -1,6 +1,5 @@
 """What a trained detector finds in new photographs: boxes, a file of them, pictures."""
 
-import io
 import json
 import os
 import pathlib
@@ -100,7 +99,7 @@ def drawn(found: Boxes, row: int, record: Any) -> Image.Image:
   words = [f'{100 * score:.0f}' for score in found.scores[mine].tolist()]
   image = pictures.drawn(pixels, zoom * found.boxes[mine], found.labels[mine].tolist(), words)
   below = pictures.legend(found.names, image.size[0])
-  return Image.open(io.BytesIO(pictures.sheet([image], 1, below)))
+  return pictures.sheet([image], 1, below)
 
 
 def write(

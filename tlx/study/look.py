@@ -215,9 +215,10 @@ def _boxes_sheet(data: datasets.Dataset, rows: int = 3, columns: int = 4) -> byt
     boxes, labels, crowd = (one.values[name][0][there] for name in ('boxes', 'labels', 'crowd'))
     shown.append(pictures.drawn(one.inputs[0], boxes, labels.tolist(), dashed=crowd > 0))
   columns = min(columns, len(shown))
-  return pictures.sheet(
-    shown, columns, pictures.legend(data.class_names, shown[0].size[0] * columns)
-  )
+  below = pictures.legend(data.class_names, shown[0].size[0] * columns)
+  buffer = io.BytesIO()
+  pictures.sheet(shown, columns, below).save(buffer, 'png')
+  return buffer.getvalue()
 
 
 _SHEETS = {'image': _sheet, 'annotated image': _boxes_sheet}
