@@ -14,6 +14,8 @@ Sizes are numbers of images. Images are letterboxed to 224 pixels, which is for 
 objects want more, at a cost that grows with its square:
   --config.sources.imagenet.input.image_size=320
 On a GPU add --config.train.steps=1500 --config.train.batch_size=16 --config.seeds='(0, 1, 2, 3, 4)'
+These reach phases without steps or batch size of their own. scratch, head and lp_ft have their own:
+raise those in the file as well, or scratch falls behind for want of steps.
 The weights are fetched once, by python -m experiments.fetch and their URI below.
 """
 
