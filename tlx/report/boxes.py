@@ -260,14 +260,13 @@ def drawn(
   cut = (left, top, left + round(width * zoom), top + round(height * zoom))
   pixels = np.asarray(stored.crop(cut))
   image = looked.images[row]
-  hits, seen = matched(looked.found, looked.objects)
-  true, said = (of.images == image for of in (looked.objects, looked.found))
-  scores = [f'{100 * score:.0f}' for score in looked.found.scores[said]]
-  objects = looked.objects.labels[true].tolist()
-  boxes = looked.found.labels[said].tolist()
+  found = _judged.Found(*(field[looked.found.images == image] for field in looked.found))
+  objects = _judged.Objects(*(field[looked.objects.images == image] for field in looked.objects))
+  hits, seen = matched(found, objects)
+  scores = [f'{100 * score:.0f}' for score in found.scores]
   sides = (
-    pictures.drawn(pixels, looked.objects.boxes[true] * zoom, objects, dashed=~seen[true]),
-    pictures.drawn(pixels, looked.found.boxes[said] * zoom, boxes, scores, hits[said] == 0),
+    pictures.drawn(pixels, objects.boxes * zoom, objects.labels.tolist(), dashed=(~seen).tolist()),
+    pictures.drawn(pixels, found.boxes * zoom, found.labels.tolist(), scores, hits == 0),
   )
   whole = pictures.sheet(sides, 2, pictures.legend(names, 2 * sides[0].size[0]))
   file = io.BytesIO()
