@@ -26,7 +26,9 @@ def task(num_classes: int, nms: float = 0.6) -> Task:
   The sum over a batch is divided by the number of such places, of which an image without any has 1.
   Crowds are nobody's answer in training: places in them are background. Boxes are kept by
   sqrt(p(class) p(centre)), the best 100 of an image after class-wise non-maximum suppression at an
-  IoU of `nms`, without a lowest score.
+  IoU of `nms`, without a lowest score. torchvision wants a score above 0.2, takes the 1,000 best of
+  each level where here they are of all levels together, and cuts boxes to the image before the
+  suppression where here it is after.
 
   Columns: 'AP', by which settings are chosen, and COCO's eleven others by pycocotools, in [0, 1]
   and NaN where there is no such object; 'VOC_AP50', the mean over classes; 'AP_by_class',
