@@ -13,6 +13,7 @@ from tlx import datasets, pictures
 from tlx.study import use
 from tlx.study.config import named
 from tlx.study.phases import make_task
+from tlx.tasks import _judged
 
 LEAST = 0.5  # the score from which on a box is given
 LEGIBLE = 800  # pixels of a picture's longer side, about
@@ -61,11 +62,10 @@ def find(model: use.Model, new: datasets.Unlabelled, least: float = LEAST) -> Bo
   there = (kept['scores'] > 0) & (kept['scores'] >= least)
   there[list(bad)] = False
   images = np.nonzero(there)[0]
-  of_each = frames[images]
-  boxes = (kept['boxes'][there] - of_each[:, [1, 2, 1, 2]]) / of_each[:, :1]
-  boxes = np.clip(boxes, 0, of_each[:, [3, 4, 3, 4]])
-  found = Boxes(images, boxes, kept['scores'][there], kept['labels'][there], (), sizes, bad)
-  return found._replace(names=model.class_names)
+  boxes = _judged.original(kept['boxes'][there], frames[images])
+  boxes = np.clip(boxes, 0, frames[images][:, [3, 4, 3, 4]])
+  scores, labels = kept['scores'][there], kept['labels'][there]
+  return Boxes(images, boxes, scores, labels, model.class_names, sizes, bad)
 
 
 def as_coco(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
