@@ -199,6 +199,15 @@ def test_broken_xml(tmp_path):
     _voc.parsed(bomb.encode('utf-16'))
 
 
+def test_points_of_poses_are_no_outlines(tmp_path):
+  """Lines with points behind each box would else be boxes around all of these."""
+  name = boxes.write_yolo(tmp_path)
+  file = tmp_path / 'data.yaml'
+  file.write_text(f'{file.read_text()}kpt_shape: [17, 3]\n')
+  with pytest.raises(ValueError, match='kpt_shape: its lines hold points'):
+    datasets.info(name)
+
+
 def test_broken_lines_of_yolo(tmp_path):
   name = boxes.write_yolo(tmp_path)
   labels = tmp_path / 'labels' / 'train'

@@ -118,9 +118,15 @@ def _names(root: epath.Path) -> tuple[str, ...]:
   for name in _YAML:
     if is_file(file := root / name):
       try:
-        names = yaml.safe_load(file.read_text()).get('names')
+        content = yaml.safe_load(file.read_text())
+        names, points = content.get('names'), content.get('kpt_shape')
       except (yaml.YAMLError, AttributeError) as error:
         raise ValueError(f'{file} is no YAML with names: {error}') from None
+      if points:  # which would be read as corners of an outline
+        raise ValueError(
+          f'{file} has kpt_shape: its lines hold points behind each box, and boxes alone are read. '
+          'Take columns 1 to 5 of them, and kpt_shape out.'
+        )
       if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[number] for number in range(len(names))]
       if not isinstance(names, list) or not names:
