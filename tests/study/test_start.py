@@ -168,3 +168,13 @@ def test_what_no_study_takes_is_told(tmp_path, make, name, said):
   make(tmp_path / name)
   with pytest.raises(ValueError, match=said):
     start.find(tmp_path / name, start.Asked(), tmp_path / 'mine.jsonl')
+
+
+@pytest.mark.parametrize('name', ['2024.csv', 'class.csv', 'items.csv'])
+def test_a_file_of_any_name_gets_a_config_that_loads(tmp_path, name):
+  rows = [f'the message of {i},{"yes" if i % 2 else "no"}' for i in range(20)]
+  (tmp_path / name).write_text('\n'.join(['text,label', *rows]))
+  done = command(tmp_path, tmp_path / name)
+  assert done.returncode == 0, done.stderr
+  made = load(tmp_path / name.replace('.csv', '.py'))
+  assert [target.dataset for target in made.targets.values()] == [f'csv:{tmp_path / name}']

@@ -3,6 +3,7 @@ sizes it allows.
 """
 
 import json
+import keyword
 import os
 import pathlib
 import re
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ml_collections
 import pandas as pd
 
 from tlx import datasets, sources
@@ -413,6 +415,7 @@ def written(found: Found, asked: Asked, name: str) -> str:
     name=name,
     first=found.said[0],
     source=source,
+    key=_key(name),
     target=_dict(target),
     shots=shots,
     unit=unit,
@@ -424,6 +427,17 @@ def written(found: Found, asked: Asked, name: str) -> str:
     methods=methods,
     baseline='as_it_is' if language else 'probe',
   )
+
+
+def _key(name: str) -> str:
+  """What `config.targets.KEY` can be called, after a file that may have any name.
+
+  >>> _key('mine'), _key('my-data'), _key('2024'), _key('class'), _key('items')
+  ('mine', 'my_data', 'my_2024', 'my_class', 'my_items')
+  """
+  key = re.sub(r'\W', '_', name)
+  taken = keyword.iskeyword(key) or hasattr(ml_collections.ConfigDict, key)
+  return key if key.isidentifier() and not taken else f'my_{key}'
 
 
 def _dict(fields: Mapping[str, Any]) -> str:
@@ -455,7 +469,7 @@ def get_config():
   config.sources.pretrained = {source}
   # What cannot be read is left out (skip_bad), as are copies of test examples (duplicates); both
   # are counted and named, as by python -m experiments.look --config={name}.py
-  config.targets.{name} = {target}
+  config.targets.{key} = {target}
   config.shots = {shots}  # {unit}; there are about {smallest:,} to train on. 0 is all
   config.seeds = {seeds}  # each draws its own examples; five tell smaller differences from chance
   config.train.steps, config.train.batch_size = {steps}, {batch}
