@@ -178,3 +178,13 @@ def test_a_file_of_any_name_gets_a_config_that_loads(tmp_path, name):
   assert done.returncode == 0, done.stderr
   made = load(tmp_path / name.replace('.csv', '.py'))
   assert [target.dataset for target in made.targets.values()] == [f'csv:{tmp_path / name}']
+
+
+def test_sizes_of_texts_with_several_labels_each_count_the_texts(tmp_path):
+  """None of their labels is a class that examples are counted by."""
+  labels = [['urgent'], ['urgent', 'billing'], ['billing'], []]
+  rows = [json.dumps({'text': f'message {i}', 'labels': labels[i % 4]}) for i in range(200)]
+  (tmp_path / 'several.jsonl').write_text('\n'.join(rows))
+  found, made = begin(tmp_path, tmp_path / 'several.jsonl')
+  assert found.task == 'multi_label' and found.smallest == 109  # 200 less 60, less 31 of the rest
+  assert made.shots == (20,)

@@ -192,12 +192,15 @@ def _counted(kind: str, counts: Mapping[str, Sequence[int]], names: Sequence[str
 
 
 def _smallest_train(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> int:
-  """The training examples of the smallest class, about: what is held out is rounded.
+  """The training examples of the smallest class, or all without classes, about: what is held out
+  is rounded.
 
   Raises:
     ValueError: a class that cannot be divided.
   """
   of_train = list(counts.get('train', counts.get('all', ())))
+  if not names:
+    of_train = [sum(of_train)]
   for part in ('test', 'val'):
     if part not in counts:
       of_train = [n - round(TARGET[f'{part}_fraction'] * n) for n in of_train]
