@@ -60,6 +60,21 @@ def test_the_table_is_of_the_target_s_training_examples(written, finished, found
   )
 
 
+def test_examples_of_every_class_are_told_apart_from_the_source_s(written, finished, monkeypatch):
+  """Folders hold one class after the other, and no more than FROM_SOURCE examples are taken."""
+  resolved = configs.resolve(written)
+  seen = evidence.gather(resolved, 'turned', 'digits', finished[0], shots=4)
+  order = np.argsort(seen.labels, kind='stable')
+  labels = seen.labels[order, None].astype(float)
+  taken = []
+  monkeypatch.setattr(advise, 'FROM_SOURCE', 20)
+  monkeypatch.setattr(plug('distances', 'proxy_a'), 'distance', lambda x, y: taken.append(y) or 0.0)
+  monkeypatch.setattr(plug('distances', 'covariance'), 'distance', lambda x, y: 0.0)
+  variables = evidence.source_variables(resolved, 'turned', finished[0])
+  advise._apart(resolved, 'turned', seen._replace(features={'input': labels}), variables)
+  assert len(taken[0]) == 20 and len(np.unique(taken[0])) > 6  # the first 20 are of 5 classes
+
+
 def test_gradients_are_those_of_the_nearest_class_mean(written, finished, found):
   """Against finite differences of the loss, along the gradient's own direction for one weight."""
   resolved = configs.resolve(written)

@@ -150,11 +150,12 @@ def _apart(
   number = feed.length(inputs)
   rows = np.sort(np.random.default_rng(0).permutation(number)[:FROM_SOURCE])
   theirs = stages.stages_of(study, source, variables, feed.take(inputs, rows))
+  own = np.random.default_rng(0).permutation(len(seen.rows))[:FROM_SOURCE]  # of every class
   proxy, covariance = (plug('distances', name).distance for name in ('proxy_a', 'covariance'))
   return {
     stage: {
-      'told apart': proxy(theirs[stage], ours[:FROM_SOURCE]),
-      'alike': 1 - covariance(theirs[stage], ours[:FROM_SOURCE]),
+      'told apart': proxy(theirs[stage], ours[own]),
+      'alike': 1 - covariance(theirs[stage], ours[own]),
     }
     for stage, ours in seen.features.items()
   }
