@@ -46,3 +46,9 @@ def test_the_order_of_runs_does_not_matter_and_those_without_advice_are_left_out
   assert one['runs'].tolist()[:2] == [3, 1]
   with pytest.raises(ValueError, match='No run has both'):
     trial.trial(SCORES, advised(-1, -1, -1, -1, -1))
+
+
+def test_depths_that_nobody_trained_are_named():
+  for left_out in (0, 2):
+    with pytest.raises(ValueError, match=f'no method that freezes {left_out} groups'):
+      trial.trial(SCORES.drop(columns=left_out), advised(2, 1, 2, 2, 1))

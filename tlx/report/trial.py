@@ -64,7 +64,7 @@ def trial(scores: pd.DataFrame, advised: pd.DataFrame) -> pd.DataFrame:
     targets and sizes together they are about these targets and sizes
 
   Raises:
-    ValueError: no run has both.
+    ValueError: no run has both; or nothing frozen, or a depth that was advised, was not tried.
 
   Args:
     scores: as `accuracies`; advised: as study.advise.depths_of, of which runs without a depth are
@@ -75,6 +75,11 @@ def trial(scores: pd.DataFrame, advised: pd.DataFrame) -> pd.DataFrame:
   if not len(both):
     raise ValueError('No run has both advice and results of every depth.')
   depths = list(scores.columns)
+  if lacking := sorted({0, *both['depth']} - {*depths}):
+    raise ValueError(
+      f'The study has no method that freezes {", ".join(map(str, lacking))} groups; it '
+      f'has {", ".join(map(str, depths))}.'
+    )
   values = both[depths].to_numpy()
   columns = [depths.index(k) for k in both['depth']]
   taken = values[np.arange(len(values)), columns]
