@@ -18,7 +18,7 @@ from tlx import backbones, checkpoint, datasets, report, sources
 from tlx.plug import plug
 from tlx.report import examples
 from tlx.report import folder as folders
-from tlx.study import config, export, pair, phases, run, use
+from tlx.study import boxes, config, export, pair, phases, run, use, write
 from tlx.study.pair import Pair
 
 
@@ -401,5 +401,9 @@ def test_an_ensemble_answers_with_the_mean_of_its_runs(finished, photographs):
   found = found[found.error == '']
   assert len(each) == 2
   np.testing.assert_allclose(found.iloc[:, 3:-1].astype(float), np.mean(each, 0), atol=2e-6)
+  with pytest.raises(ValueError, match='An ensemble writes no text'):
+    write.check(model)
+  with pytest.raises(ValueError, match='Boxes are not averaged'):
+    boxes.find(model, datasets.unlabelled(folder))
   with pytest.raises(ValueError, match='An ensemble has no vectors'):
     use.embed(model, datasets.unlabelled(folder))

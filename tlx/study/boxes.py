@@ -45,8 +45,10 @@ def find(model: use.Model, new: datasets.Unlabelled, least: float = LEAST) -> Bo
   """The boxes of a score of `least` or more in images.
 
   Raises:
-    ValueError: what is new are no images.
+    ValueError: what is new are no images, or an ensemble.
   """
+  if model.others:
+    raise ValueError('Boxes are not averaged over runs. Take one run.')
   task = make_task(model.task, len(model.class_names))
   kept, bad = use.apply(model, new, then=task.keep)
   sizes: list[tuple[int, int]] = []

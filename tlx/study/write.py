@@ -165,6 +165,8 @@ def stream(
 
 def check(model: Model) -> None:
   """Raises ValueError where a model writes no text."""
+  if model.others:
+    raise ValueError('An ensemble writes no text. Take one run.')
   if not hasattr(configs.form_module(model.source), 'prompt'):
     name = model.about.partition(':')[0]
     raise ValueError(f'{name} writes no text: it is no language model.')
