@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -375,6 +376,19 @@ def test_programs_run_without_tlx(exported, texts, finished, photographs, tmp_pa
   wanted = scipy.special.softmax(kept(workdir, name_of(workdir, 'lp_ft'))['logits'][3])
   assert line.split('\t')[1].split()[0] == str(wanted.argmax())
   assert f'{wanted.max():.3f}' in line
+  script = runpy.run_path(str(tmp_path / 'images' / 'use.py'))
+  model = tlx.load_run(workdir)
+  odd = tmp_path / 'odd'
+  odd.mkdir()
+  deep = np.random.default_rng(0).integers(0, 65536, (20, 30)).astype(np.uint16)
+  Image.fromarray(deep).save(odd / 'deep.png')
+  for mode, count in (('RGBA', 4), ('LA', 2)):
+    pixels = np.random.default_rng(1).integers(0, 256, (20, 30, count), np.uint8)
+    Image.fromarray(pixels).save(odd / f'{mode}.png')
+  for record in datasets.unlabelled(odd).records:
+    stored, bad = config.form_module(model.source).store([record], model.source['input'])
+    assert not bad
+    np.testing.assert_array_equal(script['stored'](record), stored[0])
 
 
 def test_what_has_no_official_names_is_one_error(finished, tmp_path):

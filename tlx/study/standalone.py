@@ -50,10 +50,26 @@ INPUT = ABOUT['input']
 MODES = {1: 'L', 3: 'RGB'}
 
 
+def eight_bits(image):
+  """The image in a mode of 8 bits a channel; what is transparent is white."""
+  clear = image.info.get('transparency')
+  if image.mode.startswith('I;16'):
+    values = np.asarray(image)
+    if clear is not None:
+      values = np.where(values == clear, 65535, values)
+    return Image.fromarray(np.round(values / 257).astype(np.uint8))
+  if image.mode[0] in 'IF' or image.mode == 'LAB':
+    raise ValueError(f'pixels of mode {image.mode}; wanted grey or colours of 8 bits')
+  if clear is not None or image.mode in ('LA', 'PA', 'RGBA', 'RGBa'):
+    image = image.convert('RGBA')
+    return Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image).convert('RGB')
+  return image
+
+
 def stored(path):
   """An image file as the program takes it, uint8 [H, W, C]."""
   with Image.open(path) as opened:
-    image = ImageOps.exif_transpose(opened).convert(MODES[INPUT['channels']])
+    image = eight_bits(ImageOps.exif_transpose(opened)).convert(MODES[INPUT['channels']])
   size, (width, height) = INPUT['image_size'], image.size
   scaled = int(size / INPUT['crop'])
   if INPUT['fit'] == 'squeeze':
