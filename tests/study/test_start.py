@@ -188,3 +188,17 @@ def test_sizes_of_texts_with_several_labels_each_count_the_texts(tmp_path):
   found, made = begin(tmp_path, tmp_path / 'several.jsonl')
   assert found.task == 'multi_label' and found.smallest == 109  # 200 less 60, less 31 of the rest
   assert made.shots == (20,)
+
+
+def test_names_out_of_data_are_never_code(tmp_path):
+  """The smallest class is named in the docstring, which its name does not end."""
+  rows = [{'text': f'text {i}', 'label': 'ab'[i % 2]} for i in range(40)]
+  name = 'z"""\n1 / 0\n"""\\N{'
+  rows += [{'text': f'more {i}', 'label': name} for i in range(10)]
+  path = tmp_path / 'tickets.jsonl'
+  path.write_text('\n'.join(map(json.dumps, rows)))
+  found = start.find(path, start.Asked(), tmp_path / 'made.jsonl')
+  assert name in found.said[0]
+  made: dict = {}
+  exec(start.written(found, start.Asked(), 'a"""\\b'), made)
+  assert made['get_config']().targets

@@ -279,6 +279,8 @@ def exported(texts):
 def test_an_artefact_needs_nothing_else(exported, texts, tmp_path):
   path, new, logits = exported
   folder = shutil.copytree(path / 'artefact', tmp_path / 'mine')
+  with pytest.raises(ValueError, match='of one run: --run=ensemble names none'):
+    use.load_run(folder, 'ensemble')
   hidden = (path / 'vocab.txt').rename(path / 'away.txt')
   study = texts[1].rename(path / 'away')
   try:

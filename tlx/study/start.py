@@ -415,8 +415,8 @@ def written(found: Found, asked: Asked, name: str) -> str:
   unit = 'examples a class' if found.num_classes else 'examples'
   return _CONFIG.format(
     title=f'{called} to {name}',
-    name=name,
-    first=found.said[0],
+    name=_inert(name),
+    first=_inert(found.said[0]),
     source=source,
     key=_key(name),
     target=_dict(target),
@@ -441,6 +441,11 @@ def _key(name: str) -> str:
   key = re.sub(r'\W', '_', name)
   taken = keyword.iskeyword(key) or hasattr(ml_collections.ConfigDict, key)
   return key if key.isidentifier() and not taken else f'my_{key}'
+
+
+def _inert(text: str) -> str:
+  """A name out of somebody's data, so that it ends neither a docstring nor a comment."""
+  return ' '.join(text.replace('"', "'").replace(chr(92), '/').split())
 
 
 def _dict(fields: Mapping[str, Any]) -> str:

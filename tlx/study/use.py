@@ -56,6 +56,8 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
   """
   folder = epath.Path(workdir).expanduser()
   if artefact.is_one(folder):
+    if run != 'best':
+      raise ValueError(f'{folder} is an artefact, of one run: --run={run} names none in it.')
     return _of_artefact(folder)
   if run == 'ensemble':
     return _ensemble(folder)
