@@ -7,7 +7,7 @@ import pytest
 
 from tests.tasks import rectangles
 from tlx import backbones
-from tlx.backbones import _boxes, cnn, vit
+from tlx.backbones import _boxes, cnn, convnext, efficientnet_lite, vit
 from tlx.tasks import _judged, detection
 from tlx.types import Batch, Head
 
@@ -229,20 +229,67 @@ def test_nothing_found_and_nothing_there_have_stated_answers():
 
 
 def test_places_lie_in_the_middle_of_what_they_see():
-  """Of two stages at strides 8 and 16; of one at 16, a simple pyramid at 8, 16 and 32."""
+  """Of two stages at strides 8 and 16; of one at 16, a simple pyramid at 8, 16 and 32, whose last
+  place reaches out of the image.
+  """
   fine, coarse = (jnp.ones((1, side, side, 4)) for side in (6, 3))
-  for seen, strides in (({'a': fine, 'b': coarse}, (8, 16)), ({'b': coarse}, (8, 16, 24))):
-    head = _boxes.Boxes(2, tuple(seen), (rectangles.SIDE,) * 2, size=8)
+  for seen, of_seen, levels in (
+    ({'a': fine, 'b': coarse}, (8, 16), ((6, 8), (3, 16))),
+    ({'b': coarse}, (16,), ((6, 8), (3, 16), (2, 32))),
+  ):
+    head = _boxes.Boxes(2, tuple(seen), of_seen, size=8)
     init = jax.jit(head.init, static_argnums=2)
     variables = init(jax.random.key(0), {'seen': seen}, False)
     odds = np.log(0.01 / 0.99)  # the focal loss's prior
     np.testing.assert_allclose(variables['params']['class_bias'], odds, rtol=1e-6)
     run = jax.jit(lambda: head.apply(variables, {'seen': seen}, False)['places'])  # noqa: B023
     wanted = []
-    for stride in strides:
-      middles = (np.arange(rectangles.SIDE // stride) + 0.5) * stride
+    for number, stride in levels:
+      middles = (np.arange(number) + 0.5) * stride
       wanted += [(x, y, stride) for y in middles for x in middles]
     np.testing.assert_array_equal(run()[0], wanted)
+
+
+CONVOLUTIONS = cnn.build(2, channels=(2, 2, 2, 2, 2))
+PATCHES = convnext.build(2, layers=(1, 1, 1, 1), channels=(2, 2, 2, 2))
+TOKENS = vit.build(2, image_size=42, patch=14, dim=8, depth=1, heads=1)
+
+
+@pytest.mark.parametrize(
+  'network, side, levels',
+  [
+    (CONVOLUTIONS, 320, ((40, 8), (20, 16), (10, 32))),
+    (CONVOLUTIONS, 200, ((25, 8), (13, 16), (7, 32))),
+    (CONVOLUTIONS, 33, ((5, 8), (3, 16), (2, 32))),
+    (efficientnet_lite.build(2, variant='lite0'), 200, ((25, 8), (13, 16), (7, 32))),
+    (PATCHES, 200, ((25, 8), (12, 16), (6, 32))),
+    (TOKENS, 42, ((6, 7), (3, 14), (2, 28))),
+  ],
+)
+def test_strides_are_those_of_the_network_on_grids_that_do_not_divide_the_image(
+  network, side, levels
+):
+  """Convolutions round grids up where they pad and down where they do not; neither moves a place
+  from (i + 1/2) stride.
+  """
+  shape = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+  whole = backbones.with_head(network, TASK.head, shape)
+  made = jax.eval_shape(whole.init, jax.random.key(0), shape)
+  zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), made)
+  run = jax.jit(lambda x: whole.apply(zeros, x, train=False)[0]['places'])
+  wanted = []
+  for number, stride in levels:
+    middles = (np.arange(number) + 0.5) * stride
+    wanted += [(x, y, stride) for y in middles for x in middles]
+  np.testing.assert_array_equal(run(np.zeros(shape.shape, shape.dtype))[0], wanted)
+
+
+def test_a_coarser_level_lies_over_what_it_was_made_of():
+  """Place i over 2 i and 2 i + 1; where the coarser one is cut off, its last goes on."""
+  level = jnp.arange(2.0)[None, :, None, None] * jnp.ones((1, 1, 3, 1))
+  larger = _boxes._nearest(level, 2, (5, 5))
+  np.testing.assert_array_equal(larger[0, :, 0, 0], [0, 0, 1, 1, 1])
+  np.testing.assert_array_equal(_boxes._nearest(level, 2, (3, 5))[0, :, 0, 0], [0, 0, 1])
 
 
 def test_stages_that_are_not_named_are_the_last_of_each_grid():

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -253,7 +254,8 @@ def with_head(
     raise ValueError(f'A head of {head.kind} wants images [B, H, W, C] to enter, got {inputs}.')
   stages = _before_head(network, stage or _coarsest(network, inputs), ())
   see = _heads.Seeing('places', _heads.kept, _heads.beside)
-  made = _boxes.Boxes(head.size, stages, tuple(inputs.shape[1:3]), **options)
+  strides = tuple(_stride(network, inputs, stage) for stage in stages)
+  made = _boxes.Boxes(head.size, stages, strides, **options)
   return _over(network, stages, see, made)
 
 
@@ -285,6 +287,38 @@ def _coarsest(network: Network, inputs: PyTree) -> tuple[str, ...]:
     raise ValueError(f'No stage of {", ".join(network.stages)} gives places to find boxes at.')
   coarsest = sorted(grids, reverse=True)[-3:]
   return (tokens,) if tokens else tuple(grids[grid] for grid in coarsest)
+
+
+def _stride(network: Network, inputs: PyTree, stage: str) -> int:
+  """Pixels between neighbouring places that a stage gives of an image.
+
+  Of an image 32 times as large, which has no part of a place at its edge; tokens are of whole
+  patches.
+
+  Raises:
+    ValueError: the stage gives no places.
+  """
+  stop = network.stages.index(stage) + 1
+  variables = jax.eval_shape(network.init, jax.random.key(0), inputs)
+
+  def places(times: int) -> tuple[int, ...]:
+    batch, height, width, channels = inputs.shape
+    larger = jax.ShapeDtypeStruct((batch, times * height, times * width, channels), inputs.dtype)
+
+    def run(variables: Variables, x: PyTree) -> PyTree:
+      return network.apply(variables, x, train=False, stop=stop)[0]
+
+    return getattr(jax.eval_shape(run, variables, larger), 'shape', ())
+
+  seen = places(1)
+  if len(seen) not in (3, 4):
+    raise ValueError(
+      'A head of boxes sees images [B, H, W, C] or the tokens of patches [B, T, D], and '
+      f'{stage} gives {seen or "several arrays"}. Choose other stages.'
+    )
+  if len(seen) == 3:
+    return inputs.shape[1] // math.isqrt(seen[1])
+  return round(32 * inputs.shape[1] / places(32)[1])
 
 
 def check_head(grid: int = 1, kind: str = 'linear', **options: Any) -> None:

@@ -19,7 +19,9 @@ class Boxes(nn.Module):
   """Of places A of all levels: {'logits' [B, A, K] of classes, 'sides' [B, A, 4] the distances in
   pixels of a box's left, top, right and bottom side from the place, 'centre' [B, A] the logit of
   its centreness, 'places' [B, A, 3] their x, y and stride in pixels}; rows of the finest level
-  first.
+  first. Place (i, j) of a level lies at ((j + 1/2) stride, (i + 1/2) stride), as in FCOS's official
+  code, also where an image is no multiple of it and the last row of places reaches beyond.
+  `strides` are those of `stages`, in pixels.
 
   The head of FCOS (Tian et al. 2019, arXiv:1904.01355) as torchvision builds it, with centreness
   beside the boxes: two towers of `depth` 3 x 3 convolutions of `size` channels with group norms,
@@ -34,13 +36,13 @@ class Boxes(nn.Module):
 
   num_classes: int
   stages: tuple[str, ...]
-  image_size: tuple[int, int]
+  strides: tuple[int, ...]
   size: int = 64
   depth: int = 1
 
   @nn.compact
   def __call__(self, x: PyTree, train: bool) -> Mapping[str, Array]:
-    levels = self._pyramid([_image(x['seen'][stage]) for stage in self.stages])
+    levels, strides = self._pyramid([_image(x['seen'][stage]) for stage in self.stages])
     smooth = self._tower('smooth', 1)
     towers = {name: self._tower(name, self.depth) for name in ('class', 'box')}
     small = nn.initializers.normal(0.01)
@@ -50,14 +52,14 @@ class Boxes(nn.Module):
     to_box = Conv(5, 3, padding=1, use_bias=True, kernel_init=small, name='box')
     scales = self.param('scale', nn.initializers.ones, (len(levels),), jnp.float32)
     found: list[dict[str, Array]] = []
-    for number, level in enumerate(levels):
+    for number, (level, stride) in enumerate(zip(levels, strides)):
       level = smooth(level)
       of_box = to_box(towers['box'](level))
-      places = self._places(level.shape[1], level.shape[2])
+      places = _places(level.shape[1], level.shape[2], stride)
       distances = jnp.exp(jnp.minimum(of_box[..., :4] * scales[number], LARGEST))
       flat = {
         'logits': to_class(towers['class'](level)) + bias[None, None, None],
-        'sides': distances * places[None, ..., 2:],
+        'sides': distances * stride,
         'centre': of_box[..., 4],
         'places': jnp.broadcast_to(places[None], (len(level), *places.shape)),
       }
@@ -66,24 +68,26 @@ class Boxes(nn.Module):
       found.append(flat)
     return {name: jnp.concatenate([of[name] for of in found], 1) for name in found[0]}
 
-  def _pyramid(self, seen: list[Array]) -> list[Array]:
-    """Levels [B, h, w, size], the finest first."""
+  def _pyramid(self, seen: list[Array]) -> tuple[list[Array], list[float]]:
+    """(levels [B, h, w, size], the finest first; the stride of each)."""
     if len(seen) == 1:
-      (only,) = seen
+      (only,), (stride,) = seen, self.strides
       finer = _twice(Conv(4 * self.size, 1, kernel_init=_map, name='finer')(only))
       once = Conv(self.size, 1, kernel_init=_map, name='once')(only)
       coarser = Conv(self.size, 1, kernel_init=_map, name='coarser')(_half(only))
       levels = [finer, once, coarser]
-      return [self._norm(f'norm_{i}')(level) for i, level in enumerate(levels)]
-    levels, above = [], None
-    for stage, x in reversed(list(zip(self.stages, seen))):
-      level = Conv(self.size, 1, kernel_init=_map, name=f'lateral_{stage}')(x)
+      levels = [self._norm(f'norm_{i}')(level) for i, level in enumerate(levels)]
+      return levels, [stride / 2, stride, 2 * stride]
+    levels = []
+    for i in reversed(range(len(seen))):
+      stage = self.stages[i]
+      level = Conv(self.size, 1, kernel_init=_map, name=f'lateral_{stage}')(seen[i])
       level = self._norm(f'norm_{stage}')(level)
-      if above is not None:
-        level = level + _nearest(above, level.shape[1], level.shape[2])
+      if levels:
+        times = self.strides[i + 1] // self.strides[i]
+        level = level + _nearest(levels[0], times, level.shape[1:3])
       levels.insert(0, level)
-      above = level
-    return levels
+    return levels, list(self.strides)
 
   def _norm(self, name: str) -> nn.Module:
     return nn.GroupNorm(num_groups=None, group_size=GROUP, epsilon=1e-5, name=name)
@@ -102,16 +106,6 @@ class Boxes(nn.Module):
 
     return run
 
-  def _places(self, rows: int, columns: int) -> Array:
-    """[h, w, 3]: x, y and stride of the middle of each place in pixels of the image."""
-    height, width = self.image_size
-    stride = height / rows
-    y = (jnp.arange(rows) + 0.5) * stride
-    x = (jnp.arange(columns) + 0.5) * (width / columns)
-    shape = rows, columns
-    of_x, of_y = jnp.broadcast_to(x[None], shape), jnp.broadcast_to(y[:, None], shape)
-    return jnp.stack([of_x, of_y, jnp.full(shape, stride)], -1).astype(jnp.float32)
-
 
 def outputs(num_classes: int) -> Mapping[str, jax.ShapeDtypeStruct]:
   """The shapes of what `Boxes` gives of one example with one place."""
@@ -122,29 +116,33 @@ def outputs(num_classes: int) -> Mapping[str, jax.ShapeDtypeStruct]:
 _map = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
 
 
-def _image(x: PyTree) -> Array:
-  """An image [B, H, W, C] in float32; of tokens [B, T, D] the last that are a square, the patches.
-
-  Raises:
-    ValueError: it is neither.
-  """
-  if isinstance(x, Mapping) or jnp.ndim(x) not in (3, 4):
-    raise ValueError(
-      'A head of boxes sees images [B, H, W, C] or the tokens of patches [B, T, D], and the stage '
-      f'gives {jax.tree.map(jnp.shape, x)}. Choose other stages.'
-    )
+def _image(x: Array) -> Array:
+  """An image [B, H, W, C] in float32; of tokens [B, T, D] the last that are a square, the patches."""
   x = x.astype(jnp.float32)
   if x.ndim == 4:
     return x
-  side = int(x.shape[1] ** 0.5)
+  side = math.isqrt(x.shape[1])
   return x[:, x.shape[1] - side**2 :].reshape(len(x), side, side, -1)
 
 
-def _nearest(x: Array, rows: int, columns: int) -> Array:
-  """An image as one of more places, each a copy of the one it lies in; the rest is cut off."""
-  down, across = -(-rows // x.shape[1]), -(-columns // x.shape[2])
-  larger = jnp.repeat(jnp.repeat(x, down, axis=1), across, axis=2)
-  return larger[:, :rows, :columns]
+def _places(rows: int, columns: int, stride: float) -> Array:
+  """[h, w, 3]: x, y and stride of the middle of each place in pixels of the image."""
+  shape = rows, columns
+  y, x = ((jnp.arange(length) + 0.5) * stride for length in shape)
+  of_x, of_y = jnp.broadcast_to(x[None], shape), jnp.broadcast_to(y[:, None], shape)
+  return jnp.stack([of_x, of_y, jnp.full(shape, stride)], -1).astype(jnp.float32)
+
+
+def _nearest(x: Array, times: int, shape: tuple[int, int]) -> Array:
+  """An image [B, h, w, C] as one of `shape` places, of which each is a copy of the one it lies in;
+  those beyond the last are copies of that.
+  """
+  for axis, length in enumerate(shape, 1):
+    x = jnp.repeat(x, times, axis=axis)
+    x = jax.lax.slice_in_dim(x, 0, min(length, x.shape[axis]), axis=axis)
+    beyond = [(0, length - x.shape[axis] if i == axis else 0) for i in range(4)]
+    x = jnp.pad(x, beyond, mode='edge')
+  return x
 
 
 def _twice(x: Array) -> Array:
