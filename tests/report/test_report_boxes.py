@@ -32,15 +32,16 @@ AWAY = (50, 50, 60, 60)
 def test_a_box_takes_one_object_and_the_surest_box_is_first():
   objects = _objects((1, 0, *WHOLE), (2, 0, *WHOLE))
   found = _found((1, 0, 0.5, *WHOLE), (1, 0, 0.9, *HALF), (1, 1, 0.8, *WHOLE), (2, 0, 0.3, *THIRD))
-  hits, seen = boxes.matched(found, objects)
-  assert hits.tolist() == [0, 1, 0, 0] and seen.tolist() == [True, False]
+  made = boxes.matched(found, objects)
+  assert made.hits.tolist() == [0, 1, 0, 0] and made.seen.tolist() == [True, False]
+  assert made.takes.tolist() == [-1, 0, -1, -1]
 
 
 def test_crowds_take_any_number_of_boxes():
   objects = _objects((1, 0, 0, 0, 100, 100), (1, 0, *WHOLE), crowd=(0,))
   found = _found((1, 0, 0.9, *WHOLE), (1, 0, 0.8, *AWAY), (1, 0, 0.7, *AWAY), (1, 1, 0.6, *AWAY))
-  hits, seen = boxes.matched(found, objects)
-  assert hits.tolist() == [1, -1, -1, 0] and seen.all()
+  made = boxes.matched(found, objects)
+  assert made.hits.tolist() == [1, -1, -1, 0] and made.seen.all()
 
 
 @pytest.mark.parametrize(
@@ -57,18 +58,19 @@ def test_errors_have_the_kinds_of_tide(more, kinds):
   """Of two images with an object each, of which the second is found."""
   objects = _objects((1, 0, *WHOLE), (2, 0, *WHOLE))
   right = (2, 0, 0.9, *WHOLE)
-  assert boxes.errors(_found(right, more), objects) == {**dict.fromkeys(boxes.KINDS, 0), **kinds}
+  made = boxes.errors(boxes.matched(_found(right, more), objects))
+  assert made == {**dict.fromkeys(boxes.KINDS, 0), **kinds}
 
 
 def test_a_second_box_is_a_duplicate_and_an_empty_image_is_missed():
   objects = _objects((1, 0, *WHOLE), (2, 1, *WHOLE))
   found = _found((1, 0, 0.9, *WHOLE), (1, 0, 0.8, *HALF))
-  assert boxes.errors(found, objects) == {
+  assert boxes.errors(boxes.matched(found, objects)) == {
     **dict.fromkeys(boxes.KINDS, 0),
     'duplicate': 1,
     'missed': 1,
   }
-  nothing = boxes.errors(_found(), _objects())
+  nothing = boxes.errors(boxes.matched(_found(), _objects()))
   assert set(nothing.values()) == {0}
 
 
@@ -76,12 +78,26 @@ def test_curve_and_threshold():
   """Right, wrong, right of three objects: recall 1/3, 1/3, 2/3; F1 2/4, 2/5, 4/6, then 4/7."""
   objects = _objects((1, 0, *WHOLE), (2, 0, *WHOLE), (3, 0, *WHOLE))
   found = _found((3, 0, 0.2, *AWAY), (1, 0, 0.9, *WHOLE), (2, 0, 0.5, *WHOLE), (1, 0, 0.7, *AWAY))
-  line = boxes.curve(found, objects, 0)
+  made = boxes.matched(found, objects)
+  line = boxes.curve(made, 0)
   np.testing.assert_allclose(line[:3], [[1 / 3, 1], [1 / 3, 1 / 2], [2 / 3, 2 / 3]])
-  assert boxes.threshold(found, objects) == 0.5
-  assert len(boxes.above(found, 0.5).scores) == 3
-  assert boxes.threshold(_found(), objects) == 1.0
-  assert boxes.curve(_found(), objects, 0).shape == (0, 2)
+  assert boxes.threshold(made) == 0.5
+  assert boxes.above(made, 0.5).hits.tolist() == [1, 1, 0]
+  nothing = boxes.matched(_found(), objects)
+  assert boxes.threshold(nothing) == 1.0 and boxes.curve(nothing, 0).shape == (0, 2)
+
+
+def test_what_is_cut_off_by_its_score_is_matched_as_if_it_had_not_been_there():
+  """The surer of two boxes has the object, whether or not the other is asked."""
+  objects = _objects((1, 0, *WHOLE), (1, 0, *AWAY), (2, 0, *WHOLE))
+  found = _found((1, 0, 0.2, *WHOLE), (1, 0, 0.9, *HALF), (1, 0, 0.8, *WHOLE), (1, 0, 0.3, *AWAY))
+  for score in (0.1, 0.3, 0.5, 0.85):
+    cut = boxes.above(boxes.matched(found, objects), score)
+    anew = boxes.matched(cut.found, objects)
+    assert cut.hits.tolist() == anew.hits.tolist() and cut.seen.tolist() == anew.seen.tolist()
+    assert boxes.errors(cut) == boxes.errors(anew)
+  f1, counts = boxes._of_images(cut, np.array([2, 1, 5]))
+  assert f1.tolist() == [0, 2 / 3, 1] and counts.tolist() == [1, 2, 0]
 
 
 def test_hits_agree_with_pycocotools():
@@ -100,9 +116,9 @@ def test_hits_agree_with_pycocotools():
     *(np.r_[i % 6, i % 2, random.random(), sides] for i, sides in enumerate(drawn(20))),
   )
   judged = _judged.coco(found, objects, np.arange(6), 2)
-  points = np.linspace(0, 1, 101)
+  points, made = np.linspace(0, 1, 101), boxes.matched(found, objects)
   for label in range(2):
-    recall, precision = boxes.curve(found, objects, label).T
+    recall, precision = boxes.curve(made, label).T
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     ap = envelope[np.searchsorted(recall, points, side='left')].mean()
     np.testing.assert_allclose(ap, judged['AP50_by_class'][label], atol=1e-9)

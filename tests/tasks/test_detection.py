@@ -216,6 +216,25 @@ def test_columns_are_of_the_original_images():
   assert wrong['AP'] < 0.2 and TASK.scores(SUMS)['loss'] == 1.0
 
 
+def test_equal_scores_go_by_the_number_of_the_image_in_every_column():
+  """Right in the image of the lower number, wrong in the other: 1 where the right one comes first,
+  1/2 where it comes last, whatever the order of the rows.
+  """
+  pytest.importorskip('pycocotools', reason='pip install -r requirements.txt')
+  _, targets = rectangles.drawn(2)
+  for name in ('valid', 'labels', 'crowd'):
+    targets[name][:] = 0
+  targets['boxes'][0, 0], targets['valid'][0, 0], targets['area'][0, 0] = (0, 0, 20, 20), 1, 400
+  targets['valid'][1, 0] = 1
+  kept = said(targets)
+  targets['valid'][1, 0] = 0
+  kept['boxes'][1, 0] = 5, 5, 20, 20
+  for numbers, wanted in (((3, 8), 1.0), ((8, 3), 0.5)):
+    targets['image_id'] = np.int32(numbers)
+    columns = TASK.scores(SUMS, kept, targets)
+    assert (columns['AP50'], columns['VOC_AP50']) == pytest.approx((wanted, wanted))
+
+
 def test_nothing_found_and_nothing_there_have_stated_answers():
   pytest.importorskip('pycocotools', reason='pip install -r requirements.txt')
   _, targets = rectangles.drawn(4)

@@ -117,7 +117,7 @@ _map = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')
 
 
 def _image(x: Array) -> Array:
-  """An image [B, H, W, C] in float32; of tokens [B, T, D] the last that are a square, the patches."""
+  """An image [B, H, W, C] in float32; of tokens [B, T, D] those of patches: the last, a square."""
   x = x.astype(jnp.float32)
   if x.ndim == 4:
     return x

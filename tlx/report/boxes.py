@@ -19,17 +19,32 @@ NEAR = 0.1  # below it a box is on the background
 KINDS = ('localisation', 'class', 'both', 'duplicate', 'background', 'missed')
 BEST, WORST = 3, 6  # images that a page shows
 PIXELS = 400  # of the longer side of a picture
+_NONE = np.zeros(0, int)
 
 
 class Matched(NamedTuple):
   """Boxes against objects at an IoU of 0.5, as COCO does it.
 
   hits [D]: 1 right, 0 wrong, -1 neither: of a crowd
-  seen [G]: which objects were found; crowds count as found
+  takes [D]: the row of the object that a box is right of, or -1
   """
 
+  found: _judged.Found
+  objects: _judged.Objects
   hits: np.ndarray
-  seen: np.ndarray
+  takes: np.ndarray
+
+  @property
+  def seen(self) -> np.ndarray:
+    """Which objects were found [G]; crowds count as found."""
+    seen = self.objects.crowd > 0
+    seen[self.takes[self.takes >= 0]] = True
+    return seen
+
+  @property
+  def num_objects(self) -> int:
+    """Objects that are to be found."""
+    return int((self.objects.crowd == 0).sum())
 
 
 def matched(found: _judged.Found, objects: _judged.Objects) -> Matched:
@@ -37,21 +52,22 @@ def matched(found: _judged.Found, objects: _judged.Objects) -> Matched:
   that is not taken; where none is at 0.5, a crowd that it lies in by half or more.
   """
   hits = np.zeros(len(found.scores), int)
-  seen = objects.crowd > 0
-  taken = seen.copy()
-  for image in np.unique(found.images).tolist():
-    rows, own = (np.flatnonzero(of.images == image) for of in (found, objects))
+  takes = np.full(len(found.scores), -1)
+  taken = objects.crowd > 0
+  of_image = _judged.by_image(objects.images)
+  for image, rows in _judged.by_image(found.images).items():
+    own = of_image.get(image, _NONE)
     rows = rows[np.argsort(-found.scores[rows], kind='stable')]
     shares = _judged.overlaps(found.boxes[rows], objects.boxes[own])
     for row, share in zip(rows, shares):
       mine = objects.labels[own] == found.labels[row]
       free = np.where(mine & ~taken[own], share, 0.0)
       if len(own) and free.max() >= IOU:
-        hits[row] = 1
-        taken[own[free.argmax()]] = seen[own[free.argmax()]] = True
+        hits[row], takes[row] = 1, own[free.argmax()]
+        taken[takes[row]] = True
       elif _in_crowd(found.boxes[row], objects.boxes[own[mine & (objects.crowd[own] > 0)]]):
         hits[row] = -1
-  return Matched(hits, seen)
+  return Matched(found, objects, hits, takes)
 
 
 def _in_crowd(box: np.ndarray, crowds: np.ndarray) -> bool:
@@ -61,7 +77,14 @@ def _in_crowd(box: np.ndarray, crowds: np.ndarray) -> bool:
   return bool(len(crowds)) and shared.max() >= IOU * (box[2:] - box[:2]).prod()
 
 
-def errors(found: _judged.Found, objects: _judged.Objects) -> dict[str, int]:
+def above(all_boxes: Matched, score: float) -> Matched:
+  """The boxes of at least that score: those below it took nothing from them."""
+  rows = all_boxes.found.scores >= score
+  found = _judged.Found(*(field[rows] for field in all_boxes.found))
+  return Matched(found, all_boxes.objects, all_boxes.hits[rows], all_boxes.takes[rows])
+
+
+def errors(boxes: Matched) -> dict[str, int]:
   """How many errors of each of `KINDS` there are, after TIDE (Bolya et al. 2020, arXiv:2008.08115,
   section 2.2), with thresholds 0.5 and 0.1.
 
@@ -70,11 +93,12 @@ def errors(found: _judged.Found, objects: _judged.Objects) -> dict[str, int]:
   object is missed where neither a right box nor one of the first two kinds is its own. TIDE weighs
   each kind by the AP that it costs; these are counts of boxes.
   """
-  hits, seen = matched(found, objects)
+  found, objects = boxes.found, boxes.objects
   counts = dict.fromkeys(KINDS, 0)
-  nearly = np.zeros(len(seen), bool)
-  for row in np.flatnonzero(hits == 0).tolist():
-    own = np.flatnonzero((objects.images == found.images[row]) & (objects.crowd == 0))
+  nearly = np.zeros(len(objects.images), bool)
+  of_image = _judged.by_image(np.where(objects.crowd > 0, -1, objects.images))
+  for row in np.flatnonzero(boxes.hits == 0).tolist():
+    own = of_image.get(int(found.images[row]), _NONE)
     shares = _judged.overlaps(found.boxes[row : row + 1], objects.boxes[own])[0]
     same = objects.labels[own] == found.labels[row]
     mine, others = (np.where(of, shares, 0.0).max(initial=0.0) for of in (same, ~same))
@@ -90,42 +114,34 @@ def errors(found: _judged.Found, objects: _judged.Objects) -> dict[str, int]:
     if kind in ('localisation', 'class'):
       of_kind = np.where(same == (kind == 'localisation'), shares, 0.0)
       nearly[own[of_kind.argmax()]] = True
-  counts['missed'] = int((~seen & ~nearly).sum())
+  counts['missed'] = int((~boxes.seen & ~nearly).sum())
   return counts
 
 
-def curve(found: _judged.Found, objects: _judged.Objects, label: int) -> np.ndarray:
+def curve(boxes: Matched, label: int) -> np.ndarray:
   """[n, 2]: recall and precision of a class after each of its boxes, by falling score; crowds and
   what is in them left out.
   """
-  hits = matched(found, objects).hits
-  mine = (found.labels == label) & (hits >= 0)
-  order = np.argsort(-found.scores[mine], kind='stable')
-  right = np.cumsum(hits[mine][order])
-  wanted = ((objects.labels == label) & (objects.crowd == 0)).sum()
-  return np.stack([right / max(wanted, 1), right / np.arange(1, len(right) + 1)], -1)
+  mine = (boxes.found.labels == label) & (boxes.hits >= 0)
+  order = np.argsort(-boxes.found.scores[mine], kind='stable')
+  right = np.cumsum(boxes.hits[mine][order])
+  objects = ((boxes.objects.labels == label) & (boxes.objects.crowd == 0)).sum()
+  return np.stack([right / max(objects, 1), right / np.arange(1, len(right) + 1)], -1)
 
 
-def threshold(found: _judged.Found, objects: _judged.Objects) -> float:
+def threshold(boxes: Matched) -> float:
   """The score from which on boxes have the best F1 of all classes together; 1 without a box."""
-  hits = matched(found, objects).hits
-  counted = hits >= 0
-  order = np.argsort(-found.scores[counted], kind='stable')
-  right = np.cumsum(hits[counted][order])
-  wanted = (objects.crowd == 0).sum()
-  scores = 2 * right / (np.arange(1, len(right) + 1) + wanted)
-  return float(found.scores[counted][order][scores.argmax()]) if len(right) else 1.0
-
-
-def above(found: _judged.Found, score: float) -> _judged.Found:
-  """The boxes of at least that score."""
-  return _judged.Found(*(field[found.scores >= score] for field in found))
+  counted = boxes.hits >= 0
+  order = np.argsort(-boxes.found.scores[counted], kind='stable')
+  right = np.cumsum(boxes.hits[counted][order])
+  f1 = 2 * right / (np.arange(1, len(right) + 1) + boxes.num_objects)
+  return float(boxes.found.scores[counted][order][f1.argmax()]) if len(right) else 1.0
 
 
 class Judged(NamedTuple):
   """The run of the best method on validation at the largest size, of its first seed.
 
-  score: from which on boxes are drawn and errors are counted (`threshold`); found: those boxes
+  score: from which on boxes are drawn and errors are counted (`threshold`); boxes: those boxes
   f1 [N]: of each test image; 1 where there is nothing to find and nothing was found
   worst, best: rows of images, the worst and the best of them first
   """
@@ -135,9 +151,8 @@ class Judged(NamedTuple):
   ids: np.ndarray
   frames: np.ndarray
   images: np.ndarray
-  everything: _judged.Found
-  found: _judged.Found
-  objects: _judged.Objects
+  everything: Matched
+  boxes: Matched
   score: float
   f1: np.ndarray
   worst: list[int]
@@ -154,12 +169,12 @@ def judged(results: Results, source: str, target: str) -> Judged | None:
   read = _read(results, ranked[0][1]) if ranked else None
   if read is None:
     return None
-  ids, targets, everything, objects = read
-  score = threshold(everything, objects)
-  found = above(everything, score)
-  f1, wanted = _of_images(found, objects, targets['image_id'])
-  worst = np.lexsort((-wanted, f1)).tolist()[:WORST]
-  best = [row for row in np.lexsort((-wanted, -f1)).tolist() if wanted[row] and row not in worst]
+  ids, targets, everything = read
+  score = threshold(everything)
+  boxes = above(everything, score)
+  f1, counts = _of_images(boxes, targets['image_id'])
+  worst = np.lexsort((-counts, f1)).tolist()[:WORST]
+  best = [row for row in np.lexsort((-counts, -f1)).tolist() if counts[row] and row not in worst]
   return Judged(
     shots,
     ranked[0][0],
@@ -167,8 +182,7 @@ def judged(results: Results, source: str, target: str) -> Judged | None:
     targets['frame'],
     targets['image_id'],
     everything,
-    found,
-    objects,
+    boxes,
     score,
     f1,
     worst,
@@ -192,13 +206,13 @@ def _ranked(results: Results, source: str, target: str) -> tuple[int, list[tuple
 
 
 def _read(results: Results, run: str) -> tuple[Any, ...] | None:
-  """(ids, targets, boxes found, objects) of a run's test images; None where none are kept."""
+  """(ids, targets, `Matched`) of a run's test images; None where none are kept."""
   kept = read_predictions(results.workdir, run)
   if kept is None or 'boxes' not in kept:
     return None
   of_targets = [name for name in kept if name.startswith('targets/')]
   targets = {name.removeprefix('targets/'): kept[name] for name in of_targets}
-  return kept['ids'], targets, _judged.found(kept, targets), _judged.objects(targets)
+  return kept['ids'], targets, matched(_judged.found(kept, targets), _judged.objects(targets))
 
 
 def counted(results: Results, source: str, target: str) -> tuple[int, pd.DataFrame]:
@@ -209,27 +223,24 @@ def counted(results: Results, source: str, target: str) -> tuple[int, pd.DataFra
   rows = []
   for method, run in ranked:
     if read := _read(results, run):
-      everything, objects = read[2:]
-      score = threshold(everything, objects)
-      found = above(everything, score)
-      right = int((matched(found, objects).hits == 1).sum())
-      of_method = {'method': method, 'score': score, 'objects': int((objects.crowd == 0).sum())}
-      rows.append({**of_method, 'right': right, **errors(found, objects)})
+      score = threshold(read[2])
+      boxes = above(read[2], score)
+      of_method = {'method': method, 'score': score, 'objects': boxes.num_objects}
+      rows.append({**of_method, 'right': int((boxes.hits == 1).sum()), **errors(boxes)})
   return shots, pd.DataFrame(rows)
 
 
-def _of_images(
-  found: _judged.Found, objects: _judged.Objects, images: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _of_images(boxes: Matched, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """(F1 of each image, how many objects it has)."""
-  hits, _ = matched(found, objects)
-  f1, wanted = np.ones(len(images)), np.zeros(len(images), int)
-  for row, image in enumerate(images):
-    mine = hits[found.images == image]
-    wanted[row] = ((objects.images == image) & (objects.crowd == 0)).sum()
-    if total := (mine >= 0).sum() + wanted[row]:
-      f1[row] = 2 * (mine == 1).sum() / total
-  return f1, wanted
+  order = np.argsort(images)
+
+  def count(of: np.ndarray) -> np.ndarray:
+    return np.bincount(order[np.searchsorted(images, of, sorter=order)], minlength=len(images))
+
+  objects = count(boxes.objects.images[boxes.objects.crowd == 0])
+  right, answers = (count(boxes.found.images[of]) for of in (boxes.hits == 1, boxes.hits >= 0))
+  total = answers + objects
+  return np.divide(2 * right, total, out=np.ones(len(images)), where=total > 0), objects
 
 
 def wanted(results: Results, source: str, target: str) -> list[str]:
@@ -259,14 +270,15 @@ def drawn(
   left, top = round(pad_x * zoom / scale), round(pad_y * zoom / scale)
   cut = (left, top, left + round(width * zoom), top + round(height * zoom))
   pixels = np.asarray(stored.crop(cut))
-  image = looked.images[row]
-  found = _judged.Found(*(field[looked.found.images == image] for field in looked.found))
-  objects = _judged.Objects(*(field[looked.objects.images == image] for field in looked.objects))
-  hits, seen = matched(found, objects)
+  boxes, image = looked.boxes, looked.images[row]
+  mine, own = boxes.found.images == image, boxes.objects.images == image
+  found = _judged.Found(*(field[mine] for field in boxes.found))
+  objects = _judged.Objects(*(field[own] for field in boxes.objects))
+  missed, wrong = (~boxes.seen[own]).tolist(), (boxes.hits[mine] == 0).tolist()
   scores = [f'{100 * score:.0f}' for score in found.scores]
   sides = (
-    pictures.drawn(pixels, objects.boxes * zoom, objects.labels.tolist(), dashed=(~seen).tolist()),
-    pictures.drawn(pixels, found.boxes * zoom, found.labels.tolist(), scores, hits == 0),
+    pictures.drawn(pixels, objects.boxes * zoom, objects.labels.tolist(), dashed=missed),
+    pictures.drawn(pixels, found.boxes * zoom, found.labels.tolist(), scores, wrong),
   )
   whole = pictures.sheet(sides, 2, pictures.legend(names, 2 * sides[0].size[0]))
   file = io.BytesIO()
@@ -275,8 +287,8 @@ def drawn(
 
 
 def by_class(results: Results) -> pd.DataFrame:
-  """AP of every class: a row a class, method and size, means over the chosen runs; NaN where no
-  test image has the class.
+  """AP of every class: a row a class, method and size, means over the `runs` that tested the class;
+  NaN where none did. Folds need not all have an image of it.
   """
   runs, rows = numbers.tested(results), []
   for source, target in results.pairs:
@@ -300,9 +312,15 @@ def by_class(results: Results) -> pd.DataFrame:
             'method': method,
             'shots': shots,
             'class': name,
-            'AP': values['AP_by_class'][:, label].mean(),
-            'AP50': values['AP50_by_class'][:, label].mean(),
-            'runs': len(values['AP_by_class']),
+            'AP': _mean(values['AP_by_class'][:, label]),
+            'AP50': _mean(values['AP50_by_class'][:, label]),
+            'runs': int((~np.isnan(values['AP_by_class'][:, label])).sum()),
           }
         )
   return pd.DataFrame(rows)
+
+
+def _mean(values: np.ndarray) -> float:
+  """The mean of those that are numbers; NaN without one."""
+  there = values[~np.isnan(values)]
+  return float(there.mean()) if len(there) else np.nan

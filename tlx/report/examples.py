@@ -273,7 +273,8 @@ def _pictured(
     name = str(looked.ids[row])
     if isinstance(content := records.get(name), Mapping):
       counts = [
-        int((of.images == looked.images[row]).sum()) for of in (looked.objects, looked.found)
+        int((of.images == looked.images[row]).sum())
+        for of in (looked.boxes.objects, looked.boxes.found)
       ]
       picture = Record(name, boxes.drawn(looked, row, content, names))
       lines.append((picture, *counts, f'{100 * looked.f1[row]:.0f}'))

@@ -527,10 +527,11 @@ def _precision(results: Results):
   figure, axes = panels(len(found), 2, width=3.1, height=3.0)
   for ax, (pair, looked) in zip(axes, found):
     names = classes.class_names(results, *pair)
-    counts = np.bincount(looked.objects.labels[looked.objects.crowd == 0], minlength=len(names))
+    objects = looked.everything.objects
+    counts = np.bincount(objects.labels[objects.crowd == 0], minlength=len(names))
     common = np.argsort(-counts, kind='stable')[:_LINES]
     for label in sorted(common[counts[common] > 0].tolist()):
-      line = boxes.curve(looked.everything, looked.objects, label)
+      line = boxes.curve(looked.everything, label)
       colour = pictures.COLOURS[label % len(pictures.COLOURS)]
       words = f'{names[label]} ({counts[label]:,})'
       ax.plot(*(100 * line.T), color=colour, linewidth=1.3, label=words)

@@ -18,7 +18,9 @@ VOC_IOU = 0.5
 
 
 class Found(NamedTuple):
-  """Boxes found [D], image by image and within one by falling score."""
+  """Boxes found [D], by rising number of the image and within one by falling score: where scores
+  are equal the first counts as the surer, as pycocotools has it.
+  """
 
   images: np.ndarray  # numbers of images
   boxes: np.ndarray  # [D, 4] x0, y0, x1, y1 in pixels of the original images
@@ -43,14 +45,15 @@ class Objects(NamedTuple):
 
 def found(kept: Mapping[str, np.ndarray], targets: Mapping[str, np.ndarray]) -> Found:
   """What a task kept of N examples, in the pixels of their original images and cut off there."""
-  there = kept['scores'] > 0
+  order = np.argsort(targets['image_id'], kind='stable')
+  frames, numbers = targets['frame'][order], targets['image_id'][order]
+  of_all = {name: kept[name][order] for name in ('boxes', 'scores', 'labels')}
+  there = of_all['scores'] > 0
   rows = np.nonzero(there)[0]
-  boxes = original(kept['boxes'][there], targets['frame'][rows])
-  width, height = targets['frame'][rows, 3:5].astype(np.float64).T
-  ends = np.stack([width, height, width, height], -1)
-  images = targets['image_id'][rows]
-  boxes = np.clip(boxes, 0, ends)
-  return Found(images, boxes, kept['scores'][there].astype(np.float64), kept['labels'][there])
+  boxes = original(of_all['boxes'][there], frames[rows])
+  boxes = np.clip(boxes, 0, frames[rows][:, [3, 4, 3, 4]].astype(np.float64))
+  scores = of_all['scores'][there].astype(np.float64)
+  return Found(numbers[rows], boxes, scores, of_all['labels'][there])
 
 
 def objects(targets: Mapping[str, np.ndarray]) -> Objects:
@@ -60,6 +63,17 @@ def objects(targets: Mapping[str, np.ndarray]) -> Objects:
   boxes = original(targets['boxes'][there], targets['frame'][rows])
   of_all = [targets[name][there] for name in ('labels', 'crowd', 'area')]
   return Objects(targets['image_id'][rows], boxes, *of_all)
+
+
+def by_image(images: np.ndarray) -> dict[int, np.ndarray]:
+  """{number of an image: the rows that are of it, in their order}.
+
+  >>> by_image(np.array([7, 3, 7]))
+  {3: array([1]), 7: array([0, 2])}
+  """
+  order = np.argsort(images, kind='stable')
+  numbers, starts = np.unique(images[order], return_index=True)
+  return dict(zip(numbers.tolist(), np.split(order, starts[1:])))
 
 
 def original(boxes: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -161,11 +175,11 @@ def voc_hits(found: Found, objects: Objects) -> tuple[np.ndarray, int]:
   left out; how many objects there are to find).
   """
   order = np.argsort(-found.scores, kind='stable')
-  places = {image: np.flatnonzero(objects.images == image) for image in np.unique(objects.images)}
+  places = by_image(objects.images)
   nothing = np.zeros(0, int)
   taken, hits = np.zeros(len(objects.images), bool), []
   for i in order:
-    own = places.get(found.images[i], nothing)
+    own = places.get(int(found.images[i]), nothing)
     shares = overlaps(found.boxes[i : i + 1], objects.boxes[own])[0]
     best = own[shares.argmax()] if len(own) else -1
     hit = len(own) > 0 and shares.max() >= VOC_IOU
