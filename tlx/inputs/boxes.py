@@ -20,8 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx import datasets
-from tlx.plug import closest
-from tlx.ranges import Each, Range
+from tlx.inputs import _squares
 from tlx.types import Array, Batch, Form, PyTree
 
 KIND = 'annotated image'  # the data sets that are made into this
@@ -34,26 +33,10 @@ INPUT = {  # of a source: the fields, where neither its weights nor the config s
   'std': (0.229, 0.224, 0.225),
   'interpolation': 'bicubic',
 }
-RANGES = {
-  'image_size': Range(1, 8192),
-  'channels': Range(1, 3),
-  'mean': Each(Range(-1000.0, 1000.0), different=False),
-  'std': Each(Range(1e-6, 1000.0), different=False),
-  'interpolation': ('nearest', 'bilinear', 'bicubic', 'lanczos'),
-}
+RANGES = _squares.RANGES
 AUGMENT = {'zoom': 0.0, 'flip': 0.0, 'colour': 0.0}  # all off
-HOW = (  # the fields of a data set and of a study that `load` takes
-  'val_fraction',
-  'test_fraction',
-  'group',
-  'val_examples',
-  'duplicates',
-  'skip_bad',
-  'fold',
-  'folds',
-  'data_dir',
-  'data_bytes',
-)
+HOW = _squares.HOW
+check_memory = _squares.check_memory
 VISIBLE = 0.2  # of its area that a box must keep to stay in training
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601
 
@@ -72,17 +55,13 @@ def form(
   Raises:
     ValueError: fields that do not go together.
   """
-  if not len(mean) == len(std) == channels:
-    raise ValueError(f'{channels} channels want as many means and stds, got {mean} and {std}.')
+  enter = _squares.entering(channels, mean, std)
   datasets.check(image_size, channels, interpolation, 'pad')
   options = {'image_size': image_size, 'channels': channels, 'mean': mean, 'std': std}
   options |= {'interpolation': interpolation}
-  spec = jax.ShapeDtypeStruct((image_size, image_size, channels), np.uint8)
-
-  def enter(images: Array) -> Array:
-    return (images.astype(jnp.float32) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
-
-  return Form(f'boxes {options}', spec, enter, augment, check, moves=True)
+  return Form(
+    f'boxes {options}', _squares.spec(image_size, channels), enter, augment, check, moves=True
+  )
 
 
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
@@ -93,11 +72,6 @@ def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datase
 def store(records: Sequence[Any], fields: Mapping[str, Any]) -> tuple[np.ndarray, dict[int, str]]:
   """(image files as they are stored [N, H, W, C], {row: why} of those that cannot be read)."""
   return datasets.decoded(records, **_resized(fields))
-
-
-def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:
-  """Raises ValueError where so many stored images would take more than `num_bytes`."""
-  datasets.check_memory(count, fields['image_size'], fields['channels'], num_bytes)
 
 
 def _resized(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,18 +89,7 @@ def check(options: Mapping[str, float]) -> None:
     'flip': (1.0, 'the share of images that are mirrored, up to 1'),
     'colour': (1.0, 'brightness, contrast and saturation change by up to this share, up to 1'),
   }
-  for name, value in options.items():
-    if name not in most:
-      raise ValueError(
-        f'Unknown augmentation {name!r} of images with boxes; have {", ".join(most)}.'
-        f'{closest(name, most)}'
-      )
-    high, meaning = most[name]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= high:
-      raise ValueError(
-        f'Augmentation {name!r} takes a number of at least 0 (0 is off): {meaning}; got {value!r}.'
-      )
+  _squares.check(options, most, 'images with boxes')
 
 
 def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
@@ -137,12 +100,7 @@ def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
   to an image depends on the key and its place in the batch alone, not on the targets, which where
   they are no dict of boxes are left as they are.
   """
-  if any(options.values()):
-    batch = batch._replace(inputs=batch.inputs.astype(jnp.float32))
-  for i, (name, function) in enumerate(AUGMENTATIONS.items()):
-    if options.get(name):
-      batch = function(jax.random.fold_in(key, i), batch, options[name])
-  return batch
+  return _squares.augmented(key, batch, options, AUGMENTATIONS)
 
 
 def _zoom(key: Array, batch: Batch, share: float) -> Batch:

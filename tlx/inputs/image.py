@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tlx import datasets
-from tlx.plug import closest
-from tlx.ranges import Each, Range
+from tlx.inputs import _squares
+from tlx.ranges import Range
 from tlx.types import Array, Batch, Form, Mixed
 
 KIND = 'image'  # the data sets that are made into this
@@ -25,28 +25,13 @@ INPUT = {  # of a source: the fields, where neither its weights nor the config s
   'crop': 1.0,
 }
 RANGES = {
-  'image_size': Range(1, 8192),
-  'channels': Range(1, 3),
-  'mean': Each(Range(-1000.0, 1000.0), different=False),
-  'std': Each(Range(1e-6, 1000.0), different=False),
-  'interpolation': ('nearest', 'bilinear', 'bicubic', 'lanczos'),
+  **_squares.RANGES,
   'fit': ('squeeze', 'crop', 'pad'),
   'crop': Range(0.0, 1.0, above=True),
 }
 AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0, 'cutmix': 0.0}  # all off
-HOW = (  # the fields of a data set and of a study that `load` takes
-  'shift',
-  'val_fraction',
-  'test_fraction',
-  'group',
-  'val_examples',
-  'duplicates',
-  'skip_bad',
-  'fold',
-  'folds',
-  'data_dir',
-  'data_bytes',
-)
+HOW = ('shift', *_squares.HOW)
+check_memory = _squares.check_memory
 
 
 @functools.cache
@@ -67,20 +52,15 @@ def form(
   Raises:
     ValueError: fields that do not go together.
   """
-  if not len(mean) == len(std) == channels:
-    raise ValueError(f'{channels} channels want as many means and stds, got {mean} and {std}.')
+  enter = _squares.entering(channels, mean, std)
   datasets.check(image_size, channels, interpolation, fit, crop)
   stored = {'interpolation': interpolation, 'fit': fit, 'crop': crop}
   options = {'image_size': image_size, 'channels': channels, 'mean': mean, 'std': std, **stored}
-  spec = jax.ShapeDtypeStruct((image_size, image_size, channels), np.uint8)
-
-  def enter(images: Array) -> Array:
-    return (images.astype(jnp.float32) / 255 - jnp.asarray(mean)) / jnp.asarray(std)
 
   def check(augmentations: Mapping[str, float]) -> None:
     _check(augmentations, image_size)
 
-  return Form(f'image {options}', spec, enter, augment, check)
+  return Form(f'image {options}', _squares.spec(image_size, channels), enter, augment, check)
 
 
 def load(name: str, fields: Mapping[str, Any], how: Mapping[str, Any]) -> datasets.Dataset:
@@ -95,11 +75,6 @@ def store(records: Sequence[Any], fields: Mapping[str, Any]) -> tuple[np.ndarray
   return datasets.decoded(records, **resized)
 
 
-def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:
-  """Raises ValueError where so many stored images would take more than `num_bytes`."""
-  datasets.check_memory(count, fields['image_size'], fields['channels'], num_bytes)
-
-
 def _check(options: Mapping[str, float], image_size: int) -> None:
   """Raises ValueError for an augmentation there is not, or a value out of its range."""
   most: Mapping[str, tuple[float, str]] = {
@@ -109,17 +84,9 @@ def _check(options: Mapping[str, float], image_size: int) -> None:
     'mixup': (1000.0, 'the parameter of a Beta distribution, up to 1000'),
     'cutmix': (1000.0, 'the parameter of a Beta distribution, up to 1000'),
   }
-  for name, value in options.items():
-    if name not in AUGMENTATIONS:
-      have = ', '.join(AUGMENTATIONS)
-      near = closest(name, AUGMENTATIONS)
-      raise ValueError(f'Unknown augmentation {name!r} of images; have {have}.{near}')
-    high, meaning = most[name]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= high or (name == 'shift' and value != int(value)):
-      raise ValueError(
-        f'Augmentation {name!r} takes a number of at least 0 (0 is off): {meaning}; got {value!r}.'
-      )
+  _squares.check(options, most)
+  if (pixels := options.get('shift', 0)) != int(pixels):
+    raise ValueError(f"Augmentation 'shift' takes {most['shift'][1]}; got {pixels!r}.")
   if options.get('mixup') and options.get('cutmix'):
     raise ValueError('mixup and cutmix both pair the examples of a batch. Set one of them to 0.')
 
@@ -130,12 +97,7 @@ def augment(key: Array, batch: Batch, options: Mapping[str, float]) -> Batch:
   `{'shift': 2, 'flip': 0.5, 'mixup': 0.2, 'crop': 4}`: pixels, share, Beta parameter, pixels; 0 is
   off.
   """
-  if any(options.values()):
-    batch = batch._replace(inputs=batch.inputs.astype(jnp.float32))
-  for i, (name, function) in enumerate(AUGMENTATIONS.items()):
-    if options.get(name):
-      batch = function(jax.random.fold_in(key, i), batch, options[name])
-  return batch
+  return _squares.augmented(key, batch, options, AUGMENTATIONS)
 
 
 def _crop(key: Array, batch: Batch, pixels: float) -> Batch:
