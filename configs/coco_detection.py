@@ -11,7 +11,7 @@ coco:FOLDER, or another set of boxes (docs/detection.md). COCO's labels of its t
 public: without one, a share of the training images is the test part here (test_fraction), and
 AP is not that of leaderboards. Training is torchvision's in short: 640 pixels instead of 800, scale
 jitter and flips, norms frozen; the head has the 256 channels and 4 layers of the papers.
-Decoded, 118,000 images of 640 pixels take 135 GiB of the host's memory (data_bytes).
+Decoded, 118,000 images of 640 pixels are 135 GiB, so they are decoded on their way (data_bytes).
 """
 
 from tlx.study.config import base
@@ -45,7 +45,6 @@ def get_config(data: str = 'coco:coco2017'):
     'test_fraction': 0.04,
     'val_examples': 2000,
   }
-  config.data_bytes = 180e9
   config.shots = (1000, 10000, 0)
   config.seeds = (0, 1, 2)
   config.train.steps = 20000

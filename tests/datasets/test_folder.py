@@ -191,9 +191,3 @@ def test_classes_too_small_to_divide(tmp_path, make_images):
   make_images(tmp_path / 'b', 1)
   with pytest.raises(ValueError, match=r"Holding out 0.3 of class 'b' takes 0 of its 1 examples"):
     _load(tmp_path)
-
-
-def test_memory_is_counted_before_decoding(undivided):
-  (undivided / 'cat' / '00.jpg').write_bytes(b'would fail if it were read')
-  with pytest.raises(ValueError, match=r'30 images of 100 x 100 x 3 .*Use image_size <= 10,'):
-    _load(undivided, size=100, data_bytes=30 * 10 * 10 * 3)

@@ -1,4 +1,4 @@
-"""Data sets by name, in memory: images as arrays, texts as they are.
+"""Data sets by name: images as arrays, or decoded when they are taken; texts as they are.
 
 mnist_5k, uci_digits           digits that ship in installed packages: one file each in this folder
 tfds:NAME[/config][:version]   any TFDS data set of images with a label; a bare TFDS name works too
@@ -15,6 +15,7 @@ text:PATH                      running text: a document a line of a file, or a f
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +44,7 @@ from tlx.datasets import (
 )
 from tlx.datasets._boxes import frame, size_of
 from tlx.datasets._copies import overlap, trained_elsewhere
-from tlx.datasets._images import Raw, check_memory
+from tlx.datasets._images import PART_BYTES, Raw
 from tlx.datasets._splits import check_folds
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
@@ -69,7 +70,6 @@ __all__ = [
   'check',
   'check_folds',
   'check_kind',
-  'check_memory',
   'class_counts',
   'decoded',
   'frame',
@@ -239,7 +239,7 @@ def decoded(
   labels = np.zeros(len(files), np.int32)
   examples = Examples(rows, labels, lambda some: [files[row] for row in some])
   form = Form(image_size, channels, interpolation, fit, crop)
-  split, bad = _images.decode_all(examples, form, lambda images: images)
+  split, bad = _images.decode_all(examples, form, 'none')
   return split.inputs, {int(row): why for row, why in bad.items()}
 
 
@@ -327,12 +327,14 @@ def load(
       they were not there.
     fold, folds: of a data set without a test part, the fold that is it, from 1 to `folds`, in place
       of `test_fraction`; of each class alike, and groups stay whole. Every example is in one.
+    data_bytes: a set of more decoded images is not kept in memory: all are decoded once, for their
+      digests and to find those that cannot be read, and then again whenever they are taken.
     wanted: the kind of examples. An 'annotated image' wants fit 'pad'; its values are a dict of
       arrays [N, ...] of its boxes in pixels of the square, and labels are 0 (tlx/inputs/boxes.py).
 
   Raises:
-    ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, a
-      class too small to divide, or arrays of more than `data_bytes`.
+    ValueError: an unknown name or shift, what `check` does not take, unusable or damaged data, or a
+      class too small to divide.
   """
   form = Form(image_size, channels, interpolation, fit, crop)
   _images.check(form)
@@ -348,14 +350,15 @@ def load(
   while True:
     shares = (val_fraction, test_fraction, val_examples, fold, folds)
     parts, notes = _divided(published, shares, 'images')
-    check_memory(sum(len(part.ids) for part in parts.values()), image_size, channels, data_bytes)
-    splits, bad = _decode(parts, form, shift)
+    if wanted == 'annotated image':
+      parts = _boxes.letterboxed(parts, form.image_size)
+    count = sum(len(part.ids) for part in parts.values())
+    in_memory = count * image_size**2 * channels <= data_bytes
+    splits, bad, digest = _decode(parts, form, shift, in_memory)
     if not bad:
       break
     published = _without(name, published, bad, skip_bad)
-  if wanted == 'annotated image':
-    splits = _boxes.letterboxed(splits, form.image_size)
-  return _dataset(splits, duplicates, class_names, (*published.notes, *notes))
+  return _dataset(splits, duplicates, class_names, (*published.notes, *notes), digest)
 
 
 def load_text(
@@ -422,12 +425,19 @@ def _divided(
 
 
 def _dataset(
-  splits: dict[str, Split], duplicates: str, class_names: tuple[str, ...], notes: tuple[str, ...]
+  splits: dict[str, Split],
+  duplicates: str,
+  class_names: tuple[str, ...],
+  notes: tuple[str, ...],
+  digest: str = '',
 ) -> Dataset:
-  """The data set of these parts, after copies across them are dropped or said."""
-  splits, of_copies = _copies.across(splits, duplicates, class_names)
-  train, val, test = splits['train'], splits['val'], splits['test']
-  return Dataset(train, val, test, class_names, sha256(train, val, test), (*notes, *of_copies))
+  """The data set of these parts, after copies across them are dropped or said; `digest` is theirs
+  where it is known.
+  """
+  kept, of_copies = _copies.across(splits, duplicates, class_names)
+  train, val, test = kept['train'], kept['val'], kept['test']
+  digest = digest if digest and kept is splits else sha256(train, val, test)
+  return Dataset(train, val, test, class_names, digest, (*notes, *of_copies))
 
 
 def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
@@ -449,17 +459,25 @@ def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
 
 
 def _decode(
-  parts: dict[str, Examples], form: Form, shift: str
-) -> tuple[dict[str, Split], dict[str, str]]:
-  """(the parts, shifted; {id: what is wrong with it} of the images that cannot be read)."""
-  of_inputs, of_labels = _shifts.SHIFTS[shift]
+  parts: dict[str, Examples], form: Form, shift: str, in_memory: bool
+) -> tuple[dict[str, Split], dict[str, str], str]:
+  """(the parts, shifted; {id: what is wrong with it} of the images that cannot be read; their
+  `sha256` where they are not in memory, else '').
+  """
   splits: dict[str, Split] = {}
   bad: dict[str, str] = {}
-  for name, examples in parts.items():
-    decoded, wrong = _images.decode_all(examples, form, of_inputs)
-    splits[name] = decoded._replace(labels=of_labels(decoded.labels))
+  digest = None if in_memory else hashlib.sha256()
+  for name in ('train', 'val', 'test'):
+    _, of_labels = _shifts.SHIFTS[shift]
+    examples = parts[name]._replace(labels=of_labels(parts[name].labels))
+    if digest:
+      shape = len(examples.ids), form.image_size, form.image_size, form.channels
+      digest.update(_about('', shape, np.dtype(np.uint8), examples.labels))
+    splits[name], wrong = _images.decode_all(examples, form, shift, digest)
+    if digest:
+      digest.update(_beside_inputs(splits[name]))
     bad |= wrong
-  return splits, bad
+  return splits, bad, digest.hexdigest() if digest else ''
 
 
 def _without(name: str, published: Published, bad: Mapping[str, str], skip: bool) -> Published:
@@ -572,14 +590,26 @@ def sha256(*splits: Split) -> str:
   for split in splits:
     leaves = split.inputs if isinstance(split.inputs, dict) else {'': split.inputs}
     for name, leaf in leaves.items():
-      digest.update(f'{name}{leaf.shape} {leaf.dtype} {split.labels.dtype}\n'.encode())
+      digest.update(_about(name, leaf.shape, leaf.dtype, split.labels))
       if leaf.dtype == object:
         digest.update(json.dumps(leaf.tolist()).encode())
-      else:
+      elif isinstance(leaf, np.ndarray):
         digest.update(leaf.data)  # not tobytes(), which copies
-    digest.update(split.labels.tobytes())
-    values = split.values if isinstance(split.values, dict) else {'': split.values}
-    for value in values.values():
-      digest.update(b'' if value is None else value.tobytes())
-    digest.update('\n'.join(split.ids).encode())
+      else:
+        size = max(1, PART_BYTES // math.prod(leaf.shape[1:]))
+        for first in range(0, len(leaf), size):
+          digest.update(leaf.take(np.arange(first, min(first + size, len(leaf)))).data)
+    digest.update(_beside_inputs(split))
   return digest.hexdigest()
+
+
+def _about(name: str, shape: tuple[int, ...], dtype: np.dtype, labels: np.ndarray) -> bytes:
+  """What `sha256` sees before the values of a leaf of inputs."""
+  return f'{name}{shape} {dtype} {labels.dtype}\n'.encode()
+
+
+def _beside_inputs(split: Split) -> bytes:
+  """What `sha256` sees of a split after its inputs."""
+  values = split.values if isinstance(split.values, dict) else {'': split.values}
+  of_values = [b'' if value is None else value.tobytes() for value in values.values()]
+  return b''.join([split.labels.tobytes(), *of_values, '\n'.join(split.ids).encode()])

@@ -19,7 +19,6 @@ from tlx.datasets._types import (
   UNREADABLE,
   Examples,
   Published,
-  Split,
   listing,
 )
 
@@ -241,7 +240,7 @@ def _objects(
   )
 
 
-def letterboxed(splits: Mapping[str, Split], side: int) -> dict[str, Split]:
+def letterboxed(splits: Mapping[str, Examples], side: int) -> dict[str, Examples]:
   """The parts, whose images stand in squares of `side` pixels as fit 'pad' makes them, with arrays
   of boxes as their values, all for as many boxes as an image has at most.
   """

@@ -1,4 +1,4 @@
-"""Image files to one uint8 array."""
+"""Image files to one uint8 array, or to what decodes them when they are taken."""
 
 import concurrent.futures
 import contextlib
@@ -8,17 +8,20 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from tlx.datasets._shifts import SHIFTS
 from tlx.datasets._types import HEIF, UNREADABLE, Examples, Form, Split, is_file
 from tlx.plug import closest
 
 _CHUNK, _TASK = 512, 64  # encoded images in memory at a time; images a thread takes at a time
+_TAKEN = 8  # images a thread takes at a time of those that are wanted now
+PART_BYTES = 2**26  # of decoded images, where all pass by once
 FITS = ('squeeze', 'crop', 'pad')
 _FILTERS = {
   'nearest': Image.Resampling.NEAREST,
@@ -46,18 +49,6 @@ def check(form: Form) -> None:
     raise ValueError(
       f"Got crop {form.crop} with fit 'pad', which keeps the whole image. Use crop 1.0 or fit "
       "'crop'."
-    )
-
-
-def check_memory(count: int, image_size: int, channels: int, data_bytes: float) -> None:
-  """Raises ValueError where so many images, decoded, would take more than `data_bytes`."""
-  num_bytes = count * image_size**2 * channels
-  if num_bytes > data_bytes:
-    fits = int((data_bytes / (count * channels)) ** 0.5)
-    raise ValueError(
-      f'{count:,} images of {image_size} x {image_size} x {channels} take {num_bytes / 2**30:.2f} '
-      f'GiB, the limit is {data_bytes / 2**30:.2f} GiB. Use image_size <= {fits}, fewer images '
-      '(val_examples caps validation), or a higher data_bytes.'
     )
 
 
@@ -211,46 +202,118 @@ def _square(image: Image.Image, form: Form) -> Image.Image:
   return image.crop((left, top, left + size, top + size))  # black where the image does not reach
 
 
+class Images:
+  """The images of a split that are decoded when they are taken, again and again.
+
+  shape, dtype: of all of them, [N, H, W, C]
+  digests: uint64 [N] of their pixels before `shift`
+  """
+
+  dtype = np.dtype(np.uint8)
+
+  def __init__(self, examples: Examples, form: Form, shift: str, digests: np.ndarray):
+    self.examples, self.form, self.shift = examples, form, shift
+    self.digests = digests
+    self.shape = len(examples.ids), form.image_size, form.image_size, form.channels
+    for about in ({'category': Image.DecompressionBombWarning}, {'module': r'PIL\.'}):
+      warnings.filterwarnings('ignore', **about)  # in all threads, unlike `without_warnings`
+
+  def __len__(self) -> int:
+    return len(self.digests)
+
+  def take(self, rows: np.ndarray) -> np.ndarray:
+    """uint8 [len(rows), H, W, C], decoded in as many threads as there are cores.
+
+    Raises:
+      ValueError: a file that could be read at first and no longer can.
+    """
+    made = np.empty((len(rows), *self.shape[1:]), np.uint8)
+
+    def work(first: int) -> None:
+      part = made[first : first + _TAKEN]
+      some = np.asarray(rows)[first : first + _TAKEN].tolist()
+      for place, (row, file) in enumerate(zip(some, self.examples.read(some), strict=True)):
+        try:
+          part[place] = decode(file, self.form)
+        except Exception as error:  # as in decode_all
+          raise ValueError(
+            f'{self.examples.ids[row]} can no longer be read: {error}. Put it back as it was.'
+          ) from error
+      part[:] = SHIFTS[self.shift][0](part)
+
+    with concurrent.futures.ThreadPoolExecutor(_num_threads()) as pool:
+      list(pool.map(work, range(0, len(rows), _TAKEN)))
+    return made
+
+  def sha256(self, rows: np.ndarray | None = None) -> str:
+    """A digest of what `take` gives of some rows, or of all, without decoding them."""
+    digests = self.digests if rows is None else self.digests[rows]
+    about = f'{self.shape[1:]} {self.shift}\n'
+    return hashlib.sha256(about.encode() + digests.tobytes()).hexdigest()
+
+
+def _num_threads() -> int:
+  """As many as there are cores: Pillow lets go of the lock while it works."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
 def decode_all(
-  examples: Examples, form: Form, change: Callable[[np.ndarray], np.ndarray]
+  examples: Examples,
+  form: Form,
+  shift: str,
+  digest: Any = None,
 ) -> tuple[Split, dict[str, str]]:
   """(all images of a split, {id: what is wrong with it} of those that cannot be decoded, whose rows
   hold nothing of use).
 
-  Decoded in a few threads (Pillow lets go of the lock while it works). `change` takes some of the
-  decoded images and returns as many; the whole array exists once.
+  Decoded in a few threads. The whole array exists once; or, with a `digest` of hashlib that is
+  updated with all pixels in their order, no more than two parts of it: what then stands for the
+  images decodes them again when they are taken.
   """
-  count = len(examples.ids)
-  inputs = np.empty((count, form.image_size, form.image_size, form.channels), np.uint8)
+  count, streamed = len(examples.ids), digest is not None
+  shape, (change, _) = (form.image_size, form.image_size, form.channels), SHIFTS[shift]
+  size = max(_TASK, PART_BYTES // math.prod(shape)) if streamed else _CHUNK
+  inputs = None if streamed else np.empty((count, *shape), np.uint8)
   digests = np.zeros(count, np.uint64)
   bad: dict[int, str] = {}
   with (
-    concurrent.futures.ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+    concurrent.futures.ThreadPoolExecutor(_num_threads()) as pool,
     without_warnings(),
   ):
-    for start in range(0, count, _CHUNK):
-      files = examples.read(range(start, min(start + _CHUNK, count)))
+    hashed = pool.submit(str)  # of the part before
+    for start in range(0, count, size):
+      files = examples.read(range(start, min(start + size, count)))
+      whole = np.empty((len(files), *shape), np.uint8) if inputs is None else inputs[start:]
 
       def work(
-        first: int, start: int = start, files: Sequence[bytes | epath.Path | ValueError] = files
+        first: int,
+        start: int = start,
+        files: Sequence[bytes | epath.Path | ValueError] = files,
+        whole: np.ndarray = whole,
       ) -> None:
-        begin = start + first
-        part = inputs[begin : begin + min(_TASK, len(files) - first)]
-        for row, file in enumerate(files[first : first + _TASK], begin):
+        some = files[first : first + _TASK]
+        part = whole[first : first + len(some)]
+        for place, file in enumerate(some):
+          row = start + first + place
           try:
-            inputs[row] = decode(file, form)
+            part[place] = decode(file, form)
           # a damaged file can raise nearly anything, down to struct.error and SyntaxError
           except Exception as error:
             bad[row] = str(error) or type(error).__name__
           else:
-            digest = hashlib.blake2b(inputs[row].data, digest_size=8).digest()
-            digests[row] = int.from_bytes(digest, 'little')
+            own = hashlib.blake2b(part[place].data, digest_size=8).digest()
+            digests[row] = int.from_bytes(own, 'little')
         part[:] = change(part)
 
       list(pool.map(work, range(0, len(files), _TASK)))  # list() raises what a thread raised
+      hashed.result()
+      if streamed:
+        hashed = pool.submit(digest.update, whole.data)
+    hashed.result()
   wrong = {examples.ids[row]: bad[row] for row in sorted(bad)}
+  found = Images(examples, form, shift, digests) if inputs is None else inputs
   return (
-    Split(inputs, examples.labels, examples.ids, digests, examples.groups, examples.values),
+    Split(found, examples.labels, examples.ids, digests, examples.groups, examples.values),
     wrong,
   )
 

@@ -5,6 +5,7 @@
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -186,9 +187,12 @@ def records(
   """rows of a split of a prepared data set -> {feature: its proto} of each."""
   source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
+  lock = threading.Lock()  # images are decoded in several threads
+
   def read(rows: Sequence[int]) -> Iterator[Any]:
-    # a list at a time, which ArrayRecord reads in parallel
-    for record in source.__getitems__(rows):
+    with lock:  # a list at a time, which ArrayRecord reads in parallel
+      found = source.__getitems__(rows)
+    for record in found:
       yield tf_example_pb2.Example.FromString(record).features.feature
 
   return read
@@ -279,8 +283,12 @@ def published_boxes(
       split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
 
-    def record(row: int, source: Any = source) -> Any:
-      return tf_example_pb2.Example.FromString(source[row]).features.feature
+    lock = threading.Lock()  # images are decoded in several threads
+
+    def record(row: int, source: Any = source, lock: threading.Lock = lock) -> Any:
+      with lock:
+        found = source[row]
+      return tf_example_pb2.Example.FromString(found).features.feature
 
     def image(row: int, record: Callable = record) -> bytes:
       return record(row)['image'].bytes_list.value[0]

@@ -67,6 +67,7 @@ class Rows:
 
   def __init__(self, inputs: Any, rows: np.ndarray):
     self.inputs, self.rows = inputs, rows
+    self.shape, self.dtype = (len(rows), *inputs.shape[1:]), inputs.dtype
 
   def __len__(self) -> int:
     return len(self.rows)
@@ -75,6 +76,10 @@ class Rows:
     """Arrays [len(rows), ...] of the host."""
     rows = self.rows[rows]
     return self.inputs[rows] if isinstance(self.inputs, np.ndarray) else self.inputs.take(rows)
+
+  def sha256(self) -> str:
+    """A digest of them, which is known without reading them where that of all is; else ''."""
+    return self.inputs.sha256(self.rows) if hasattr(self.inputs, 'sha256') else ''
 
 
 def _rows_of(inputs: Any, rows: np.ndarray) -> Any:
@@ -90,7 +95,7 @@ class Split(NamedTuple):
 
   inputs: of images uint8 [N, H, W, C]; of texts an array [N] of str, or of pairs of str, or a dict
     of arrays of their tokens (tlx/inputs). Such arrays may be larger than memory: memory-mapped, or
-    what has a length and gives arrays for `take(rows)`.
+    what has a length, shape and dtype and gives arrays for `take(rows)`.
   digests: uint64 [N], equal for images that are the same byte for byte before the shift, and for
     texts that are the same but for case and spaces; [N, M] where an example is of up to M texts.
   groups: the group of each example ('subject_12'), or () where the data set has none.
@@ -170,7 +175,7 @@ class Examples(NamedTuple):
   labels: np.ndarray
   read: Callable[[Sequence[int]], Sequence[Any]]
   groups: tuple[str, ...] = ()
-  values: np.ndarray | None = None
+  values: Any = None
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """Some of the examples, in the order of `rows`."""

@@ -26,6 +26,7 @@ from tlx.types import Array, Batch, Form, PyTree
 KIND = 'annotated image'  # the data sets that are made into this
 UNLABELLED = 'image'  # the kind of new examples
 OF_NETWORK = False
+STREAMS = True  # data sets of more than data_bytes are decoded when they are needed
 INPUT = {  # of a source: the fields, where neither its weights nor the config say otherwise
   'image_size': 320,
   'channels': 3,

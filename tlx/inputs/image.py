@@ -15,6 +15,7 @@ from tlx.types import Array, Batch, Form, Mixed
 
 KIND = 'image'  # the data sets that are made into this
 OF_NETWORK = False  # a network's `input_spec` is of its weights: others take any images
+STREAMS = True  # data sets of more than data_bytes are decoded when they are needed
 INPUT = {  # of a source: the fields, where neither its weights nor the config say otherwise
   'image_size': 16,
   'channels': 1,

@@ -21,8 +21,11 @@ def in_batches(
   The last batch is filled up with its last example, so that one compiled program serves all.
   """
   rows = np.arange(feed.length(examples)) if rows is None else rows
+
+  def batch(first: int) -> PyTree:
+    return feed.take(examples, feed.filled(rows[first : first + batch_size], batch_size))
+
   found = []
-  for first in range(0, len(rows), batch_size):
-    batch = feed.filled(rows[first : first + batch_size], batch_size)
-    found.append(jax.device_get(program(variables, feed.take(examples, batch))))
+  for of_batch in feed.ahead(batch, range(0, len(rows), batch_size)):
+    found.append(jax.device_get(program(variables, of_batch)))
   return jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *found)

@@ -179,7 +179,9 @@ STUDY = {
   # what else is asked of chosen runs: files of tlx/evaluators, or {'name': 'top_k', 'k': 5}
   'evaluators': (),
   'train': TRAIN,
-  'data_bytes': 4.0 * 2**30,  # at most so much for the decoded images of a data set
+  # At most so much for the examples of a data set in memory; images of larger ones are decoded when
+  # they are needed.
+  'data_bytes': 4.0 * 2**30,
   'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
   'cohort_bytes': 4e9,  # runs are trained together up to this much memory
   # at most so much of a split's examples on a device; 0 is a quarter of its memory

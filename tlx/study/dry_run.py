@@ -9,11 +9,12 @@ import numpy as np
 import scipy.special
 from etils import epath
 
-from tlx import checkpoint
+from tlx import checkpoint, tree
 from tlx.study import config as configs
 from tlx.study import evaluation, merges, presets, run, zero_shot
-from tlx.study.cells import base, settings_of
+from tlx.study.cells import PRETRAINING, base, counts_of, settings_of
 from tlx.study.cohorts import cohorts_of
+from tlx.study.config import form_of
 from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
 from tlx.study.phases import task_of
 
@@ -102,6 +103,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
     *_merges(study),
     *_same_methods(study, pairs),
     *_inputs(study),
+    *_data(study, pairs),
     _power(study, workdir),
   ]
   return '\n'.join([*lines, *notes])
@@ -207,6 +209,39 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
         f"  Examples of this input cost {share:.0%} of what the weights' own would, and "
         'results may be worse.'
       )
+  return lines
+
+
+def _data(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
+  """What the examples of the data sets take, and whether they lie in memory."""
+  sets: dict[str, tuple[float, bool]] = {}  # the text of each: its bytes, whether it has to fit
+  for source_name, target_name in pairs:
+    source = study['sources'][source_name]
+    form = configs.form_module(source)
+    own = [source | PRETRAINING] if source['dataset'] else []
+    for data in (*own, study['targets'][target_name]):
+      count = sum(counts_of(study, data).values())
+      example = tree.num_bytes(form_of(source).spec)
+      said = f'{data["dataset"]} ({count:,} of {example:,} bytes)'
+      if not count:
+        said = f'{data["dataset"]} (not known yet)'
+      sets[said] = count * example, not getattr(form, 'STREAMS', False)
+  limit = study['data_bytes']
+  large = [name for name, (size, fits) in sets.items() if not fits and size > limit]
+  small = [name for name in sets if name not in large]
+  lines = []
+  if small:
+    most = max(sets[name][0] for name in small)
+    lines.append(
+      f'Examples in memory: {", ".join(small)}; a data set takes {most / 1e6:,.1f} MB at most, '
+      f'{limit / 1e6:,.0f} MB are allowed (config.data_bytes).'
+    )
+  for name in large:
+    lines.append(
+      f'Streamed: {name} takes {sets[name][0] / 1e6:,.1f} MB, more than the {limit / 1e6:,.1f} of '
+      'config.data_bytes. Its images are decoded once at every start and again whenever they are '
+      'needed, ahead of the devices.'
+    )
   return lines
 
 

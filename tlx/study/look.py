@@ -12,6 +12,7 @@ from tlx.study import config as configs
 from tlx.study import pair as pairs
 from tlx.study.cells import base
 from tlx.study.run import data_of
+from tlx.train import feed
 
 PARTS = ('train', 'val', 'test')
 FEW = 20  # test examples of a class, of which the share found is uncertain by 20 points or more
@@ -193,7 +194,7 @@ def _sheet(data: datasets.Dataset, rows: int = 8, columns: int = 8) -> bytes:
     for place, cell in enumerate(row):
       cell.set_axis_off()
       if place < len(places):
-        image = data.train.inputs[places[place]]
+        image = feed.take(data.train.inputs, places[place : place + 1])[0]
         cell.imshow(
           image.squeeze(),
           cmap='gray' if image.shape[-1] == 1 else None,
@@ -213,7 +214,8 @@ def _boxes_sheet(data: datasets.Dataset, rows: int = 3, columns: int = 4) -> byt
     one = data.train.take(np.array([row]))
     there = one.values['valid'][0] > 0
     boxes, labels, crowd = (one.values[name][0][there] for name in ('boxes', 'labels', 'crowd'))
-    shown.append(pictures.drawn(one.inputs[0], boxes, labels.tolist(), dashed=crowd > 0))
+    (image,) = feed.whole(one.inputs)
+    shown.append(pictures.drawn(image, boxes, labels.tolist(), dashed=crowd > 0))
   columns = min(columns, len(shown))
   below = pictures.legend(data.class_names, shown[0].size[0] * columns)
   buffer = io.BytesIO()

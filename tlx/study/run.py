@@ -53,6 +53,7 @@ KINDS = (
   'feature',
   'setup',
   'train',
+  'wait',
   'eval',
   'compile',
   'save',

@@ -4,9 +4,11 @@ Examples are a tree. Its leaves are arrays [N, ...], perhaps memory-mapped, or a
 length and gives arrays for `take(rows)`: a set of examples may be larger than memory.
 """
 
+import collections
+import concurrent.futures
 import hashlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +17,8 @@ from tlx import tree as trees
 from tlx.types import PyTree
 
 PART_BYTES = 2**26  # about so much is read at a time of what is read once
+One = TypeVar('One')
+Made = TypeVar('Made')
 
 
 class Arrays(NamedTuple):
@@ -48,6 +52,23 @@ def whole(examples: PyTree) -> PyTree:
   return jax.tree.map(of_leaf, examples)
 
 
+def is_made(examples: PyTree) -> bool:
+  """Whether examples are made whenever they are taken, such as images that are decoded."""
+  return any(not isinstance(leaf, np.ndarray | jax.Array) for leaf in jax.tree.leaves(examples))
+
+
+def ahead(make: Callable[[One], Made], of: Iterable[One], most: int = 1) -> Iterator[Made]:
+  """`make(one)` of each in their order; `most` of the next ones are made meanwhile in threads."""
+  with concurrent.futures.ThreadPoolExecutor(most) as pool:
+    waiting: collections.deque[concurrent.futures.Future[Made]] = collections.deque()
+    for one in of:
+      waiting.append(pool.submit(make, one))
+      if len(waiting) > most:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+
+
 def row_bytes(examples: PyTree) -> int:
   """Bytes of one example."""
   return trees.num_bytes(take(examples, np.zeros(1, int)))
@@ -61,7 +82,12 @@ def in_parts(examples: PyTree) -> Iterator[PyTree]:
 
 
 def sha256(examples: PyTree) -> str:
-  """A digest of names, shapes, dtypes and values, never all of them in memory."""
+  """A digest of names, shapes, dtypes and values, never all of them in memory.
+
+  What knows its own digest is not read.
+  """
+  if hasattr(examples, 'sha256') and (known := examples.sha256()):
+    return known
   digests: dict[str, Any] = {}
   for part in in_parts(examples):
     for name, leaf in trees.named_leaves(part):

@@ -83,7 +83,8 @@ def fit(
     say: called with (steps of a run done so far, steps per second of all runs together).
     interrupted: where it returns a signal's number, the state is saved and
       KeyboardInterrupt(number) raised.
-    spent: gains the seconds of this call by kind: 'setup', 'train', 'eval', 'compile', 'save'.
+    spent: gains the seconds of this call by kind: 'setup', 'train', 'wait' (of the steps, for their
+      examples), 'eval', 'compile', 'save'.
   """
   job = job.timed()
   spread = job.spread()
@@ -175,7 +176,10 @@ def _take_steps(
   job, spread, progress = course.job, course.spread, course.progress
   at = progress['at']
   with _watched(progress, course.spent) as watch:
-    window = windows.seek(at, phased.state.step)
+    waited = -course.spent['wait']
+    with booked(course.spent, 'wait'):
+      window = windows.seek(at, phased.state.step)
+    waited += course.spent['wait']
     stop = min(stop, window.stop)
     segment = max(1, int(rate * SEGMENT_SECONDS)) if rate else FIRST_STEPS
     # A matter of time, which processes feel differently.
@@ -186,6 +190,7 @@ def _take_steps(
     state, sums = phased.advance((phased.state, sums), own, shared)
     jax.block_until_ready((state, sums))
   rate = _book_steps(course, index, chunk, watch.seconds)
+  progress['train_seconds'][index] += waited
   return phased._replace(state=state), sums, rate
 
 
@@ -498,7 +503,7 @@ def _validation(job: Job, plan: PhasePlan, spread: Spread) -> Iterable[stream.Pa
     return ()
   examples = job.val(plan.phase)
   rows = job.val_rows or [np.arange(feed.length(examples))] * len(job.seeds)
-  return stream.Parts(examples, rows, spread, stream.device_bytes(job))
+  return stream.Parts(examples, rows, spread, stream.device_bytes(job, examples))
 
 
 def _optimizer_bytes(plan: PhasePlan, state: RunState, spread: Spread) -> int:
@@ -586,7 +591,8 @@ def _known_of_runs(job: Job, index: int, phased: Phased, spread: Spread) -> PyTr
   rows = [_some(own, most, seed) for own, seed in zip(job.examples, job.seeds)]
   state, shared = phased.state, (phased.frozen, phased.reference)
   counts = spread.place(spread.pad(np.array([len(own) for own in rows], np.float32)))
-  parts = stream.Parts(job.train(plan.phase), rows, spread, stream.device_bytes(job))
+  examples = job.train(plan.phase)
+  parts = stream.Parts(examples, rows, spread, stream.device_bytes(job, examples))
   runs = state.trainable, phased.runs.frozen, state.stats
   return _observed(recipe, parts, runs, shared, counts, spread)
 
@@ -606,7 +612,7 @@ def _known_of_source(job: Job, index: int) -> PyTree:
   recipe = step.Recipe(origin.network, job.form, origin.task, alone)
   spread, examples = Spread.over(1), origin.train()
   rows = _some(np.arange(feed.length(examples)), phase.anchor.penalty.examples, 0)
-  parts = stream.Parts(examples, [rows], spread, stream.device_bytes(job))
+  parts = stream.Parts(examples, [rows], spread, stream.device_bytes(job, examples))
   reference = spread.whole(Reference(own, origin.variables.stats, {}))
   stacked = spread.place(spread.broadcast((own, origin.variables.stats)))
   runs = stacked[0], jax.tree.map(lambda _: None, rest), stacked[1]
@@ -727,7 +733,8 @@ def predict(
   phase = job.phases[-1].phase
   examples = data(phase)
   num_examples = feed.length(examples)
-  parts = stream.Parts(examples, [np.arange(num_examples)], spread, stream.device_bytes(job))
+  limit = stream.device_bytes(job, examples)
+  parts = stream.Parts(examples, [np.arange(num_examples)], spread, limit)
   shared = spread.whole(_leaves_that_run(job, phase, job.base.params))
   plain = step.Phase((), (), start=phase.start)  # one program for every method
   recipe = job.recipe(-1)._replace(phase=plain)

@@ -33,6 +33,7 @@ from tlx.train import mesh as meshes
 from tlx.types import Batch, Form, Network, PyTree, Variables
 
 BATCH = 32  # examples a device takes at a time
+AHEAD = 2  # batches that are read meanwhile
 # Of the largest of what enters a stage, so much is taken at a time by a CPU: it stays in its cache
 # (docs/performance.md).
 CPU_BYTES = 1.25e6
@@ -268,9 +269,13 @@ def _compute(
     say(lengths.said(of_texts, batches, size, width))
   on_mesh = meshes.put(variables, meshes.spec(mesh))
   for view in range(views):
-    for rows, num_tokens in zip(*batches):
+
+    def made(one: tuple[np.ndarray, int]) -> tuple[np.ndarray, np.ndarray, PyTree]:
+      rows, num_tokens = one
       taken = feed.filled(rows, size)
-      batch = lengths.cut(feed.take(inputs, taken), num_tokens)
+      return rows, taken, lengths.cut(feed.take(inputs, taken), num_tokens)
+
+    for rows, taken, batch in feed.ahead(made, zip(*batches), AHEAD):
       part = _part(first_point.network, forms.of_stored(first_point.form, batch), variables)
       run = pass_program(tuple(points.values()), part)
       numbers = (view * length + taken).astype(np.int32)

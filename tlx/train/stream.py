@@ -20,16 +20,24 @@ from tlx.train.spread import EVAL_BATCH, Spread
 from tlx.types import Batch, PyTree
 
 SHARE = 0.25  # of a device's memory, where the job does not say how much
+# Of examples that are made when they are taken no more than so much lies there, or two steps: the
+# first step waits for the first window.
+MADE_BYTES = 2**27
 ORDER_BYTES = 4  # of a row's number
 # Of an order: where there is a single step, XLA takes its examples out of the loop and fuses what
 # follows in another way, which rounds differently.
 LEAST_PLACES = 2
 
 
-def device_bytes(job: Job) -> float:
-  """What the examples of one split may take of a device; the same in every process."""
+def device_bytes(job: Job, examples: feed.Arrays, least: float = 0.0) -> float:
+  """What the examples of one split may take of a device, `least` of those that are made when they
+  are taken; the same in every process.
+  """
+  if job.device_bytes:
+    return job.device_bytes
   available = meshes.on_first(memory.available_bytes)
-  return job.device_bytes or SHARE * available or float('inf')
+  limit = SHARE * available or float('inf')
+  return min(limit, max(MADE_BYTES, least)) if feed.is_made(examples) else limit
 
 
 class Size(NamedTuple):
@@ -55,16 +63,22 @@ def window_size(
   numbers = ORDER_BYTES * num_runs * batch_size  # bytes a step
   if num_rows * row_bytes + num_steps * numbers <= limit:
     return Size(num_steps, None)
-  least = num_runs * batch_size * row_bytes + numbers
-  if 2 * least > limit:
+  least = least_bytes(row_bytes, shape)
+  if least > limit:
     raise ValueError(
-      f'A step of {num_runs} runs takes {least:,} bytes of examples, and as many are fetched '
+      f'A step of {num_runs} runs takes {least // 2:,} bytes of examples, and as many are fetched '
       f'meanwhile; config.device_bytes allows {limit:,.0f} in all. Raise it, or lower batch_size '
       'or cohort_bytes (fewer runs at a time).'
     )
   steps = int(limit / 2 // (num_orders * batch_size * row_bytes + numbers))
   steps = min(max(steps, 1), num_steps)
   return Size(steps, max(steps * num_orders, num_runs) * batch_size)
+
+
+def least_bytes(row_bytes: int, shape: tuple[int, int, int]) -> int:
+  """Of two windows of one step; `shape` as in `window_size`."""
+  num_runs, _, batch_size = shape
+  return 2 * num_runs * batch_size * (row_bytes + ORDER_BYTES)
 
 
 class Window(NamedTuple):
@@ -91,8 +105,9 @@ class Windows:
     self.num_steps, self.batch_size = plan.num_steps, plan.batch_size
     shape = len(self.orders), order_length(plan.num_steps), plan.batch_size
     num_orders = len({id(order) for order in self.orders})
-    limit = device_bytes(job)
-    self.size = window_size(feed.row_bytes(self.data), num_rows, shape, num_orders, limit)
+    row_bytes = feed.row_bytes(self.data)
+    limit = device_bytes(job, self.data, least_bytes(row_bytes, shape))
+    self.size = window_size(row_bytes, num_rows, shape, num_orders, limit)
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
     self.next: concurrent.futures.Future[Window] | None = None
 
@@ -211,13 +226,7 @@ class Parts:
     if self.all:
       yield self.all
       return
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-      ahead = thread.submit(self._part, 0)
-      for number in range(self.num_parts):
-        part = ahead.result()
-        if number + 1 < self.num_parts:
-          ahead = thread.submit(self._part, number + 1)
-        yield part
+    yield from feed.ahead(self._part, range(self.num_parts))
 
   def _part(self, number: int) -> Part:
     size = self.num_batches * self.batch_size

@@ -1,0 +1,109 @@
+"""Studies of data larger than `data_bytes`, decoded on the way: the numbers of data in memory."""
+
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.study import tiny
+from tests.study.conftest import ROOT
+from tests.study.test_run import numbers, wait_for
+from tlx import report
+from tlx.study import config, dry_run, run
+from tlx.train import stream
+
+STREAMED = ('--config.data_bytes=1.0', '--config.device_bytes=20000.0')
+
+
+def test_killed_within_an_epoch_it_ends_in_the_numbers_of_memory(
+  finished, command, data_dir, tmp_path
+):
+  """ArrayRecord, a source that the study trains, a frozen prefix, phases and cohorts."""
+  workdir = tmp_path / 'streamed'
+  process = subprocess.Popen(
+    command(workdir, *STREAMED),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  wait_for(
+    lambda: any(workdir.glob('cohorts/turned-digits-scratch/checkpoints/*/meta.json')), process
+  )
+  process.kill()
+  process.communicate()
+  made = tiny.get_config()
+  made.data_dir, made.data_bytes, made.device_bytes = str(data_dir), 1.0, 20_000.0
+  run.run(made, workdir)
+  assert numbers(workdir) == numbers(finished[0])
+
+
+@pytest.fixture
+def photographs(tmp_path):
+  random = np.random.default_rng(0)
+  for k, label in enumerate(('ant', 'bee', 'cat')):
+    (tmp_path / 'images' / label).mkdir(parents=True)
+    for i in range(30):
+      pixels = np.clip(random.normal(60 + 60 * k, 40, (20, 24, 3)), 0, 255).astype(np.uint8)
+      Image.fromarray(pixels).save(tmp_path / 'images' / label / f'{i:02d}.jpg')
+  return tmp_path / 'images'
+
+
+@pytest.fixture
+def made(photographs):
+  made = config.base()
+  made.sources.drawn = {
+    'backbone': {'name': 'cnn'},
+    'input': {'image_size': 8, 'channels': 3, 'mean': (0.5,) * 3, 'std': (0.25,) * 3},
+    'dataset': f'folder:{photographs}',
+    'train': {'steps': 4, 'batch_size': 16, 'learning_rate': 1e-2},
+  }
+  made.targets.photographs = {'dataset': f'folder:{photographs}', 'shift': 'rotate_90'}
+  made.methods = {
+    'probe': {'phases': ({'tune': 'head', 'augment': {'flip': 0.5}, 'views': 2},)},
+    'full': {'phases': ({'tune': 'all', 'epochs': 1.5, 'augment': {'shift': 1}},)},
+  }
+  made.shots, made.seeds, made.grid.learning_rate = (0,), (0, 1), (1e-2,)
+  made.train.steps, made.train.batch_size = 6, 8
+  made.evaluators = ('knn',)
+  return made
+
+
+def test_every_way_through_a_study_gives_the_same_table(made, tmp_path, monkeypatch):
+  """Views, epochs, shifts, an evaluator; windows of a step or two."""
+  tables, sizes, window_size = [], [], stream.window_size
+
+  def noted(*arguments):
+    sizes.append(window_size(*arguments))
+    return sizes[-1]
+
+  monkeypatch.setattr(stream, 'window_size', noted)
+  for name, limits in (('memory', (1e9, 0.0)), ('streamed', (1.0, 10_000.0))):
+    made.data_bytes, made.device_bytes = limits
+    sizes.clear()
+    tables.append(report.read(run.run(made, tmp_path / name)))
+  assert sum(size.rows is not None for size in sizes) == 3  # the source, features, images
+  first, second = tables
+  columns = [name for name in first if name.startswith(('test_', 'val_'))]
+  columns += ['id', 'chosen', *(name for name in first if name.startswith('knn'))]
+  assert len(first) == 4 and 'test_accuracy' in columns
+  assert first[columns].equals(second[columns])
+  for run_id in first.id[first.chosen]:
+    kept = [
+      np.load(tmp_path / name / 'runs' / run_id / 'predictions.npz')['logits']
+      for name in ('memory', 'streamed')
+    ]
+    np.testing.assert_array_equal(*kept)
+
+
+def test_a_dry_run_says_what_is_streamed(made):
+  """90 images of 8 x 8 x 3 are 17,280 bytes."""
+  name = made.targets.photographs.dataset
+  made.data_bytes = 17_280.0
+  text = dry_run.describe(made)
+  assert f'Examples in memory: {name} (90 of 192 bytes); a data set takes 0.0 MB' in text
+  made.data_bytes = 17_279.0
+  text = dry_run.describe(made)
+  assert f'Streamed: {name} (90 of 192 bytes) takes 0.0 MB' in text
+  assert 'Examples in memory' not in text
