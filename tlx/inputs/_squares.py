@@ -1,13 +1,11 @@
 """What forms of images have in common: squares uint8, normalised and augmented on the device."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tlx import datasets
 from tlx.plug import closest
 from tlx.ranges import Each, Range
 from tlx.types import Array, Batch
@@ -19,6 +17,7 @@ RANGES = {
   'std': Each(Range(1e-6, 1000.0), different=False),
   'interpolation': ('nearest', 'bilinear', 'bicubic', 'lanczos'),
 }
+STREAMS = True  # data sets of more than data_bytes are decoded when they are needed
 HOW = (  # the fields of a data set and of a study that `load` takes
   'val_fraction',
   'test_fraction',
@@ -53,11 +52,6 @@ def entering(
 def spec(image_size: int, channels: int) -> jax.ShapeDtypeStruct:
   """The shape of a stored image."""
   return jax.ShapeDtypeStruct((image_size, image_size, channels), np.uint8)
-
-
-def check_memory(fields: Mapping[str, Any], count: int, num_bytes: float) -> None:
-  """Raises ValueError where so many stored images would take more than `num_bytes`."""
-  datasets.check_memory(count, fields['image_size'], fields['channels'], num_bytes)
 
 
 def check(

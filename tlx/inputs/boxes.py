@@ -26,7 +26,6 @@ from tlx.types import Array, Batch, Form, PyTree
 KIND = 'annotated image'  # the data sets that are made into this
 UNLABELLED = 'image'  # the kind of new examples
 OF_NETWORK = False
-STREAMS = True  # data sets of more than data_bytes are decoded when they are needed
 INPUT = {  # of a source: the fields, where neither its weights nor the config say otherwise
   'image_size': 320,
   'channels': 3,
@@ -37,7 +36,7 @@ INPUT = {  # of a source: the fields, where neither its weights nor the config s
 RANGES = _squares.RANGES
 AUGMENT = {'zoom': 0.0, 'flip': 0.0, 'colour': 0.0}  # all off
 HOW = _squares.HOW
-check_memory = _squares.check_memory
+STREAMS = _squares.STREAMS
 VISIBLE = 0.2  # of its area that a box must keep to stay in training
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601
 

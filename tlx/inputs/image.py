@@ -15,7 +15,6 @@ from tlx.types import Array, Batch, Form, Mixed
 
 KIND = 'image'  # the data sets that are made into this
 OF_NETWORK = False  # a network's `input_spec` is of its weights: others take any images
-STREAMS = True  # data sets of more than data_bytes are decoded when they are needed
 INPUT = {  # of a source: the fields, where neither its weights nor the config say otherwise
   'image_size': 16,
   'channels': 1,
@@ -32,7 +31,7 @@ RANGES = {
 }
 AUGMENT = {'crop': 0.0, 'shift': 0, 'flip': 0.0, 'mixup': 0.0, 'cutmix': 0.0}  # all off
 HOW = ('shift', *_squares.HOW)
-check_memory = _squares.check_memory
+STREAMS = _squares.STREAMS
 
 
 @functools.cache
