@@ -2,7 +2,6 @@
 frozen stages make of them.
 """
 
-import functools
 import inspect
 import json
 import os
@@ -28,6 +27,9 @@ from tlx.study.phases import network_of, task_of
 from tlx.train import feed, fit, prefix, step
 from tlx.types import Cell, PyTree, Task, Variables
 
+KEPT_BYTES = 2**28  # of data sets, beyond the last two
+_loaded: dict[tuple, datasets.Dataset] = {}  # as they were asked for, the latest at the end
+
 
 def load(
   study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]
@@ -48,9 +50,22 @@ def _how(study: Mapping[str, Any], target: Mapping[str, Any], form: Any) -> dict
   return {name: known[name] for name in form.HOW if name in known}
 
 
-@functools.lru_cache(maxsize=2)
 def _load(form: Any, name: str, fields: tuple, how: tuple) -> datasets.Dataset:
-  return form.load(name, dict(fields), dict(how))
+  """What the form loads; the last two are kept, and those before them as far as all of them
+  together take no more than `KEPT_BYTES`.
+  """
+  key = (form, name, fields, how)
+  data = _loaded.pop(key, None) or form.load(name, dict(fields), dict(how))
+  _loaded[key] = data
+  while len(_loaded) > 2 and sum(map(_num_bytes, _loaded.values())) > KEPT_BYTES:
+    del _loaded[next(iter(_loaded))]
+  return data
+
+
+def _num_bytes(data: datasets.Dataset) -> int:
+  """What the inputs of a data set take in memory: what is read when it is taken is nothing."""
+  leaves = jax.tree.leaves([split.inputs for split in (data.train, data.val, data.test)])
+  return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, np.ndarray))
 
 
 class Records(NamedTuple):
@@ -159,7 +174,7 @@ def forget() -> None:
   """Data sets and tokenizers are looked at anew: a file may have changed since an earlier study of
   this process.
   """
-  _load.cache_clear()
+  _loaded.clear()
   _tokenizers.forget()
   cells.forget()
 
