@@ -171,6 +171,25 @@ def test_dialogues_are_prompts_and_answers(write, columns):
     datasets.load_text(name, wanted='dialogue', answers='doctor')
 
 
+def test_dialogues_of_tables(write):
+  """A cell holds the prompt or its answer, or all messages as JSON; line 8 is broken."""
+  rows = ['prompt;answer;note', *(f'"q; {i}";a{i};' for i in range(10))]
+  name = f'csv:{write("x.csv", chr(10).join(rows))}'
+  assert datasets.kind(name) == 'dialogue' and datasets.roles(name) == ('user', 'assistant')
+  data = datasets.load_text(name, wanted='dialogue')
+  found = {i: text for split in data[:3] for i, text in zip(split.ids, split.inputs)}
+  assert found['000002'] == (('user', 'q; 0'), ('assistant', 'a0')) and len(found) == 10
+  cells = [json.dumps(_chat('hi', f'there {i}')).replace('"', '""') for i in range(9)]
+  cells[6] = cells[6][:-1]
+  name = (
+    f'csv:{write("y.csv", chr(10).join(["messages", *(f"{chr(34)}{c}{chr(34)}" for c in cells)]))}'
+  )
+  assert datasets.kind(name) == 'dialogue' and datasets.roles(name) == ('user', 'assistant')
+  with pytest.raises(ValueError, match='1 lines of .*y.csv cannot.*\n.*line 8 .* no list of mess'):
+    datasets.info(name)
+  assert datasets.info(name, skip_bad=True) == (('dialogue',), {'all': 8})
+
+
 @pytest.mark.parametrize(
   'line, message',
   [

@@ -11,6 +11,7 @@ from tlx import datasets
 NAMES = ('neutral', 'bad', 'good')  # not in their natural order
 TEXT, LABEL = tfds.features.Text(), tfds.features.ClassLabel(names=NAMES)
 TAG = tfds.features.ClassLabel(names=['O', 'B-PER', 'I-PER'])
+ROLE = tfds.features.ClassLabel(names=['user', 'assistant'])
 FEATURES = {
   'reviews': {
     'text': TEXT,
@@ -22,6 +23,8 @@ FEATURES = {
   'tongues': {'de': TEXT, 'en': TEXT},
   'words': {'tokens': tfds.features.Sequence(TEXT), 'ner': tfds.features.Sequence(TAG)},
   'running': {'text': TEXT},
+  'asked': {'instruction': TEXT, 'response': TEXT, 'kind': TEXT},
+  'said': {'messages': tfds.features.Sequence({'role': ROLE, 'content': TEXT})},
   'broken': {'sentence': TEXT, 'label': LABEL},
   'numbered': {'sentence': TEXT, 'label': tfds.features.Scalar(np.int64)},
 }
@@ -63,6 +66,13 @@ class TlxTestTexts(tfds.core.GeneratorBasedBuilder):
       'tongues': lambda i: {'de': f'{split} eins {i}', 'en': f'{split} one {i}'},
       'words': lambda i: {'tokens': ['Ada', 'B', str(i)], 'ner': [1, 2, 0]},
       'running': lambda i: {'text': f'{split} document {i}'},
+      'asked': lambda i: {'instruction': f'{split} q{i}', 'response': f'a{i}', 'kind': 'x'},
+      'said': lambda i: {
+        'messages': [
+          {'role': 'user', 'content': f'{split} é{i}'},
+          {'role': 'assistant', 'content': f'a{i}'},
+        ]
+      },
       'broken': lambda i: {'sentence': ' ' if i == 3 else f'{split} {i}', 'label': -(i == 5)},
       'numbered': lambda i: {'sentence': f'{split} {i}', 'label': 4 * (i % 2)},
     }[self.builder_config.name]
@@ -102,6 +112,15 @@ def test_scores_pairs_words_and_running_text(data_dir):
   assert 'test document 5' in load('running', data_dir, wanted='document').test.inputs
   assert datasets.info('tfds:tlx_test_texts/running', data_dir).num_examples == {}
   assert load('numbered', data_dir).class_names == ('0', '4')
+
+
+@pytest.mark.parametrize('config, asks', [('asked', 'q'), ('said', 'é')])
+def test_dialogues(config, asks, data_dir):
+  name = f'tfds:tlx_test_texts/{config}'
+  assert datasets.kind(name) == 'dialogue' and not datasets.is_valued(name, data_dir=data_dir)
+  data = load(config, data_dir, wanted='dialogue')
+  assert (('user', f'test {asks}5'), ('assistant', 'a5')) in data.test.inputs.tolist()
+  assert len(data.test.ids) == 6 and data.class_names == ('dialogue',)
 
 
 def test_what_cannot_be_used_is_said(data_dir, tmp_path):

@@ -7,18 +7,20 @@ folder:PATH                    PATH/<class>/<image> or PATH/{train,val,test}/<cl
 csv:PATH/labels.csv            a table of image files, labels and perhaps splits; or of pixels
 csv:PATH, jsonl:PATH           texts or pairs of texts with labels, a number or any number of
                                labels each (_values.py): a file, or one for each part
-jsonl:PATH                     also dialogues (messages), and words with tags (tokens, tags)
+                               also dialogues (messages, or prompt and answer); of jsonl words
+                               with tags (tokens, tags)
 coco:PATH, voc:FOLDER,         images with boxes around objects: COCO's annotations, XML files of
 yolo:FOLDER                    Pascal VOC, text files of YOLO; also TFDS sets with `objects`
 text:PATH                      running text: a document a line of a file, or a file of a folder
 """
 
+import functools
 import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,7 +167,8 @@ def class_counts(
 
 def roles(name: str) -> tuple[str, ...]:
   """Who speaks in the first dialogues of `name`, in the order of their first words."""
-  return _dialogues.roles(_parse(name)[1])
+  place, path = _parse(name)
+  return _dialogues.roles(_lines.files(place, path)[0])
 
 
 def is_valued(name: str, group: str = '', skip_bad: bool = False, data_dir: DataDir = None) -> bool:
@@ -204,7 +207,7 @@ def kind(name: str, data_dir: DataDir = None) -> str:
 
     builder = _opened(rest, data_dir)
     return 'annotated image' if _tfds.annotated(builder) else _tfds_texts.kind(builder)
-  return 'text' if place == 'csv' and _texts.is_table(rest) else 'image'
+  return _texts.of_table(rest) if place == 'csv' else 'image'
 
 
 def _opened(name: str, data_dir: DataDir) -> Any:
@@ -534,10 +537,12 @@ def _published(
   found = kind(name, data_dir)
   if place == 'text':
     return _running.published(rest, group, skip_bad)
-  if found == 'dialogue':
-    return _dialogues.published(rest, group, skip_bad, answers)
   if found not in _IMAGES:
-    readers = {'document': _running.of_rows, 'tagged sentence': _tagged.published}
+    readers: dict[str, Callable[..., Published]] = {
+      'document': _running.of_rows,
+      'tagged sentence': _tagged.published,
+      'dialogue': functools.partial(_dialogues.published, answers=answers),
+    }
     read = readers.get(found, _texts.published)
     if place != 'tfds':
       return read(_lines.files(place, rest), group, skip_bad)

@@ -1,6 +1,9 @@
-"""jsonl:PATH of which each line has messages, or a prompt and its answer: dialogues."""
+"""Lines of JSON, rows of tables and records of TFDS that have messages, or a prompt and its answer:
+dialogues.
+"""
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -30,13 +33,14 @@ Messages = tuple[tuple[str, str], ...]  # (role: system, user or assistant; what
 
 
 def published(
-  path: str, group: str = '', skip_bad: bool = False, answers: str = ANSWERS
+  files: list[_lines.File], group: str = '', skip_bad: bool = False, answers: str = ANSWERS
 ) -> Published:
-  """The dialogues of `jsonl:PATH`, as `_lines.published` has them, which raises.
+  """The dialogues of files, as `_lines.published` has them, which raises.
 
-  A line has a list of messages, each with a role and its content, or a prompt and its answer; what
-  the prompt is about stands below it, an empty line between them. Neighbours of one role are joined
-  by a line feed, and what follows the last answer is left out; how often is said.
+  A line has a list of messages, each with a role and its content (in a cell of a table as JSON),
+  or a prompt and its answer; what the prompt is about stands below it, an empty line between them.
+  Neighbours of one role are joined by a line feed, and what follows the last answer is left out;
+  how often is said.
 
   Args:
     answers: the role that answers. Where it is another than 'assistant', all others but the system
@@ -65,7 +69,6 @@ def published(
 
     return _lines.checked(file, lines, record)
 
-  files = _lines.files('jsonl', path)
   found = _lines.published(files, read, 'messages on every line', group, skip_bad)
   return found._replace(notes=(*found.notes, *_notes(changed)))
 
@@ -81,16 +84,20 @@ def holds(names: Iterable[str]) -> bool:
   return pair or not names.isdisjoint(COLUMNS)
 
 
-def roles(path: str, most: int = 50) -> tuple[str, ...]:
-  """Who speaks in the first dialogues of `jsonl:PATH`, in the order of their first words."""
+def are_messages(kinds: Mapping[str, str]) -> bool:
+  """Whether fields of these kinds (_tfds_texts.py) are a role and what it says."""
+  roles = any(kinds.get(name) in ('text', 'class') for name in _ROLE)
+  return roles and any(kinds.get(name) == 'text' for name in _CONTENT)
+
+
+def roles(file: _lines.File, most: int = 50) -> tuple[str, ...]:
+  """Who speaks in the first dialogues of a file, in the order of their first words."""
   found: dict[str, None] = {}
-  with _lines.opened(_lines.files('jsonl', path)[0].path) as stream:
-    _, lines = _lines.jsonl(itertools.islice(stream, most))
-  for line in lines:
+  for line in itertools.islice(_lines.rows(file)[1], most):
     column = next((name for name in COLUMNS if name in line.values), '')
     if not column and holds(name.strip().lower() for name in line.values):
       found.update(user=None, assistant=None)
-    for message in line.values.get(column) or ():
+    for message in _listed(line.values.get(column)) or ():
       if isinstance(message, Mapping) and (name := _field(message, _ROLE)):
         found.setdefault(str(name), None)
   return tuple(found)
@@ -116,6 +123,7 @@ def _said(
 
 def _messages(found: Any, answers: str) -> list[tuple[str, str]] | str:
   """The messages of a line, or what is wrong with the first that cannot be used."""
+  found = _listed(found)
   if not isinstance(found, Sequence) or isinstance(found, str) or not found:
     return 'no list of messages'
   messages: list[tuple[str, str]] = []
@@ -134,6 +142,16 @@ def _messages(found: Any, answers: str) -> list[tuple[str, str]] | str:
       return wrong
     messages.append((role, content))
   return messages
+
+
+def _listed(found: Any) -> Any:
+  """What a value is, or what JSON says in a cell of a table."""
+  if not isinstance(found, str):
+    return found
+  try:
+    return json.loads(found)
+  except (ValueError, RecursionError):
+    return None
 
 
 def _field(message: Mapping[str, Any], names: Sequence[str]) -> Any:

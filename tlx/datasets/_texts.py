@@ -4,7 +4,7 @@ Also of sets of TFDS (_tfds_texts.py).
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from etils import epath
@@ -56,8 +56,8 @@ LABEL = (
 Text = str | tuple[str, str]
 
 
-def is_table(path: str) -> bool:
-  """Whether csv:PATH holds texts: its columns say so, and are not those of images too.
+def of_table(path: str) -> str:
+  """What csv:PATH holds, by its columns: 'text', 'dialogue' or 'image'.
 
   Raises:
     ValueError: there is no such file, or its columns may be either, or are neither.
@@ -68,6 +68,8 @@ def is_table(path: str) -> bool:
   names = [name.strip().lower() for name in columns]
   images = [name for name in (*_csv.IMAGE, *_csv.PIXELS) if name in names]
   texts = text_columns(names)
+  if not images and _is_dialogue(names):
+    return 'dialogue'
   if images and texts:
     raise ValueError(
       f'{file} has columns of images ({", ".join(images)}) and of texts ({", ".join(texts)}). '
@@ -75,7 +77,7 @@ def is_table(path: str) -> bool:
     )
   if not images and not texts:
     raise _csv.no_column(file, columns, 'image')
-  return bool(texts)
+  return 'text' if texts else 'image'
 
 
 def contents(path: str) -> str:
@@ -88,13 +90,18 @@ def contents(path: str) -> str:
     for data in stream:
       keys, _ = _lines.jsonl([data])
       names = {key.strip().lower() for key in keys}
-      if _dialogues.holds(names) and not text_columns(names):
+      if _is_dialogue(names):
         return 'dialogue'
       if names.intersection(_tagged.WORDS) and names.intersection(_tagged.TAGS):
         return 'tagged sentence'
       if names:
         break
   return 'text'
+
+
+def _is_dialogue(names: Collection[str]) -> bool:
+  """Whether columns, in lower case, are those of dialogues and of no text."""
+  return _dialogues.holds(names) and not text_columns(names)
 
 
 def published(files: list[_lines.File], group: str = '', skip_bad: bool = False) -> Published:

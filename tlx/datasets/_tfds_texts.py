@@ -7,12 +7,13 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from tlx.datasets import _lines, _running, _tagged, _texts, _tfds, _values
+from tlx.datasets import _dialogues, _lines, _running, _tagged, _texts, _tfds, _values
 from tlx.datasets._types import Examples, Info, Published
 
 # What the second of two supervised features is called, by its kind.
 _CALLED = {'text': 'text_pair', 'class': 'label', 'whole number': 'label', 'number': 'score'}
 Read = Callable[[list[_lines.File], str, bool], Published]
+_OF_ONE_CLASS = {'document': _running.CLASS_NAMES, 'dialogue': _dialogues.CLASS_NAMES}
 _OTHER = (tfds.features.Image, tfds.features.Video, tfds.features.Audio)
 
 
@@ -38,7 +39,19 @@ def columns(builder: tfds.core.DatasetBuilder) -> dict[str, str]:
     is_score = name in _texts.LABEL and _value_kind(features[name]) == 'number'
     made['score' if is_score else name] = name
   texts = {column for column, name in made.items() if _value_kind(features[name]) == 'text'}
-  return made if _texts.text_columns(texts) or _is_tagged(made) else {}
+  if _texts.text_columns(texts) or _is_tagged(made) or _dialogues.holds(_said(made, features)):
+    return made
+  return {}
+
+
+def _said(found: Mapping[str, str], features: Any) -> list[str]:
+  """The columns that dialogues may be made of: texts, and lists of messages."""
+  kinds = {column: _value_kind(features[name]) for column, name in found.items()}
+  return [
+    column
+    for column, of_kind in kinds.items()
+    if of_kind == ('messages' if column in _dialogues.COLUMNS else 'text')
+  ]
 
 
 def _is_tagged(found: Mapping[str, str]) -> bool:
@@ -46,8 +59,13 @@ def _is_tagged(found: Mapping[str, str]) -> bool:
 
 
 def _value_kind(feature: Any) -> str:
-  """'text', 'class', 'number', 'whole number', 'texts' or 'classes' of a list, or ''."""
+  """'text', 'class', 'number' or 'whole number', of a list 'texts', 'classes' or 'messages'; of
+  anything else ''.
+  """
   if isinstance(feature, tfds.features.Sequence):
+    if isinstance(feature.feature, tfds.features.FeaturesDict):
+      kinds = {name: _value_kind(of_one) for name, of_one in feature.feature.items()}
+      return 'messages' if _dialogues.are_messages(kinds) else ''
     return {'text': 'texts', 'class': 'classes'}.get(_value_kind(feature.feature), '')
   if getattr(feature, 'shape', None) != ():
     return ''
@@ -65,6 +83,8 @@ def kind(builder: tfds.core.DatasetBuilder) -> str:
   if _is_tagged(found):
     return 'tagged sentence'
   asked = {*_texts.LABEL, *(name for names in _values.COLUMNS.values() for name in names)}
+  if _dialogues.holds(_said(found, builder.info.features)) and not _texts.text_columns(found):
+    return 'dialogue'
   is_pair = len(_texts.text_columns(found)) == 2
   return 'text' if is_pair or asked.intersection(found) else 'document'
 
@@ -82,8 +102,8 @@ def describe(builder: tfds.core.DatasetBuilder) -> Info:
     ValueError: the classes are not known.
   """
   of_kind, names = kind(builder), class_names(builder)
-  if of_kind == 'document':
-    return Info(_running.CLASS_NAMES, {})
+  if of_kind in _OF_ONE_CLASS:
+    return Info(_OF_ONE_CLASS[of_kind], {})
   if of_kind != 'text' or not (names or is_valued(builder)):
     raise ValueError(
       f'The classes of tfds:{builder.name} show in its records alone, and it is not prepared. Run '
@@ -157,19 +177,31 @@ def _rows(
       wrong = ''
       for column, name in found.items():
         try:
-          values[column] = _value(row[name], features[name])
+          values[column] = _value(row, name, features[name])
         except UnicodeDecodeError:
           wrong = f'bytes that are not UTF-8 in its {name}'
       yield _lines.Line(number, values, wrong)
 
 
-def _value(stored: Any, feature: Any) -> Any:
-  """What a record has: text, a number, the name of a class or None (-1), or a list of these."""
+def _value(row: Any, name: str, feature: Any) -> Any:
+  """What a record has: text, a number, the name of a class or None (-1), or a list of these or of
+  messages.
+  """
+  if _value_kind(feature) == 'messages':
+    return _messages(row, name, feature.feature)
+  stored = row[name]
   if isinstance(feature, tfds.features.Sequence):
     of_one = feature.feature
     return [_of_one(one, of_one) for one in (*stored.bytes_list.value, *stored.int64_list.value)]
   of_kind = stored.bytes_list, stored.int64_list, stored.float_list
   return next((_of_one(one.value[0], feature) for one in of_kind if one.value), None)
+
+
+def _messages(row: Any, name: str, of_one: Any) -> list[dict[str, str]]:
+  """A list of messages, whose fields lie apart, each a list."""
+  fields = [key for key in of_one if _value_kind(of_one[key]) in ('text', 'class')]
+  said = [_value(row, f'{name}/{key}', tfds.features.Sequence(of_one[key])) for key in fields]
+  return [dict(zip(fields, message)) for message in zip(*said)]
 
 
 def _of_one(one: Any, feature: Any) -> Any:
