@@ -117,6 +117,29 @@ def test_a_score_gets_methods_that_answer_a_number(tmp_path):
   cohorts_of(config.resolve(made))
 
 
+def test_questions_and_answers_are_learned_by_a_language_model(tmp_path):
+  """Whatever the columns are called; rows that lack one of them are counted."""
+  for name, columns in (('a', 'id,question,answer'), ('b', 'Description,Patient,Doctor')):
+    lines = [columns, *(f'"{i}","what, {i}?",{"" if i < 3 else f"that {i}"}' for i in range(60))]
+    (tmp_path / f'{name}.csv').write_text('\n'.join(lines))
+    found, made = begin(tmp_path, tmp_path / f'{name}.csv')
+    assert '3 of 60 rows lack one of them, and are left out.' in found.said
+    assert made.targets.mine.task == 'dialogue' and made.baseline == 'as_it_is'
+    line = (tmp_path / 'mine.jsonl').read_text().splitlines()[0]
+    assert json.loads(line) == {'prompt': 'what, 3?', 'answer': 'that 3'}
+    for path in tmp_path.glob('mine.*'):
+      path.unlink()
+
+
+def test_pairs_of_which_nothing_is_said_are_found_again(tmp_path):
+  lines = ['text_a,text_b', *(f'words {i},{"" if i == 7 else "more"} {i}' for i in range(60))]
+  (tmp_path / 'pairs.csv').write_text('\n'.join([*lines, 'alone, ']))
+  found, made = begin(tmp_path, tmp_path / 'pairs.csv')
+  assert made.targets.mine.task == 'retrieval' and made.baseline == 'as_it_is'
+  assert any('1 lines are left out (skip_bad): line 62' in text for text in found.said)
+  cohorts_of(config.resolve(made))
+
+
 def test_dialogues_name_who_answers(tmp_path):
   turns = [{'role': 'patient', 'text': 'it hurts'}, {'role': 'doctor', 'text': 'where'}]
   lines = [json.dumps({'turns': turns}) for _ in range(50)]

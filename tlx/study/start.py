@@ -2,6 +2,7 @@
 sizes it allows.
 """
 
+import csv
 import json
 import keyword
 import os
@@ -9,9 +10,10 @@ import pathlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ml_collections
+import numpy as np
 import pandas as pd
 
 from tlx import datasets, sources
@@ -41,6 +43,9 @@ _LABELS = (  # what a column of classes is called, if it is not called as tlx/da
   'priority',
   'status',
 )
+# Columns of a table of what is asked and what is answered, where nothing else is said of them.
+_ASKED = ('question', 'prompt', 'instruction', 'query', 'input', 'patient', 'user')
+_ANSWERED = ('answer', 'response', 'output', 'completion', 'reply', 'doctor', 'assistant')
 _ANSWERS = ('assistant', 'gpt', 'agent', 'doctor', 'support', 'bot', 'answer', 'teacher')
 
 
@@ -162,6 +167,13 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
   )
   if not task and valued:
     task = 'regression' if len(names) < 2 else 'multi_label'
+  data = None
+  if kind not in ('image', 'annotated image'):
+    read = {'group': asked.group, 'skip_bad': True, 'answers': answers, 'wanted': kind}
+    data = datasets.load_text(dataset, **read)
+    said += tuple(note for note in data.notes if '(skip_bad)' in note)
+    if task == 'regression' and np.isnan(data.train.values).all():
+      task = 'retrieval'
   if kind == 'image':
     said += _of_images(dataset)
   return Found(
@@ -237,12 +249,19 @@ def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
   chosen = asked.text or asked.label
   if not chosen and not file.suffix.lower().startswith('.xls'):
     try:
-      return _of_dataset(f'{kind}:{file}', asked, ())
+      found = _of_dataset(f'{kind}:{file}', asked, ())
+      if found.task != 'retrieval':
+        return found
+      table = _read(file, kind)
+      pair = _asked_and_answered(table.columns)
+      return _of_answers(file, table, pair, asked, out) if pair else found
     except ValueError as error:
       if kind == 'jsonl' and datasets.kind(f'jsonl:{file}') != 'text':
         raise
       reason = error
   table = _read(file, kind)
+  if not chosen and (pair := _asked_and_answered(table.columns)):
+    return _of_answers(file, table, pair, asked, out)
   text = tuple(_column(table, name, '--text') for name in asked.text) or _text_column(table)
   label = _column(table, asked.label, '--label') if asked.label else _label_column(table, text)
   if not text or not label:
@@ -286,13 +305,49 @@ def _written(
     )
   if kept.label.nunique() < 2:
     raise ValueError(f'{file}: the column {label} has no two classes of {LEAST} rows or more.')
-  out.parent.mkdir(parents=True, exist_ok=True)
-  with out.open('w', encoding='utf-8') as stream:
+  with _opened(out) as stream:
     for row in kept.to_dict('records'):
       stream.write(json.dumps(row, ensure_ascii=False) + '\n')
   said.append(f'Wrote {out}, {len(kept):,} rows with the columns text and label.')
   found = _of_dataset(f'jsonl:{out}', asked._replace(group=''), tuple(said))
   return found
+
+
+def _asked_and_answered(columns: Iterable[str]) -> tuple[str, ...]:
+  """The column of what is asked and that of what is answered, or ()."""
+  names = {name.strip().lower(): name for name in columns}
+  pair = [next((names[name] for name in of if name in names), '') for of in (_ASKED, _ANSWERED)]
+  return tuple(pair) if all(pair) else ()
+
+
+def _of_answers(
+  file: pathlib.Path,
+  table: pd.DataFrame,
+  columns: tuple[str, ...],
+  asked: Asked,
+  out: pathlib.Path,
+) -> Found:
+  """The rows with a question and an answer, written as `out`."""
+  rows = pd.DataFrame({'prompt': table[columns[0]], 'answer': table[columns[1]]})
+  if asked.group:
+    rows['group'] = table[_column(table, asked.group, '--group')]
+  whole = rows[(rows.prompt.str.strip() != '') & (rows.answer.str.strip() != '')]
+  with _opened(out) as stream:
+    for row in whole.to_dict('records'):
+      stream.write(json.dumps(row, ensure_ascii=False) + '\n')
+  said = (
+    f'{columns[0]} is what is asked and {columns[1]} the answer: a language model learns it. For '
+    'classes of the rows say --label=COLUMN.',
+    f'{len(rows) - len(whole):,} of {len(rows):,} rows lack one of them, and are left out.',
+    f'Wrote {out}, {len(whole):,} rows with the columns prompt and answer.',
+  )
+  return _of_dataset(f'jsonl:{out}', asked._replace(group=''), said)
+
+
+def _opened(out: pathlib.Path) -> IO[str]:
+  """A file to write lines of JSON in."""
+  out.parent.mkdir(parents=True, exist_ok=True)
+  return out.open('w', encoding='utf-8')
 
 
 def _read(file: pathlib.Path, kind: str) -> pd.DataFrame:
@@ -327,7 +382,9 @@ def _read_csv(file: pathlib.Path) -> pd.DataFrame:
   for encoding in ('utf-8-sig', 'cp1252'):
     try:
       options: dict[str, Any] = {'dtype': str, 'keep_default_na': False, 'encoding': encoding}
-      first = pd.read_csv(file, sep='\0', nrows=1, header=None, engine='python', **options)
+      first = pd.read_csv(
+        file, sep='\0', nrows=1, header=None, engine='python', quoting=csv.QUOTE_NONE, **options
+      )
       delimiter = max(',;\t', key=str(first.iloc[0, 0]).count)
       return pd.read_csv(file, sep=delimiter, **options)
     except UnicodeDecodeError:
@@ -410,6 +467,8 @@ def written(found: Found, asked: Asked, name: str) -> str:
   elif found.kind == 'text':
     source = f"{{'weights': {entry!r}, 'input': {{'length': 64}}}}"
   methods = _LANGUAGE if language else _TEXTS if found.kind == 'text' else _IMAGES
+  if found.task == 'retrieval':
+    methods = methods.replace(_EXACT, _AS_IT_IS)
   if found.task in ('regression', 'multi_label', 'tagging'):
     methods = methods.replace(_EXACT, _TRAINED)
   unit = 'examples a class' if found.num_classes else 'examples'
@@ -428,7 +487,7 @@ def written(found: Found, asked: Asked, name: str) -> str:
     batch=2 if language else 16,
     rates='(3e-4, 1e-3)' if found.kind == 'image' else '(1e-4, 5e-4)',
     methods=methods,
-    baseline='as_it_is' if language else 'probe',
+    baseline='as_it_is' if language or found.task == 'retrieval' else 'probe',
   )
 
 
@@ -505,12 +564,13 @@ _TEXTS = f"""{_EXACT}
     'last_blocks': {{'phases': [{{'tune': {{'policy': 'last', 'k': 4}}}}]}},
     # everything is fine-tuned
     'full': {{'phases': [{{'tune': 'all'}}]}},"""
-_LANGUAGE = """    # nothing is trained
-    'as_it_is': {'phases': [{'steps': 0}]},
+_AS_IT_IS = """    # nothing is trained
+    'as_it_is': {'phases': [{'steps': 0}]},"""
+_LANGUAGE = f"""{_AS_IT_IS}
     # the last block is fine-tuned
-    'last_block': {'phases': [{'tune': {'policy': 'last', 'k': 2}}]},
+    'last_block': {{'phases': [{{'tune': {{'policy': 'last', 'k': 2}}}}]}},
     # low-rank weights beside all others are trained
-    'lora': {'added': {'name': 'lora', 'rank': 8}, 'phases': [{'tune': 'added'}]},"""
+    'lora': {{'added': {{'name': 'lora', 'rank': 8}}, 'phases': [{{'tune': 'added'}}]}},"""
 
 
 def choices(found: Found, asked: Asked) -> str:
