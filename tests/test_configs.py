@@ -21,6 +21,7 @@ CONFIGS = sorted(path.stem for path in FOLDER.glob('[!_]*.py'))
 FINDINGS = sorted(path.stem for path in FOLDER.glob('findings/[!_]*.py'))
 OF_BOXES = ('imagenet_to_boxes', 'coco_detection')
 OF_TEXTS = ('sentences_to_intents',)
+OF_LANGUAGES = ('spanish_to_neighbours', 'smollm2_to_languages')
 # the others take a folder of images, where they take anything
 ROOT = pathlib.Path(__file__).parents[1]
 ARGUMENTS = {
@@ -34,6 +35,7 @@ FOR_GPUS = (
   'vit_to_vtab',
   'methods',
   'gpt_to_medical_chat',
+  'smollm2_to_languages',
   'coco_detection',
 )  # their cost takes long to work out
 
@@ -56,7 +58,7 @@ def image_folder(tmp_path):
 def _languages(folder):
   """A folder of a text a language, of some of those that the config knows."""
   folder.mkdir()
-  for code in ('es', 'de', 'it', 'fr', 'hu'):
+  for code in ('es', 'de', 'it', 'fr', 'hu', 'fi'):
     lines = (f'{code} {i} is a line of some text' for i in range(40))
     (folder / f'{code}.txt').write_text('\n'.join(lines))
   return folder
@@ -77,7 +79,7 @@ def _config(name, folder):
   if name in OF_BOXES:
     many = {chr(200 + i): [('cat', i, 2, i + 9, 20), ('dog', 1, 1, 9, 9)] for i in range(30)}
     given = boxes.write_coco(folder.parent / 'boxes', {**boxes.BOXES, 'train': many})
-  if name == 'spanish_to_neighbours':
+  if name in OF_LANGUAGES:
     given = str(_languages(folder.parent / 'languages'))
   arguments = [ARGUMENTS.get(name, given)] if takes_argument else []
   made = module.get_config(*arguments)
