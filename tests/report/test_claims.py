@@ -119,6 +119,40 @@ def test_numbers_along_an_axis_are_those_of_scipy(plain, scores):
       assert (row['low'], row['high']) == pytest.approx(ends)
 
 
+def test_which_of_two_varies_more_is_brown_and_forsythes(plain, scores):
+  """Their test is one of differences of absolute deviations from the median."""
+  of = {'method': 'linear', 'target': 'digits', 'shots': 1}
+  (row,) = verdicts(plain, claim(kind='spread', of=of))
+  apart = [
+    np.abs(score - np.median(score))
+    for score in (scores('linear', 1, 'digits'), scores('scratch', 1, 'digits'))
+  ]
+  ends = stats.t.interval(0.95, 4, (apart[0] - apart[1]).mean(), stats.sem(apart[0] - apart[1]))
+  assert (row['low'], row['high']) == pytest.approx(ends) and row['estimate'] != 0
+
+
+def test_steps_to_a_score_are_read_off_the_curves(make_study, tmp_path):
+  """Straight between evaluations from chance at step 0; all steps where it is not reached."""
+  make_study(tmp_path, methods=('scratch', 'full', 'linear'), rates=(0.003,), diverged=False)
+  curves = {'full': [0.4, 0.8, 0.9], 'scratch': [0.3, 0.4, 0.6]}
+  for path in tmp_path.glob('runs/*/result.json'):
+    result = json.loads(path.read_text())
+    if method := curves.get(result['cell']['method']):
+      score = [value + 0.01 * result['cell']['seed'] for value in method]
+      lines = [{'step': 10 * (i + 1), 'val_accuracy': v} for i, v in enumerate(score)]
+      (path.parent / 'metrics.jsonl').write_text(''.join(json.dumps(one) + '\n' for one in lines))
+      result = {k: v for k, v in result.items() if k not in ('sha256', 'files')}
+      path.write_text(json.dumps(result))
+  of = {'method': 'full', 'target': 'digits', 'shots': 1}
+  column = 'steps_to_0.7'
+  (row,) = verdicts(tmp_path, claim(kind='ratio', of=of, column=column, expected='below'))
+  steps = [10 + 10 * (0.7 - 0.4 - 0.01 * seed) / 0.4 for seed in range(5)]
+  assert row['estimate'] == pytest.approx(np.mean(steps) / 30)
+  with pytest.raises(ValueError, match='wants a score behind steps_to_'):
+    claims.check_column('config.claims[0]', claim(column='steps_to_soon'), ['accuracy'])
+  claims.check_column('config.claims[0]', claim(column=column), ['accuracy'])
+
+
 def test_a_trend_turned_around_changes_its_sign(plain):
   methods = ('scratch', 'linear', 'full')
   of = {'target': 'digits', 'shots': 1}

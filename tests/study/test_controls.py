@@ -18,6 +18,9 @@ METHODS = {
   'random_features': {'init': 'random', 'phases': ({'tune': 'head'},)},
   'subspace': {'added': {'name': 'intrinsic', 'size': 20}, 'phases': ({'tune': 'added'},)},
   'probe': {'phases': ({'tune': 'head'},)},
+  'part': {'init': 'first_1', 'phases': ({'tune': 'all', 'steps': 0},)},
+  'part_frozen': {'init': 'first_1', 'phases': ({'tune': {'policy': 'after', 'k': 1}},)},
+  'part_probe': {'init': 'first_1', 'phases': ({'tune': 'head'},)},
 }
 HEAD = 12 * 10 + 10
 ALL = 64 * 16 + 16 + 16 * 12 + 12 + HEAD
@@ -54,12 +57,48 @@ def test_what_is_trained_and_saved(finished):
   table = report.read(finished)
   assert set(table.status) == {'ok'} and table.frozen_unchanged.all()
   by_method = table.groupby('method').first()
+  upper = ALL - (64 * 16 + 16)
   trained = {'mean_var': 0, 'scales': ALL, 'random_features': HEAD, 'subspace': HEAD + 20}
+  trained |= {'part': 0, 'part_frozen': upper, 'part_probe': HEAD}
   assert by_method.trainable_params.to_dict() == {**trained, 'probe': HEAD}
   # a seed of each of two stages beside the 20 numbers; random features are saved too
   saved = {'mean_var': ALL, 'scales': ALL, 'random_features': ALL, 'subspace': HEAD + 20 + 2}
+  saved |= {'part': ALL, 'part_frozen': upper, 'part_probe': upper}  # but what the source has
   saved = {name: 4 * number for name, number in {**saved, 'probe': HEAD}.items()}
   assert by_method.saved_bytes.to_dict() == saved
+
+
+def test_the_first_stages_are_the_sources_and_the_others_random(finished):
+  table = report.read(finished)
+  source, _ = store.trained(finished / 'sources' / 'turned' / 'checkpoints', 0)
+  random = table.set_index(['method', 'seed']).id['random_features', 0]
+  of_random, _ = store.params(finished, random)
+  part = table[table.method.str.startswith('part')]
+  assert set(part.init) == {'first_1'} and len(part) == 6
+  for row in part.to_dict('records'):
+    params, _ = store.params(finished, row['id'])
+    first, second = (params[stage]['linear']['kernel'] for stage in ('dense1', 'dense2'))
+    np.testing.assert_array_equal(first, source['dense1']['linear']['kernel'])
+    # nor where the source of that seed began, which a random start of it does
+    for other in (source, of_random):
+      assert abs(second - other['dense2']['linear']['kernel']).max() > 0.1
+  part = part.set_index('method')
+  assert (part.reused_stages[['part_frozen', 'part_probe']] == 1).all()  # dense2 is each seed's own
+
+
+@pytest.mark.parametrize(
+  ('changed', 'said'),
+  [
+    ({'init': 'first_3'}, '2 groups of stages come before the head'),
+    ({'init': 'first_x'}, 'first_3'),
+    ({'init': 'first_1', 'phases': ({'penalty': 'l2_sp'},)}, "wants init = 'source'"),
+  ],
+)
+def test_parts_that_there_are_not(tmp_path, changed, said):
+  config = tiny.get_config(steps='4')
+  config.methods, config.baseline = {**METHODS, 'part': changed}, 'probe'
+  with pytest.raises(ValueError, match=said):
+    run.run(config, tmp_path / 'study')
 
 
 def test_random_features_stay_as_drawn(finished):

@@ -32,7 +32,8 @@ CLAIM = {
   # of a trend, fraction or correlation: one field and its values, in the order that is claimed
   'along': {},
   # of the test; '' is what settings are chosen by, 'source_score' what its source scored on the
-  # test part of its own data
+  # test part of its own data, 'steps_to_0.9' the steps until validation by what settings are chosen
+  # by reaches 0.9: all that there were where it does not
   'column': '',
   'minus_column': '',  # of a correlation: that of `minus`, where it is another
   'expected': 'above',  # the threshold, or 'below' it
@@ -44,6 +45,7 @@ RANGES: Mapping[str, ranges.Kind] = {
 }
 FIELDS = ('source', 'target', 'method', 'shots')
 SOURCE_SCORE = 'source_score'
+STEPS_TO = 'steps_to_'
 COLUMNS = [
   'claim',
   'paper',
@@ -71,11 +73,13 @@ class Kind(NamedTuple):
 
   fields: those of a claim that it needs. sides: claim -> its selections, by their fields.
   value: the mean score of each side, at one place -> the number that the claim is about.
+  spread: the scores are how far each result is from the median of all places.
   """
 
   fields: tuple[str, ...]
   sides: Callable[[Mapping[str, Any]], list[Selection]]
   value: Callable[[Sequence[float]], float]
+  spread: bool = False
 
 
 def _two(claim: Mapping[str, Any]) -> list[Selection]:
@@ -142,8 +146,14 @@ KINDS = {
   'trend': Kind(('of', 'along'), _along, _trend),
   'fraction': Kind(('of', 'minus', 'along'), _both_along, _fraction),
   'correlation': Kind(('of', 'minus', 'along'), _both_along, _correlation),
+  # of Brown and Forsythe 1974: which of two varies more
+  'spread': Kind(('of', 'minus'), _two, _difference, spread=True),
 }
-SCORES = ('difference', 'interaction')  # kinds whose number is one of the column's own unit
+SCORES = (
+  'difference',
+  'interaction',
+  'spread',
+)  # kinds whose number is one of the column's own unit
 
 
 def resolved(
@@ -232,7 +242,10 @@ def check_column(where: str, claim: Mapping[str, Any], columns: Iterable[str]) -
   columns = [*columns, SOURCE_SCORE]
   for field in ('column', 'minus_column'):
     asked = claim[field]
-    if asked and not any(fnmatch(asked, column) for column in columns):
+    if asked.startswith(STEPS_TO):
+      located = f'{where}.{field} {asked!r} wants a score behind {STEPS_TO}, as in {STEPS_TO}0.9.'
+      _threshold(asked, located)
+    elif asked and not any(fnmatch(asked, column) for column in columns):
       raise ValueError(
         f'{where}.{field}: no test gives {asked!r}; have {", ".join(columns)}.'
         + closest(asked, columns)
@@ -293,7 +306,8 @@ def _cells(results: Results, claim: Mapping[str, Any]) -> tuple[list[list[pd.Dat
     scored_by = {results.metrics[target].column for target in _every(claim, 'target', results)}
     if not column and len(scored_by) > 1:
       return [], f'its targets are scored by different columns: {", ".join(sorted(scored_by))}'
-    if column not in ('', SOURCE_SCORE) and f'test_{column}' not in runs:
+    computed = column in ('', SOURCE_SCORE) or column.startswith(STEPS_TO)
+    if not computed and f'test_{column}' not in runs:
       return [], f'no test has the column {column}'
     claimed, side = runs.assign(claimed=_column(results, runs, column)), []
     for source, target, method, shots in itertools.product(*(selection[f] for f in FIELDS)):
@@ -307,6 +321,8 @@ def _cells(results: Results, claim: Mapping[str, Any]) -> tuple[list[list[pd.Dat
 
 def _column(results: Results, runs: pd.DataFrame, column: str) -> pd.Series:
   """What each run has in a column of the test."""
+  if column.startswith(STEPS_TO):
+    return numbers.steps_to(results, runs, _threshold(column))
   if column != SOURCE_SCORE:
     return runs[f'test_{column}' if column else 'test_score']
   scores = {}
@@ -314,6 +330,17 @@ def _column(results: Results, runs: pd.DataFrame, column: str) -> pd.Series:
     if 'test' in source:
       scores[name] = source['test'][source['select'][0]]
   return runs['id'].map(lambda run: scores.get(results.found[run]['cell']['source'], math.nan))
+
+
+def _threshold(column: str, otherwise: str = '') -> float:
+  """The score in 'steps_to_0.9'; raises ValueError, `otherwise`, where there is none."""
+  try:
+    score = float(column.removeprefix(STEPS_TO))
+  except ValueError:
+    score = math.nan
+  if not math.isfinite(score):
+    raise ValueError(otherwise)
+  return score
 
 
 def _every(claim: Mapping[str, Any], field: str, results: Results) -> list[str]:
@@ -326,7 +353,11 @@ def _values(kind: Kind, sides: Sequence[Sequence[pd.DataFrame]]) -> dict[Place, 
   """{place: what a claim is about, there}; a side is the mean of its cells."""
   scores = []
   for cell in itertools.chain(*sides):
-    scores.append(dict(zip(levels.places(cell), levels.once(cell)['claimed'])))
+    once = levels.once(cell)
+    claimed = once['claimed']
+    if kind.spread:
+      claimed = (claimed - claimed.median()).abs()
+    scores.append(dict(zip(levels.places(once), claimed)))
   ends = list(itertools.accumulate(map(len, sides), initial=0))
   values = {}
   for place, of_cells in levels.common(scores).items():
@@ -452,7 +483,7 @@ def _table(results: Results, name: str, title: str, note: str) -> list[Table]:
 
 
 def _words(kind: str) -> str:
-  return '' if kind in SCORES else f'{kind} of '
+  return '' if kind in ('difference', 'interaction') else f'{kind} of '
 
 
 def _metric(results: Results, row: Mapping[str, Any]) -> Metric:

@@ -261,6 +261,25 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
   )
 
 
+def steps_to(results: Results, runs: pd.DataFrame, threshold: float) -> pd.Series:
+  """The step at which the validation curve of each of `runs` first reaches a score, read as in
+  `speeds` but each at its own evaluations. A run that never gets there counts all its steps, which
+  is less than it would take; NaN where there is no curve.
+  """
+  lines = dict(list(read_curves(results.workdir, runs).groupby('id')))
+
+  def of_run(name: str, target: str) -> float:
+    if name not in lines:
+      return math.nan
+    line = lines[name][['step', 'val_score']].to_numpy()
+    less = results.metrics[target].direction < 0
+    step = _steps_to(threshold, line, line[:, 0], chance(results, target), less)
+    return min(step, float(line[-1, 0]))
+
+  found = [of_run(name, target) for name, target in zip(runs['id'], runs['target'])]
+  return pd.Series(found, runs.index, dtype=float)
+
+
 def _seconds_to(results: Results, name: str, step: float) -> float:
   """The seconds of a run's training to a step; NaN where no phase says what its steps cost."""
   phases = results.found[name]['phases']

@@ -33,7 +33,7 @@ def read(path: os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
   cohort = workdir / 'cohorts' / inside(result['cohort']) / 'checkpoints'
   _weigh(cohort)
   params, stats = trained(cohort, result['row'])
-  if result['init'] == 'source':
+  if result['init'].startswith(('source', 'first_')):  # what it has from there is not saved twice
     source = workdir / 'sources' / inside(result['cell']['source']) / 'checkpoints'
     _weigh(source)
     for own, of_source in zip((params, stats), trained(source, 0)):

@@ -88,7 +88,7 @@ def made(given: str | Mapping[str, Any]) -> tuple[str, Penalty]:
 def _no_source(penalty: Penalty, about: About) -> str:
   if about.brought or not (penalty.holds or penalty.reads & {'source', 'head'}):
     return ''
-  return "holds a run to its source, and init = 'random' has none. Set penalty = ''."
+  return "holds a run to its source; it wants init = 'source', or penalty = ''."
 
 
 def _not_reached(penalty: Penalty, about: About) -> str:

@@ -10,6 +10,7 @@ import copy
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,8 @@ TARGET = {
   'spread_shots': False,  # the shots of a class come from as many of its groups as there are
 }
 METHOD = {
-  # source | random | mean_var: drawn with the mean and variance of each of the source's leaves
+  # source | random | mean_var: drawn with the mean and variance of each of the source's leaves |
+  # first_3: the first 3 groups of stages are the source's (freezing.md), the others random
   'init': 'source',
   # weights that the source did not bring: 'lora', or {'name': 'lora', 'rank': 4}; tune = 'added'
   # trains them alone
@@ -958,6 +960,11 @@ def _method(where: str, given: Any, study: Mapping[str, Any]) -> dict[str, Any]:
     located(f'{where}.added', lambda: plug('peft', added))
   if (head := located(f'{where}.head', lambda: named(method['head']))[0]) not in ('', 'zero_shot'):
     raise ValueError(f"{where}.head is 'zero_shot' or '', got {head!r}.")
+  if not re.fullmatch('source|random|mean_var|first_[1-9][0-9]*', method['init']):
+    raise ValueError(
+      f"{where}.init is 'source', 'random', 'mean_var' or, for the first 3 groups of the source's "
+      f"stages, 'first_3', got {method['init']!r}."
+    )
   _check_head_after(f'{where}.head_after', method['head_after'])
   inputs = tuple(dict.fromkeys(form_of(source) for source in study['sources'].values()))
   phases = tuple(

@@ -164,6 +164,8 @@ class Looks:
     self.pair, self.source, self.fitted = pair, source, trained.fitted
     self.job, self.cells, first = trained.job, trained.cohort.cells, trained.cohort.cells[0]
     self.name, self.method = first.source, first.method
+    # a part of the source is nothing to compare with
+    self.whole = source if pair.study['methods'][self.method]['init'] == 'source' else None
     self.runs = list(tested)
     self.kept: dict[str, dict[int, Mapping[str, np.ndarray]]] = {}
     self.kept['test'] = {run: predicted.kept for run, predicted in tested.items()}
@@ -184,7 +186,7 @@ class Looks:
       line=functools.partial(self.line, run),
       stages=self.job.network.stages[:-1],
       params=self.variables(run).params,
-      source_params=self.source.params if self.source else None,
+      source_params=self.whole.params if self.whole else None,
     )
 
   def predict(self, run: int, part: Any) -> Mapping[str, np.ndarray]:
@@ -230,9 +232,9 @@ class Looks:
       start = 0
     method = self.pair.study['methods'][self.method]
     network, variables = self.job.network, self.variables(run)
-    if source and self.source:
+    if source and self.whole:
       network = network_of(self.pair.source, self.pair.task.head, {**method, 'added': ''})
-      variables = self.source
+      variables = self.whole
     needed = stages[start:length]
     variables = Variables(
       *({name: of_all[name] for name in needed if name in of_all} for of_all in variables)
@@ -277,7 +279,7 @@ class Looks:
     """What a source that the study trained still knows of its own test part in a run."""
     study, config = self.pair.study, self.pair.source
     method = study['methods'][self.method]
-    if not self.source or not config['dataset'] or method['head_after']:
+    if not self.whole or not config['dataset'] or method['head_after']:
       return None
     data = pairs.load(study, config | PRETRAINING, config).test
     assert self.pair.workdir is not None  # runs were tested there
@@ -341,9 +343,9 @@ class Looks:
       found = in_batches(program, jax.device_put(variables), few, BATCH_OF_TEXTS)
       return task.scores(jax.tree.map(lambda leaf: float(leaf.sum(dtype=np.float64)), found))
 
-    if self.source and name not in self.of_source:
+    if self.whole and name not in self.of_source:
       network = network_of(source, task.head)
-      self.of_source[name] = scores(network, self.source)
+      self.of_source[name] = scores(network, self.whole)
     return scores(self.job.network, self.variables(run)), self.of_source.get(name)
 
   def line(self, run: int, points: int) -> Line | None:

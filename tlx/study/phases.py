@@ -3,6 +3,7 @@ begins.
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -164,9 +165,10 @@ def phases_of(
   network, form = network_of(source, head, method), form_of(source)
   _check_asked(network, form, make_task(task, num_classes))
   shapes = shapes_of(source, network)
-  brought = method.get('init', 'source') == 'source'
+  init = method.get('init', 'source')
+  brought, kept = init == 'source', kept_stages(init, network, shapes)
   leaves = [name for name, _ in tree.named_leaves(shapes.params)]
-  changed = {name for name in leaves if not brought or tree.is_added(name)}
+  changed = {name for name in leaves if name.split('/')[0] not in kept or tree.is_added(name)}
   plans: list[PhasePlan] = []
   for phase in method['phases']:
     asked = _asked(task, num_classes, phase)
@@ -175,8 +177,7 @@ def phases_of(
     if watch and watch.by_depth and (not brought or named(task)[0] != 'classification'):
       raise ValueError(
         f'tune = {phase["tune"]!r} asks what a source makes of classes: it wants the task '
-        f"classification and init = 'source', got {named(task)[0]} and "
-        f'{method.get("init", "source")!r}.'
+        f"classification and init = 'source', got {named(task)[0]} and {init!r}."
       )
     deepest = boundary(network, shapes, dict(labels), frozen_norms, frozenset(changed))
     start = _start(network, form, phase, deepest, room, reuse, bool(shapes.stats))
@@ -204,6 +205,26 @@ def phases_of(
     best = num_best(phase['keep'])
     plans.append(PhasePlan(static, asked, num_steps=phase['steps'], best=best, **plan))
   return tuple(plans)
+
+
+def kept_stages(init: str, network: Network, shapes: Variables) -> frozenset[str]:
+  """The stages that a run has from its source, its head counted as one: all, the first k groups
+  (`freezing.groups`) or none.
+
+  Raises:
+    ValueError: as many groups as there are before the head, or more.
+  """
+  if init == 'source':
+    return frozenset(network.stages)
+  if not init.startswith('first_'):
+    return frozenset()
+  groups, k = freezing.groups(network.stages, shapes.params), int(init.removeprefix('first_'))
+  if k >= len(groups):
+    raise ValueError(
+      f"init = {init!r}: {len(groups) - 1} groups of stages come before the head's; take fewer, or "
+      "init = 'source' for all."
+    )
+  return frozenset(itertools.chain(*groups[:k]))
 
 
 @functools.cache

@@ -90,7 +90,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'class_names': TEXTS,
   },
   'method': {
-    'init': ('source', 'random', 'mean_var'),
+    'init': TEXT,
     'head_after': STAGE,
     'head': PLUGIN,
     'added': PLUGIN,

@@ -36,7 +36,15 @@ from tlx.study.cells import (
 from tlx.study.cohorts import cohorts_of, new_cohorts
 from tlx.study.informed import informed
 from tlx.study.pair import Pair
-from tlx.study.phases import added_of, heads_of, network_of, phases_of, shapes_of, task_of
+from tlx.study.phases import (
+  added_of,
+  heads_of,
+  kept_stages,
+  network_of,
+  phases_of,
+  shapes_of,
+  task_of,
+)
 from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
@@ -77,12 +85,15 @@ class Source(NamedTuple):
   has neither. With `like` it is drawn with the mean and the variance of each of these leaves.
 
   whole: its variables with the head that it was trained with; None where there is none.
+  stream: what the run's own stages are drawn by. A source of the same seed began where a random
+    start does: beside a part of it that would be no random start.
   """
 
   variables: Variables | None
   sha256: str
   like: PyTree = None
   whole: Variables | None = None
+  stream: int = 0
 
 
 class Loaded(NamedTuple):
@@ -293,8 +304,9 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       for part in zeros:
         part.pop(network.stages[-1], None)
       pretrained = Source(None, '')
-      if study['methods'][name]['init'] == 'source':
+      if study['methods'][name]['init'] != 'mean_var':
         pretrained = Source(zeros, '', whole=_zeros_of_source(study, pair.source))
+      pretrained = _start(study['methods'][name]['init'], pretrained, pair.source)
       arrays = {
         'train': pair.zeros('train', name),
         'val': pair.zeros('val', name),
@@ -339,17 +351,25 @@ def _transfer(
       return Pair(lab.study, source, target, lab.workdir, lab.reporter.line, lab.spent)
 
   for name, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0].method):
-    start = _start(lab.study['methods'][name]['init'], pretrained)
+    start = _start(lab.study['methods'][name]['init'], pretrained, lab.study['sources'][source])
     _group(lab, list(group), start, pair)
 
 
-def _start(init: str, pretrained: Source) -> Source:
+def _start(init: str, pretrained: Source, config: Mapping[str, Any]) -> Source:
   """What runs begin with, as a method's `init` asks."""
   if init == 'source':
     return pretrained
   if init == 'random' or pretrained.variables is None:
     return Source(None, '')
-  return Source(None, pretrained.sha256, pretrained.variables.params)
+  if init == 'mean_var':
+    return Source(None, pretrained.sha256, pretrained.variables.params)
+  network = network_of(config, heads_of(config))
+  kept = kept_stages(init, network, shapes_of(config, network))
+  params, stats = (
+    {stage: leaves for stage, leaves in part.items() if stage in kept}
+    for part in pretrained.variables
+  )
+  return Source(Variables(params, stats), pretrained.sha256, stream=1)
 
 
 def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], Pair]) -> None:
@@ -795,7 +815,9 @@ def _initial(network: Network, form: Form, source: Source, seeds: list[int]):
   moving = tuple(stage for stage in shapes.stats if stage not in loaded.stats)
   fresh = _initialiser(network, form, missing, moving)
   drawn = {
-    seed: jax.device_get(fresh(jax.random.fold_in(jax.random.key(seed), 0), loaded.params))
+    seed: jax.device_get(
+      fresh(jax.random.fold_in(jax.random.key(seed), source.stream), loaded.params)
+    )
     for seed in set(seeds)
   }
   if source.like is not None:
