@@ -1,9 +1,11 @@
 """What the findings on digits share: five small networks trained on MNIST, and seeds that are kept
 for confirming.
 
-At the scale of papers (`:paper`) it is ResNet-50, trained on ImageNet, and public sets of images:
-for a GPU, weights and data are fetched.
+At the scale of papers (`:paper`) it is ResNet-50 or ViT-B/16, trained on ImageNet, and public sets
+of images: for a GPU, weights and data are fetched.
 """
+
+from typing import Any
 
 import ml_collections
 
@@ -18,11 +20,17 @@ TARGETS = {
   'inverted': {'dataset': 'mnist_5k', 'shift': 'invert'},
   'permuted_pixels': {'dataset': 'mnist_5k', 'shift': 'permute_pixels'},
 }
+BACKBONES = {
+  'mlp': {'name': 'mlp', 'widths': (128, 128, 128, 64)},
+  'vit': {'name': 'vit', 'dim': 32, 'depth': 3, 'heads': 4, 'patch': 4, 'image_size': 12},
+}
 
 
-def study(name: str, *targets: str, scale: str = 'here') -> ml_collections.ConfigDict:
-  """A study from MNIST to digits at a known distance, 5 source networks and 5 seeds; without its
-  sizes, methods and claims.
+def study(
+  name: str, *targets: str, scale: str = 'here', backbone: str = 'mlp'
+) -> ml_collections.ConfigDict:
+  """A study from MNIST to digits at a known distance, 5 source networks (of a vision transformer 3)
+  and 5 seeds; without its sizes, methods and claims.
 
   Raises:
     ValueError: another scale than 'here' or 'paper'.
@@ -33,15 +41,10 @@ def study(name: str, *targets: str, scale: str = 'here') -> ml_collections.Confi
   config.name = name
   config.seeds = (0, 1, 2, 3, 4)
   if scale == 'paper':
-    return _of_paper(config)
-  config.confirm = {'seeds': (20, 21, 22, 23, 24), 'source_seeds': (10, 11, 12, 13, 14)}
-  config.sources.mnist = {
-    'backbone': {'name': 'mlp', 'widths': (128, 128, 128, 64)},
-    'input': {'image_size': 14, 'channels': 1, 'mean': (0.13,), 'std': (0.3,)},
-    'dataset': 'mnist_5k',
-    'seeds': (0, 1, 2, 3, 4),
-    'train': {'steps': 1000, 'batch_size': 128, 'learning_rate': 1e-3},
-  }
+    return _of_paper(config, backbone)
+  config.sources.mnist = source(backbone)
+  networks = len(config.sources.mnist.seeds)
+  config.confirm = {'seeds': (20, 21, 22, 23, 24), 'source_seeds': tuple(range(10, 10 + networks))}
   config.targets = {name: TARGETS[name] for name in targets}
   config.train.steps = 150
   config.train.evaluations = 2
@@ -49,12 +52,45 @@ def study(name: str, *targets: str, scale: str = 'here') -> ml_collections.Confi
   return config
 
 
-def _of_paper(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  config.sources.imagenet = {
-    'backbone': {'name': 'resnet', 'variant': 'resnet50', 'dtype': 'bfloat16'},
-    'weights': 'torchhub:resnet50-0676ba61.pth',
-    'input': {'image_size': 224},
+def source(backbone: str = 'mlp') -> dict[str, Any]:
+  """A network trained on MNIST, once for each seed."""
+  small = backbone == 'vit'
+  return {
+    'backbone': BACKBONES[backbone],
+    'input': {'image_size': 12 if small else 14, 'channels': 1, 'mean': (0.13,), 'std': (0.3,)},
+    'dataset': 'mnist_5k',
+    'seeds': (0, 1, 2) if small else (0, 1, 2, 3, 4),
+    'train': {'steps': 1500 if small else 1000, 'batch_size': 128, 'learning_rate': 1e-3},
   }
+
+
+def difference(
+  name: str, paper: str, methods: tuple[str, str], threshold: float = 0.0, **fields: Any
+) -> dict[str, Any]:
+  """A claim that the first of two methods is above the second by more than a threshold.
+
+  fields: others of the claim; of target and shots, those of its `of`.
+  """
+  of = {field: fields.pop(field) for field in ('target', 'shots') if field in fields}
+  return {
+    'name': name,
+    'paper': paper,
+    'of': {'method': methods[0], **of},
+    'minus': {'method': methods[1]},
+    'threshold': threshold,
+    **fields,
+  }
+
+
+def _of_paper(config: ml_collections.ConfigDict, backbone: str) -> ml_collections.ConfigDict:
+  if backbone == 'vit':
+    config.sources.imagenet = 'vit_b16.augreg_in21k'
+  else:
+    config.sources.imagenet = {
+      'backbone': {'name': 'resnet', 'variant': 'resnet50', 'dtype': 'bfloat16'},
+      'weights': 'torchhub:resnet50-0676ba61.pth',
+      'input': {'image_size': 224},
+    }
   config.targets = {name: {'dataset': f'vtab1k:{name}'} for name in ('pets', 'dtd', 'eurosat')}
   config.confirm = {'seeds': (20, 21, 22, 23, 24)}
   config.train.steps = 2500
