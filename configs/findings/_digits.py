@@ -65,7 +65,7 @@ def source(backbone: str = 'mlp') -> dict[str, Any]:
 
 
 def difference(
-  name: str, paper: str, methods: tuple[str, str], threshold: float = 0.0, **fields: Any
+  name: str, paper: str, methods: tuple[str, str], threshold: float = 0.0, /, **fields: Any
 ) -> dict[str, Any]:
   """A claim that the first of two methods is above the second by more than a threshold.
 

@@ -94,5 +94,5 @@ def test_what_cannot_be_held_is_refused_before_anything_runs(places, penalty, fi
 def test_a_random_start_has_no_source(places):
   config = study_of(places[0], (0,), {'held': 'l2_sp'})
   config.methods['held']['init'] = 'random'
-  with pytest.raises(ValueError, match='has none'):
+  with pytest.raises(ValueError, match="wants init = 'source'"):
     cohorts_of(configs.resolve(config))
