@@ -17,7 +17,7 @@ def free_port() -> int:
 
 
 def test_two_processes_write_the_table_of_one(command, study, tmp_path):
-  """Also where the images do not fit on their devices."""
+  """Also where images are decoded on their way, each process its part of them."""
   flags = (
     '--config.seeds=(0, 1)',
     '--config.shots=(1,)',
@@ -33,6 +33,7 @@ def test_two_processes_write_the_table_of_one(command, study, tmp_path):
         tmp_path / 'two',
         *flags,
         '--config.device_bytes=20000.0',
+        '--config.data_bytes=1.0',
         f'--coordinator=localhost:{port}',
         '--num_processes=2',
         f'--process_id={i}',

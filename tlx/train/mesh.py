@@ -94,12 +94,39 @@ def spec(mesh: Mesh, *axes: str | None) -> NamedSharding:
 
 
 def for_examples() -> Mesh:
-  """A mesh whose axis 'data' is all devices.
-
-  CPU devices of other processes are left out, since each process reads all examples itself.
-  """
-  devices = jax.local_devices() if jax.default_backend() == 'cpu' else jax.devices()
+  """A mesh whose axis 'data' is all devices, process after process."""
+  devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
   return make(1, len(devices), devices)
+
+
+def share(rows: np.ndarray) -> np.ndarray:
+  """Those of some rows that this process reads: as many in each, the last again where they do not
+  divide.
+  """
+  size = -(-len(rows) // jax.process_count())
+  first = jax.process_index() * size
+  return rows[np.minimum(np.arange(first, first + size), len(rows) - 1)]
+
+
+def joined(shares: PyTree, length: int) -> PyTree:
+  """Arrays [length, ...] on the host of what each process read of its `share` of them."""
+  if jax.process_count() == 1:
+    return shares
+  return jax.tree.map(
+    lambda leaf: np.asarray(multihost_utils.process_allgather(leaf, tiled=True))[:length], shares
+  )
+
+
+def put_shares(shares: PyTree, mesh: Mesh) -> PyTree:
+  """Arrays on the devices of `for_examples`, split over them, of what each process read of its
+  `share` of them, which are as many as divide by the devices.
+  """
+  sharding = spec(mesh, 'data')
+  if jax.process_count() == 1:
+    return put(shares, sharding)
+  return jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), shares
+  )
 
 
 def put(tree: PyTree, sharding: Any) -> PyTree:

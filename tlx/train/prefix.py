@@ -272,16 +272,16 @@ def _compute(
 
     def made(one: tuple[np.ndarray, int]) -> tuple[np.ndarray, np.ndarray, PyTree]:
       rows, num_tokens = one
-      taken = feed.filled(rows, size)
-      return rows, taken, lengths.cut(feed.take(inputs, taken), num_tokens)
+      own = meshes.share(feed.filled(rows, size))
+      return rows, own, lengths.cut(feed.take(inputs, own), num_tokens)
 
-    for rows, taken, batch in feed.ahead(made, zip(*batches), AHEAD):
+    for rows, own, batch in feed.ahead(made, zip(*batches), AHEAD):
       part = _part(first_point.network, forms.of_stored(first_point.form, batch), variables)
       run = pass_program(tuple(points.values()), part)
-      numbers = (view * length + taken).astype(np.int32)
-      found = meshes.get(run(on_mesh, *meshes.put((batch, numbers), meshes.spec(mesh, 'data'))))
+      numbers = (view * length + own).astype(np.int32)
+      found = meshes.get(run(on_mesh, *meshes.put_shares((batch, numbers), mesh)))
       for draft, of_point in zip(drafts.values(), found):
-        draft.fill(numbers[: len(rows)], of_point)
+        draft.fill(view * length + rows, of_point)
   about = {'examples': length, 'views': views, 'seconds': round(time.perf_counter() - began, 3)}
   return {
     name: draft.finish({'stage': points[name].network.stages[points[name].phase.start], **about})

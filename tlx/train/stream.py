@@ -91,6 +91,27 @@ class Window(NamedTuple):
   data: feed.Arrays
 
 
+class _Fetched(NamedTuple):
+  """A window on the host; `share` is what this process read of its examples."""
+
+  at: int
+  stop: int
+  begins: tuple[int, ...]
+  rows: np.ndarray  # [R, T, B]
+  share: feed.Arrays
+  num_examples: int
+
+
+def _share(examples: PyTree, rows: np.ndarray) -> PyTree:
+  """What this process reads of some rows: its part of those that are made when they are taken."""
+  return feed.take(examples, meshes.share(rows) if feed.is_made(examples) else rows)
+
+
+def _of_all(examples: PyTree, shares: PyTree, length: int) -> PyTree:
+  """The rows, as many as `length`, of which each process took its `_share`."""
+  return meshes.joined(shares, length) if feed.is_made(examples) else shares
+
+
 class Windows:
   """What the steps of a phase see; a context, whose `present` window is the one sought last."""
 
@@ -109,7 +130,7 @@ class Windows:
     limit = device_bytes(job, self.data, least_bytes(row_bytes, shape))
     self.size = window_size(row_bytes, num_rows, shape, num_orders, limit)
     self.thread = concurrent.futures.ThreadPoolExecutor(1)
-    self.next: concurrent.futures.Future[Window] | None = None
+    self.next: concurrent.futures.Future[Window | _Fetched] | None = None
 
   def __enter__(self) -> 'Windows':
     return self
@@ -129,11 +150,18 @@ class Windows:
     self.present = self.next = None
     if found is None or (found.at, found.begins) != (at, begins):
       found = None  # its memory is needed
-      found = self._window(at, begins) if self.size.rows else self._all()
-    self.present = found
+      found = self._fetched(at, begins) if self.size.rows else self._all()
+    self.present = found = found if isinstance(found, Window) else self._placed(found)
     if found.stop < self.num_steps:
-      self.next = self.thread.submit(self._window, found.stop, self._expected(found))
+      self.next = self.thread.submit(self._ahead, found.stop, self._expected(found))
     return found
+
+  def _ahead(self, at: int, begins: tuple[int, ...]) -> Window | _Fetched:
+    """A window; one whose parts several processes read is put together when it is sought, since
+    all have to do that at the same point.
+    """
+    found = self._fetched(at, begins)
+    return self._placed(found) if jax.process_count() == 1 else found
 
   def _all(self) -> Window:
     """All examples and all steps."""
@@ -141,10 +169,14 @@ class Windows:
     for of_run, order in zip(rows, self.orders):
       of_run[: len(order)] = order
     begins = (0,) * len(self.orders)
-    data = self.spread.everywhere(feed.whole(self.data))
+    whole: PyTree = self.data
+    if feed.is_made(self.data):
+      num_rows = feed.length(self.data)
+      whole = _of_all(self.data, _share(self.data, np.arange(num_rows)), num_rows)
+    data = self.spread.everywhere(whole)
     return Window(0, self.num_steps, begins, self._order(rows, begins), data)
 
-  def _window(self, at: int, begins: tuple[int, ...]) -> Window:
+  def _fetched(self, at: int, begins: tuple[int, ...]) -> _Fetched:
     """As many steps from `at` on as fit; of a run that stays where it is, that step alone."""
     stays = self._stays(at, begins)
     moving = {id(order) for order, stays_here in zip(self.orders, stays) if not stays_here}
@@ -165,8 +197,14 @@ class Windows:
     rows = np.zeros((len(keys), num_places, self.batch_size), np.int32)
     for of_run, key in zip(rows, keys):
       of_run[: len(places[key])] = places[key]
-    data = self.spread.everywhere(_filled(feed.take(self.data, used), self.size.rows))
-    return Window(at, stop, begins, self._order(rows, begins), data)
+    return _Fetched(at, stop, begins, rows, _share(self.data, used), len(used))
+
+  def _placed(self, found: _Fetched) -> Window:
+    assert self.size.rows is not None
+    examples = _of_all(self.data, found.share, found.num_examples)
+    data = self.spread.everywhere(_filled(examples, self.size.rows))
+    order = self._order(found.rows, found.begins)
+    return Window(found.at, found.stop, found.begins, order, data)
 
   def _stays(self, at: int, begins: tuple[int, ...]) -> list[bool]:
     """[R] whether a run is behind at step `at`: it is not finite and stays at its step."""
@@ -220,18 +258,32 @@ class Parts:
     if self.num_batches * batch_bytes > limit:
       self.num_batches = max(1, int(limit / 2 // batch_bytes))
     self.num_parts = -(-len(self.used) // (self.num_batches * self.batch_size))
-    self.all = self._part(0) if self.num_parts == 1 else None
+    self.all = self._placed(0, self._read(0)) if self.num_parts == 1 else None
 
   def __iter__(self) -> Iterator[Part]:
     if self.all:
       yield self.all
       return
-    yield from feed.ahead(self._part, range(self.num_parts))
+    alone = jax.process_count() == 1  # else parts are put together at the same point in all
 
-  def _part(self, number: int) -> Part:
+    def made(number: int) -> Part | PyTree:
+      read = self._read(number)
+      return self._placed(number, read) if alone else read
+
+    for number, part in enumerate(feed.ahead(made, range(self.num_parts))):
+      yield part if alone else self._placed(number, part)
+
+  def _rows(self, number: int) -> np.ndarray:
     size = self.num_batches * self.batch_size
-    first = number * size
-    rows = self.used[first : first + size]
+    return self.used[number * size : (number + 1) * size]
+
+  def _read(self, number: int) -> PyTree:
+    """What this process reads of a part."""
+    return _share(self.examples, self._rows(number))
+
+  def _placed(self, number: int, read: PyTree) -> Part:
+    size = self.num_batches * self.batch_size
+    first, rows = number * size, self._rows(number)
     there = np.zeros(size, np.float32)
     there[: len(rows)] = 1.0
     looks = np.zeros((len(self.places), size), np.float32)
@@ -240,7 +292,7 @@ class Parts:
     shape = self.num_batches, self.batch_size
     taken = jax.tree.map(
       lambda leaf: feed.filled(leaf, size).reshape(*shape, *leaf.shape[1:]),
-      feed.take(self.examples, rows),
+      _of_all(self.examples, read, len(rows)),
     )
     batches = Batch(taken.inputs, taken.targets, there.reshape(shape))
     mask = self.spread.pad(looks.reshape(-1, *shape))
