@@ -9,8 +9,9 @@ from PIL import Image
 from tests.study import tiny
 from tests.study.conftest import ROOT
 from tests.study.test_run import numbers, wait_for
-from tlx import report
-from tlx.study import config, dry_run, run
+from tlx import datasets, report
+from tlx.datasets import _images
+from tlx.study import config, dry_run, looked, run
 from tlx.train import stream
 
 STREAMED = ('--config.data_bytes=1.0', '--config.device_bytes=20000.0')
@@ -107,3 +108,56 @@ def test_a_dry_run_says_what_is_streamed(made):
   text = dry_run.describe(made)
   assert f'Streamed: {name} (90 of 192 bytes) takes 0.0 MB' in text
   assert 'Examples in memory' not in text
+
+
+def test_a_start_finds_what_an_earlier_one_did(photographs, tmp_path, monkeypatch):
+  """A file that changed, another size or shift and a damaged note are looked at again."""
+  monkeypatch.setenv('TLX_CACHE', str(tmp_path / 'cache'))
+  decode_all, looks = _images.decode_all, []
+
+  def counted(*arguments):
+    looks.append(arguments)
+    return decode_all(*arguments)
+
+  monkeypatch.setattr(_images, 'decode_all', counted)
+
+  def load(**options):
+    looks.clear()
+    name, options = f'folder:{photographs}', {'shift': 'none', **options}
+    return datasets.load(name, 8, 3, data_bytes=1.0, once=looked.once, **options)
+
+  first = load()
+  assert len(looks) == 3  # parts
+  again = load()
+  assert not looks and again.sha256 == first.sha256
+  for one, other in zip(first[:3], again[:3]):
+    np.testing.assert_array_equal(one.digests, other.digests)
+    np.testing.assert_array_equal(one.inputs.digests, other.inputs.digests)
+  load(shift='invert')
+  assert len(looks) == 3
+  (note, _) = sorted((tmp_path / 'cache' / looked.FOLDER).iterdir())
+  for kept in note.parent.iterdir():
+    kept.write_bytes(kept.read_bytes()[:-9])
+  assert load().sha256 == first.sha256 and len(looks) == 3
+  file = photographs / 'ant' / '03.jpg'
+  Image.new('RGB', (24, 20), 'red').save(file)
+  assert load().sha256 != first.sha256 and len(looks) == 3
+  file.write_bytes(b'nothing')
+  for _ in range(2):
+    with pytest.raises(ValueError, match='ant/03.jpg: its content is no image'):
+      load()
+  left_out = load(skip_bad=True)
+  assert len(looks) == 3  # of the others; what is bad was known
+  assert sum(len(split.ids) for split in left_out[:3]) == 89
+
+
+def test_records_are_known_by_their_bytes(data_dir):
+  stamps = []
+
+  def once(stamp, look):
+    stamps.append(stamp())
+    return look()
+
+  for shift in ('none', 'none', 'invert'):
+    datasets.load('uci_digits', 8, 1, shift, data_dir=data_dir, data_bytes=1.0, once=once)
+  assert stamps[0] == stamps[1] and len(set(stamps)) == 2 and all(stamps)

@@ -56,6 +56,7 @@ from tlx.datasets._types import (
   Examples,
   Form,
   Info,
+  Looked,
   Published,
   Split,
   listing,
@@ -67,6 +68,7 @@ __all__ = [
   'HEIF',
   'Dataset',
   'Info',
+  'Looked',
   'Split',
   'Unlabelled',
   'check',
@@ -100,7 +102,15 @@ _FILES: dict[str, Any] = {
   **_ANNOTATED,
 }
 _IMAGES = ('image', 'annotated image')  # kinds of data sets
+# (a digest of the files or '', what decodes them) -> what that finds
+Once = Callable[[Callable[[], str], Callable[[], Looked]], Looked]
 DataDir = str | os.PathLike | None  # None is TFDS's own: TFDS_DATA_DIR or ~/tensorflow_datasets
+
+
+def _at_every_call(stamp: Callable[[], str], look: Callable[[], Looked]) -> Looked:
+  """What `look` finds."""
+  del stamp
+  return look()
 
 
 def info(
@@ -302,6 +312,7 @@ def load(
   fold: int = 0,
   folds: int = 0,
   wanted: str = 'image',
+  once: Once = _at_every_call,
 ) -> Dataset:
   """The data set as uint8 images of `image_size` x `image_size` x `channels`, the same bytes at
   every call.
@@ -332,6 +343,7 @@ def load(
       of `test_fraction`; of each class alike, and groups stay whole. Every example is in one.
     data_bytes: a set of more decoded images is not kept in memory: all are decoded once, for their
       digests and to find those that cannot be read, and then again whenever they are taken.
+    once: of a streamed set, how that is had which decoding all of it finds.
     wanted: the kind of examples. An 'annotated image' wants fit 'pad'; its values are a dict of
       arrays [N, ...] of its boxes in pixels of the square, and labels are 0 (tlx/inputs/boxes.py).
 
@@ -356,8 +368,10 @@ def load(
     if wanted == 'annotated image':
       parts = _boxes.letterboxed(parts, form.image_size)
     count = sum(len(part.ids) for part in parts.values())
-    in_memory = count * image_size**2 * channels <= data_bytes
-    splits, bad, digest = _decode(parts, form, shift, in_memory)
+    if count * image_size**2 * channels <= data_bytes:
+      (splits, bad), digest = _decoded(parts, form, shift), ''
+    else:
+      splits, bad, digest = _streamed(parts, form, shift, once)
     if not bad:
       break
     published = _without(name, published, bad, skip_bad)
@@ -461,26 +475,54 @@ def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
   )
 
 
-def _decode(
-  parts: dict[str, Examples], form: Form, shift: str, in_memory: bool
-) -> tuple[dict[str, Split], dict[str, str], str]:
-  """(the parts, shifted; {id: what is wrong with it} of the images that cannot be read; their
-  `sha256` where they are not in memory, else '').
-  """
+def _decoded(
+  parts: dict[str, Examples], form: Form, shift: str
+) -> tuple[dict[str, Split], dict[str, str]]:
+  """(the parts, shifted; {id: what is wrong with it} of the images that cannot be read)."""
+  _, of_labels = _shifts.SHIFTS[shift]
   splits: dict[str, Split] = {}
   bad: dict[str, str] = {}
-  digest = None if in_memory else hashlib.sha256()
-  for name in ('train', 'val', 'test'):
-    _, of_labels = _shifts.SHIFTS[shift]
-    examples = parts[name]._replace(labels=of_labels(parts[name].labels))
-    if digest:
-      shape = len(examples.ids), form.image_size, form.image_size, form.channels
-      digest.update(_about('', shape, np.dtype(np.uint8), examples.labels))
-    splits[name], wrong = _images.decode_all(examples, form, shift, digest)
-    if digest:
-      digest.update(_beside_inputs(splits[name]))
+  for name, examples in parts.items():
+    decoded, wrong = _images.decode_all(examples, form, shift)
+    splits[name] = decoded._replace(labels=of_labels(decoded.labels))
     bad |= wrong
-  return splits, bad, digest.hexdigest() if digest else ''
+  return splits, bad
+
+
+def _streamed(
+  parts: dict[str, Examples], form: Form, shift: str, once: Once
+) -> tuple[dict[str, Split], dict[str, str], str]:
+  """As `_decoded`, of images that are decoded when they are taken; and the digest of the set."""
+  _, of_labels = _shifts.SHIFTS[shift]
+  shifted = {
+    name: parts[name]._replace(labels=of_labels(parts[name].labels))
+    for name in ('train', 'val', 'test')
+  }
+  found = once(
+    functools.partial(_images.stamp, shifted, form, shift),
+    functools.partial(_looked, shifted, form, shift),
+  )
+  splits = {}
+  for name, examples in shifted.items():
+    inputs = _images.Images(examples, form, shift, found.digests[name])
+    about = examples.groups, examples.values
+    splits[name] = Split(inputs, examples.labels, examples.ids, inputs.digests, *about)
+  return splits, found.bad, found.sha256
+
+
+def _looked(parts: dict[str, Examples], form: Form, shift: str) -> Looked:
+  """What decoding all of them finds."""
+  digests: dict[str, np.ndarray] = {}
+  bad: dict[str, str] = {}
+  digest = hashlib.sha256()
+  for name, examples in parts.items():
+    shape = len(examples.ids), form.image_size, form.image_size, form.channels
+    digest.update(_about('', shape, np.dtype(np.uint8), examples.labels))
+    split, wrong = _images.decode_all(examples, form, shift, digest)
+    digest.update(_beside_inputs(split))
+    digests[name] = split.digests
+    bad |= wrong
+  return Looked(digests, bad, digest.hexdigest())
 
 
 def _without(name: str, published: Published, bad: Mapping[str, str], skip: bool) -> Published:

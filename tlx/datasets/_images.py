@@ -8,12 +8,13 @@ import io
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError, features
+from PIL import __version__ as PILLOW
 
 from tlx.datasets._shifts import SHIFTS
 from tlx.datasets._types import HEIF, UNREADABLE, Examples, Form, Split, is_file
@@ -250,6 +251,30 @@ class Images:
     digests = self.digests if rows is None else self.digests[rows]
     about = f'{self.shape[1:]} {self.shift}\n'
     return hashlib.sha256(about.encode() + digests.tobytes()).hexdigest()
+
+
+def stamp(parts: Mapping[str, Examples], form: Form, shift: str) -> str:
+  """A digest of all that `Looked` depends on, without decoding: of files their path, size and time
+  of change, of records their bytes; '' where files are not on this machine's disks.
+  """
+  digest = hashlib.sha256(f'{PILLOW} {features.version("jpg")} {form} {shift}\n'.encode())
+  for name, part in parts.items():
+    values = part.values if isinstance(part.values, dict) else {'': part.values}
+    digest.update('\n'.join((name, *part.ids)).encode() + part.labels.tobytes())
+    for value in values.values():
+      digest.update(b'' if value is None else value.tobytes())
+    for start in range(0, len(part.ids), _CHUNK):
+      for file in part.read(range(start, min(start + _CHUNK, len(part.ids)))):
+        if isinstance(file, bytes):
+          digest.update(hashlib.blake2b(file).digest())
+        elif not isinstance(file, ValueError) and '://' in os.fspath(file):
+          return ''
+        elif isinstance(file, ValueError) or not os.path.isfile(file):
+          digest.update(f'{file}\n'.encode())
+        else:
+          found = os.stat(file)
+          digest.update(f'{found.st_size} {found.st_mtime_ns}\n'.encode() + os.fsencode(file))
+  return digest.hexdigest()
 
 
 def _num_threads() -> int:

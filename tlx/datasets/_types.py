@@ -187,6 +187,16 @@ class Examples(NamedTuple):
     )
 
 
+class Looked(NamedTuple):
+  """What decoding all images of a data set finds: the digests of each part as in `Split`, {id: what
+  is wrong with it}, and the digest of the set.
+  """
+
+  digests: dict[str, np.ndarray]
+  bad: dict[str, str]
+  sha256: str
+
+
 class Published(NamedTuple):
   """A data set as it is published; the only split is 'all' where it is not divided."""
 

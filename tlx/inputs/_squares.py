@@ -29,6 +29,7 @@ HOW = (  # the fields of a data set and of a study that `load` takes
   'folds',
   'data_dir',
   'data_bytes',
+  'once',
 )
 
 

@@ -18,7 +18,7 @@ from tlx import datasets
 from tlx import inputs as forms
 from tlx.inputs import _tokenizers
 from tlx.sources import cache
-from tlx.study import cells
+from tlx.study import cells, looked
 from tlx.study import config as configs
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import form_module, form_of
@@ -46,6 +46,7 @@ def _how(study: Mapping[str, Any], target: Mapping[str, Any], form: Any) -> dict
     **target,
     'data_dir': study['data_dir'] or None,
     'data_bytes': study['data_bytes'],
+    'once': looked.once,
   }
   return {name: known[name] for name in form.HOW if name in known}
 
