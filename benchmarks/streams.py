@@ -264,7 +264,9 @@ def square(file: str) -> np.ndarray:
 def by_grain(files: list[str], rows: np.ndarray, processes: int) -> Iterator[np.ndarray]:
   """A MapDataset, read in threads, or in processes of one thread each."""
   import grain
+  from absl import flags
 
+  flags.FLAGS.mark_as_parsed()  # which grain's processes ask for
   chosen = [files[row] for row in rows]
   examples = grain.MapDataset.source(chosen).map(square)
   options = grain.ReadOptions(num_threads=1 if processes else WORKERS, prefetch_buffer_size=BATCH)

@@ -14,6 +14,7 @@ from tlx.inputs import image
 from tlx.study import config, pair, run
 from tlx.tasks import classification
 from tlx.train import cohort, feed, fit, prefix, step, stream
+from tlx.train import mesh as meshes
 from tlx.train.job import Job, PhasePlan
 from tlx.train.spread import Spread
 from tlx.tree import label, named_leaves
@@ -288,3 +289,13 @@ def test_a_study_of_inputs_on_disk_gives_the_same_table(tmp_path, monkeypatch):
   assert 'test_accuracy' in scores and 'val_loss' in scores
   columns = ['method', 'shots', 'seed', *scores]
   assert first[columns].equals(second[columns])
+
+
+def test_each_process_reads_its_share(monkeypatch):
+  """By hand: 7 rows of 3 processes."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 3)
+  shares = []
+  for number in range(3):
+    monkeypatch.setattr(jax, 'process_index', lambda number=number: number)
+    shares.append(meshes.share(np.arange(10, 17)).tolist())
+  assert shares == [[10, 11, 12], [13, 14, 15], [16, 16, 16]]

@@ -239,8 +239,8 @@ def _data(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
   for name in large:
     lines.append(
       f'Streamed: {name} takes {sets[name][0] / 1e6:,.1f} MB, more than the {limit / 1e6:,.1f} of '
-      'config.data_bytes. Its images are decoded once at every start and again whenever they are '
-      'needed, ahead of the devices.'
+      'config.data_bytes. Its images are decoded once to look at them all, and again whenever they '
+      'are needed, ahead of the devices.'
     )
   return lines
 

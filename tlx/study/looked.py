@@ -2,6 +2,7 @@
 machine, so that the next start does not decode them all again.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -30,7 +31,8 @@ def _kept(stamp: Callable[[], str], look: Callable[[], Looked]) -> Looked:
   if found is None:
     found = look()
     if digest:
-      _write(file, found)
+      with contextlib.suppress(OSError):  # a full disk: the next start looks again
+        _write(file, found)
   return found
 
 
