@@ -2,10 +2,13 @@
 
 import io
 import json
+import types
 
 import numpy as np
 import pytest
 
+from tlx import sources
+from tlx.inputs import _tokenizers
 from tlx.inputs._tokenizers import (
   BEGIN,
   check_vocabulary,
@@ -130,6 +133,35 @@ def test_weights_bring_their_tokenizer(vocabulary, fields, tmp_path):
   assert of_weights(str(weights), {}).encode('the').ids == [5]  # tokenizer.json goes first
 
 
+def test_weights_say_what_ends_a_text(fields, tmp_path, monkeypatch):
+  """By the name of a token, by its id, or in a GGUF file; what there is no token for is passed
+  over, and usual names count without being said.
+  """
+  monkeypatch.setattr(sources, 'resolve', lambda uri: tmp_path / uri)
+  tokenizer = made('bytes')
+  tokenizer.add_special_tokens(['<fin>', '<stop>', '</s>'])
+  (tmp_path / 'tokenizer.json').write_text(tokenizer.to_str())
+  usual = {tokenizer.token_to_id(word) for word in ('<|endoftext|>', '<|im_end|>', '</s>')}
+  fin, stop = (tokenizer.token_to_id(word) for word in ('<fin>', '<stop>'))
+  for name, said, more in (
+    ('config.json', {}, set()),
+    ('tokenizer_config.json', {'eos_token': '<fin>'}, {fin}),
+    ('tokenizer_config.json', {'eos_token': {'content': '<stop>'}}, {stop}),
+    ('generation_config.json', {'eos_token_id': [fin, 10**6]}, {fin, stop}),
+  ):
+    (tmp_path / name).write_text(json.dumps(said))
+    _tokenizers.forget()
+    assert {*_tokenizers.ends('tokenizer.json')} == usual | more
+  assert {*_tokenizers.ends('bytes')} == {256, 258}
+  fields |= {'tokenizer.ggml.eos_token_id': np.uint32(3), 'tokenizer.ggml.eot_token_id': 10**6}
+  monkeypatch.setattr(sources, 'load', lambda uri: types.SimpleNamespace(metadata=fields))
+  assert 3 in _tokenizers.ends('x.gguf') and 10**6 not in _tokenizers.ends('x.gguf')
+  (tmp_path / 'config.json').write_text('[]')
+  with pytest.raises(ValueError, match='config.json cannot be read: it holds a list, no object'):
+    _tokenizers.ends('tokenizer.json')
+  _tokenizers.forget()
+
+
 def test_packages_keep_the_tokenizer_beside_the_weights(tmp_path, monkeypatch):
   monkeypatch.setenv('TLX_CACHE', str(tmp_path))
   members = [
@@ -137,6 +169,7 @@ def test_packages_keep_the_tokenizer_beside_the_weights(tmp_path, monkeypatch):
     'm/tokenizer.json',
     'm/vocab.txt',
     'm/config.json',
+    'm/tokenizer_config.json',
     'm/code.py',
     'vocab.txt',
   ]
@@ -146,7 +179,8 @@ def test_packages_keep_the_tokenizer_beside_the_weights(tmp_path, monkeypatch):
     for file in tmp_path.rglob('*.*')
     if file.is_file()
   }
-  assert kept == {'m/model.npz', 'm/tokenizer.json', 'm/vocab.txt', 'm/config.json'}
+  beside = {'m/tokenizer.json', 'm/vocab.txt', 'm/config.json', 'm/tokenizer_config.json'}
+  assert kept == {'m/model.npz', *beside}
   assert (path.parent / 'vocab.txt').read_text() == 'm/vocab.txt'
 
 

@@ -151,15 +151,27 @@ def chat_template(uri: str) -> str:
     return str(_metadata(uri).get('tokenizer.chat_template') or '')
   if (beside := file.parent / 'chat_template.jinja').exists():
     return beside.read_text()
-  if not (config := file.parent / 'tokenizer_config.json').exists():
-    return ''
-  try:
-    found = json.loads(config.read_text()).get('chat_template') or ''
-  except (ValueError, AttributeError) as error:
-    raise ValueError(f'{config} cannot be read: {error}') from None
+  found = _said_beside(file, 'tokenizer_config.json').get('chat_template') or ''
   if isinstance(found, list):  # several by name
     found = next((one['template'] for one in found if one.get('name') == 'default'), '')
   return str(found)
+
+
+def _said_beside(file: epath.Path, name: str) -> Mapping[str, Any]:
+  """What a JSON file of this name says in the folder of a file, {} where there is none.
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  if not (beside := file.parent / name).exists():
+    return {}
+  try:
+    found = json.loads(beside.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{beside} cannot be read: {error}') from None
+  if not isinstance(found, Mapping):
+    raise ValueError(f'{beside} cannot be read: it holds a {type(found).__name__}, no object.')
+  return found
 
 
 @functools.lru_cache(maxsize=2)
@@ -295,10 +307,37 @@ def digest(tokenizer: Tokenizer) -> str:
   return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
 
 
-def ends(tokenizer: Tokenizer) -> tuple[int, ...]:
-  """The special tokens behind which nothing of a text or an answer follows."""
+def ends(uri: str) -> tuple[int, ...]:
+  """The tokens of `of_uri` behind which nothing of a text or an answer follows: special ones of
+  usual names, and those that the weights name (the eos and eot of a GGUF file, eos_token of
+  tokenizer_config.json, eos_token_id of generation_config.json and config.json).
+
+  Raises:
+    ValueError: a file that cannot be read.
+  """
+  tokenizer = of_uri(uri)
   added = tokenizer.get_added_tokens_decoder().items()
-  return tuple(sorted(i for i, token in added if token.special and token.content in _ENDS))
+  usual = {i for i, token in added if token.special and token.content in _ENDS}
+  named = {i for i in _named_ends(uri, tokenizer) if tokenizer.id_to_token(i) is not None}
+  return tuple(sorted(usual | named))
+
+
+def _named_ends(uri: str, tokenizer: Tokenizer) -> list[int]:
+  """The ids that the weights say end a text."""
+  if uri == 'bytes' or uri.startswith('bpe:'):
+    return []
+  file = epath.Path(sources.resolve(uri))
+  if file.suffix == '.gguf':
+    fields = _metadata(uri)
+    found = [fields.get(f'tokenizer.ggml.{name}_token_id') for name in ('eos', 'eot', 'eom')]
+  else:
+    eos = _said_beside(file, 'tokenizer_config.json').get('eos_token')
+    word = eos.get('content') if isinstance(eos, Mapping) else eos
+    found = [tokenizer.token_to_id(word) if isinstance(word, str) else None]
+    for name in ('generation_config.json', 'config.json'):
+      ids = _said_beside(file, name).get('eos_token_id')
+      found += ids if isinstance(ids, list) else [ids]
+  return [int(i) for i in found if isinstance(i, (int, np.integer)) and i >= 0]
 
 
 def plain(tokenizer: Tokenizer) -> Tokenizer:

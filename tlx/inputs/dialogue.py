@@ -78,7 +78,9 @@ def prompt(
   whole = _chat.written(template, [('user', 'a'), ('assistant', 'b')])
   vocabulary = tokenizer.get_vocab()
   turn = [vocabulary[piece.text] for piece in whole if piece.mark and piece.kind == 'end']
-  ends = dict.fromkeys([*turn, *_tokenizers.ends(tokenizer)])  # a model may end all with a turn
+  ends = dict.fromkeys(
+    [*turn, *_tokenizers.ends(fields['tokenizer'])]
+  )  # a model may end all with a turn
   return learned.tokens.ids.tolist(), tuple(ends)
 
 

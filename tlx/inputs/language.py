@@ -62,7 +62,7 @@ def prompt(text: str, fields: Mapping[str, Any]) -> tuple[list[int], tuple[int, 
   _targets.check_known(tokenizer, 'the prompt', [encoding])
   if not encoding.ids:
     raise ValueError('The prompt is empty: give the beginning of a text.')
-  return list(encoding.ids), _tokenizers.ends(tokenizer)
+  return list(encoding.ids), _tokenizers.ends(fields['tokenizer'])
 
 
 class _Piece(NamedTuple):

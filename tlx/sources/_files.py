@@ -13,8 +13,18 @@ from typing import Any
 
 from tlx.plug import closest
 
-# Small files of the same folder that say how weights compute and on which tokens they were trained.
-BESIDE = ('config.json', 'tokenizer.json', 'vocab.txt')
+# Small files of the same folder: how weights compute, on which tokens they were trained, how
+# dialogues are written for them and what ends a text.
+BESIDE = (
+  'config.json',
+  'tokenizer.json',
+  'vocab.txt',
+  'vocab.json',
+  'merges.txt',
+  'tokenizer_config.json',
+  'generation_config.json',
+  'chat_template.jinja',
+)
 _CONFIG_BYTES, _LARGEST_INDEX, _LARGEST_HOLE = 1 << 20, 1 << 26, 1 << 30
 
 
