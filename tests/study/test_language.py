@@ -1,5 +1,6 @@
 """Studies of language models: rows instead of pictures, bits instead of accuracy."""
 
+import contextlib
 import importlib.util
 import json
 
@@ -12,6 +13,7 @@ from tlx import report
 from tlx.backbones import gpt2
 from tlx.study import config, dry_run, pair, run, store
 from tlx.study.phases import network_of
+from tlx.train import fit
 from tlx.train.prefix import activation
 from tlx.types import Variables
 
@@ -182,6 +184,34 @@ def test_what_is_kept_of_the_test_rows_adds_up_to_its_bits(study):
   bits = kept['text'].sum() / np.log(2) / kept['bytes'].sum()
   assert bits == pytest.approx(result['test']['bits_per_byte'], rel=1e-5)
   assert len(kept['text']) == len(kept['ids'])
+
+
+def test_an_interrupted_study_of_text_ends_in_the_same_numbers(study, tmp_path, monkeypatch):
+  """In the training of the source, in that of LoRA, and between methods."""
+  made, workdir = study
+  made = made.copy_and_resolve_references()
+  made.methods = {name: made.methods[name] for name in ('lora', 'last')}
+  made.baseline = ''
+  save, saved = fit._save_if_due, []
+
+  def interrupted(*arguments):
+    save(*arguments)
+    saved.append(0)
+    if len(saved) % 2 == 0:
+      raise KeyboardInterrupt(15)
+
+  ended = 0
+  with monkeypatch.context() as patch:
+    patch.setattr(fit, '_save_if_due', interrupted)
+    for _ in range(3):
+      with contextlib.suppress(KeyboardInterrupt):
+        run.run(made, tmp_path)
+        ended += 1
+  assert len(saved) == 6 and not ended
+  found, whole = results(run.run(made, tmp_path)), results(workdir)
+  for method in made.methods:
+    assert found[method]['val'] == whole[method]['val']
+    assert found[method]['test'] == whole[method]['test']
 
 
 def test_the_prefix_of_rows_changes_no_number(study, tmp_path):
