@@ -171,14 +171,15 @@ def names(
 ) -> NameMap:
   """The names of the transformers library for the network that `build` makes of these options.
 
-  `arrays` are those of the file; their names may have something before them, as 'transformer.'.
+  `arrays` are those of the file; their names may have something before them, as 'transformer.',
+  which stands there where no file is given.
   Official kernels are [in, out] like ours, and hold query, key and value side by side.
 
   Raises:
     ValueError: the network ties input and output embeddings, and the file holds two that differ.
   """
   o = _resolve(variant, options)
-  gpt2 = _names.prefix_of(arrays, 'wte.weight')
+  gpt2 = _names.prefix_of(arrays, 'wte.weight') if arrays else 'transformer.'
   _text.check_tied(arrays, o.tied and num_classes is None, f'{gpt2}wte.weight', 'lm_head.weight')
   found: dict[str, Any] = {
     'embed/tokens/embedding': (f'{gpt2}wte.weight', _names.same),

@@ -275,9 +275,9 @@ def names(
   """The names of GGUF or of the transformers library for a network of these options.
 
   `arrays` are those of the file, and tell which it is; they may have something before them, as
-  'model.'. The GGUF files of Llama models (not of Qwen2 and 3, which are those with `qkv_bias` or
-  `qk_norm`) hold the rows of query and key so that rotary pairs are neighbours; here they become
-  halves again.
+  'model.', which stands there where no file is given. The GGUF files of Llama models (not of Qwen2
+  and 3, which are those with `qkv_bias` or `qk_norm`) hold the rows of query and key so that rotary
+  pairs are neighbours; here they become halves again.
 
   Raises:
     ValueError: the network ties input and output embeddings, and the file holds two that differ; or
@@ -286,7 +286,7 @@ def names(
   o = _resolve(variant, options)
   gguf = 'token_embd.weight' in arrays
   table, output = (GGUF, 'output.weight') if gguf else (TRANSFORMERS, 'lm_head.weight')
-  model = _names.prefix_of(arrays, f'{table["tokens"]}.weight')
+  model = _names.prefix_of(arrays, f'{table["tokens"]}.weight') if arrays else 'model.'
   if (factors := arrays.get('rope_freqs.weight')) is not None and not _config.same(
     o.rope_factors or np.ones_like(factors), factors
   ):
