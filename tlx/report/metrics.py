@@ -106,6 +106,8 @@ _KNOWN = {
     Metric('temperature', 'temperature', 0, low=0.0),
     Metric('bits_per_byte', 'bits per byte', -1, low=0.0),
     Metric('bits_per_character', 'bits per character', -1, low=0.0),
+    Metric('other_bits_per_byte', 'bits per byte of other text', -1, low=0.0),
+    Metric('forgotten_bits_per_byte', 'bits per byte of other text forgotten', -1),
     Metric('chrf', 'chrF of answers (0 to 100)', +1, low=0.0),
     Metric('token_perplexity', 'perplexity of its own tokens', -1, low=1.0),
     Metric('ended', 'answers that ended by themselves', 0, True, 0.0),
