@@ -198,9 +198,21 @@ PHASES = [
   ({'tune': {'policy': 'last', 'k': -1}}, 'k=-1'),
   ({'tune': {'policy': 'last'}}, "missing.*'k'"),
   ({'tune': {'policy': 3}}, 'freezing 3'),
+  ({'steps': '2 x'}, "steps is '2 x'; wanted a number, or '2.5x'"),
   ({'epochs': 1e5, 'batch_size': 1}, 'epochs of .* are .* steps'),
   ({'augment': {'shift': 1}, 'views': 2}, 'config.reuse'),
 ]
+
+
+def test_steps_as_times_those_of_all_follow_a_flag():
+  made = tiny.get_config()
+  made.methods = {'two': {'phases': [{'tune': 'head', 'steps': '2.5x'}, {'steps': 7}]}}
+  made.baseline = ''
+  for common, wanted in ((4, [10, 7]), (100, [250, 7])):
+    made.train.steps = common
+    phases = config.resolve(made)['methods']['two']['phases']
+    assert [phase['steps'] for phase in phases] == wanted
+    assert config.resolve(config.resolve(made))['methods']['two']['phases'] == phases
 
 
 @pytest.mark.parametrize('phase, words', PHASES)

@@ -30,7 +30,9 @@ if TYPE_CHECKING:  # brings jax, which a config file does not need
 # phase may differ.
 TRAIN = {
   'tune': 'all',  # what to train: a policy of tlx/freezing, or {'policy': 'after', 'k': 2}
-  'steps': 100,  # 0 trains nothing: what the method begins with is looked at as it is
+  # 0 trains nothing: what the method begins with is looked at as it is. A phase may have them as
+  # '2.5x', times those of config.train, so that a flag for these reaches it too
+  'steps': 100,
   # over a run's own examples: the steps of each run follow from their number. 0 takes `steps`,
   # the same for every size
   'epochs': 0.0,
@@ -511,6 +513,8 @@ def _phase(
 
   Rules are tried against the network later, when its parameters are known.
   """
+  if isinstance(given, Mapping) and isinstance(given.get('steps'), str):
+    given = {**given, 'steps': _steps(where, given['steps'], study['train']['steps'])}
   phase = _fields(where, given, study['train'], 'train')
   decayed = phase['solver'] == 'sgd' and (phase['steps'] or phase['epochs'])
   _check_phase(where, phase, max(weight_decays) if decayed else 0.0)
@@ -541,6 +545,20 @@ def _phase(
   # There is one step, to the solution.
   exact = {'steps': 1, 'epochs': 0.0, 'evaluations': 1, 'ema': 0.0, 'sam': 0.0}
   return phase if phase['solver'] == 'sgd' else {**phase, **exact}
+
+
+def _steps(where: str, written: str, common: int) -> int:
+  """The steps of a phase that are written as times `common`, those of config.train.
+
+  >>> _steps('phase', '2.5x', 100), _steps('phase', '250', 100)
+  (250, 250)
+  """
+  times = re.fullmatch(r'(\d+(?:\.\d+)?)(x?)', written)
+  if not times:
+    raise ValueError(
+      f"{where}.steps is {written!r}; wanted a number, or '2.5x' for 2.5 times config.train.steps."
+    )
+  return round(float(times[1]) * common) if times[2] else round(float(times[1]))
 
 
 def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> None:

@@ -87,9 +87,11 @@ def _middle(grid: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shorter(phase: Mapping[str, Any]) -> dict[str, Any]:
-  """A phase, or what all have in common, of a quarter of its length."""
+  """A phase, or what all have in common, of a quarter of its length; times what all have in common
+  stay as many.
+  """
   made = dict(phase)
-  if phase.get('steps'):
+  if phase.get('steps') and not isinstance(phase['steps'], str):
     made['steps'] = max(1, phase['steps'] // 4)
   if phase.get('epochs'):
     made['epochs'] = phase['epochs'] / 4
