@@ -38,14 +38,22 @@ def load_source(
   return use.load_source(backbone, weights, fields, form)
 
 
-def predict(model: 'Model', inputs: str | os.PathLike) -> dict[str, Sequence[Any]]:
+def predict(
+  model: 'Model', inputs: str | os.PathLike, least: float = 0.5
+) -> dict[str, Sequence[Any]]:
   """{'id': ..., what the model answers, a value an example, 'error': '' or why there is none}, for
   a folder of images or a file of texts: pandas.DataFrame(predict(model, 'NEW')).
+
+  Of a detector a value a box of a score of `least` or more: its class, score and x0, y0, x1, y1 in
+  pixels of the photograph.
 
   Raises:
     ValueError: nothing there, bare weights, or examples of another kind than the network takes.
   """
   from tlx import datasets
-  from tlx.study import use
+  from tlx.study import boxes, use
 
-  return use.predict(model, datasets.unlabelled(inputs))
+  new = datasets.unlabelled(inputs)
+  if boxes.finds(model):
+    return boxes.rows(boxes.find(model, new, least), new.ids)
+  return use.predict(model, new)

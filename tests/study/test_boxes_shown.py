@@ -5,9 +5,11 @@ import io
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+import tlx
 from tests.datasets import boxes as written
 from tlx import datasets, report
 from tlx.parity import cases
@@ -98,6 +100,11 @@ def test_new_photographs(workdir, tmp_path):
   np.testing.assert_allclose(found.boxes[mine], wanted[: mine.sum()], atol=1e-2)
   np.testing.assert_allclose(found.scores[mine], kept['scores'][row][: mine.sum()], atol=1e-5)
   assert (found.boxes[found.images == 2].max(0) <= (30, 90, 30, 90)).all()
+  frame = pd.DataFrame(tlx.predict(model, tmp_path / 'new', least=0.0))
+  assert frame['id'].tolist() == [new.ids[image] for image in (0, *found.images)]
+  assert frame['error'].iloc[0] and (frame['error'].iloc[1:] == '').all()
+  np.testing.assert_array_equal(frame[['x0', 'y0', 'x1', 'y1']].iloc[1:], found.boxes)
+  assert set(frame['class'].iloc[1:]) <= set(written.NAMES) and frame['score'].isna().sum() == 1
   half = finder.find(model, new, least=float(np.median(found.scores)))
   assert 0 < len(half.scores) < len(found.scores)
   said = finder.write(model, new, tmp_path / 'out', least=0.0)

@@ -89,6 +89,24 @@ def as_coco(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
   return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
+def rows(found: Boxes, ids: Sequence[str]) -> dict[str, Sequence[Any]]:
+  """{'id', 'class', 'score', 'x0', 'y0', 'x1', 'y1', 'error'}: a row a box, and one for each image
+  that cannot be read; an image in which nothing was found has none.
+  """
+  images = [*found.images.tolist(), *found.bad]
+  order = np.argsort(images, kind='stable')
+  blank = np.full(len(found.bad), np.nan)
+  columns = {'score': found.scores}
+  columns |= dict(zip(('x0', 'y0', 'x1', 'y1'), found.boxes.T))
+  classes = [*(found.names[label] for label in found.labels.tolist()), *([''] * len(blank))]
+  return {
+    'id': [ids[images[row]] for row in order],
+    'class': [classes[row] for row in order],
+    **{name: np.concatenate([column, blank])[order] for name, column in columns.items()},
+    'error': [found.bad.get(images[row], '') for row in order],
+  }
+
+
 def drawn(found: Boxes, row: int, record: Any) -> Image.Image:
   """A photograph, as EXIF turns it, with its boxes and their scores in percent, and the classes'
   colours below; small ones are enlarged, so that scores can be read.
