@@ -57,6 +57,21 @@ def test_formats_have_the_same_pixels_and_boxes(tmp_path):
     assert made[other].ids == made['coco'].ids  # which draw the subsets
 
 
+def test_the_order_of_a_file_changes_nothing(tmp_path):
+  """By which batches would draw other images; the numbers of images are the file's own."""
+  one = load(boxes.write_coco(tmp_path)).train
+  file = tmp_path / 'train.json'
+  found = json.loads(file.read_text())
+  for part in found.values():
+    part.reverse()
+  file.write_text(json.dumps(found))
+  other = load(f'coco:{tmp_path}').train
+  assert one.ids == other.ids
+  np.testing.assert_array_equal(one.inputs, other.inputs)
+  for name in ('frame', 'image_id', 'valid'):
+    np.testing.assert_array_equal(one.values[name], other.values[name])
+
+
 def test_a_file_that_is_divided(tmp_path):
   images = {chr(ord('a') + i): [('cat', 1.0, 1.0, 9.0, 9.0)] for i in range(10)}
   boxes.save_images(tmp_path / 'images', images)

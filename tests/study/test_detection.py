@@ -1,5 +1,5 @@
 """Detection through a study: a frozen backbone runs once for every view; columns are pycocotools'
-on what lies in the folder.
+on what lies in the folder, the same after an interruption.
 """
 
 import json
@@ -13,6 +13,7 @@ from tests.tasks import rectangles
 from tlx.study import config as configs
 from tlx.study import run
 from tlx.tasks import _judged
+from tlx.train import fit
 
 pytest.importorskip('pycocotools', reason='pip install -r requirements.txt')
 SIDE = rectangles.SIDE
@@ -108,3 +109,38 @@ def test_columns_are_those_of_pycocotools_on_the_files_of_the_study(finished):
     found = [result['test'][name] for name in _judged.COLUMNS]
     np.testing.assert_allclose(np.array(found, float), wanted, atol=1e-6)
     assert np.nanmax(wanted) > 0.01
+
+
+def table_of(workdir):
+  """{run: its test columns}."""
+  found = {}
+  for path in sorted((workdir / 'runs').glob('*/result.json')):
+    result = json.loads(path.read_text())
+    if result['test']:
+      found[result['id']] = result['test']
+  return found
+
+
+def test_an_interrupted_study_of_boxes_ends_the_same(finished, tmp_path, monkeypatch):
+  """Bit for bit, with the views of a frozen backbone made anew."""
+  config, root = finished
+  save, calls = fit._save_if_due, []
+
+  def interrupted(*arguments):
+    save(*arguments)
+    calls.append(0)
+    if len(calls) % 2 == 0:
+      raise KeyboardInterrupt(15)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(fit, '_save_if_due', interrupted)
+    for _ in range(2):
+      with pytest.raises(KeyboardInterrupt):
+        run.run(config, epath.Path(tmp_path))
+  run.run(config, epath.Path(tmp_path))
+  assert table_of(tmp_path) == table_of(root / 'study')
+  for path in sorted((root / 'study' / 'runs').glob('*/predictions.npz')):
+    kept = np.load(path)
+    again = np.load(tmp_path / path.relative_to(root / 'study'))
+    for name in kept:
+      np.testing.assert_array_equal(kept[name], again[name], err_msg=name)

@@ -170,7 +170,10 @@ def _divided(
   group: str,
   notes: tuple[str, ...],
 ) -> Published:
-  """The parts of a data set; 'all' where nothing divides it."""
+  """The parts of a data set, each in the order of its ids, so that every format gives one; 'all'
+  where nothing divides it.
+  """
+  kept = sorted(kept, key=_id)
   have = {image.part for image, _, _ in kept}
   parts: list[str] = [part for part in ('all', 'train', 'val', 'test') if part in have]
   counts: dict[str, Counter[str]] = {part: Counter() for part in parts}
@@ -196,6 +199,10 @@ def _divided(
     if empty:
       notes += (f'{empty:,} of {len(of_part):,} images of {part} have no box.',)
   return Published(tuple(known), splits, notes)
+
+
+def _id(kept: tuple[Annotated, tuple[int, int], list[Box]]) -> str:
+  return kept[0].id
 
 
 def _examples(
