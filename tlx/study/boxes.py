@@ -89,7 +89,7 @@ def as_coco(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
   return {'images': images, 'annotations': annotations, 'categories': categories}
 
 
-def rows(found: Boxes, ids: Sequence[str]) -> dict[str, Sequence[Any]]:
+def rows(found: Boxes, ids: Sequence[str]) -> dict[str, Any]:
   """{'id', 'class', 'score', 'x0', 'y0', 'x1', 'y1', 'error'}: a row a box, and one for each image
   that cannot be read; an image in which nothing was found has none.
   """
