@@ -66,8 +66,8 @@ def get_config(data: str = 'coco:coco2017'):
     'lp_ft': {
       'head_after': place,
       'phases': [
-        {'tune': 'head', 'views': 4, 'learning_rate': 1e-3, 'steps': 5000},
-        {'tune': 'all', 'layer_decay': 0.8, 'steps': 15000},
+        {'tune': 'head', 'views': 4, 'learning_rate': 1e-3, 'steps': '0.25x'},
+        {'tune': 'all', 'layer_decay': 0.8, 'steps': '0.75x'},
       ],
     },
     'scratch': {

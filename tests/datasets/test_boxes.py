@@ -57,6 +57,18 @@ def test_formats_have_the_same_pixels_and_boxes(tmp_path):
     assert made[other].ids == made['coco'].ids  # which draw the subsets
 
 
+def test_a_part_without_an_object_is_refused(tmp_path):
+  """By which nothing could be chosen; crowds are nothing to find."""
+  parts = {**boxes.BOXES, 'val': {'d': [], 'e': []}}
+  with pytest.raises(ValueError, match='None of the 2 images of val has an object to find'):
+    load(boxes.write_voc(tmp_path / 'voc', parts))
+  name = boxes.write_coco(tmp_path / 'coco')
+  file = tmp_path / 'coco' / 'test.json'
+  file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
+  with pytest.raises(ValueError, match='images of test has an object'):
+    load(name)
+
+
 def test_the_order_of_a_file_changes_nothing(tmp_path):
   """By which batches would draw other images; the numbers of images are the file's own."""
   one = load(boxes.write_coco(tmp_path)).train
@@ -326,7 +338,7 @@ class TlxTestObjects(tfds.core.GeneratorBasedBuilder):
         {
           'area': 9,
           'bbox': tfds.features.BBox(y0 / height, x0 / width, y1 / height, x1 / width),
-          'is_crowd': label == 'dog',
+          'is_crowd': label == 'dog' and name == 'a',
           'label': label,
         }
         for label, x0, y0, x1, y1 in of_image

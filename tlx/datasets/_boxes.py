@@ -250,7 +250,17 @@ def _objects(
 def letterboxed(splits: Mapping[str, Examples], side: int) -> dict[str, Examples]:
   """The parts, whose images stand in squares of `side` pixels as fit 'pad' makes them, with arrays
   of boxes as their values, all for as many boxes as an image has at most.
+
+  Raises:
+    ValueError: a part has nothing to find.
   """
+  for part, split in splits.items():
+    if not any((objects.crowd == 0).any() for objects in split.values):
+      raise ValueError(
+        f'None of the {len(split.ids):,} images of {part} has an object to find, crowds and '
+        'difficult ones apart: there is nothing to learn, or no AP. Divide the images anew, or '
+        'give this part more of them.'
+      )
   counts = [len(objects.labels) for split in splits.values() for objects in split.values]
   made = {}
   for part, split in splits.items():
