@@ -161,3 +161,29 @@ def test_records_are_known_by_their_bytes(data_dir):
   for shift in ('none', 'none', 'invert'):
     datasets.load('uci_digits', 8, 1, shift, data_dir=data_dir, data_bytes=1.0, once=once)
   assert stamps[0] == stamps[1] and len(set(stamps)) == 2 and all(stamps)
+
+
+def test_a_set_without_its_copies_is_looked_at_once_more(photographs, tmp_path, monkeypatch):
+  """As is a source without the examples that judge a target."""
+  monkeypatch.setenv('TLX_CACHE', str(tmp_path / 'cache'))
+  for i in range(12):
+    name = photographs / 'ant' / f'{i + 40}.jpg'
+    name.write_bytes((photographs / 'ant' / f'{i:02d}.jpg').read_bytes())
+  taken, take = [], _images.Images.take
+
+  def counted(images, rows):
+    taken.append(len(rows))
+    return take(images, rows)
+
+  monkeypatch.setattr(_images.Images, 'take', counted)
+  found = []
+  for limit in (1e9, 1.0, 1.0):
+    taken.clear()
+    known = {'data_bytes': limit, 'once': looked.once}
+    target = datasets.load(f'folder:{photographs}', 8, 3, duplicates='drop', **known)
+    source = datasets.load(f'folder:{photographs}', 8, 3, test_fraction=0.2, **known)
+    kept = datasets.keep_out(source, [target], looked.once)
+    found.append((target.sha256, source.sha256, kept.sha256, sum(taken)))
+  (*in_memory, _), (*first, more), (*again, none) = found
+  assert in_memory == first == again and len(set(first)) == 3
+  assert more > 150 and not none

@@ -375,7 +375,8 @@ def load(
     if not bad:
       break
     published = _without(name, published, bad, skip_bad)
-  return _dataset(splits, duplicates, class_names, (*published.notes, *notes), digest)
+  said = (*published.notes, *notes)
+  return _dataset(splits, duplicates, class_names, said, digest, once)
 
 
 def load_text(
@@ -447,17 +448,34 @@ def _dataset(
   class_names: tuple[str, ...],
   notes: tuple[str, ...],
   digest: str = '',
+  once: Once = _at_every_call,
 ) -> Dataset:
   """The data set of these parts, after copies across them are dropped or said; `digest` is theirs
-  where it is known.
+  where it is known, else it is had as `once` says.
   """
   kept, of_copies = _copies.across(splits, duplicates, class_names)
   train, val, test = kept['train'], kept['val'], kept['test']
-  digest = digest if digest and kept is splits else sha256(train, val, test)
+  digest = digest if digest and kept is splits else _digest((train, val, test), once)
   return Dataset(train, val, test, class_names, digest, (*notes, *of_copies))
 
 
-def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
+def _digest(splits: Sequence[Split], once: Once) -> str:
+  """`sha256` of splits; of those that are streamed as `once` has it, by the digests of images."""
+  if not all(hasattr(split.inputs, 'sha256') for split in splits):
+    return sha256(*splits)
+
+  def stamp() -> str:
+    digest = hashlib.sha256(b'a set without some of its images\n')
+    for split in splits:
+      if not (own := split.inputs.sha256()):
+        return ''
+      digest.update(own.encode() + _beside_inputs(split))
+    return digest.hexdigest()
+
+  return once(stamp, lambda: Looked({}, {}, sha256(*splits))).sha256
+
+
+def keep_out(source: Dataset, targets: Iterable[Dataset], once: Once = _at_every_call) -> Dataset:
   """What a source is trained on: `source` without the training images that are in a target's
   validation or test part.
 
@@ -470,9 +488,8 @@ def keep_out(source: Dataset, targets: Iterable[Dataset]) -> Dataset:
   train, note = _copies.keep_out(source.train, targets)
   if not note:
     return source
-  return source._replace(
-    train=train, sha256=sha256(train, source.val, source.test), notes=(*source.notes, note)
-  )
+  digest = _digest((train, source.val, source.test), once)
+  return source._replace(train=train, sha256=digest, notes=(*source.notes, note))
 
 
 def _decoded(

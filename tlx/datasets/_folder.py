@@ -128,11 +128,12 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
   unread = [file for file in unread if file != root / _GROUPS]
 
   def examples(classes: dict[str, list[epath.Path]]) -> Examples:
-    files = [file for of_class in classes.values() for file in of_class]
+    images = [file for of_class in classes.values() for file in of_class]
+    files = [os.fspath(file) for file in images]  # a path takes twice as much
     labels = np.repeat(
       np.arange(len(classes), dtype=np.int32), [len(of_class) for of_class in classes.values()]
     )
-    ids = tuple(_id(file, root) for file in files)
+    ids = tuple(_id(file, root) for file in images)
     if missing := [name for name in ids if of_image and name not in of_image]:
       raise ValueError(
         f'{root / _GROUPS} has no group for {len(missing):,} images: {listing(missing)}. Add a '
@@ -145,7 +146,7 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
       if group
       else ()
     )
-    return Examples(ids, labels, lambda rows: [files[i] for i in rows], groups)
+    return Examples(ids, labels, lambda rows: [epath.Path(files[i]) for i in rows], groups)
 
   left = sorted(_id(file, root) for file in unread)
   notes = (

@@ -110,7 +110,7 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
     if getattr(form, 'PACKS', False):
       how = _how(study, source | PRETRAINING, form) | {'apart': targets}
       return form.load(source['dataset'], source['input'], how)
-    return datasets.keep_out(load(study, source | PRETRAINING, source), targets)
+    return datasets.keep_out(load(study, source | PRETRAINING, source), targets, looked.once)
   except ValueError as error:
     raise ValueError(f'config.sources.{name}: {error}') from None
 
