@@ -7,11 +7,11 @@ import pytest
 
 from tests.inputs import profile
 from tests.study import tiny
+from tlx import datasets, report
 from tlx import plug as plugs
-from tlx import report
 from tlx.backbones import mlp
 from tlx.study import config as configs
-from tlx.study import dry_run, run, use
+from tlx.study import dry_run, pair, run, use
 from tlx.study.pair import Pair
 
 
@@ -55,3 +55,29 @@ def test_what_a_form_does_not_take_is_one_error(config, field, value, message):
   config.sources.turned[field] = value
   with pytest.raises(ValueError, match=message):
     configs.resolve(config)
+
+
+def test_data_sets_are_kept_as_far_as_their_bytes_go(monkeypatch):
+  """The two that were asked for last whatever they take, and more where all of them fit."""
+  asked = []
+
+  class Forms:
+    @staticmethod
+    def load(name, fields, how):
+      asked.append(name)
+      part = datasets.Split(np.zeros(10, np.uint8), np.zeros(10, np.int32), (), np.zeros(0))
+      return datasets.Dataset(part, part, part, (), name, ())
+
+  monkeypatch.setattr(pair, '_loaded', {})
+  for limit, order, loaded in (  # a set has 30 bytes
+    (90, 'abcabc', 'abc'),
+    (89, 'abcab', 'abcab'),
+    (89, 'abacab', 'abcb'),
+    (0, 'abab', 'ab'),
+  ):
+    monkeypatch.setattr(pair, 'KEPT_BYTES', limit)
+    for name in order:
+      assert pair._load(Forms, name, (), ()).sha256 == name
+    assert ''.join(asked) == loaded
+    asked.clear()
+    pair._loaded.clear()
