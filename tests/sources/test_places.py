@@ -462,6 +462,37 @@ def test_tfhub(tmp_path, monkeypatch):
   assert sources.resolve('tfhub:google/bit/1') == tmp_path
 
 
+def test_kaggle(tmp_path, monkeypatch):
+  """A folder, or a file in it, of a version that is named; what the client says is passed on."""
+  asked = []
+
+  def model_download(handle):
+    asked.append(handle)
+    if handle.endswith('/9'):
+      raise OSError('404 Client Error')
+    return str(tmp_path)
+
+  fake = types.SimpleNamespace(model_download=model_download)
+  monkeypatch.setitem(sys.modules, 'kagglehub', fake)  # type: ignore[arg-type]
+  writers.write_bundle(tmp_path / 'variables', ARRAYS)
+  (tmp_path / 'sub').mkdir()
+  writers.write_npz(tmp_path / 'sub', ARRAYS)
+  model = 'google/bit/tensorFlow2/s-r50x1'
+  for uri in (f'kaggle:{model}/1', f'kaggle:{model}/1/sub/model.npz'):
+    weights = sources.load(uri)
+    assert set(weights.arrays) == set(ARRAYS)
+    assert (weights.provenance['package'], weights.provenance['version']) == (model, '1')
+  assert asked == [f'{model}/1'] * 2
+  for uri, words in (
+    (f'kaggle:{model}', 'wanted kaggle:OWNER/MODEL/FRAMEWORK/VARIATION/VERSION'),
+    (f'kaggle:{model}/1/other.npz', 'other.npz'),
+    (f'kaggle:{model}/1/../x', 'leads out of its folder'),
+    (f'kaggle:{model}/9', '404 Client Error'),
+  ):
+    with pytest.raises(ValueError, match=re.escape(words)):
+      sources.load(uri)
+
+
 def test_fetch_command(tmp_path, capsys):
   from absl.testing import flagsaver
 

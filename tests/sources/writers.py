@@ -219,14 +219,78 @@ def write_orbax(folder, arrays):
 
 
 def write_savedmodel(folder, arrays):
-  tf = pytest.importorskip(
-    'tensorflow', reason='tensorflow (extra tensorflow) is not installed: pip install tensorflow'
-  )
-  module = tf.Module()
-  for name, array in arrays.items():
-    setattr(module, name, tf.Variable(array))
-  tf.saved_model.save(module, folder / 'saved')
-  return folder / 'saved'
+  """A SavedModel's variables as TensorBundle writes them, with a string that is no weight."""
+  root = folder / 'saved'
+  (root / 'variables').mkdir(parents=True)
+  (root / 'saved_model.pb').write_bytes(b'')
+  suffix = '/.ATTRIBUTES/VARIABLE_VALUE'
+  named = {f'{name}{suffix}': array for name, array in arrays.items()}
+  write_bundle(root / 'variables' / 'variables', named)
+  return root
+
+
+def write_bundle(prefix, arrays, header=b'\x08\x01\x1a\x02\x08\x01', more=()):
+  """A checkpoint of one shard: PREFIX.index, entries of 16 a restart, and the raw bytes."""
+  types = {'float32': 1, 'int32': 3, 'bool': 10, 'bfloat16': 14}
+  entries, data = [(b'', header), *more], b''
+  for name, array in sorted(arrays.items()):
+    raw = array.tobytes()
+    sides = b''.join(_bytes(2, _number(1, side)) for side in array.shape)
+    fields = _number(1, types[array.dtype.name]) + _bytes(2, sides)
+    fields += _number(4, len(data)) + _number(5, len(raw))
+    entries.append((name.encode(), fields + b'\x35' + struct.pack('<I', masked(raw))))
+    data += raw
+  block = _block(sorted(entries))
+  top = _block([(entries[-1][0], _varint(0) + _varint(len(block) - 5))])
+  empty = _block([])
+  last = len(block) + len(empty)
+  footer = _varint(len(block)) + _varint(len(empty) - 5) + _varint(last) + _varint(len(top) - 5)
+  magic = struct.pack('<Q', 0xDB4775248B80FB57)
+  table = block + empty + top + footer.ljust(40, b'\0') + magic
+  prefix.with_name(f'{prefix.name}.index').write_bytes(table)
+  prefix.with_name(f'{prefix.name}.data-00000-of-00001').write_bytes(data)
+
+
+def masked(data):
+  """CRC-32C, a bit at a time, as LevelDB stores it."""
+  crc = 0xFFFFFFFF
+  for byte in data:
+    crc ^= byte
+    for _ in range(8):
+      crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+  crc ^= 0xFFFFFFFF
+  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _block(entries):
+  made, before, restarts = b'', b'', []
+  for place, (key, value) in enumerate(entries):
+    shared = 0
+    while place % 16 and before[: shared + 1] == key[: shared + 1] and shared < len(before):
+      shared += 1
+    restarts += [] if place % 16 else [len(made)]
+    made += _varint(shared) + _varint(len(key) - shared) + _varint(len(value))
+    made += key[shared:] + value
+    before = key
+  restarts = restarts or [0]
+  made += struct.pack(f'<{len(restarts) + 1}I', *restarts, len(restarts)) + b'\0'
+  return made + struct.pack('<I', masked(made))
+
+
+def _number(field, value):
+  return _varint(field << 3) + _varint(value)
+
+
+def _bytes(field, value):
+  return _varint(field << 3 | 2) + _varint(len(value)) + value
+
+
+def _varint(value):
+  made = b''
+  while value > 127:
+    made += bytes([value & 127 | 128])
+    value >>= 7
+  return made + bytes([value])
 
 
 class Poison:

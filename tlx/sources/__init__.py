@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tlx.command import spelled
 from tlx.plug import available, closest, plug
 from tlx.sources._budget import brief
 from tlx.sources._catalogue import CATALOGUE, VERIFIED, Entry
@@ -100,7 +101,7 @@ def entry(name: str) -> Entry:
   """
   if name not in CATALOGUE:
     raise ValueError(
-      f'The catalogue has no weights {name!r} (experiments.list weights shows what it has).'
+      f'The catalogue has no weights {name!r} ({spelled("list")} weights shows what it has).'
       f'{closest(name, CATALOGUE)}'
     )
   return CATALOGUE[name]

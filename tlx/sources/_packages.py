@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from tlx.command import spelled
 from tlx.sources._files import BESIDE, cache, companions, inside, pick, verify
 
 _LICENCE_FILE = re.compile(r'(?i)(^|/)(licen[sc]e|copying)[^/]*$')
@@ -17,9 +18,7 @@ _LICENCE_FILE = re.compile(r'(?i)(^|/)(licen[sc]e|copying)[^/]*$')
 
 def missing(uri: str, why: str) -> ValueError:
   """The error that says how to get the file."""
-  return ValueError(
-    f'{uri}: {why}. Fetch the file with: python -m experiments.fetch {shlex.quote(uri)}'
-  )
+  return ValueError(f'{uri}: {why}. Fetch the file with: {spelled("fetch")} {shlex.quote(uri)}')
 
 
 def cached(folder: str, member: str, uri: str, why: str) -> Path:
