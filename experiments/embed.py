@@ -41,11 +41,10 @@ def main(argv):
   if not OUT.value.endswith('.npy'):
     raise app.UsageError(f'--out is a .npy file, got {OUT.value!r}.')
   logging.set_verbosity(logging.ERROR)
-  from tlx import datasets
-  from tlx.study import use
+  from tlx.study import spreadsheet, use
 
   try:
-    new = datasets.unlabelled(INPUTS.value)
+    new = spreadsheet.unlabelled(INPUTS.value, TEXT.value)
     model = load()
     print(model.about)
     vectors, bad = use.embed(model, new, STAGE.value)
@@ -65,5 +64,6 @@ if __name__ == '__main__':
   UNIT = flags.DEFINE_bool('unit', False, 'Divide each vector by its length, for cosines.')
   STAGE = flags.DEFINE_string('stage', '', 'The stage; the last before the head, if not given.')
   INPUTS = flags.DEFINE_string('inputs', None, 'Images or texts, as for predict.', required=True)
+  TEXT = flags.DEFINE_list('text', [], 'The columns of a table that the text is made of.')
   OUT = flags.DEFINE_string('out', None, 'A .npy file.', required=True)
   app.run(main)

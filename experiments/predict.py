@@ -3,7 +3,8 @@
     python -m experiments.predict --workdir=runs/intents --inputs=new.jsonl --out=labels.csv
     python -m experiments.predict --workdir=runs/photos --inputs=NEW --out=labels.html
 
-Inputs are a folder of images, one image, or texts: .jsonl, .csv, .tsv, .txt. Without --run the run
+Inputs are a folder of images, one image, or texts: .jsonl, .csv, .tsv, .txt, .xlsx; --text=COLUMN
+names what their text is in. Without --run the run
 that validation prefers answers, and is named; --run=ensemble averages all of its setting. An .html
 is a page of the examples, the least sure first. What cannot be read has the reason in the last
 column.
@@ -22,25 +23,27 @@ WORKDIR = flags.DEFINE_string('workdir', None, "The study's folder.", required=T
 RUN = flags.DEFINE_string('run', 'best', 'A folder of its runs/, best, or ensemble.')
 INPUTS = flags.DEFINE_string('inputs', None, 'What is to be labelled.', required=True)
 OUT = flags.DEFINE_string(
-  'out', None, 'A .csv, .jsonl or .html file; of boxes a folder.', required=True
+  'out', None, 'A .csv, .xlsx, .jsonl or .html file; of boxes a folder.', required=True
 )
+TEXT = flags.DEFINE_list('text', [], 'The columns of a table that the text is made of.')
 LEAST = flags.DEFINE_float('least', 0.5, 'The lowest score of a box that is kept.')
 
 
 def main(argv):
   if len(argv) > 1:
     raise app.UsageError(f'Unexpected {" ".join(argv[1:])!r}; see --help.')
-  is_file = OUT.value.endswith(('.csv', '.jsonl', '.html'))
+  is_file = OUT.value.endswith(('.csv', '.xlsx', '.jsonl', '.html'))
   logging.set_verbosity(logging.ERROR)
-  from tlx import datasets
+  from tlx import report
   from tlx.report import predicted
-  from tlx.study import boxes, shown, use
+  from tlx.study import boxes, shown, spreadsheet, use
 
+  report.speak_utf8()
   try:
-    new = datasets.unlabelled(INPUTS.value)
+    new = spreadsheet.unlabelled(INPUTS.value, TEXT.value)
     model = use.load_run(WORKDIR.value, RUN.value)
     if boxes.finds(model) == is_file:
-      wanted = 'a folder for boxes' if is_file else 'a .csv, a .jsonl or an .html file'
+      wanted = 'a folder for boxes' if is_file else 'a .csv, .xlsx, .jsonl or .html file'
       raise ValueError(f'--out is {wanted}, got {OUT.value!r}.')
     print(model.about)
     if boxes.finds(model):
@@ -50,13 +53,15 @@ def main(argv):
     pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     if OUT.value.endswith('.csv'):
       found.to_csv(OUT.value, index=False)
+    elif OUT.value.endswith('.xlsx'):
+      found.to_excel(OUT.value, index=False)
     elif OUT.value.endswith('.html'):
       contents = shown.of_records(new, predicted.rows_shown(found))
       page = predicted.page(model.about, INPUTS.value, found, contents)
       pathlib.Path(OUT.value).write_text(page, encoding='utf-8')
     else:
       found.to_json(OUT.value, orient='records', lines=True, force_ascii=False)
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, ImportError) as error:
     sys.exit(f'Error: {error}')
   if cut := use.num_cut(model, new):
     print(f'{cut:,} texts are longer than the run was trained on and were cut (input.length).')

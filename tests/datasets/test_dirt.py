@@ -169,6 +169,29 @@ def test_heic_is_read_where_its_reader_is(monkeypatch, tmp_path):
   _images._reads_heif.cache_clear()
 
 
+def test_of_a_pdf_the_first_page_is_read(tmp_path):
+  pytest.importorskip('pypdfium2', reason="pip install 'tlx-jax[pdf]'")
+  pages = [Image.new('L', (85, 110), grey) for grey in (100, 200)]
+  pages[0].save(tmp_path / 'x.PDF', save_all=True, append_images=pages[1:], resolution=100)
+  file = epath.Path(tmp_path / 'x.PDF')
+  assert _images.raw(file) == _images.Raw((128, 165), 'RGB', 'PDF', 2)
+  image = _images.decode(file, Form(4, 1, 'bicubic', 'squeeze', 1.0))
+  assert abs(image.astype(int) - 100).max() <= 2
+  for data in (file.read_bytes()[:300], b'%PDF-'):
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match='a PDF that cannot be read'):
+      _images.decode(file, Form(4, 1, 'bicubic', 'squeeze', 1.0))
+    assert _images.raw(file) is None
+
+
+def test_without_its_reader_a_pdf_says_how_it_is_read(monkeypatch, tmp_path):
+  monkeypatch.setattr(_images, '_reads_pdf', lambda: False)
+  (tmp_path / 'x.pdf').write_bytes(b'%PDF-1.4')
+  for file in (epath.Path(tmp_path / 'x.pdf'), b'%PDF-1.4'):
+    with pytest.raises(ValueError, match=r'not read; pip install .tlx-jax\[pdf\]'):
+      _images.decode(file, Form(4, 1, 'bicubic', 'squeeze', 1.0))
+
+
 def test_all_bad_images_are_in_one_error(folder):
   wanted = _damage(folder)
   with pytest.raises(ValueError, match=r'Cannot read 10 of the 30 images of folder:') as caught:

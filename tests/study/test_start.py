@@ -1,6 +1,8 @@
 """A first config: what is inferred from data as people have them, and that what is written runs."""
 
+import csv
 import importlib.util
+import io
 import json
 import os
 import pathlib
@@ -99,6 +101,113 @@ def test_a_spreadsheet_says_which_columns_it_takes(tmp_path):
     begin(tmp_path, file, label='queu')
 
 
+ROWS = [('Betreff', 'Beschreibung', 'Warteschlange')] + [
+  (f'Größe {i}', f'Paket {i} fehlt; bitte "prüfen", danke', ('Versand', 'Rückgabe')[i % 2])
+  for i in range(30)
+]
+
+
+def of_rows(delimiter: str, rows=ROWS) -> str:
+  stream = io.StringIO()
+  csv.writer(stream, delimiter=delimiter).writerows(rows)
+  return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+  'name, data',
+  [
+    ('windows.csv', of_rows(';').encode('cp1252')),
+    ('marked.csv', of_rows(',').encode('utf-8-sig')),
+    ('unicode.txt.tsv', of_rows('\t').encode('utf-16')),
+    ('titled.csv', ('Auszug vom März\n,,\n' + of_rows(',')).encode()),
+    ('gaps.csv', of_rows(';', [*ROWS[:9], ('', '', ''), *ROWS[9:], ('',)]).encode()),
+  ],
+)
+def test_tables_are_read_as_offices_save_them(tmp_path, name, data):
+  (tmp_path / name).write_bytes(data)
+  found, _ = begin(tmp_path, tmp_path / name)
+  assert '30 texts of 2 classes' in found.said[0] and 'no text' not in '\n'.join(found.said)
+  assert 'Beschreibung (--text' in '\n'.join(found.said)
+  first = json.loads((tmp_path / 'mine.jsonl').read_text(encoding='utf-8').splitlines()[0])
+  assert first == {'text': 'Paket 0 fehlt; bitte "prüfen", danke', 'label': 'Versand'}
+
+
+def test_columns_of_the_usual_names_in_another_encoding_lose_no_row(tmp_path):
+  rows = [('text', 'label'), *(row[1:] for row in ROWS[1:])]
+  (tmp_path / 'windows.csv').write_bytes(of_rows(',', rows).encode('cp1252'))
+  found, _ = begin(tmp_path, tmp_path / 'windows.csv')
+  assert '30 texts of 2 classes' in found.said[0]
+
+
+def test_of_a_workbook_the_longest_sheet_is_read(tmp_path):
+  openpyxl = pytest.importorskip('openpyxl', reason="pip install 'tlx-jax[excel]'")
+  book = openpyxl.Workbook()
+  book.active.append(['Auswertung'])
+  sheet = book.create_sheet('Daten')
+  for row in ([], ['Quartal 1'], *ROWS):
+    sheet.append(row)
+  book.save(tmp_path / 'tickets.xlsx')
+  found, _ = begin(tmp_path, tmp_path / 'tickets.xlsx')
+  said = '\n'.join(found.said)
+  assert '30 texts of 2 classes' in said and '1 rows above the names' in said
+  assert 'the longest is read, Daten; not Sheet: save those as CSV' in said
+
+
+def test_columns_that_may_be_the_class_are_named(tmp_path):
+  rows = [
+    ('body', 'size', 'colour'),
+    *((row[1], 'SML'[i % 3], i % 2) for i, row in enumerate(ROWS)),
+  ]
+  (tmp_path / 'x.csv').write_text(of_rows(',', rows))
+  with pytest.raises(
+    ValueError, match=r'Say it by --label=COLUMN\. .* in size \(3\), colour \(2\)'
+  ):
+    begin(tmp_path, tmp_path / 'x.csv')
+
+
+def test_what_lies_beside_the_classes_is_said(photographs, tmp_path):
+  """An empty folder and what a Mac packs are no classes, an image by itself is in none."""
+  (photographs / 'New Folder').mkdir()
+  (photographs / '__MACOSX').mkdir()
+  Image.new('L', (4, 4)).save(photographs / '__MACOSX' / '0.png')
+  Image.new('L', (4, 4)).save(photographs / 'alone.png')
+  found, _ = begin(tmp_path, photographs)
+  assert '26 images of 2 classes' in found.said[0]
+  assert any(said.startswith('1 images lie in no class') and 'alone' in said for said in found.said)
+
+
+def test_documents_of_several_pages_are_taken_by_the_first(tmp_path):
+  pages = [Image.new('1', (8, 10), i % 2) for i in range(3)]
+  for name in ('bill', 'form'):
+    (tmp_path / 'scans' / name).mkdir(parents=True)
+    for i in range(8):
+      file = tmp_path / 'scans' / name / f'{i}.TIFF'
+      pages[0].save(file, save_all=True, append_images=pages[1 : 1 + i % 3], compression='group4')
+  found, _ = begin(tmp_path, tmp_path / 'scans')
+  assert any(said.startswith('10 of these files have several pages') for said in found.said)
+  for i in range(3):
+    (tmp_path / 'scans' / 'bill' / f'{i}.pdf').write_bytes(b'%PDF-1.4')
+  if importlib.util.find_spec('pypdfium2') is None:
+    found, _ = begin(tmp_path, tmp_path / 'scans')
+    assert any('3 are PDF, which are left out until you pip' in said for said in found.said)
+
+
+def test_boxes_get_a_config_of_detection(tmp_path):
+  images, boxes = [], []
+  for i in range(30):
+    Image.new('L', (40, 30), 8 * i).save(tmp_path / f'{i}.png')
+    images.append({'id': i, 'file_name': f'{i}.png', 'width': 40, 'height': 30})
+    boxes.append({'id': i, 'image_id': i, 'category_id': 1, 'bbox': [2, 2, 9, 9], 'area': 81})
+  content = {'images': images, 'annotations': boxes, 'categories': [{'id': 1, 'name': 'cell'}]}
+  (tmp_path / 'boxes.json').write_text(json.dumps(content))
+  for path in (tmp_path / 'boxes.json', tmp_path):
+    found, made = begin(tmp_path, path)
+    assert found.task == 'detection' and made.targets.mine.dataset == f'coco:{tmp_path}/boxes.json'
+    cohorts = cohorts_of(config.resolve(made))
+    assert [cohort.cells[0].method for cohort in cohorts] == ['head', 'last_blocks', 'full']
+    (tmp_path / 'mine.py').unlink()
+
+
 def test_a_table_with_the_usual_columns_is_taken_as_it_is(tmp_path):
   lines = ['text,label', *(f'words {i},{"ab"[i % 2]}' for i in range(30))]
   (tmp_path / 'plain.csv').write_text('\n'.join(lines))
@@ -168,8 +277,8 @@ def parts(root: pathlib.Path):
     Image.new('RGB', (4, 4)).save(root / name / '0.png')
 
 
-def coco(root: pathlib.Path):
-  root.write_text(json.dumps({'images': [1, 2], 'annotations': [1, 2, 3]}))
+def other_json(root: pathlib.Path):
+  root.write_text(json.dumps({'images': [1, 2]}))
 
 
 def missing(root: pathlib.Path):
@@ -182,8 +291,8 @@ def missing(root: pathlib.Path):
     (small, 'x', r'too small to be divided .*dogs \(2\)\. Want 5 examples'),
     (flat, 'x', 'holds 1 images and no folder for each class'),
     (parts, 'x', 'divided into test, train, and none of these holds a folder for each class'),
-    (coco, 'x.json', 'a COCO file of 2 images and 3 boxes'),
-    (coco, 'x.pdf', 'pages of a PDF have to be images first'),
+    (other_json, 'x.json', 'is no COCO file'),
+    (other_json, 'x.pdf', r'documents of one \(\.pdf, \.tif\)'),
     (missing, 'x', 'There is nothing at'),
   ],
 )

@@ -52,6 +52,7 @@ from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
   HEIF,
   MOST_NAMED,
+  PDF,
   Dataset,
   Examples,
   Form,
@@ -66,6 +67,7 @@ from tlx.plug import available, closest, plug
 
 __all__ = [
   'HEIF',
+  'PDF',
   'Dataset',
   'Info',
   'Looked',

@@ -20,11 +20,18 @@ from tlx.datasets._types import (
 _GROUPS = 'groups.csv'
 
 
+_OF_ARCHIVES = '__MACOSX'  # what a Mac adds to a zip; its images are none
+
+
 def _folders(path: epath.Path) -> list[epath.Path]:
   return sorted(
-    (entry for entry in path.iterdir() if not entry.name.startswith('.') and entry.is_dir()),
+    (entry for entry in path.iterdir() if not _is_hidden(entry.name) and entry.is_dir()),
     key=lambda e: e.name,
   )
+
+
+def _is_hidden(name: str) -> bool:
+  return name.startswith('.') or name == _OF_ARCHIVES
 
 
 def _walk(path: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
@@ -34,7 +41,7 @@ def _walk(path: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
   images: list[epath.Path] = []
   others: list[epath.Path] = []
   for folder, inner, names in path.walk():
-    closed = [name for name in inner if name.startswith('.') or os.path.islink(folder / name)]
+    closed = [name for name in inner if _is_hidden(name) or os.path.islink(folder / name)]
     inner[:] = [name for name in inner if name not in closed]
     others += [folder / name for name in closed]
     for name in names:
@@ -43,8 +50,12 @@ def _walk(path: epath.Path) -> tuple[list[epath.Path], list[epath.Path]]:
   return sorted(images, key=os.fspath), sorted(others, key=os.fspath)
 
 
-def _list_classes(path: epath.Path) -> tuple[dict[str, list[epath.Path]], list[epath.Path]]:
-  """({class: its image files}, the files that are not read)."""
+def _list_classes(
+  path: epath.Path, skip_bad: bool
+) -> tuple[dict[str, list[epath.Path]], list[epath.Path]]:
+  """({class: its image files}, the files that are not read). A folder without an image is among
+  the latter where what is bad is skipped.
+  """
   found = {}
   for folder in _folders(path):
     if parts := [inner.name for inner in _folders(folder) if inner.name.lower() in SPLITS]:
@@ -53,12 +64,16 @@ def _list_classes(path: epath.Path) -> tuple[dict[str, list[epath.Path]], list[e
         f'PATH/{{train,val,test}}/<class>/<image>.'
       )
     found[folder.name] = _walk(folder)
+  empty = [name for name, (images, _) in found.items() if not images]
+  if skip_bad and len(found) - len(empty) > 1:
+    for name in empty:
+      del found[name]
   for name, (images, others) in found.items():
     if not images:
       there = f', but {listing([file.name for file in others])}' if others else ''
       raise ValueError(
         f'Class folder {path / name} holds no image ({", ".join(SUFFIXES)}){there}. Add images to '
-        'it or remove it.'
+        'it, remove it, or leave it out: skip_bad = True in the target.'
       )
   if not found:
     raise ValueError(
@@ -72,7 +87,7 @@ def _list_classes(path: epath.Path) -> tuple[dict[str, list[epath.Path]], list[e
 
 
 def _list_splits(
-  root: epath.Path,
+  root: epath.Path, skip_bad: bool
 ) -> tuple[dict[str, dict[str, list[epath.Path]]], list[epath.Path]]:
   """({split: {class: files}}, the files that are not read); the only split is 'all' where the
   folder does not divide them.
@@ -82,7 +97,7 @@ def _list_splits(
     name for name, folder in folders.items() if name.lower() in SPLITS and _folders(folder)
   ]
   if not divided:  # 'train' may also be a class, among buses and ships
-    classes, unread = _list_classes(root)
+    classes, unread = _list_classes(root, skip_bad)
     return {'all': classes}, unread
   if unknown := [name for name in folders if name.lower() not in SPLITS]:
     raise ValueError(
@@ -98,7 +113,7 @@ def _list_splits(
   splits = {}
   unread = [entry for entry in root.iterdir() if entry.name not in folders]
   for name, folder in folders.items():
-    splits[SPLITS[name.lower()]], others = _list_classes(folder)
+    splits[SPLITS[name.lower()]], others = _list_classes(folder, skip_bad)
     unread += others
   everywhere = in_order(set().union(*splits.values()))
   for name, classes in splits.items():
@@ -118,12 +133,11 @@ def published(path: str, group: str = '', skip_bad: bool = False) -> Published:
     ValueError: no such folder, no class, an empty class, a class missing from a split, a split of
       another name, or an image without a group.
   """
-  del skip_bad  # no image is opened yet
   root = epath.Path(path).expanduser()
   if not root.is_dir():
     raise ValueError(f'folder:{path} wants a folder, and {root} is not one. Check the path.')
   _groups.check(group)
-  listed, unread = _list_splits(root)
+  listed, unread = _list_splits(root, skip_bad)
   of_image = _csv.groups(root / _GROUPS) if not group and is_file(root / _GROUPS) else {}
   unread = [file for file in unread if file != root / _GROUPS]
 

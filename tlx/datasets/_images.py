@@ -4,9 +4,11 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import io
 import math
 import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +19,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError, fea
 from PIL import __version__ as PILLOW
 
 from tlx.datasets._shifts import SHIFTS
-from tlx.datasets._types import HEIF, UNREADABLE, Examples, Form, Split, is_file
+from tlx.datasets._types import HEIF, PDF, UNREADABLE, Examples, Form, Split, is_file
 from tlx.plug import closest
 
 _CHUNK, _TASK = 512, 64  # encoded images in memory at a time; images a thread takes at a time
@@ -56,9 +58,9 @@ def check(form: Form) -> None:
 def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
   """One image, uint8 [image_size, image_size, channels].
 
-  The first frame of an animation, turned as its EXIF says; what is transparent stands on white; 16
-  bits of grey are scaled to 8; grey is ITU-R 601 luma; CIELAB (D50) becomes sRGB; other colour
-  profiles are not applied.
+  The first frame of an animation or page of a document, turned as its EXIF says; what is
+  transparent stands on white; 16 bits of grey are scaled to 8; grey is ITU-R 601 luma; CIELAB (D50)
+  becomes sRGB; other colour profiles are not applied.
 
   Raises:
     ValueError: why the file is not an intact image.
@@ -66,15 +68,17 @@ def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
   if isinstance(file, ValueError):
     raise file
   if not isinstance(file, bytes):
-    if file.suffix.lower() in UNREADABLE and not (file.suffix.lower() in HEIF and _reads_heif()):
-      how = _HEIF_READER if file.suffix.lower() in HEIF else 'convert it to JPEG or PNG'
+    ending = file.suffix.lower()
+    read = (ending in HEIF and _reads_heif()) or (ending == PDF and _reads_pdf())
+    if ending in UNREADABLE and not read:
+      how = {PDF: _PDF_READER, **dict.fromkeys(HEIF, _HEIF_READER)}.get(ending, _CONVERT)
       raise ValueError(f'{file.suffix} files are not read; {how}')
     if not is_file(file):
       raise ValueError('it is no file')
     file = file.read_bytes()
   _reads_heif()
   try:
-    with Image.open(io.BytesIO(file)) as opened:
+    with _opened(file) as opened:
       opened.load()
       image = _eight_bits(_upright(opened))
       mode = {1: 'L', 3: 'RGB'}[form.channels]
@@ -87,7 +91,12 @@ def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
     raise ValueError(_unidentified(file)) from None
 
 
-_HEIF_READER = "pip install 'tlx-jax[heif]', or convert it to JPEG or PNG"
+_CONVERT = 'convert it to JPEG or PNG'
+_HEIF_READER = f"pip install 'tlx-jax[heif]', or {_CONVERT}"
+_PDF_READER = f"pip install 'tlx-jax[pdf]', or {_CONVERT}"
+_PDF_MARK = b'%PDF-'
+_PDF_DPI, _PDF_SIDE = 150, 4000  # as offices scan; pixels of a longer side at most
+_pdfium = threading.Lock()  # PDFium is for one thread at a time
 
 
 @functools.cache
@@ -101,21 +110,64 @@ def _reads_heif() -> bool:
   return True
 
 
+@functools.cache
+def _reads_pdf() -> bool:
+  """Whether PDF is read, by pypdfium2."""
+  return importlib.util.find_spec('pypdfium2') is not None
+
+
+def _opened(data: bytes) -> Image.Image:
+  """The image of a file's bytes; of a PDF its first page, at 150 dots an inch.
+
+  Raises:
+    ValueError: a PDF that is damaged, empty or locked.
+  """
+  if not data.startswith(_PDF_MARK):
+    return Image.open(io.BytesIO(data))
+  if not _reads_pdf():
+    raise ValueError(f'it is a PDF, which is not read; {_PDF_READER}')
+  import pypdfium2
+
+  with _pdfium:
+    try:
+      document = pypdfium2.PdfDocument(data)
+      page = document[0]
+      scale = min(_PDF_DPI / 72, _PDF_SIDE / max(page.get_size()))
+      return page.render(scale=scale).to_pil()
+    except (pypdfium2.PdfiumError, IndexError) as error:
+      raise ValueError(f'a PDF that cannot be read: {error}') from None
+
+
+def _num_pages(data: bytes) -> int:
+  import pypdfium2
+
+  with _pdfium:
+    return len(pypdfium2.PdfDocument(data))
+
+
 class Raw(NamedTuple):
-  """An image file: (width, height) in pixels, and Pillow's names of its mode and format."""
+  """An image file: (width, height) in pixels, Pillow's names of its mode and format, and its
+  pages, of which the first is read.
+  """
 
   size: tuple[int, int]
   mode: str
   format: str
+  pages: int = 1
 
 
 def raw(file: bytes | epath.Path | ValueError) -> Raw | None:
   """What an image file says of itself, pixels unread; None where it cannot be read."""
   try:
     _reads_heif()
-    opened = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)  # type: ignore[arg-type]
-    with without_warnings(), Image.open(opened) as image:
-      return Raw(image.size, image.mode, image.format or '')
+    with without_warnings():
+      if not isinstance(file, bytes) and file.suffix.lower() == PDF:  # type: ignore[union-attr]
+        data = file.read_bytes()  # type: ignore[union-attr]
+        return Raw(_opened(data).size, 'RGB', 'PDF', _num_pages(data))
+      opened = io.BytesIO(file) if isinstance(file, bytes) else os.fspath(file)  # type: ignore[arg-type]
+      with Image.open(opened) as image:
+        pages = getattr(image, 'n_frames', 1) if image.format == 'TIFF' else 1
+        return Raw(image.size, image.mode, image.format or '', pages)
   except Exception:  # as in decode_all; a ValueError in place of a file is no path
     return None
 

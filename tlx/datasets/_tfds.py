@@ -279,24 +279,19 @@ def published_boxes(
   where = f'tfds:{builder.info.full_name}'
   images = []
   for part, split in split_names(builder).items():
-    source = builder.as_data_source(
-      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
+    read = records(builder, split)
 
-    lock = threading.Lock()  # images are decoded in several threads
+    def image(row: int, read: Callable = read) -> bytes:
+      (record,) = read([row])
+      return record['image'].bytes_list.value[0]
 
-    def record(row: int, source: Any = source, lock: threading.Lock = lock) -> Any:
-      with lock:
-        found = source[row]
-      return tf_example_pb2.Example.FromString(found).features.feature
-
-    def image(row: int, record: Callable = record) -> bytes:
-      return record(row)['image'].bytes_list.value[0]
-
-    for row in range(len(source)):
-      name = f'{split}/{row:06d}'
-      boxes = _Boxes(record(row), keys, names, name)
-      images.append(_boxes.Annotated(name, functools.partial(image, row), part, boxes))
+    count = builder.info.splits[split].num_examples
+    for start in range(0, count, CHUNK):
+      some = range(start, min(start + CHUNK, count))
+      for row, record in zip(some, read(some)):
+        name = f'{split}/{row:06d}'
+        boxes = _Boxes(record, keys, names, name)
+        images.append(_boxes.Annotated(name, functools.partial(image, row), part, boxes))
   return _boxes.published(where, images, names, (), group, skip_bad)
 
 

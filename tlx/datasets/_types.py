@@ -31,8 +31,10 @@ SUFFIXES = (
   '.pnm',
 )
 HEIF = ('.heic', '.heif')  # read where pillow-heif is installed
+PDF = '.pdf'  # its first page is read where pypdfium2 is installed
 UNREADABLE = (
   *HEIF,
+  PDF,
   '.jxl',
   '.svg',
   '.dng',

@@ -4,16 +4,16 @@ import io
 import sys
 from typing import Any
 
-from tlx.report.folder import read
+from tlx.report.folder import read, read_metrics
 
-__all__ = ['read', 'speak_utf8', 'summary', 'write', 'written']
+__all__ = ['read', 'read_metrics', 'speak_utf8', 'summary', 'write', 'written']
 
 
 def speak_utf8() -> None:
   """Lets the terminal have the arrows and minus signs of `summary` whatever the locale."""
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
-      stream.reconfigure(encoding='utf-8')
+      stream.reconfigure(encoding='utf-8', errors='backslashreplace')
 
 
 def write(workdir, test_sampling: bool = False):

@@ -2,12 +2,13 @@
 sizes it allows.
 """
 
-import csv
+import importlib.util
 import json
 import keyword
 import os
 import pathlib
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
@@ -19,13 +20,16 @@ import pandas as pd
 from tlx import datasets, sources
 from tlx.command import spelled
 from tlx.study import config as configs
+from tlx.study import spreadsheet
 
 TARGET: Mapping[str, Any] = configs.TARGET  # its defaults
+_listed = spreadsheet.listed
 LEAST = 5  # rows of a class of a table; with fewer no part has enough of them
 PARTS = ('train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing')
 SIZES = (1, 5, 20, 80)  # examples a class that are offered
 _SOURCES = {  # by kind of data: an entry of the catalogue, and how it is called
   'image': ('lite0.imagenet', 'EfficientNet-Lite0'),
+  'annotated image': ('lite0.imagenet', 'EfficientNet-Lite0'),
   'text': ('minilm_l6', 'MiniLM-L6 (English)'),
   'dialogue': ('smollm2_135m.chat', 'SmolLM2-135M'),
   'document': ('smollm2_135m.chat', 'SmolLM2-135M'),
@@ -42,6 +46,20 @@ _LABELS = (  # what a column of classes is called, if it is not called as tlx/da
   'sentiment',
   'priority',
   'status',
+  'kategorie',
+  'klasse',
+  'thema',
+  'warteschlange',
+  'abteilung',
+  'zuständig',
+  'anliegen',
+  'catégorie',
+  'classe',
+  'service',
+  'categoría',
+  'clase',
+  'tipo',
+  'departamento',
 )
 # Columns of a table of what is asked and what is answered, where nothing else is said of them.
 _ASKED = ('question', 'prompt', 'instruction', 'query', 'input', 'patient', 'user')
@@ -65,6 +83,7 @@ class Found(NamedTuple):
   kind: of its examples; dataset: as a config names it; target: fields of the config's target
   smallest: the examples of the smallest class that there will be to train on
   said: what was inferred, a line each, with the argument that overrides it
+  columns: of a table that was written again, those that the text is made of
   """
 
   kind: str
@@ -74,6 +93,7 @@ class Found(NamedTuple):
   num_classes: int
   smallest: int
   said: tuple[str, ...]
+  columns: tuple[str, ...] = ()
 
 
 def find(path: str | os.PathLike, asked: Asked, out: pathlib.Path) -> Found:
@@ -89,21 +109,25 @@ def find(path: str | os.PathLike, asked: Asked, out: pathlib.Path) -> Found:
   name = root.name.lower().removesuffix('.gz')
   if root.is_dir():
     return _folder(root, asked, out)
-  if name.endswith(('.csv', '.tsv', '.xlsx', '.xls', '.jsonl')):
+  if name.endswith(('.csv', '.tsv', '.jsonl', *spreadsheet.WORKBOOKS)):
     return _records(root, asked, out)
   if name.endswith('.txt'):
     return _of_dataset(f'text:{root}', asked, ())
   if name.endswith('.json'):
-    raise ValueError(f'{path}: {_about_json(root)}')
+    if not _is_coco(root):
+      raise ValueError(f'{path} is no COCO file. Of other data want .jsonl: a line an example.')
+    return _of_dataset(f'coco:{root}', asked, ())
   raise ValueError(
-    f'{path} is no folder, .csv, .tsv, .xlsx, .jsonl or .txt. Images go into a folder for each '
-    'class; pages of a PDF have to be images first.'
+    f'{path} is no folder, .csv, .tsv, .xlsx, .jsonl, .txt or .json of COCO. Images go into a '
+    'folder for each class, as do documents of one (.pdf, .tif).'
   )
 
 
 def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
   """Images in a folder for each class, a table beside images, or files of texts."""
   names = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith('.'))
+  if dataset := _annotated(root):
+    return _of_dataset(dataset, asked, ())
   tables = {'.jsonl': 'jsonl', '.csv': 'csv', '.tsv': 'csv', '.txt': 'text'}
   images = _images(root)
   for ending, kind in tables.items():
@@ -129,9 +153,20 @@ def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
       f'{root} is divided into {_listed(classes)}, and none of these holds a folder for each '
       'class. Want PATH/<part>/<class>/<image>.'
     )
-  heic = sum(name.lower().endswith(datasets.HEIF) for name in images)
-  of_heic = f"{heic:,} are HEIC, which is read where pillow-heif is: pip install 'tlx-jax[heif]'."
-  return _of_dataset(f'folder:{root}', asked, (of_heic,) if heic else ())
+  said = []
+  for kind, endings, reader, extra in (
+    ('HEIC', datasets.HEIF, 'pillow_heif', 'heif'),
+    ('PDF', datasets.PDF, 'pypdfium2', 'pdf'),
+  ):
+    count = sum(name.lower().endswith(endings) for name in images)
+    if count and importlib.util.find_spec(reader) is None:
+      install = f"pip install 'tlx-jax[{extra}]'"
+      if count == len(images):
+        raise ValueError(f'{root} holds nothing but {kind}, which is read after {install}.')
+      said.append(f'{count:,} are {kind}, which are left out until you {install}.')
+  if stray := [name for name in images if '/' not in name]:
+    said.append(f'{len(stray):,} images lie in no class and are left out: {_listed(stray)}.')
+  return _of_dataset(f'folder:{root}', asked, tuple(said))
 
 
 def _images(root: pathlib.Path) -> tuple[str, ...]:
@@ -162,9 +197,12 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
   counts = datasets.class_counts(dataset, asked.group, True, answers)
   names = datasets.info(dataset, group=asked.group, skip_bad=True, answers=answers).class_names
   valued = datasets.is_valued(dataset, asked.group, skip_bad=True)
-  task = {'dialogue': 'dialogue', 'document': 'language', 'tagged sentence': 'tagging'}.get(
-    kind, ''
-  )
+  task = {
+    'dialogue': 'dialogue',
+    'document': 'language',
+    'tagged sentence': 'tagging',
+    'annotated image': 'detection',
+  }.get(kind, '')
   if not task and valued:
     task = 'regression' if len(names) < 2 else 'multi_label'
   data = None
@@ -174,7 +212,7 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
     said += tuple(note for note in data.notes if '(skip_bad)' in note)
     if task == 'regression' and np.isnan(data.train.values).all():
       task = 'retrieval'
-  if kind == 'image':
+  if kind in ('image', 'annotated image'):
     said += _of_images(dataset)
   return Found(
     kind if kind != 'tagged sentence' else 'text',
@@ -238,7 +276,9 @@ def _of_images(dataset: str) -> tuple[str, ...]:
     f'Files are {_listed(sorted(formats))}{", all grey" if grey else ""}, their shorter sides '
     f'{sides[0]:,} to {sides[-1]:,} pixels (of {len(files):,} looked at).'
   )
-  return (text,)
+  several = sum(file.pages > 1 for file in files)
+  pages = f'{several:,} of these files have several pages, of which the first is read: the kind of '
+  return (text, f'{pages}a document is taken from it.') if several else (text,)
 
 
 def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
@@ -247,31 +287,45 @@ def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
   """
   kind = 'jsonl' if '.jsonl' in file.name.lower() else 'csv'
   chosen = asked.text or asked.label
-  if not chosen and not file.suffix.lower().startswith('.xls'):
+  ours = not chosen and file.suffix.lower() not in spreadsheet.WORKBOOKS
+  if ours and (kind == 'jsonl' or spreadsheet.is_utf8(file)):
     try:
       found = _of_dataset(f'{kind}:{file}', asked, ())
       if found.task != 'retrieval':
         return found
-      table = _read(file, kind)
-      pair = _asked_and_answered(table.columns)
-      return _of_answers(file, table, pair, asked, out) if pair else found
-    except ValueError as error:
+      pair = _asked_and_answered(spreadsheet.read(file)[0].columns)
+      if not pair:
+        return found
+    except ValueError:
       if kind == 'jsonl' and datasets.kind(f'jsonl:{file}') != 'text':
         raise
-      reason = error
-  table = _read(file, kind)
+  table, said = spreadsheet.read(file)
   if not chosen and (pair := _asked_and_answered(table.columns)):
     return _of_answers(file, table, pair, asked, out)
-  text = tuple(_column(table, name, '--text') for name in asked.text) or _text_column(table)
-  label = _column(table, asked.label, '--label') if asked.label else _label_column(table, text)
-  if not text or not label:
-    lacking = '--text=COLUMN' if not text else '--label=COLUMN'
-    why = '' if chosen or file.suffix.lower().startswith('.xls') else f' ({reason})'
+  text = tuple(spreadsheet.column(table, name, '--text') for name in asked.text)
+  text = text or _text_column(table)
+  label = ''
+  if asked.label:
+    label = spreadsheet.column(table, asked.label, '--label')
+  elif text:
+    label = _label_column(table, text)
+  if not text:
     raise ValueError(
-      f'{file} has the columns {_listed(table.columns)}: which has the '
-      f'{"text" if not text else "label"}? Say it by {lacking}.{why}'
+      f'{file} has the columns {_listed(table.columns)}: which has the text? Say it by '
+      '--text=COLUMN.'
     )
-  return _written(file, table, (text, label), asked, out)
+  if not label:
+    few = _few_values(table, text)
+    raise ValueError(
+      f'{file}: which column has the class? Say it by --label=COLUMN. '
+      + (
+        f'Few different values are in {_listed(f"{name} ({n:,})" for name, n in few.items())}.'
+        if few
+        else f'Each of {_listed(table.columns)} has more than one value in {LEAST} rows.'
+      )
+    )
+  found = _written(file, table, (text, label), asked, out)
+  return found._replace(said=(found.said[0], *said, *found.said[1:]), columns=text)
 
 
 def _written(
@@ -285,10 +339,9 @@ def _written(
   with fewer than LEAST, are left out.
   """
   text, label = columns
-  joined = table[list(text)].apply(lambda row: '\n'.join(one for one in row if one), axis=1)
-  rows = pd.DataFrame({'text': joined, 'label': table[label].str.strip()})
+  rows = pd.DataFrame({'text': spreadsheet.texts(table, text), 'label': table[label].str.strip()})
   if asked.group:
-    rows['group'] = table[_column(table, asked.group, '--group')]
+    rows['group'] = table[spreadsheet.column(table, asked.group, '--group')]
   whole = rows[(rows.text.str.strip() != '') & (rows.label != '')]
   counts = whole.label.value_counts()
   rare = sorted(counts[counts < LEAST].index)
@@ -330,7 +383,7 @@ def _of_answers(
   """The rows with a question and an answer, written as `out`."""
   rows = pd.DataFrame({'prompt': table[columns[0]], 'answer': table[columns[1]]})
   if asked.group:
-    rows['group'] = table[_column(table, asked.group, '--group')]
+    rows['group'] = table[spreadsheet.column(table, asked.group, '--group')]
   whole = rows[(rows.prompt.str.strip() != '') & (rows.answer.str.strip() != '')]
   with _opened(out) as stream:
     for row in whole.to_dict('records'):
@@ -350,60 +403,6 @@ def _opened(out: pathlib.Path) -> IO[str]:
   return out.open('w', encoding='utf-8')
 
 
-def _read(file: pathlib.Path, kind: str) -> pd.DataFrame:
-  """A table of text cells, '' where there is nothing.
-
-  Raises:
-    ValueError: it cannot be read.
-  """
-  try:
-    if file.suffix.lower().startswith('.xls'):
-      table = pd.read_excel(file, dtype=str)
-    elif kind == 'jsonl':
-      table = pd.read_json(file, lines=True, dtype=False)
-    else:
-      table = _read_csv(file)
-  except ImportError as error:
-    raise ValueError(
-      f"{file} is a workbook: pip install 'tlx-jax[excel]', or save its sheet as CSV. {error}"
-    ) from None
-  except ValueError as error:
-    raise ValueError(f'{file} cannot be read: {error}') from None
-  table.columns = [str(name).strip() for name in table.columns]
-  return table.map(lambda cell: '' if cell is None or cell != cell else str(cell))
-
-
-def _read_csv(file: pathlib.Path) -> pd.DataFrame:
-  """As UTF-8, else as the Windows of western Europe; delimited by what the first line has most of.
-
-  Raises:
-    ValueError: it is no table.
-  """
-  for encoding in ('utf-8-sig', 'cp1252'):
-    try:
-      options: dict[str, Any] = {'dtype': str, 'keep_default_na': False, 'encoding': encoding}
-      first = pd.read_csv(
-        file, sep='\0', nrows=1, header=None, engine='python', quoting=csv.QUOTE_NONE, **options
-      )
-      delimiter = max(',;\t', key=str(first.iloc[0, 0]).count)
-      return pd.read_csv(file, sep=delimiter, **options)
-    except UnicodeDecodeError:
-      continue
-  raise ValueError('it is neither UTF-8 nor Windows-1252')
-
-
-def _column(table: pd.DataFrame, name: str, flag: str) -> str:
-  """The column of this name, whatever the case.
-
-  Raises:
-    ValueError: there is none.
-  """
-  found = [column for column in table.columns if column.lower() == name.lower()]
-  if not found:
-    raise ValueError(f'{flag}={name}: there is no such column; have {_listed(table.columns)}.')
-  return found[0]
-
-
 def _text_column(table: pd.DataFrame) -> tuple[str, ...]:
   """The column whose cells are longest, of those that are mostly different; or ()."""
   lengths = {
@@ -418,35 +417,39 @@ def _label_column(table: pd.DataFrame, text: Sequence[str]) -> str:
   """The column of classes: of those with few different cells the one that is called like one, or
   ''.
   """
-  few = [
-    column
-    for column in table.columns
-    if column not in text and 2 <= table[column].nunique() <= min(500, len(table) / LEAST)
-  ]
+  few = _few_values(table, text)
   for word in _LABELS:
     for column in few:
       if word in column.lower():
         return column
-  return few[0] if len(few) == 1 else ''
+  return next(iter(few)) if len(few) == 1 else ''
 
 
-def _about_json(file: pathlib.Path) -> str:
-  """What a .json file that no study takes is."""
+def _few_values(table: pd.DataFrame, text: Sequence[str]) -> dict[str, int]:
+  """{column: its different cells} of those that may be classes."""
+  counts = {name: table[name].nunique() for name in table.columns if name not in text}
+  return {name: n for name, n in counts.items() if 2 <= n <= min(500, len(table) / LEAST)}
+
+
+def _annotated(root: pathlib.Path) -> str:
+  """The data set that a folder is whose images have boxes, or '' where they have none."""
+  if any((root / name).is_file() for name in ('data.yaml', 'data.yml')):
+    return f'yolo:{root}'
+  files = [file for depth in ('*', '*/*') for file in sorted(root.glob(f'{depth}.json'))]
+  of_coco = [file for file in files if _is_coco(file)]
+  if len(of_coco) == 1:
+    return f'coco:{of_coco[0]}'
+  beside = [file for depth in ('*', '*/*') for file in sorted(root.glob(f'{depth}.xml'))]
+  of_voc = any(b'<object>' in file.read_bytes() for file in beside[:3])
+  return f'coco:{root}' if of_coco else f'voc:{root}' if of_voc else ''
+
+
+def _is_coco(file: pathlib.Path) -> bool:
   try:
-    content = json.loads(file.read_text(encoding='utf-8'))
-  except (ValueError, OSError) as error:
-    return f'it cannot be read: {error}'
-  if isinstance(content, dict) and {'images', 'annotations'} <= content.keys():
-    return (
-      f'a COCO file of {len(content["images"]):,} images and {len(content["annotations"]):,} '
-      f'boxes. Its study is there already: --config=configs/imagenet_to_boxes.py:coco:{file}.'
-    )
-  return 'want .jsonl: a line for each example.'
-
-
-def _listed(names: Iterable[str], most: int = 12) -> str:
-  names = list(names)
-  return ', '.join(names[:most]) + (f' and {len(names) - most:,} more' if names[most:] else '')
+    content = json.loads(file.read_bytes())
+  except (ValueError, OSError):
+    return False
+  return isinstance(content, dict) and {'images', 'annotations'} <= content.keys()
 
 
 def written(found: Found, asked: Asked, name: str) -> str:
@@ -461,12 +464,16 @@ def written(found: Found, asked: Asked, name: str) -> str:
     target['task'] = found.task
   if language:
     target['val_examples'] = 20
+  if found.task == 'detection':
+    target['val_examples'] = 60
   source = f'{entry!r}'
   if language:
     source = f"{{'weights': {entry!r}, 'input': {{'length': 128}}}}"
   elif found.kind == 'text':
     source = f"{{'weights': {entry!r}, 'input': {{'length': 64}}}}"
+  boxes = found.task == 'detection'
   methods = _LANGUAGE if language else _TEXTS if found.kind == 'text' else _IMAGES
+  methods = _BOXES if boxes else methods
   if found.task == 'retrieval':
     methods = methods.replace(_EXACT, _AS_IT_IS)
   if found.task in ('regression', 'multi_label', 'tagging'):
@@ -482,13 +489,22 @@ def written(found: Found, asked: Asked, name: str) -> str:
     shots=shots,
     unit=unit,
     smallest=found.smallest,
-    seeds=(0, 1) if language else (0, 1, 2),
-    steps=30 if language else 60,
-    batch=2 if language else 16,
-    rates='(3e-4, 1e-3)' if found.kind == 'image' else '(1e-4, 5e-4)',
+    seeds=(0, 1) if language or boxes else (0, 1, 2),
+    steps=30 if language else 100 if boxes else 60,
+    batch=2 if language else 4 if boxes else 16,
+    train=_OF_BOXES if boxes else '',
+    rates=_RATES.get(found.kind, '(1e-4, 5e-4)'),
     methods=methods,
-    baseline='as_it_is' if language or found.task == 'retrieval' else 'probe',
+    baseline='as_it_is' if language or found.task == 'retrieval' else 'head' if boxes else 'probe',
+    study=spelled('study'),
+    predict=spelled('predict'),
+    columns=_inert(f' --text={shlex.quote(",".join(found.columns))}') if found.columns else '',
+    listing=spelled('list'),
+    look=spelled('look'),
   )
+
+
+_RATES = {'image': '(3e-4, 1e-3)', 'annotated image': '(1e-3,)'}  # of texts lower ones
 
 
 def _key(name: str) -> str:
@@ -518,12 +534,14 @@ def _sizes(found: Found) -> tuple[int, ...]:
   few.
   """
   offered = SIZES if found.num_classes else (20, 100, 400)
+  offered = SIZES[1:] if found.task == 'detection' else offered
   return tuple(size for size in offered if 2 * size <= found.smallest)[-3:] or (0,)
 
 
 _CONFIG = '''"""{first}
 
-  python -m experiments.study --config={name}.py --workdir=runs/{name}
+  {study} --config={name}.py --workdir=runs/{name}
+  {predict} --workdir=runs/{name} --inputs=NEW{columns} --out=labels.csv
 """
 
 from tlx.study.config import base
@@ -532,15 +550,15 @@ from tlx.study.config import base
 def get_config():
   config = base()  # every field with its default; what they mean: docs/study.md
   config.name = {title!r}
-  # Where features come from. Others: python -m experiments.list weights
+  # Where features come from. Others: {listing} weights
   config.sources.pretrained = {source}
   # What cannot be read is left out (skip_bad), as are copies of test examples (duplicates); both
-  # are counted and named, as by python -m experiments.look --config={name}.py
+  # are counted and named, as by {look} --config={name}.py
   config.targets.{key} = {target}
   config.shots = {shots}  # {unit}; there are about {smallest:,} to train on. 0 is all
   config.seeds = {seeds}  # each draws its own examples; five tell smaller differences from chance
   config.train.steps, config.train.batch_size = {steps}, {batch}
-  config.grid.learning_rate = {rates}  # tried by each method; validation chooses
+{train}  config.grid.learning_rate = {rates}  # tried by each method; validation chooses
   config.methods = {{
 {methods}
   }}
@@ -564,6 +582,22 @@ _TEXTS = f"""{_EXACT}
     'last_blocks': {{'phases': [{{'tune': {{'policy': 'last', 'k': 4}}}}]}},
     # everything is fine-tuned
     'full': {{'phases': [{{'tune': 'all'}}]}},"""
+_OF_BOXES = """  config.train.evaluations, config.train.clip_norm = 1, 10.0
+  config.train.warmup, config.train.augment = 0.05, {'flip': 0.5}
+"""
+_BOXES = """    # a head on a frozen backbone, which runs once for each image and its four views
+    'head': {
+      'phases': [
+        {'tune': 'head', 'steps': 250, 'batch_size': 8, 'views': 4, 'learning_rate': 2e-3},
+      ],
+    },
+    # the last blocks are fine-tuned as well; norms stay as they are, as detectors have them
+    'last_blocks': {'phases': [{'tune': {'policy': 'regex', 'rules': (
+        ('^head/', 'train'), (r'norm[^/]*/(scale|bias)$', 'frozen'),
+        (r'^(stem|block\\d|block10)/', 'frozen'), ('.*', 'train'))}}]},
+    # everything is fine-tuned but the norms
+    'full': {'phases': [{'tune': {'policy': 'regex', 'rules': (
+        ('^head/', 'train'), (r'norm[^/]*/(scale|bias)$', 'frozen'), ('.*', 'train'))}}]},"""
 _AS_IT_IS = """    # nothing is trained
     'as_it_is': {'phases': [{'steps': 0}]},"""
 _LANGUAGE = f"""{_AS_IT_IS}

@@ -1,0 +1,43 @@
+"""New texts out of tables as people keep them."""
+
+import pytest
+
+from tlx.study import spreadsheet
+
+TABLE = 'Auszug;;\n;;\nNr;Betreff;Beschreibung\n1;Größe;"zu; klein"\n;;\n2;;Käse fehlt\n3;;\n'
+
+
+@pytest.fixture
+def table(tmp_path):
+  (tmp_path / 'neu.csv').write_bytes(TABLE.encode('cp1252'))
+  return tmp_path / 'neu.csv'
+
+
+def test_new_texts_are_made_of_the_columns_that_are_named(table):
+  new = spreadsheet.unlabelled(table, ('betreff', 'Beschreibung'))
+  assert new.kind == 'text' and new.ids == ('4', '6', '7')  # as a spreadsheet counts its rows
+  assert list(new.records[:2]) == ['Größe\nzu; klein', 'Käse fehlt']
+  assert isinstance(new.records[2], ValueError)
+
+
+def test_what_cannot_be_told_is_asked_for(table, tmp_path):
+  with pytest.raises(ValueError, match=r'has the columns Nr, Betreff, Beschreibung: which has the'):
+    spreadsheet.unlabelled(table)
+  with pytest.raises(ValueError, match=r'--text=Text: there is no such column; have Nr, Betreff'):
+    spreadsheet.unlabelled(table, ('Text',))
+  table.write_text(TABLE.partition(';;\n;;\n')[2])
+  with pytest.raises(ValueError, match=r'Or say it by --text=COLUMN'):
+    spreadsheet.unlabelled(table)
+  with pytest.raises(ValueError, match=r'--text=x names columns of a table'):
+    spreadsheet.unlabelled(tmp_path, ('x',))
+
+
+def test_tables_that_cannot_be_read_are_told(tmp_path):
+  for name, data, words in (
+    ('empty.csv', b'\n\n', 'holds no row'),
+    ('twice.csv', b'a;a\n1;2\n', 'several columns a'),
+    ('broken.csv.gz', b'no gzip', 'cannot be read'),
+  ):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=words):
+      spreadsheet.read(tmp_path / name)

@@ -1,0 +1,173 @@
+"""Tables as people keep them: CSV of any encoding and delimiter, workbooks, titles above the
+columns. What tlx/datasets reads by itself, UTF-8 with columns of its own names, needs none of this.
+"""
+
+import csv
+import gzip
+import io
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from tlx import datasets
+
+WORKBOOKS = ('.xlsx', '.xls', '.xlsm', '.ods')
+_MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
+_LOOKED_AT = 20  # rows among which the one with the names of the columns is looked for
+
+
+def read(file: str | os.PathLike) -> tuple[pd.DataFrame, tuple[str, ...]]:
+  """(a table of text cells, '' where there is nothing and without its empty rows, under the numbers
+  of its rows as a spreadsheet counts them; what was left out, a line each).
+
+  Raises:
+    ValueError: it cannot be read.
+  """
+  path = pathlib.Path(file)
+  if path.suffix.lower() in WORKBOOKS:
+    rows, said = _of_workbook(path)
+  elif path.name.lower().removesuffix('.gz').endswith('.jsonl'):
+    table = pd.read_json(path, lines=True, dtype=False)
+    return table.map(_cell), ()
+  else:
+    rows, said = _of_text(path), ()
+  filled = [sum(bool(cell.strip()) for cell in row) for row in rows]
+  widest = max(filled[:_LOOKED_AT], default=0)
+  if not widest:
+    raise ValueError(f'{path} holds no row.')
+  first = next(place for place, count in enumerate(filled) if 2 * count > widest)
+  if above := sum(count > 0 for count in filled[:first]):
+    said += (f'{above:,} rows above the names of the columns are left out.',)
+  places = [place for place in range(first + 1, len(rows)) if filled[place]]
+  width = max(map(len, rows))
+  names = [name.strip() for name in _padded(rows[first], width)]
+  body = [_padded(rows[place], width) for place in places]
+  table = pd.DataFrame(body, [place + 1 for place in places], range(width), dtype=str)
+  table.columns = [name or f'column {place}' for place, name in enumerate(names, 1)]
+  kept = [place for place, name in enumerate(names) if name or (table.iloc[:, place] != '').any()]
+  table = table.iloc[:, kept]
+  if doubled := sorted(set(table.columns[table.columns.duplicated()])):
+    raise ValueError(f'{path} has several columns {listed(doubled)}. Rename all but one.')
+  return table, said
+
+
+def is_utf8(file: pathlib.Path) -> bool:
+  """Whether a text file is UTF-8, which alone tlx/datasets reads."""
+  try:
+    _bytes(file).decode()
+  except UnicodeDecodeError:
+    return False
+  return True
+
+
+def unlabelled(path: str | os.PathLike, text: Sequence[str] = ()) -> datasets.Unlabelled:
+  """As datasets.unlabelled, of any table too: the texts of these columns, as the study's were made.
+
+  Raises:
+    ValueError: as datasets.unlabelled, or no such columns.
+  """
+  file = pathlib.Path(path).expanduser()
+  name = file.name.lower().removesuffix('.gz')
+  if not name.endswith(('.csv', '.tsv', '.jsonl', *WORKBOOKS)) or not file.is_file():
+    if text:
+      raise ValueError(f'--text={",".join(text)} names columns of a table, and {path} is none.')
+    return datasets.unlabelled(path)
+  if not text and not name.endswith(WORKBOOKS) and is_utf8(file):
+    try:
+      return datasets.unlabelled(path)
+    except ValueError as error:
+      raise ValueError(f'{error} Or say it by --text=COLUMN[,COLUMN].') from None
+  table, _ = read(file)
+  if not text and 'text' not in table.columns.str.lower():
+    raise ValueError(
+      f'{path} has the columns {listed(table.columns)}: which has the text? Say it by '
+      '--text=COLUMN[,COLUMN].'
+    )
+  columns = [column(table, one, '--text') for one in text or ('text',)]
+  records = [one if one.strip() else ValueError('no text') for one in texts(table, columns)]
+  return datasets.Unlabelled('text', tuple(map(str, table.index)), records)
+
+
+def column(table: pd.DataFrame, name: str, flag: str) -> str:
+  """The column of this name, whatever the case.
+
+  Raises:
+    ValueError: there is none.
+  """
+  found = [column for column in table.columns if column.lower() == name.strip().lower()]
+  if not found:
+    raise ValueError(f'{flag}={name}: there is no such column; have {listed(table.columns)}.')
+  return found[0]
+
+
+def texts(table: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+  """A text a row: what is not empty of these columns, joined by line feeds."""
+
+  def joined(row: pd.Series) -> str:
+    return '\n'.join(cell for cell in row if cell.strip())
+
+  return table[list(columns)].apply(joined, axis=1)
+
+
+def listed(names: Iterable[str], most: int = 12) -> str:
+  """'a, b, c and 3 more'."""
+  names = list(names)
+  return ', '.join(names[:most]) + (f' and {len(names) - most:,} more' if names[most:] else '')
+
+
+def _of_workbook(path: pathlib.Path) -> tuple[list[list[str]], tuple[str, ...]]:
+  """The rows of the longest sheet, and what was left out."""
+  try:
+    sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=str)
+  except ImportError as error:
+    raise ValueError(
+      f"{path} is a workbook: pip install 'tlx-jax[excel]', or save its sheet as CSV. {error}"
+    ) from None
+  except Exception as error:  # a damaged workbook raises nearly anything
+    raise ValueError(f'{path} cannot be read: {error}') from None
+  name = max(sheets, key=lambda sheet: len(sheets[sheet]))
+  others = [other for other in sheets if other != name and len(sheets[other])]
+  said = f'Of the sheets the longest is read, {name}; not {listed(others)}: save those as CSV.'
+  return sheets[name].map(_cell).to_numpy().tolist(), (said,) if others else ()
+
+
+def _of_text(path: pathlib.Path) -> list[list[str]]:
+  """The rows of a CSV, of UTF-8, UTF-16 with its mark or else the Windows of western Europe,
+  delimited by what the first line that has any has most of.
+  """
+  try:
+    text = _decoded(_bytes(path))
+    delimiter = ','
+    for line in text.splitlines():
+      if any(one in line for one in ',;\t'):
+        delimiter = max(',;\t', key=line.count)
+        break
+    csv.field_size_limit(len(text) + 1)
+    return list(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter))
+  except (ValueError, EOFError, OSError, csv.Error) as error:
+    raise ValueError(f'{path} cannot be read: {error}') from None
+
+
+def _bytes(path: pathlib.Path) -> bytes:
+  data = path.read_bytes()
+  return gzip.decompress(data) if path.suffix.lower() == '.gz' else data
+
+
+def _decoded(data: bytes) -> str:
+  for mark, encoding in _MARKS.items():
+    if data.startswith(mark):
+      return data.decode(encoding)
+  try:
+    return data.decode()
+  except UnicodeDecodeError:
+    return data.decode('cp1252')
+
+
+def _padded(row: Sequence[str], width: int) -> list[str]:
+  return [*row, *[''] * (width - len(row))]
+
+
+def _cell(cell: object) -> str:
+  return '' if cell is None or cell != cell else str(cell)
