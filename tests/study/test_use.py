@@ -19,7 +19,7 @@ from tlx import backbones, checkpoint, datasets, report, sources
 from tlx.plug import plug
 from tlx.report import examples
 from tlx.report import folder as folders
-from tlx.study import boxes, config, export, pair, phases, run, use, write
+from tlx.study import artefact, boxes, config, export, pair, phases, run, use, write
 from tlx.study.pair import Pair
 
 
@@ -297,6 +297,7 @@ def test_an_artefact_needs_nothing_else(exported, texts, tmp_path):
   np.testing.assert_allclose(vectors, wanted, atol=1e-6)
   card = (folder / 'README.md').read_text()
   assert 'lora from topics on new, 60 training examples' in card and '| 0 | ' in card
+  assert '| seed | validation | test |' in card  # nothing else differs
   assert '60 train, 30 val, 30 test' in card and 'jax' in card
   data = bytearray((folder / 'weights.safetensors').read_bytes())
   data[-1] ^= 1
@@ -423,3 +424,30 @@ def test_an_ensemble_answers_with_the_mean_of_its_runs(finished, photographs):
     boxes.find(model, datasets.unlabelled(folder))
   with pytest.raises(ValueError, match='An ensemble has no vectors'):
     use.embed(model, datasets.unlabelled(folder))
+
+
+def test_a_card_tells_the_cells_of_its_runs_apart():
+  """Seeds repeat where there are several source seeds or folds."""
+  cells = [
+    {'source_seed': source, 'fold': None, 'seed': seed, 'learning_rate': 0.01}
+    for source in (0, 1)
+    for seed in (0, 1)
+  ]
+  card = {
+    'name': 'x',
+    'claim': '',
+    'method': 'probe',
+    'source': 's',
+    'target': 't',
+    'num_train': 5,
+    'run': 'r',
+    'column': 'accuracy',
+    'dataset': 'd',
+    'provenance': {},
+    'versions': {},
+    'runs': [{'cell': cell, 'val': 0.5, 'test': None} for cell in cells],
+    'data': {'num_examples': {'train': 5}, 'sha256': 'f', 'notes': []},
+  }
+  lines = artefact.of_card(card).splitlines()
+  start = lines.index('| source seed | seed | validation | test |')
+  assert lines[start + 3] == '| 0 | 1 | 0.5000 |  |' and lines[start + 4].startswith('| 1 | 0 |')

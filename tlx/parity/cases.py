@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from tlx import sources
 from tlx.backbones import from_weights, options_of
+from tlx.command import spelled
 from tlx.inputs import _tokenizers
 from tlx.plug import plug
 from tlx.types import Network, PyTree, Variables
@@ -164,7 +165,7 @@ def to_fetch(name: str) -> list[str]:
     try:
       sources.resolve(uri)
     except ValueError:
-      lacking.append(f"python -m experiments.fetch '{uri}'")
+      lacking.append(f"{spelled('fetch')} '{uri}'")
   return lacking
 
 

@@ -18,7 +18,7 @@ from tlx.report import metrics
 from tlx.report.metrics import Metric
 
 _CELL = ('source', 'target', 'method', 'shots', 'seed', 'learning_rate', 'weight_decay')
-_COST = (
+COST = (
   'trainable_params',
   'total_params',
   'saved_bytes',
@@ -51,7 +51,7 @@ _IDENTITY = (
   'select',
 )
 _TRAINING = (
-  *_COST,
+  *COST,
   'features',
   'reused_stages',
   'reused_steps',
@@ -341,7 +341,7 @@ def _row(result: Mapping[str, Any]) -> dict[str, Any]:
     'num_classes': result.get('num_classes'),
     'num_phases': len(phases),
     'select': metrics.selected(result)[0],
-    **{name: cost.get(name) if name in _NEW else cost[name] for name in _COST},
+    **{name: cost.get(name) if name in _NEW else cost[name] for name in COST},
     'features': cost.get('features', ''),
     'reused_stages': last.get('reused_stages'),
     'reused_steps': sum(reused) if told else None,

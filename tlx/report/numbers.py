@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tlx.report import levels, metrics, statistics
-from tlx.report.folder import Results, in_order, phases_of, read_curves, scored
+from tlx.report.folder import COST, Results, in_order, phases_of, read_curves, scored
 
 CELL = ['source', 'target', 'method', 'shots']
 FEW_PAIRS = 2  # whose spread is a single difference, and too little known to call anything shown
@@ -423,22 +423,7 @@ def costs(results: Results) -> pd.DataFrame:
   exactly are NaN: it has no optimizer. `features` says whether what frozen stages make of the
   images was computed or read, or both over the seeds.
   """
-  names = [
-    'trainable_params',
-    'total_params',
-    'saved_bytes',
-    'optimizer_bytes',
-    'train_flops',
-    'steps',
-    'train_seconds',
-    'eval_seconds',
-    'feature_seconds',
-    'compile_seconds',
-    'compiled_programs',
-    'peak_memory_bytes',
-    'reused_stages',
-    'num_stages',
-  ]
+  names = [*COST, 'reused_stages', 'num_stages']
   rows = []
   for cell, group in groups(results.runs, results):
     chosen = group[group['chosen']]

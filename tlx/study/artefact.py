@@ -108,6 +108,9 @@ def read(folder: os.PathLike | str) -> tuple[dict[str, Any], Variables]:
 
 def of_card(card: Mapping[str, Any]) -> str:
   """The card in Markdown."""
+  cells = [row['cell'] for row in card['runs']]
+  # the seed, and what else differs between the runs
+  told = [name for name in cells[0] if name == 'seed' or len({cell[name] for cell in cells}) > 1]
   lines = [
     f'# {card["name"]}',
     '',
@@ -120,11 +123,12 @@ def of_card(card: Mapping[str, Any]) -> str:
     '',
     f'{card["column"]} of the runs of this setting; that of the test part is what to expect.',
     '',
-    '| seed | validation | test |',
-    '|---|--:|--:|',
+    f'| {" | ".join(name.replace("_", " ") for name in told)} | validation | test |',
+    f'|{"---|" * len(told)}--:|--:|',
   ]
   for row in card['runs']:
-    lines.append(f'| {row["seed"]} | {_number(row["val"])} | {_number(row["test"])} |')
+    values = ' | '.join(str(row['cell'][name]) for name in told)
+    lines.append(f'| {values} | {_number(row["val"])} | {_number(row["test"])} |')
   lines += ['', '## Data', '']
   counts = ', '.join(f'{count:,} {part}' for part, count in card['data']['num_examples'].items())
   lines.append(f'{card["dataset"]}: {counts}; sha256 {card["data"]["sha256"]}.')

@@ -63,10 +63,6 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
       len(examples),
       counts_of(study, data),
     )
-    trained = [
-      sum(size for leaf, size in sizes_of(shapes) if dict(plan.phase.labels)[leaf] != 'frozen')
-      for plan in plans
-    ]
     told = num_stages(network, added_of(method), shapes)
     steps = np.array([[plan.steps_for(num) for plan in plans] for num in examples])  # [R, phases]
     before = len(programs)
@@ -75,6 +71,11 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
       for plan, longest in zip(plans, steps.max(0))
     }
     known = all(examples) or not any(plan.epochs for plan in plans)
+    trained = [
+      sum(size for leaf, size in sizes_of(shapes) if dict(plan.phase.labels)[leaf] != 'frozen')
+      for plan, taken in zip(plans, steps.sum(0))
+      if taken or not known
+    ]
     rows.append(
       {
         'cohort': name,
@@ -82,8 +83,8 @@ def cost_table(study: Mapping[str, Any], cohorts: list[Cohort]) -> list[dict[str
         'phases': len(plans),
         'new programs': len(programs) - before,
         'steps': int(steps.sum(1).max()) if known else float('nan'),
-        'trained': max(trained),
-        'share': max(trained) / tree.count(shapes.params),
+        'trained': max(trained, default=0),
+        'share': max(trained, default=0) / tree.count(shapes.params),
         'reused': ','.join(str(plan.phase.start) for plan in plans),
         'stages': len(network.stages),
         'GFLOP': train_flops(plans, steps.sum(0).tolist(), network, form, examples, informed=told)

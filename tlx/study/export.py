@@ -163,12 +163,8 @@ def _card(folder: epath.Path, name: str) -> dict[str, Any]:
   column = result['select'][0]
   rows = []
   for row in alike.to_dict('records'):
-    rows.append(
-      {
-        'seed': row['seed'],
-        **{part: _finite(row.get(f'{part}_{column}')) for part in ('val', 'test')},
-      }
-    )
+    scores = {part: _finite(row.get(f'{part}_{column}')) for part in ('val', 'test')}
+    rows.append({'cell': {name: _known(row[name]) for name in _CELL}, **scores})
   loaded = folder / 'sources' / cell['source'] / 'result.json'
   record = checkpoint.unsealed(loaded) if loaded.exists() else {}
   trained_on = {'trained here on': study['config']['sources'][cell['source']]['dataset']}
@@ -188,6 +184,16 @@ def _card(folder: epath.Path, name: str) -> dict[str, Any]:
     'backbone': source['backbone'],
     'versions': result['versions'],
   }
+
+
+# What tells the runs of a setting from each other.
+_CELL = ('source_seed', 'fold', 'seed', 'learning_rate', 'weight_decay')
+
+
+def _known(value: Any) -> float | None:
+  """A number as people write it; None where it is not a number."""
+  found = _finite(value)
+  return int(found) if found is not None and found.is_integer() else found
 
 
 def _finite(value: Any) -> float | None:

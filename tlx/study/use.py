@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 
 from tlx import backbones, checkpoint, datasets, sources
+from tlx.command import spelled
 from tlx.plug import closest, plug
 from tlx.study import artefact, store
 from tlx.study import config as configs
@@ -203,8 +204,8 @@ def predict(model: Model, new: datasets.Unlabelled) -> dict[str, Sequence[Any]]:
   if not hasattr(module, 'answers'):
     raise ValueError(
       f'{model.about}: the task {name} says nothing of new examples by themselves. Take their '
-      'vectors (experiments.embed), what the model writes (experiments.generate), or boxes '
-      '(experiments.predict).'
+      f'vectors ({spelled("embed")}), what the model writes ({spelled("generate")}), or boxes '
+      f'({spelled("predict")}).'
     )
   task = make_task(model.task, len(model.class_names))
   outputs, bad = apply(model, new)
