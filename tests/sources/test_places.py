@@ -174,7 +174,7 @@ def test_bad_uris(uri):
 
 def test_unknown_place():
   with pytest.raises(
-    ValueError, match=r"Unknown place 'pypy:'.*have gs, hf, https, npm.*Did you mean 'pypi'"
+    ValueError, match=r"Unknown place 'pypy:'.*have gs, hf, https, kaggle, npm.*Did you mean 'pypi'"
   ):
     sources.load('pypy:tiny-weights==1.2/model.npz')
 
