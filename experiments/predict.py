@@ -67,7 +67,8 @@ def main(argv):
     print(f'{cut:,} texts are longer than the run was trained on and were cut (input.length).')
   unread = int((found.error != '').sum())
   print(f'Wrote {OUT.value}: {len(found) - unread:,} labelled, {unread:,} could not be read.')
-  print(found.iloc[:, 1].value_counts().head(10).to_string() if 'class' in found else '')
+  if 'class' in found:
+    print(found['class'][found.error == ''].value_counts().head(10).to_string())
 
 
 if __name__ == '__main__':
