@@ -136,7 +136,7 @@ def test_texts_are_labelled_as_in_their_study(texts):
   'write, message',
   [
     ({}, 'There is nothing at'),
-    ({'x.pdf': '-'}, 'is neither a folder, an image, nor'),
+    ({'x.docx': '-'}, 'is neither a folder, an image, nor'),
     ({'x.txt': '\n\n'}, 'holds no text'),
     ({'x.csv': 'label,number\n1,2\n'}, 'wanted one for the text'),
     ({'x.txt': 'hello'}, 'takes images, and these are texts'),
