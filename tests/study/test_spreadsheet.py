@@ -1,5 +1,7 @@
 """New texts out of tables as people keep them."""
 
+import csv
+
 import pytest
 
 from tlx.study import spreadsheet
@@ -18,6 +20,7 @@ def test_new_texts_are_made_of_the_columns_that_are_named(table):
   assert new.kind == 'text' and new.ids == ('4', '6', '7')  # as a spreadsheet counts its rows
   assert list(new.records[:2]) == ['Größe\nzu; klein', 'Käse fehlt']
   assert isinstance(new.records[2], ValueError)
+  assert csv.field_size_limit() == 131_072  # as Python has it
 
 
 def test_what_cannot_be_told_is_asked_for(table, tmp_path):

@@ -144,8 +144,11 @@ def _of_text(path: pathlib.Path) -> list[list[str]]:
       if any(one in line for one in ',;\t'):
         delimiter = max(',;\t', key=line.count)
         break
-    csv.field_size_limit(len(text) + 1)
-    return list(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter))
+    before = csv.field_size_limit(len(text) + 1)  # of the whole process
+    try:
+      return list(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter))
+    finally:
+      csv.field_size_limit(before)
   except (ValueError, EOFError, OSError, csv.Error) as error:
     raise ValueError(f'{path} cannot be read: {error}') from None
 
