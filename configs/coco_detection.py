@@ -59,14 +59,14 @@ def get_config(data: str = 'coco:coco2017'):
   config.methods = {
     'head': {
       'head_after': place,
-      'phases': [{'tune': 'head', 'views': 4}],
+      'phases': [{'tune': 'head'}],
       'grid': {'learning_rate': (3e-4, 1e-3)},
     },
     'full': {'head_after': place, 'phases': [{'tune': 'all', 'layer_decay': 0.8}]},
     'lp_ft': {
       'head_after': place,
       'phases': [
-        {'tune': 'head', 'views': 4, 'learning_rate': 1e-3, 'steps': '0.25x'},
+        {'tune': 'head', 'learning_rate': 1e-3, 'steps': '0.25x'},
         {'tune': 'all', 'layer_decay': 0.8, 'steps': '0.75x'},
       ],
     },
