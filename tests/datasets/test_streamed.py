@@ -169,3 +169,15 @@ def test_what_is_made_ahead_comes_in_its_order():
 
   with pytest.raises(ValueError, match='three'):
     list(feed.ahead(fails, itertools.count(), 2))
+
+
+def test_some_of_what_is_streamed_is_not_read_yet(photographs, monkeypatch):
+  whole, streamed = both(f'folder:{photographs}', 8, 3)
+  rows, decode = np.array([4, 9, 1]), _images.decode
+  monkeypatch.setattr(_images, 'decode', None)
+  found = feed.some(feed.Arrays(streamed.train.inputs, streamed.train.labels), rows)
+  np.testing.assert_array_equal(found.targets, whole.train.labels[rows])
+  monkeypatch.setattr(_images, 'decode', decode)
+  np.testing.assert_array_equal(feed.whole(found.inputs), whole.train.inputs[rows])
+  in_memory = feed.some(whole.train.inputs, rows)
+  np.testing.assert_array_equal(in_memory, whole.train.inputs[rows])

@@ -61,6 +61,7 @@ from tlx.datasets._types import (
   Published,
   Split,
   listing,
+  rows_of,
 )
 from tlx.datasets._unlabelled import Unlabelled, unlabelled
 from tlx.plug import available, closest, plug
@@ -88,6 +89,7 @@ __all__ = [
   'overlap',
   'raw_images',
   'roles',
+  'rows_of',
   'sha256',
   'size_of',
   'subsets',

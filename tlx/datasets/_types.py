@@ -84,7 +84,7 @@ class Rows:
     return self.inputs.sha256(self.rows) if hasattr(self.inputs, 'sha256') else ''
 
 
-def _rows_of(inputs: Any, rows: np.ndarray) -> Any:
+def rows_of(inputs: Any, rows: np.ndarray) -> Any:
   """The rows of an array in memory, or where they are of anything else."""
   if isinstance(inputs, Rows):
     return Rows(inputs.inputs, inputs.rows[rows])
@@ -124,9 +124,9 @@ class Split(NamedTuple):
     ids = tuple(self.ids[row] for row in rows)
     inputs = self.inputs
     if isinstance(inputs, dict):
-      inputs = {name: _rows_of(leaf, rows) for name, leaf in inputs.items()}
+      inputs = {name: rows_of(leaf, rows) for name, leaf in inputs.items()}
     else:
-      inputs = _rows_of(inputs, rows)
+      inputs = rows_of(inputs, rows)
     values = self.values
     if isinstance(values, dict):
       values = {name: leaf[rows] for name, leaf in values.items()}

@@ -213,7 +213,7 @@ class Looks:
     if part == 'train':
       used = np.unique(np.concatenate(rows))
       arrays, rows = (
-        feed.take(arrays, used),
+        feed.some(arrays, used),
         [np.searchsorted(used, own) for own in rows],
       )
     found = fit.predict(job, self.fitted, self.runs, lambda phase: arrays)
@@ -268,7 +268,7 @@ class Looks:
   def data(self, run: int, part: str) -> Part:
     """The examples of a part."""
     part_of_run = Part(self._entering(part, 0), self.pair.targets(part))
-    return feed.take(part_of_run, self.rows(run, part)) if part == 'train' else part_of_run
+    return feed.some(part_of_run, self.rows(run, part)) if part == 'train' else part_of_run
 
   def variables(self, run: int) -> Variables:
     """All that a run has, on the host."""

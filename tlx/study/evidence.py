@@ -68,7 +68,7 @@ def gather(
     rows = drawn[seed][shots]
   if most and len(rows) > most:
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
-  examples = feed.take(data.train.inputs, rows)
+  examples = feed.some(data.train.inputs, rows)
   variables = variables or source_variables(study, source, workdir)
   found = stages.stages_of(study, source, variables, examples, every)
   probs = found.pop(stages.PROBS, None)

@@ -222,7 +222,7 @@ class _Merge:
     self.rule, self.task = plug('merging', self.merge['name']), job.phases[-1].task
     self.val, rows = job.val(job.phases[-1].phase), job.val_rows[0]
     if len(rows) < feed.length(self.val):
-      self.val = feed.take(self.val, rows)
+      self.val = feed.some(self.val, rows)
     read = functools.partial(_weights, workdir)
     self.runs = [read(run) for run in parts.runs]
     self.heads = [read(run) for run in parts.heads]

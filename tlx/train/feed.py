@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import numpy as np
 
+from tlx import datasets
 from tlx import tree as trees
 from tlx.types import PyTree
 
@@ -40,6 +41,11 @@ def take(examples: PyTree, rows: np.ndarray) -> PyTree:
     return leaf[rows] if isinstance(leaf, np.ndarray | jax.Array) else leaf.take(rows)
 
   return jax.tree.map(of_leaf, examples)
+
+
+def some(examples: PyTree, rows: np.ndarray) -> PyTree:
+  """As `take`, but of what is not in memory nothing is read yet."""
+  return jax.tree.map(lambda leaf: datasets.rows_of(leaf, rows), examples)
 
 
 def whole(examples: PyTree) -> PyTree:
