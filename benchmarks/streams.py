@@ -7,12 +7,11 @@
   python -m benchmarks.streams kills --data=SMALL_PATH --turns=5
 
 `memory` runs a study of a small ViT at 224 px in a process of its own and looks at its peak: a
-probe, for which all images go through frozen stages once, and some steps of everything. `decoding`
-asks by turns the data set of a study, grain and a DataLoader of torch for the same squares of
-224 px, each with two threads or workers. `waiting` trains EfficientNet-Lite0 at 224 px on images
-that are decoded on their way. `kills` compares a study in memory with one that is streamed, killed
-(-9) at random times and begun again. The last two decode all images at every start: some thousand
-are enough.
+probe, for which all images go through frozen stages once. `decoding` asks by turns the data set of
+a study, grain and a DataLoader of torch for the same squares of 224 px, each with two threads or
+workers. `waiting` trains EfficientNet-Lite0 at 224 px on images that are decoded on their way.
+`kills` compares a study in memory with one that is streamed, killed (-9) at random times and begun
+again. The last two want few images, some thousand.
 """
 
 import argparse
@@ -105,6 +104,9 @@ def config_of(args: argparse.Namespace):
   made.targets.images = {'dataset': name, 'test_fraction': 0.2, 'val_fraction': 0.1}
   made.methods = {'full': {}} if lite else {'probe': {'phases': ({'tune': 'head'},)}, 'full': {}}
   made.baseline, made.shots, made.seeds = 'full', (0,), (0, 1)
+  if args.kind == 'memory':  # of the source's digits too
+    made.data_bytes, made.seeds, made.methods = 1e8, (0, 1, 2), {'probe': made.methods.probe}
+    made.baseline = 'probe'
   made.train.steps, made.train.batch_size = (24, 16) if lite else (200, 32)
   made.train.evaluations = 1
   made.grid.learning_rate, made.checkpoint_seconds = (1e-3,), 1.0 if args.kind == 'kills' else 30.0

@@ -22,7 +22,7 @@ from tlx.types import Batch, PyTree
 SHARE = 0.25  # of a device's memory, where the job does not say how much
 # Of examples that are made when they are taken no more than so much lies there, or two steps: the
 # first step waits for the first window.
-MADE_BYTES = 2**27
+MADE_BYTES = 2**26
 ORDER_BYTES = 4  # of a row's number
 # Of an order: where there is a single step, XLA takes its examples out of the loop and fuses what
 # follows in another way, which rounds differently.
