@@ -55,6 +55,13 @@ class Mixed(NamedTuple):
   share: Array
 
 
+class Weighed(NamedTuple):
+  """Targets, and how much each example [B] weighs in what is minimised."""
+
+  targets: PyTree
+  weight: Array
+
+
 class Form(NamedTuple):
   """What an example is stored as and how it enters a network.
 
@@ -119,6 +126,8 @@ class Task(NamedTuple):
     the order of their files, where those of a class may stand together
   whole: the columns are no sums over examples, so that on validation too they are made of what is
     kept of each
+  balanced: targets are class numbers, and classes weigh in what a run minimises by how rare they
+    are among its own training examples (train/job.py `class_weights`)
   """
 
   head: int | Head | None
@@ -131,6 +140,7 @@ class Task(NamedTuple):
   each: tuple[str, ...] = ()
   contrasts: bool = False
   whole: bool = False
+  balanced: bool = False
 
 
 def num_logits(task: Task) -> int:

@@ -13,34 +13,18 @@ and other seeds; those of the ratios after, when it had shown that new heads tha
 raise a barrier of their own.
 """
 
-from tlx.study.config import base
+from configs.findings import _weights
 
 
 def get_config():
   """3 source networks x 4 methods x 5 seeds."""
-  config = base()
-  config.name = 'One basin'
-  config.claim = (
-    'Two networks fine-tuned from one source have no barrier between them, two from scratch have.'
+  config = _weights.study(
+    'One basin',
+    'Two networks fine-tuned from one source have no barrier between them, two from scratch have.',
   )
-  config.sources.mnist = {
-    'backbone': {'name': 'cnn', 'channels': (8, 16, 32), 'hidden': 64},
-    'input': {'image_size': 16, 'channels': 1, 'mean': (0.13,), 'std': (0.3,)},
-    'dataset': 'mnist_5k',
-    'seeds': (0, 1, 2),
-    'train': {
-      'steps': 1200,
-      'batch_size': 128,
-      'learning_rate': 2e-3,
-      'augment': {'shift': 1, 'crop': 2},
-    },
-  }
-  config.targets.digits = {'dataset': 'uci_digits'}
   config.shots = (0,)
   config.seeds = (30, 31, 32, 33, 34)
-  config.confirm = {'seeds': (20, 21, 22, 23, 24), 'source_seeds': (10, 11, 12)}
   config.train.steps = 400
-  config.train.batch_size = 32
   config.train.evaluations = 4
   config.grid.learning_rate = (1e-3,)
   config.methods = {

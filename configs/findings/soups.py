@@ -14,35 +14,21 @@ Thresholds were written before the study was run: a shift counts from 0 on, and 
 point may be lost.
 """
 
+from configs.findings import _weights
 from tlx.study import recipes
-from tlx.study.config import base
 
 SHARES = (0.25, 0.5, 0.75)
 
 
 def get_config():
   """3 source networks x 9 methods x 5 seeds, one of them x 4 rates."""
-  config = base()
-  config.name = 'Weights between networks'
-  config.claim = 'Weights between networks are better under a shift and no worse without.'
-  config.sources.mnist = {
-    'backbone': {'name': 'cnn', 'channels': (8, 16, 32), 'hidden': 64},
-    'input': {'image_size': 16, 'channels': 1, 'mean': (0.13,), 'std': (0.3,)},
-    'dataset': 'mnist_5k',
-    'seeds': (0, 1, 2),
-    'train': {
-      'steps': 1200,
-      'batch_size': 128,
-      'learning_rate': 2e-3,
-      'augment': {'shift': 1, 'crop': 2},
-    },
-  }
-  config.targets.digits = {'dataset': 'uci_digits'}
+  config = _weights.study(
+    'Weights between networks',
+    'Weights between networks are better under a shift and no worse without.',
+  )
   config.shots = (20,)
   config.seeds = (40, 41, 42, 43, 44)
-  config.confirm = {'seeds': (20, 21, 22, 23, 24), 'source_seeds': (10, 11, 12)}
   config.train.steps = 200
-  config.train.batch_size = 32
   config.train.evaluations = 1
   config.grid.learning_rate = (3e-4, 1e-3, 3e-3, 1e-2)
   probe = {'tune': 'head', 'steps': 100, 'learning_rate': 1e-2}

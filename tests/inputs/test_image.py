@@ -6,6 +6,7 @@ import pytest
 
 from tlx import inputs
 from tlx.inputs import image
+from tlx.types import Batch
 
 
 def test_what_enters_has_the_shape_and_the_values_it_says():
@@ -42,3 +43,35 @@ def test_equal_forms_are_one_and_every_option_tells_forms_apart():
 def test_augmentations_that_do_not_fit_are_refused(options, words):
   with pytest.raises(ValueError, match=words):
     image.form(8, 1).check(options)
+
+
+@pytest.mark.parametrize(
+  'share, middles, rows, columns, left',
+  [
+    (0.9, (5, 0), (4, 6), (0, 1), 0.983333),
+    (0.5, (5, 8), (1, 9), (5, 10), 0.666667),
+    (0.3, (8, 8), (3, 12), (4, 10), 0.55),
+    (0.05, (10, 8), (5, 12), (4, 10), 0.65),
+    (0.64, (10, 7), (7, 12), (4, 10), 0.75),
+  ],
+)
+def test_boxes_of_cutmix_are_those_of_timm(share, middles, rows, columns, left):
+  """timm 1.0.12, cutmix_bbox_and_lam on images of 12 x 10, also where the box is cut off."""
+  box = np.asarray(image._box(share, middles, (12, 10)))
+  wanted = np.zeros((12, 10), bool)
+  wanted[slice(*rows), slice(*columns)] = True
+  np.testing.assert_array_equal(box, wanted)
+  assert 1 - box.mean() == pytest.approx(left, abs=1e-6)
+
+
+def test_cutmix_puts_one_box_of_another_image_into_each():
+  images = np.arange(4.0)[:, None, None, None] * np.ones((4, 6, 5, 1), np.float32)
+  batch = Batch(images, np.arange(4), np.ones(4))
+  mixed = image._cutmix(jax.random.key(3), batch, 1.0)
+  targets = mixed.targets
+  inside = np.asarray(mixed.inputs)[..., 0] == np.asarray(targets.second)[:, None, None]
+  outside = np.asarray(mixed.inputs)[..., 0] == np.arange(4)[:, None, None]
+  assert (inside | outside).all() and set(targets.second.tolist()) == {0, 1, 2, 3}
+  other = targets.second != np.arange(4)
+  np.testing.assert_allclose(outside[other].mean((1, 2)), targets.share[other], rtol=1e-6)
+  assert 0 < targets.share[0] < 1

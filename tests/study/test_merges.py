@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -11,7 +12,7 @@ from tests.study import tiny
 from tlx import report, tree
 from tlx.report import beside, findings
 from tlx.report import folder as folders
-from tlx.study import config, dry_run, recipes, run, store
+from tlx.study import config, dry_run, merges, recipes, run, store
 from tlx.study.pair import Pair
 
 SCALES = (0.0, 0.5, 1.0)
@@ -302,3 +303,19 @@ def test_the_report_draws_lines_and_scales(study):
   number = np.mean([len(of(workdir, 'greedy', seed=seed)['merged']['used']) for seed in (0, 1)])
   assert any(f'greedy is made (greedy) of {number:.1f} of 2 runs of full (' in one for one in said)
   assert any('wise is made (mean) of the run of full, at a scale of' in one for one in said)
+
+
+def test_tasks_that_look_at_all_examples_together_are_scored(make_job, make_phase, examples):
+  """As training does on validation; lists, such as of classes, are no columns there."""
+  job = make_job([make_phase()], (1e-2,))
+  params = jax.tree.map(lambda leaf: leaf[0], job.own)
+  plain = merges._scored(job, params, {}, examples)
+
+  def scores(sums, kept=None, targets=None):
+    right = kept['logits'].argmax(-1) == targets
+    return {'accuracy': float(right.mean()), 'each': right.tolist()}
+
+  task = job.phases[0].task._replace(scores=scores, whole=True)
+  whole = job._replace(phases=(job.phases[0]._replace(task=task),))
+  found = merges._scored(whole, params, {}, examples)
+  assert found == {'accuracy': pytest.approx(plain['accuracy'])}

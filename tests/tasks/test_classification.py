@@ -7,7 +7,7 @@ import pytest
 
 from tlx.tasks import classification
 from tlx.train import step
-from tlx.types import Batch
+from tlx.types import Batch, Weighed
 
 LOGITS = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1], [0.25, 0.25, 0.5]]))
 TARGETS = jnp.array([0, 1, 0])
@@ -85,6 +85,10 @@ def test_unequal_classes_weigh_as_in_torch_and_columns_do_not():
   assert task.scores(sums_of(task, LOGITS, Batch(None, TARGETS, ONES)))['loss'] == pytest.approx(
     -np.log(0.5 * 0.8 * 0.25) / 3, abs=1e-6
   )
+  balanced = classification.task(3, class_weights='balanced')
+  of_run = Weighed(TARGETS, jnp.array([1.0, 2.0, 4.0])[TARGETS])
+  total, weight = step.minimised(balanced, LOGITS, Batch(None, of_run, ONES))
+  assert float(total / weight) == pytest.approx(0.63143218, abs=1e-6)
   focal = classification.task(3, focal=2.0)
   total, weight = sums_of(focal, LOGITS, Batch(None, TARGETS, ONES))['loss']
   by_hand = np.array([0.25 * np.log(2), -0.04 * np.log(0.8), 0.5625 * np.log(4)])
@@ -104,7 +108,7 @@ def test_unequal_classes_weigh_as_in_torch_and_columns_do_not():
   [
     ({'class_weights': (1.0, 2.0)}, '3 numbers above 0'),
     ({'class_weights': (1.0, 2.0, 0.0)}, '3 numbers above 0'),
-    ({'class_weights': 'balanced'}, "3 numbers above 0.*got 'balanced'"),
+    ({'class_weights': 'balance'}, "'balanced' or 3 numbers above 0.*got 'balance'"),
     ({'focal': -1.0}, 'focal'),
     ({'focal': 2.0, 'label_smoothing': 0.1}, 'focal goes by the right class alone'),
   ],

@@ -158,17 +158,26 @@ def _cutmix(key: Array, batch: Batch, alpha: float) -> Batch:
   share_key, pair_key, place_key = jax.random.split(key, 3)
   share = jax.random.beta(share_key, float(alpha), float(alpha))
   pair = jax.random.permutation(pair_key, len(batch.inputs))
-  inside = []
-  for i, size in enumerate(batch.inputs.shape[1:3]):
-    side = jnp.floor(size * jnp.sqrt(1 - share)).astype(jnp.int32)
-    middle = jax.random.randint(jax.random.fold_in(place_key, i), (), 0, size)
-    pixel = jnp.arange(size)
-    inside.append((pixel >= middle - side // 2) & (pixel < middle + side // 2))
-  box = inside[0][:, None] & inside[1]
+  sizes = batch.inputs.shape[1:3]
+  middles = [
+    jax.random.randint(jax.random.fold_in(place_key, i), (), 0, size)
+    for i, size in enumerate(sizes)
+  ]
+  box = _box(share, middles, sizes)
   images = jnp.where(box[..., None], batch.inputs[pair], batch.inputs)
   second = jax.tree.map(lambda leaf: leaf[pair], batch.targets)
   shares = jnp.broadcast_to(1 - box.mean(), (len(pair),))
   return batch._replace(inputs=images, targets=Mixed(batch.targets, second, shares))
+
+
+def _box(share: Array, middles: Sequence[Array], sizes: Sequence[int]) -> Array:
+  """[H, W], True inside the box of CutMix around a middle, for what is left outside it."""
+  inside = []
+  for middle, size in zip(middles, sizes):
+    side = jnp.floor(size * jnp.sqrt(1 - share)).astype(jnp.int32)
+    pixel = jnp.arange(size)
+    inside.append((pixel >= middle - side // 2) & (pixel < middle + side // 2))
+  return inside[0][:, None] & inside[1]
 
 
 AUGMENTATIONS = {

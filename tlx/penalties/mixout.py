@@ -15,7 +15,11 @@ def penalty(rate: float = 0.9) -> Penalty:
   """In training each entry of a kernel is the source's with probability `rate`: `mixed`.
 
   It reaches kernels that the source brings, of convolutions too (the official code: of linear
-  layers); not biases, norms, embeddings and the new head.
+  layers); not biases, norms, embeddings and the new head. Departs from that code
+  (bloodwass/mixout) in two things: each entry is drawn by itself, as equation 4 has it, where
+  there all weights that leave an input are drawn together; and gradients are those of what the
+  network ran with, where its `backward` leaves the 1 / (1 - rate) of its `forward` out. So to it
+  a rate here is as 1 / (1 - rate) times that on the kernels; Adam's steps do not depend on it.
 
   Raises:
     ValueError: a rate outside [0, 1).

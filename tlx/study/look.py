@@ -136,7 +136,8 @@ def _findings(study: Mapping[str, Any], target: str, data: datasets.Dataset) -> 
     notes.append(
       f'Classes are unequal: {data.class_names[int(train.argmax())]} has {train.max():,} '
       f'training examples, {data.class_names[smallest]} {train.min():,}. Read '
-      'balanced_accuracy beside accuracy; shots take as many of each.'
+      'balanced_accuracy beside accuracy. Shots take as many of each; of all (0) the task '
+      "classification weighs them with class_weights = 'balanced'."
     )
   if few := [name for name, count in zip(data.class_names, test) if 0 < count < FEW]:
     notes.append(

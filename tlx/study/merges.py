@@ -300,7 +300,9 @@ def _scored(job: Job, params: PyTree, stats: PyTree, examples: feed.Arrays) -> d
   """The columns of the job's task on examples."""
   own, moved = jax.tree.map(lambda leaf: leaf[None], (params, stats))
   (found,) = fit.predict(job, fit.Fitted(own, moved, {}), [0], lambda phase: examples)
-  return job.phases[-1].task.scores(found.sums)
+  task = job.phases[-1].task
+  scores = task.scores(found.sums, *((found.kept, examples.targets) if task.whole else ()))
+  return {name: value for name, value in scores.items() if not isinstance(value, list)}
 
 
 def between(

@@ -306,7 +306,7 @@ def compile_ahead(config: Mapping[str, Any]) -> list[dict[str, Any]]:
       pretrained = Source(None, '')
       if study['methods'][name]['init'] != 'mean_var':
         pretrained = Source(zeros, '', whole=_zeros_of_source(study, pair.source))
-      pretrained = _start(study['methods'][name]['init'], pretrained, pair.source)
+      pretrained = start_of(study['methods'][name]['init'], pretrained, pair.source)
       arrays = {
         'train': pair.zeros('train', name),
         'val': pair.zeros('val', name),
@@ -351,11 +351,11 @@ def _transfer(
       return Pair(lab.study, source, target, lab.workdir, lab.reporter.line, lab.spent)
 
   for name, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0].method):
-    start = _start(lab.study['methods'][name]['init'], pretrained, lab.study['sources'][source])
+    start = start_of(lab.study['methods'][name]['init'], pretrained, lab.study['sources'][source])
     _group(lab, list(group), start, pair)
 
 
-def _start(init: str, pretrained: Source, config: Mapping[str, Any]) -> Source:
+def start_of(init: str, pretrained: Source, config: Mapping[str, Any]) -> Source:
   """What runs begin with, as a method's `init` asks."""
   if init == 'source':
     return pretrained
@@ -479,29 +479,12 @@ def _trained(
 
 def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
   """A cohort trained or merged, or read from its last checkpoint."""
-  name, before = cohort.cells[0].method, pair.cost
+  before = pair.cost
   depends = dependencies(lab.study, cohort.cells[0], pair.data.sha256, source.sha256)
   meshes.on_first(lambda: store.begin_cohort(lab.workdir, cohort, depends))
   with fit.booked(lab.spent, 'setup'):
-    arrays = {
-      'train': pair.arrays('train', source.variables, name),
-      'val': pair.arrays('val', source.variables, name),
-      'examples': [pair.examples(cell) for cell in cohort.cells],
-      'val_rows': [pair.looked_at(cell) for cell in cohort.cells],
-    }
-    job = _job(
-      lab.study,
-      cohort.cells,
-      pair.phases[name],
-      (pair.source, pair.form),
-      source,
-      arrays,
-      lab.study['methods'][name],
-      _named_head(lab, cohort.cells[0], source, pair),
-    )
-    job = informed(job, added_of(lab.study['methods'][name]))
-    if any(plan.phase.watch and plan.phase.watch.by_depth for plan in job.phases):
-      job = job._replace(depths=_depths(lab, cohort, source, pair))
+    head = _named_head(lab, cohort.cells[0], source, pair)
+    job = job_of(lab.study, cohort.cells, source, pair, head)
   if _is_merged(lab, cohort):
     return _merge(lab, cohort, job, pair, before)
   say = functools.partial(lab.reporter.say, cohort.id)
@@ -516,22 +499,48 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
   return Trained(cohort, job, fitted, pair.cost.since(before))
 
 
-def _depths(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> list[int]:
+def job_of(
+  study: Mapping[str, Any],
+  cells: tuple[Cell, ...],
+  source: Source,
+  pair: Pair,
+  head: Mapping[str, np.ndarray] | None = None,
+) -> Job:
+  """The runs of one method, ready to train, perhaps from a head that is given."""
+  name = cells[0].method
+  method = study['methods'][name]
+  arrays = {
+    'train': pair.arrays('train', source.variables, name),
+    'val': pair.arrays('val', source.variables, name),
+    'examples': [pair.examples(cell) for cell in cells],
+    'val_rows': [pair.looked_at(cell) for cell in cells],
+  }
+  of_source = pair.source, pair.form
+  job = _job(study, cells, pair.phases[name], of_source, source, arrays, method, head)
+  job = informed(job, added_of(method))
+  if any(plan.phase.watch and plan.phase.watch.by_depth for plan in job.phases):
+    job = job._replace(depths=_depths(study, cells, source, pair))
+  return job
+
+
+def _depths(
+  study: Mapping[str, Any], cells: tuple[Cell, ...], source: Source, pair: Pair
+) -> list[int]:
   """How many groups of stages the examples of each run speak for freezing; 0 where they say none.
 
   The source looks at all examples of all runs once, its time booked as a feature's.
   """
   assert source.variables is not None  # as `phases_of` asks for
-  variables, name = source.whole or source.variables, cohort.cells[0].source
+  variables, name = source.whole or source.variables, cells[0].source
 
   def make() -> dict[str, np.ndarray]:
-    return stages.stages_of(lab.study, name, variables, pair.data.train.inputs)
+    return stages.stages_of(study, name, variables, pair.data.train.inputs)
 
-  network, _ = stages.network_of_source(lab.study, name)
+  network, _ = stages.network_of_source(study, name)
   groups = freezing.groups(network.stages, shapes_of(pair.source, network).params)
   found = pair.head('stages', make)
   depths = []
-  for cell in cohort.cells:
+  for cell in cells:
     rows = pair.examples(cell)
     features = {stage: values[rows] for stage, values in found.items() if stage != stages.PROBS}
     depths.append(depth.advised(pair.data.train.labels[rows], features, groups).k or 0)
@@ -659,7 +668,13 @@ def _source(lab: Lab, name: str, loaded: Loaded | None) -> Source:
         meshes.on_first(lambda: _keep_source(folder, loaded))
       else:
         _train_source(lab, name, folder)
-    params, stats = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
+    variables = meshes.on_first(lambda: store.trained(folder / 'checkpoints', 0))
+  return source_of(config, Variables(*variables))
+
+
+def source_of(config: Mapping[str, Any], variables: Variables) -> Source:
+  """What methods begin with, of all variables of a source."""
+  params, stats = dict(variables.params), dict(variables.stats)
   whole = Variables(dict(params), dict(stats)) if config['dataset'] else None
   if heads_of(config) is not None:
     head = network_of(config, heads_of(config)).stages[-1]

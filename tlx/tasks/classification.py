@@ -19,7 +19,7 @@ COLUMNS = ('accuracy', 'loss', 'count', 'correct', 'balanced_accuracy')
 def task(
   num_classes: int,
   label_smoothing: float = 0.0,
-  class_weights: tuple[float, ...] = (),
+  class_weights: tuple[float, ...] | str = (),
   focal: float = 0.0,
 ) -> Task:
   """Softmax cross-entropy in nats over logits [B, K]; targets are class numbers [B].
@@ -31,17 +31,19 @@ def task(
 
   Where classes are unequal, in what is minimised alone: `class_weights`, a number a class, weigh
   the examples of each in the mean, as torch's CrossEntropyLoss(weight) (with label_smoothing the
-  whole example is weighed here, not each class's share of it). `focal` is gamma of the focal
+  whole example is weighed here, not each class's share of it); with 'balanced' they are those of
+  scikit-learn, of each run's own training examples. `focal` is gamma of the focal
   loss over softmax, -(1 - p)^gamma log p of the right class's p (Lin et al. 2017, equation 4, for
   several classes); torchvision's sigmoid_focal_loss judges each class by itself, and is another.
 
   Raises:
-    ValueError: label_smoothing outside [0, 1), class_weights that are no number above 0 a class, a
-      negative focal, or focal with label_smoothing.
+    ValueError: label_smoothing outside [0, 1), class_weights that are neither 'balanced' nor a
+      number above 0 a class, a negative focal, or focal with label_smoothing.
   """
   if not 0 <= label_smoothing < 1:
     raise ValueError(f'label_smoothing is a share in [0, 1), got {label_smoothing}.')
-  _check_unequal(num_classes, class_weights, focal, label_smoothing)
+  balanced = class_weights == 'balanced'
+  _check_unequal(num_classes, () if balanced else class_weights, focal, label_smoothing)
 
   def terms(logits: Array, batch: Batch) -> dict[str, tuple[Array, Array]]:
     wanted = jax.nn.one_hot(batch.targets, logits.shape[-1], dtype=logits.dtype)
@@ -52,7 +54,7 @@ def task(
       # The bound is for gamma below 1, whose gradient is not finite where p = 1.
       loss *= jnp.maximum(-jnp.expm1(-loss), 1e-12) ** focal
     weight = batch.mask
-    if class_weights:
+    if class_weights and not balanced:
       weight = weight * jnp.asarray(class_weights, jnp.float32)[batch.targets]
     return {
       'loss': (loss, weight),
@@ -68,11 +70,12 @@ def task(
     scores=_scores,
     select=('accuracy', +1),
     solvers=() if class_weights or focal else ('logistic', 'ridge'),
+    balanced=balanced,
   )
 
 
 def _check_unequal(
-  num_classes: int, class_weights: tuple[float, ...], focal: float, label_smoothing: float
+  num_classes: int, class_weights: tuple[float, ...] | str, focal: float, label_smoothing: float
 ) -> None:
   """Raises ValueError for what `task` does not take of class_weights and focal."""
   if not _is_amount(focal):
@@ -82,8 +85,8 @@ def _check_unequal(
   given = class_weights if isinstance(class_weights, tuple) else (None,)
   if given and (len(given) != num_classes or not all(_is_amount(one) and one for one in given)):
     raise ValueError(
-      f'class_weights are {num_classes} numbers above 0, one a class in the order of their names, '
-      f'got {class_weights!r}.'
+      f"class_weights are 'balanced' or {num_classes} numbers above 0, one a class in the order of "
+      f'their names, got {class_weights!r}.'
     )
 
 

@@ -34,7 +34,7 @@ from tlx.train.step import (
   train_step,
 )
 from tlx.tree import map_named, merge
-from tlx.types import Array, Batch, PyTree, RunState, Variables
+from tlx.types import Array, Batch, PyTree, RunState, Variables, Weighed
 
 
 class Runs(NamedTuple):
@@ -44,6 +44,7 @@ class Runs(NamedTuple):
   key: Array  # [R]
   hyper: Hyper  # [R] each
   known: PyTree = None  # what the phase's penalty found out before its first step
+  class_weights: Array | None = None  # [R, K], where the task balances classes
 
 
 class Order(NamedTuple):
@@ -69,20 +70,49 @@ def advance(recipe: Recipe) -> Callable:
 
   def run(carry: Carry, own: tuple[Runs, Order, Array], shared: Shared) -> Carry:
     runs, order, num_steps = own
-    frozen = merge(runs.frozen, shared.frozen)
-    held = Held(shared.reference, runs.known)
 
     def body(_, carry: Carry) -> Carry:
       state, sums = carry
-      rows = order.rows[state.step - order.first]
-      data = jax.tree.map(lambda leaf: leaf[rows], shared.data)
-      batch = Batch(data.inputs, data.targets, jnp.ones(rows.shape))
-      state, metrics = train_step(recipe, state, frozen, batch, runs.key, runs.hyper, held)
+      state, metrics = _step(recipe, state, runs, order, shared)
       return state, jax.tree.map(jnp.add, sums, metrics)
 
     return jax.lax.fori_loop(0, num_steps, body, carry)
 
   return run
+
+
+def sweep(recipe: Recipe) -> Callable:
+  """((state, losses [T]), (runs, order, first, num_steps), shared) of one run -> both after
+  num_steps more steps, with the loss of each batch before its step from `first` on.
+  """
+
+  def run(
+    carry: tuple[RunState, Array], own: tuple[Runs, Order, Array, Array], shared: Shared
+  ) -> tuple[RunState, Array]:
+    runs, order, first, num_steps = own
+
+    def body(i: Array, carry: tuple[RunState, Array]) -> tuple[RunState, Array]:
+      state, losses = carry
+      state, metrics = _step(recipe, state, runs, order, shared)
+      return state, losses.at[first + i].set(metrics['loss'])
+
+    return jax.lax.fori_loop(0, num_steps, body, carry)
+
+  return run
+
+
+def _step(
+  recipe: Recipe, state: RunState, runs: Runs, order: Order, shared: Shared
+) -> tuple[RunState, dict[str, Array]]:
+  """(the next state of one run, metrics) on the examples that are next in its order."""
+  rows = order.rows[state.step - order.first]
+  data = jax.tree.map(lambda leaf: leaf[rows], shared.data)
+  targets = data.targets
+  if runs.class_weights is not None:
+    targets = Weighed(targets, runs.class_weights[targets])
+  batch = Batch(data.inputs, targets, jnp.ones(rows.shape))
+  frozen, held = merge(runs.frozen, shared.frozen), Held(shared.reference, runs.known)
+  return train_step(recipe, state, frozen, batch, runs.key, runs.hyper, held)
 
 
 class Observed(NamedTuple):

@@ -22,7 +22,15 @@ from tlx import tree as trees
 from tlx.train import cohort, exact, feed, memory, statistics, step, stream
 from tlx.train import mesh as meshes
 from tlx.train.anchor import Reference
-from tlx.train.job import Job, PhasePlan, hyper_of, keys, steps_at, steps_before
+from tlx.train.job import (
+  Job,
+  PhasePlan,
+  class_weights,
+  hyper_of,
+  keys,
+  steps_at,
+  steps_before,
+)
 from tlx.train.spread import Spread
 from tlx.types import PyTree, RunState, Variables
 
@@ -120,7 +128,7 @@ def _run_phase(course: _Course, index: int, own: PyTree, stats: PyTree) -> Phase
       if index == progress['phase'] and progress['at']:
         phased, sums = _restored(course, index, phased, sums)
       else:
-        phased = _informed(course, index, phased)
+        phased = _informed(job, index, phased, spread)
       _begin(course, index, phased, own, stats)
       windows = None  # an exact solution sees all examples at once
       if plan.phase.solver == 'sgd' and progress['at'] < plan.num_steps:
@@ -535,6 +543,9 @@ def prepare(job: Job, index: int, own: PyTree, stats: PyTree, spread: Spread) ->
   runs = cohort.Runs(
     spread.place(frozen_own), keys(job, index, spread), hyper, known=spread.place(zeros)
   )
+  if plan.task.balanced:
+    weights = spread.place(spread.pad(class_weights(job, index)))
+    runs = runs._replace(class_weights=weights)
   frozen = spread.whole(_leaves_that_run(job, plan.phase, frozen_source))
   recipe = job.recipe(index)
   advance = cohort.program(cohort.advance, recipe, spread.mesh)
@@ -569,9 +580,8 @@ def _reference(job: Job, phase: step.Phase, spread: Spread) -> Reference | None:
   return spread.whole(Reference(params, stats, head))
 
 
-def _informed(course: _Course, index: int, phased: Phased) -> Phased:
+def _informed(job: Job, index: int, phased: Phased, spread: Spread) -> Phased:
   """The phase, whose penalty now knows what it wants to at the first step."""
-  job, spread = course.job, course.spread
   anchor = job.phases[index].phase.anchor
   if anchor is None or anchor.penalty.observe is None:
     return phased
@@ -682,6 +692,34 @@ def compile_ahead(job: Job) -> list[dict[str, Any]]:
         num_bytes = memory.needed_bytes(executable)
         rows.append({'phase': index, 'seconds': more.seconds, 'bytes': num_bytes})
   return rows
+
+
+def losses(job: Job, folder: epath.Path) -> np.ndarray:
+  """[R, T]: of each step of the last phase the loss of its batch before it, in one program.
+
+  Phases before are trained as `fit` does, with their checkpoints in `folder`. Nothing is evaluated
+  on validation in the last one. Where a loss is not finite, so are all that follow it.
+  """
+  own, stats = job.own, job.stats
+  index, spread = len(job.phases) - 1, job.spread()
+  if index:
+    before = fit(job._replace(phases=job.phases[:index]), folder)
+    own, stats = before.own, before.stats
+  own = _with_trained(spread.pad(own), job, index, spread)
+  phased = prepare(job, index, own, spread.pad(stats), spread)
+  phased = _informed(job, index, phased, spread)
+  num_steps = job.phases[index].num_steps
+  carry = phased.state, spread.place(np.zeros((len(spread.rows), num_steps), np.float32))
+  program = cohort.program(cohort.sweep, job.recipe(index), spread.mesh)
+  with stream.Windows(job, index, spread) as windows:
+    at = 0
+    while at < num_steps:
+      window = windows.seek(at, carry[0].step)
+      steps = spread.each(at), spread.each(window.stop - at)
+      shared = cohort.Shared(phased.frozen, window.data, phased.reference)
+      carry = program(carry, (phased.runs, window.order, *steps), shared)
+      at = window.stop
+  return spread.unpad(carry[1])
 
 
 def _no_progress(job: Job) -> dict[str, Any]:

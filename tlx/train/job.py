@@ -11,7 +11,7 @@ import numpy as np
 from tlx.train import feed, step
 from tlx.train.anchor import Origin
 from tlx.train.spread import ANY_DEVICES, Devices, Spread
-from tlx.types import Form, Network, PyTree, Task, Variables
+from tlx.types import Form, Network, PyTree, Task, Variables, num_logits
 
 ORDER_STEPS = 128  # orders of examples are at least this long (`order_length`)
 
@@ -110,6 +110,20 @@ def hyper_of(job: Job, index: int, spread: Spread) -> step.Hyper:
   return spread.place(
     spread.pad(step.Hyper(*(np.asarray(column, np.float32) for column in columns)))
   )
+
+
+def class_weights(job: Job, index: int) -> np.ndarray:
+  """float32 [R, K]: n / (k n_c) of each class c among the n training examples of a run, which have
+  k classes; 0 of a class without one. As scikit-learn's compute_class_weight('balanced').
+  """
+  plan = job.phases[index]
+  labels = np.asarray(job.train(plan.phase._replace(start=0, views=0)).targets)
+  weights = np.zeros((len(job.examples), num_logits(plan.task)), np.float32)
+  for of_run, rows in zip(weights, job.examples):
+    counts = np.bincount(labels[rows], minlength=len(of_run))
+    there = counts > 0
+    of_run[there] = len(rows) / (there.sum() * counts[there])
+  return weights
 
 
 def order_length(num_steps: int) -> int:

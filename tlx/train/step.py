@@ -24,6 +24,7 @@ from tlx.types import (
   RunState,
   Task,
   Variables,
+  Weighed,
   num_logits,
 )
 
@@ -207,7 +208,7 @@ def gradient(
     total, weight = minimised(recipe.task, outputs, batch)
     if phase.anchor is None or phase.anchor.penalty.value is None:
       return total, (weight, Aside(new_stats, jnp.zeros(())))
-    seen = see(recipe, trainable, frozen, stages, x, batch, held)
+    seen = see(recipe, trainable, frozen, stages, x, _unweighed(batch), held)
     penalty = weight * phase.anchor.penalty.value(seen._replace(batch_size=batch_size))
     return total + penalty, (weight, Aside(new_stats, penalty))
 
@@ -334,18 +335,39 @@ def minimised(task: Task, outputs: PyTree, batch: Batch) -> tuple[Array, Array]:
   Of mixtures, those of both targets in their shares.
   """
   if not isinstance(batch.targets, Mixed):
-    value, weight = task.terms(outputs, batch)['loss']
+    value, weight = _loss(task, outputs, batch)
     return jnp.sum(value * weight), jnp.sum(weight)
   total = weights = jnp.zeros(())
   for targets, share in (
     (batch.targets.first, batch.targets.share),
     (batch.targets.second, 1 - batch.targets.share),
   ):
-    value, weight = task.terms(outputs, batch._replace(targets=targets))['loss']
+    value, weight = _loss(task, outputs, batch._replace(targets=targets))
     weight *= share.reshape(-1, *(1,) * (weight.ndim - 1))
     total += jnp.sum(value * weight)
     weights += jnp.sum(weight)
   return total, weights
+
+
+def _loss(task: Task, outputs: PyTree, batch: Batch) -> tuple[Array, Array]:
+  """(value, weight) [B] of the term 'loss', with the weights of the examples."""
+  if not isinstance(batch.targets, Weighed):
+    return task.terms(outputs, batch)['loss']
+  value, weight = task.terms(outputs, batch._replace(targets=batch.targets.targets))['loss']
+  return value, weight * batch.targets.weight
+
+
+def _unweighed(batch: Batch) -> Batch:
+  """The batch as penalties see it, whose targets have no weights."""
+
+  def plain(targets: PyTree) -> PyTree:
+    return targets.targets if isinstance(targets, Weighed) else targets
+
+  targets = batch.targets
+  if isinstance(targets, Mixed):
+    mixed = targets._replace(first=plain(targets.first), second=plain(targets.second))
+    return batch._replace(targets=mixed)
+  return batch._replace(targets=plain(targets))
 
 
 def _divisor(weight: Array) -> Array:
