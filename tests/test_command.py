@@ -1,6 +1,7 @@
 """The console script, and what an installation puts where."""
 
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -21,6 +22,11 @@ def test_a_command_runs_as_its_module_does(monkeypatch, capsys):
   with pytest.raises(SystemExit):
     command.main()
   assert 'classification' in capsys.readouterr().out
+
+
+def test_help_waits_for_no_jax():
+  code = 'import sys, experiments.study; sys.exit("jax" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
 
 
 def test_a_command_there_is_not_is_told(monkeypatch, capsys):

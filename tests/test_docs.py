@@ -11,6 +11,7 @@ import shlex
 import pytest
 from PIL import Image
 
+from benchmarks import gallery
 from tlx.study import cohorts, config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,6 +46,12 @@ def test_the_site_builds(tmp_path):
 
   build.build(load_config(str(ROOT / 'mkdocs.yml'), site_dir=str(tmp_path), strict=True))
   assert len(list(tmp_path.glob('*/index.html'))) == len(PAGES) - 1
+
+
+def test_the_gallery_is_what_configs_say():
+  assert gallery.PAGE.read_text(encoding='utf-8') == gallery.made(), 'python -m benchmarks.gallery'
+  configs = {path.stem for path in (ROOT / 'configs').glob('*.py')}
+  assert gallery.MEASURED.keys() <= configs
 
 
 def flags_of(command):

@@ -18,7 +18,7 @@ import ml_collections
 from etils import epath
 from ml_collections.config_flags import config_path
 
-from tlx import checkpoint, ranges, sources
+from tlx import ranges, sources
 from tlx.plug import available, closest, plug
 from tlx.study import presets
 from tlx.study.ranges import MOST_EXAMPLES, RANGES, SCALE
@@ -737,6 +737,8 @@ def of_run(uri: str) -> tuple[dict[str, Any], dict[str, Any]]:
   Raises:
     ValueError: no such run, or what it says was changed since.
   """
+  from tlx import checkpoint  # jax, which --help and a config file do not need
+
   folder = epath.Path(sources.resolve(uri))
   try:
     wanted = checkpoint.unsealed(folder / 'result.json')['files']['config.json']

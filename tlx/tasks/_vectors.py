@@ -4,7 +4,6 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import stats
 
 from tlx.types import Array
 
@@ -30,6 +29,8 @@ def correlations(values: np.ndarray, targets: np.ndarray) -> dict[str, float]:
   """{'pearson', 'spearman'} of numbers [N] (ties have their mean rank), each in [-1, 1]; NaN where
   one of both does not vary or is not finite.
   """
+  from scipy import stats  # most of a second, which other tasks do not need
+
   values, targets = np.asarray(values, np.float64), np.asarray(targets, np.float64)
   if not np.isfinite(values).all() or (targets == targets[0]).all() or (values == values[0]).all():
     return {'pearson': math.nan, 'spearman': math.nan}
