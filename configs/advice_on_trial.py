@@ -11,6 +11,7 @@ may be made, `:uci` where it is judged: other sources, other targets.
 Found: docs/scores.md.
 """
 
+from configs.imagenet_to_folder import LITE0
 from tlx.study.config import base
 
 SHIFTS = {
@@ -24,9 +25,11 @@ DATASETS = {'mnist': 'mnist_5k', 'uci': 'uci_digits'}
 
 
 def get_config(source='mnist'):
-  """3 source networks x 6 targets x 5 freeze depths x 3 sizes x 5 seeds x 3 learning rates."""
+  """3 source networks x 6 targets x 5 freeze depths x 3 sizes x 5 seeds x 3 learning rates; of
+  photographs 1 x 3 x 7 x 2 x 5 x 2.
+  """
   if source not in DATASETS:
-    raise ValueError(f'Wanted :mnist or :uci, got {source!r}.')
+    return _photographs(source if ':' in source else f'folder:{source}')
   other = next(name for name in DATASETS if name != source)
   config = base()
   config.name = f'Advice on trial: from {source}'
@@ -52,4 +55,38 @@ def get_config(source='mnist'):
   config.train.steps = 150
   config.train.evaluations = 2
   config.grid.learning_rate = (1e-3, 3e-3, 1e-2)
+  return config
+
+
+# {how many of the 18 groups before the head are frozen: rates}; blocks of one size go together
+DEPTHS = {
+  **dict.fromkeys((0, 4, 9), (1e-4, 1e-3)),
+  **dict.fromkeys((12, 16), (3e-4, 3e-3)),
+  **dict.fromkeys((17, 18), (1e-3, 1e-2)),
+}
+
+
+def _photographs(data):
+  config = base()
+  config.name = f'Advice on trial: from ImageNet to {data}'
+  config.sources.imagenet = {**LITE0, 'input': {'image_size': 64, 'fit': 'squeeze', 'crop': 1.0}}
+  config.targets = {
+    'photographs': {'dataset': data},
+    'handwriting': {'dataset': 'mnist_5k'},
+    'digits': {'dataset': 'uci_digits'},
+  }
+  config.methods = {
+    f'freeze_{k}': {
+      'phases': [{'tune': {'policy': 'after', 'k': k, 'norms': 'frozen'}}],
+      'grid': {'learning_rate': rates},
+    }
+    for k, rates in DEPTHS.items()
+  }
+  config.grid.learning_rate = DEPTHS[0]
+  config.baseline = 'freeze_0'
+  config.shots = (5, 20)
+  config.seeds = (51, 52, 53, 54, 55)
+  config.train.steps = 40
+  config.train.batch_size = 16
+  config.train.evaluations = 1
   return config

@@ -128,6 +128,20 @@ def test_frozen_stay_bit_identical_and_the_others_move(policy):
   assert moved == {name for name, group in groups.items() if group == 'train'} - held
 
 
+def test_norms_of_trained_groups_are_kept_where_it_is_asked():
+  rules = plug('freezing', 'after').rules(GROUPS, k=1, norms='frozen')
+  before, after, _ = five_steps(rules)
+  assert sha256(before.stats) == sha256(after.stats)
+  moved = {
+    name
+    for (name, a), (_, b) in zip(named_leaves(before.params), named_leaves(after.params))
+    if sha256(a) != sha256(b)
+  }
+  plain = plug('freezing', 'after').rules(GROUPS, k=1)
+  trained = {name for name, group in named_leaves(label(before.params, plain)) if group == 'train'}
+  assert moved == {name for name in trained if '/norm' not in name} != trained
+
+
 @pytest.mark.parametrize(
   'policy, live', [('head', set()), ('after', {'block2'}), ('norm', {'block1', 'block2'})]
 )
@@ -166,6 +180,7 @@ def test_leaves_of_bias_and_norm_and_what_was_added():
     ('last', {'k': 9}, 'k=9.*takes 1 to 4'),
     ('last', {'k': -1}, 'k=-1.*takes 1 to 4'),
     ('after', {'k': 1.5}, 'k=1.5'),
+    ('after', {'k': 1, 'norms': 'live'}, "'train' or 'frozen', got 'live'"),
     ('first', {'k': True}, 'k=True'),
     ('regex', {'rules': ('.*',)}, 'pair'),
     ('surgical', {'stages': 'block2'}, r"names of stages such as \('block1',\), got 'block2'"),

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 
+from configs import advice_on_trial
 from tests.study import tiny
 from tlx.plug import plug
 from tlx.report import advice as reported
@@ -172,3 +173,14 @@ def test_a_trial_takes_methods_that_freeze_from_the_source_on(finished):
     chosen = runs[runs['method'] == name].set_index(['shots', 'seed'])
     for (_, _, shots, seed), value in scores[k].items():
       assert value == chosen.loc[(shots, seed), 'test_accuracy']
+
+
+def test_the_trial_on_photographs_has_the_depths_that_advice_takes():
+  """Nothing and everything before the head of EfficientNet-Lite0, norms frozen at every depth."""
+  made = advice_on_trial.get_config('some/folder').to_dict()
+  assert made['targets']['photographs'] == {'dataset': 'folder:some/folder'}
+  found = [trial._depth(method) for method in made['methods'].values()]
+  network = plug('backbones', 'efficientnet_lite').build(10, variant='lite0')
+  assert found == list(advice_on_trial.DEPTHS) and {0, len(network.stages) - 2} <= set(found)
+  tunes = [method['phases'][0]['tune'] for method in made['methods'].values()]
+  assert all(tune['norms'] == 'frozen' for tune in tunes)
