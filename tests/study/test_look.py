@@ -42,6 +42,31 @@ def config_of(folder):
   return made
 
 
+def _again(folder, source, target, times):
+  """An image of the folder once more, brighter or darker."""
+  pixels = np.asarray(Image.open(folder / source)) * times
+  Image.fromarray(pixels.astype(np.uint8)).save(folder / target)
+
+
+def test_near_copies_are_named_across_parts_and_of_the_source(folder):
+  _again(folder, 'train/dog/07.png', 'test/dog/darker.png', 0.7)
+  made = config_of(folder)
+  # a source that is trained on the test images, each a little darker
+  other = folder.parent / 'source'
+  for name in ('cat', 'dog'):
+    place = other / name
+    place.mkdir(parents=True)
+    for number in range(20):
+      pixels = np.random.default_rng(number).integers(0, 255, (9, 6), np.uint8)
+      Image.fromarray(pixels).save(place / f'{name}{number}.png')
+  for number in range(1, 4):
+    _again(folder, f'test/dog/0{number}.png', f'../source/dog/dog{number}.png', 0.8)
+  made.sources.imagenet.dataset = f'folder:{other}'
+  said = look.look(made)['imagenet/images'].text
+  assert 'test/dog/darker.png is like train/dog/07.png' in said
+  assert 'test images of the target are nearly among those that the source was trained on' in said
+
+
 def test_what_is_said_of_images(folder):
   found = look.look(config_of(folder))['imagenet/images']
   lines = found.text.splitlines()

@@ -47,6 +47,10 @@ from tlx.datasets import (
 from tlx.datasets._boxes import frame, size_of
 from tlx.datasets._copies import overlap, trained_elsewhere
 from tlx.datasets._images import PART_BYTES, Raw
+from tlx.datasets._near import across as nearly_across
+from tlx.datasets._near import prints
+from tlx.datasets._near import seen as nearly_seen
+from tlx.datasets._near import taken as taken_prints
 from tlx.datasets._splits import check_folds
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
@@ -86,13 +90,17 @@ __all__ = [
   'kind',
   'load',
   'load_text',
+  'nearly_across',
+  'nearly_seen',
   'overlap',
+  'prints',
   'raw_images',
   'roles',
   'rows_of',
   'sha256',
   'size_of',
   'subsets',
+  'taken_prints',
   'trained_elsewhere',
   'unlabelled',
 ]

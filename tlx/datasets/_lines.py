@@ -123,17 +123,17 @@ def split_of(examples: Examples) -> Split:
 
 def _digest(text: Any) -> int:
   """A number of 64 bits for a text or all of nested ones, whatever their case and spaces."""
-  data = '\0'.join(' '.join(one.casefold().split()) for one in _flat(text))
+  data = '\0'.join(' '.join(one.casefold().split()) for one in flat(text))
   return int.from_bytes(hashlib.blake2b(data.encode(), digest_size=8).digest(), 'little')
 
 
-def _flat(text: Any) -> Iterator[str]:
+def flat(text: Any) -> Iterator[str]:
   """The texts within nested tuples, in their order."""
   if isinstance(text, str):
     yield text
   else:
     for one in text:
-      yield from _flat(one)
+      yield from flat(one)
 
 
 def checked(

@@ -16,12 +16,13 @@ from tlx.study.cells import PRETRAINING, base, counts_of, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.config import form_of
 from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
+from tlx.study.pair import near_copies
 from tlx.study.phases import task_of
 
 
 def compiled(config: Mapping[str, Any]) -> str:
   """A line a program that the study would compile, compiled: seconds, and megabytes on each
-  device while it runs.
+  device while it runs; then what is nearly the same in two parts of the data.
 
   The persistent cache holds them from then on. Raises ValueError as the study would.
   """
@@ -39,8 +40,20 @@ def compiled(config: Mapping[str, Any]) -> str:
       *lines,
       f'{len(rows)} programs compiled in {sum(row["seconds"] for row in rows):.1f} s; at '
       f'most {max([row["bytes"] for row in rows], default=0) / 1e6:,.0f} MB on a device.',
+      *_near_copies(configs.resolve(config)),
     ]
   )
+
+
+def _near_copies(study: Mapping[str, Any]) -> list[str]:
+  """A line a target and pair of its parts; sources of one form see the same."""
+  notes = [
+    f'{target}: {note}'
+    for source in study['sources']
+    for target in study['targets']
+    for note in near_copies(study, source, target)
+  ]
+  return list(dict.fromkeys(notes))
 
 
 def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:

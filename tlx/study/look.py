@@ -45,11 +45,24 @@ def look(config: Mapping[str, Any]) -> dict[str, Look]:
       *_counts(data),
       *_of_boxes(data),
       *_raw(study, study['targets'][target], fields, form.KIND),
-      *(f'  - {note}' for note in (*about['notes'], *_findings(study, target, data))),
+      *(
+        f'  - {note}'
+        for note in (
+          *about['notes'],
+          *(pairs.near_copies(study, source, target) or (_NONE_NEAR,)),
+          *_findings(study, target, data),
+        )
+      ),
     ]
     draw = _SHEETS.get(form.KIND)
     found[name] = Look('\n'.join(lines), draw(data) if draw else b'')
   return found
+
+
+_NONE_NEAR = (
+  'No example of one part is nearly one of another: the same but for compression, size or '
+  'brightness, or in 70% of its words. Crops and mirror images are not looked for.'
+)
 
 
 def _counts(data: datasets.Dataset) -> list[str]:

@@ -2,6 +2,7 @@
 frozen stages make of them.
 """
 
+import functools
 import inspect
 import json
 import os
@@ -69,6 +70,10 @@ def _num_bytes(data: datasets.Dataset) -> int:
   return sum(leaf.nbytes for leaf in leaves if isinstance(leaf, np.ndarray))
 
 
+PARTS = ('train', 'val', 'test')
+IMAGES = ('image', 'annotated image')  # the kinds whose examples are stored as pixels
+
+
 class Records(NamedTuple):
   """The examples of a test part before they became a form: ids, and `read(rows)`, the pixels of
   images as stored, and of others what was written.
@@ -83,13 +88,18 @@ def test_records(
 ) -> Records:
   """The records of the test part of a data set."""
   form = form_module(source)
-  if form.KIND in ('image', 'annotated image'):
+  if form.KIND in IMAGES:
     test = load(study, target, source).test
     return Records(test.ids, lambda rows: feed.take(test.inputs, np.asarray(rows, int)))
-  known = inspect.signature(datasets.load_text).parameters
-  how = {name: value for name, value in _how(study, target, form).items() if name in known}
-  test = datasets.load_text(target['dataset'], **how, wanted=form.KIND).test
+  test = _as_written(form, target['dataset'], tuple(_how(study, target, form).items())).test
   return Records(test.ids, lambda rows: [test.inputs[row] for row in rows])
+
+
+def _as_written(form: Any, name: str, how: tuple) -> datasets.Dataset:
+  """A data set of texts, just as they are written."""
+  known = inspect.signature(datasets.load_text).parameters
+  taken = {field: value for field, value in how if field in known}
+  return datasets.load_text(name, **taken, wanted=form.KIND)
 
 
 def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
@@ -113,6 +123,68 @@ def source_data(study: Mapping[str, Any], name: str) -> datasets.Dataset:
     return datasets.keep_out(load(study, source | PRETRAINING, source), targets, looked.once)
   except ValueError as error:
     raise ValueError(f'config.sources.{name}: {error}') from None
+
+
+class Printed(NamedTuple):
+  """A data set before any shift: its parts without their inputs, and what tells near copies among
+  the examples of each.
+  """
+
+  data: datasets.Dataset
+  prints: Mapping[str, Any]
+
+
+@functools.lru_cache(maxsize=8)
+def _prints_of(form: Any, name: str, fields: tuple, how: tuple) -> Printed:
+  data = _load(form, name, fields, how) if form.KIND in IMAGES else _as_written(form, name, how)
+  found = {part: datasets.prints(getattr(data, part)) for part in PARTS}
+  nothing = np.zeros(0, np.uint8 if form.KIND in IMAGES else object)
+  return Printed(
+    data._replace(**{part: getattr(data, part)._replace(inputs=nothing) for part in PARTS}), found
+  )
+
+
+def prints_of(
+  study: Mapping[str, Any], target: Mapping[str, Any], source: Mapping[str, Any]
+) -> Printed:
+  """Of a data set's whole parts, for examples that nearly are another's; looked at once."""
+  form = form_module(source)
+  whole = {'shift': 'none', 'val_examples': 0}
+  how = tuple(_how(study, {**target, **whole}, form).items())
+  return _prints_of(form, target['dataset'], tuple(source['input'].items()), how)
+
+
+def nearly_seen(
+  study: Mapping[str, Any], source_name: str, target_name: str, trained_on: datasets.Dataset
+) -> tuple[str, ...]:
+  """What to say of a target's test and validation examples that nearly are what a source of the
+  study is trained on (its `source_data`).
+
+  Images that are not kept in memory are not looked at, since they would be decoded once more; that
+  is said.
+  """
+  source, target = study['sources'][source_name], study['targets'][target_name]
+  if form_module(source).KIND in IMAGES:
+    parts = trained_on.train, load(study, target, source).test
+    if not all(isinstance(part.inputs, np.ndarray) for part in parts):
+      return (
+        'Whether the source was trained on near copies of test images was not looked at: the '
+        'images are not kept in memory (config.data_bytes).',
+      )
+  own = prints_of(study, {**source, **PRETRAINING, 'duplicates': 'keep'}, source)
+  train = own.data.train
+  left = np.isin(train.digests, trained_on.train.digests).reshape(len(train.ids), -1).all(1)
+  rows = np.flatnonzero(left)
+  known = train._replace(ids=tuple(train.ids[row] for row in rows), digests=train.digests[rows])
+  prints = datasets.taken_prints(own.prints['train'], rows)
+  return datasets.nearly_seen(known, prints, *prints_of(study, target, source))
+
+
+def near_copies(study: Mapping[str, Any], source: str, target: str) -> tuple[str, ...]:
+  """What to say of a target's examples that nearly are in another of its parts."""
+  return datasets.nearly_across(
+    *prints_of(study, study['targets'][target], study['sources'][source])
+  )
 
 
 def seen(

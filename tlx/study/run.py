@@ -231,6 +231,7 @@ def data_of(
       of_source = (
         *(pretraining.notes if pretraining else ()),
         *dict.fromkeys(overlaps),
+        *(pairs.nearly_seen(study, name, target_name, pretraining) if pretraining else ()),
         *itertools.chain(
           *(
             datasets.trained_elsewhere(train, other, data)
