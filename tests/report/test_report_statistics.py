@@ -151,6 +151,26 @@ def test_a_curve_that_does_not_rise_is_worth_no_data():
       assert math.isnan(statistics.effective_data(score, [1, 16], scores)[0])
 
 
+def test_the_interval_of_effective_data_is_that_of_its_draws_and_open_beyond_the_curve():
+  random = np.random.default_rng(0)
+  sizes = [1, 4, 16, 64]
+  curves = np.array([0.3, 0.5, 0.6, 0.7]) + random.normal(0, 0.02, (401, 4))
+  scores = 0.55 + random.normal(0, 0.02, 401)
+  found = [
+    statistics.effective_data(score, sizes, curve)[0] for score, curve in zip(scores, curves)
+  ]
+  ends = np.quantile(found, (0.025, 0.975), method='inverted_cdf')
+  assert statistics.effective_data_interval(scores, sizes, curves) == pytest.approx(tuple(ends))
+  low, high = statistics.effective_data_interval(scores + 0.2, sizes, curves)
+  assert high == math.inf and 16 < low <= 64  # half of the draws are beyond the last size
+  low, high = statistics.effective_data_interval(scores - 0.25, sizes, curves)
+  assert low == 0 and 1 < high < 4
+  falling = np.tile([0.5, 0.4, 0.3, 0.2], (401, 1))
+  assert statistics.effective_data_interval(scores, sizes, falling) == (0, math.inf)
+  curves[:20, 2] = math.nan  # a draw without a run
+  assert statistics.effective_data_interval(scores, sizes, curves) == (0, math.inf)
+
+
 def test_effective_data_recovers_hernandez_2021():
   # Their fit for text to python, D_T = 1.9e4 D_F^.18 N^.38 at D_F = 1e6 and N = 1e8; a curve
   # straight in log data, so exact.

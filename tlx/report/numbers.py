@@ -13,6 +13,7 @@ from tlx.report import levels, metrics, statistics
 from tlx.report.folder import COST, Results, in_order, phases_of, read_curves, scored
 
 CELL = ['source', 'target', 'method', 'shots']
+DRAWS = 2000  # of seeds, for the interval of effective data
 FEW_PAIRS = 2  # whose spread is a single difference, and too little known to call anything shown
 
 
@@ -186,28 +187,59 @@ def multipliers(results: Results, reference: str) -> pd.DataFrame:
   """Per method and shots: how many times the examples `reference` needs for as much (D_E / D_F).
 
   `bound` is '>=' or '<=' where the reference's curve does not reach; empty without two sizes of the
-  reference.
+  reference. `low` and `high`: 95% of DRAWS paired draws of the seeds (of source seeds and folds
+  too, where they vary; Owen 2007), each for the method and for the whole curve; 0 and infinity
+  where the curve does not reach, NaN of one seed.
   """
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
   for source, target in results.pairs:
     direction = results.metrics[target].direction
     curve: list[tuple[float, float]] = []
+    of_curve = []
     for size in in_order(runs.loc[runs['target'] == target, 'shots']):
       number = per_class(results, size, target)
-      score = direction * reference_runs(source, target, size)['test_score'].mean()
+      of_size = reference_runs(source, target, size)
+      score = direction * of_size['test_score'].mean()
       grows = not curve or number > curve[-1][0]  # all may be as many as the largest size
       if np.isfinite([number, score]).all() and grows:
         curve.append((number, score))
+        of_curve.append(of_size)
     part = runs[(runs['source'] == source) & (runs['target'] == target)]
     for (_, _, method, shots), group in groups(part, results):
       if method != reference and len(curve) > 1:
         data, bound = statistics.effective_data(
           direction * group['test_score'].mean(), *zip(*curve)
         )
-        times = data / per_class(results, shots, target)
-        rows.append((source, target, method, shots, data, times, bound))
-  return pd.DataFrame(rows, columns=[*CELL, 'effective_shots', 'multiplier', 'bound'])
+        own = per_class(results, shots, target)
+        ends = math.nan, math.nan
+        if group['seed'].nunique() > 1:
+          draws = direction * _drawn_means([group, *of_curve])
+          sizes = [number for number, _ in curve]
+          ends = statistics.effective_data_interval(draws[:, 0], sizes, draws[:, 1:])
+        about = (source, target, method, shots)
+        rows.append((*about, data, data / own, bound, *(end / own for end in ends)))
+  columns = [*CELL, 'effective_shots', 'multiplier', 'bound', 'low', 'high']
+  return pd.DataFrame(rows, columns=columns)
+
+
+def _drawn_means(parts: list[pd.DataFrame]) -> np.ndarray:
+  """[DRAWS, parts]: mean test scores over seeds, source seeds and folds that are drawn again with
+  replacement, the same in every part; NaN where a part has no run of those drawn.
+  """
+  random = np.random.default_rng(0)
+  weights = [np.ones((DRAWS, len(part))) for part in parts]
+  for factor in levels.FACTORS:
+    known = np.unique(pd.concat([part[factor] for part in parts]).dropna())
+    if len(known) < 2:
+      continue
+    counts = random.multinomial(len(known), np.full(len(known), 1 / len(known)), size=DRAWS)
+    for part, weight in zip(parts, weights):
+      there = part[factor].notna().to_numpy()  # what starts at random has no source seed
+      weight[:, there] *= counts[:, np.searchsorted(known, part[factor][there])]
+  with np.errstate(invalid='ignore'):
+    means = [w @ part['test_score'].to_numpy() / w.sum(1) for part, w in zip(parts, weights)]
+  return np.stack(means, 1)
 
 
 def speeds(results: Results, reference: str) -> pd.DataFrame:

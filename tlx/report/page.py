@@ -188,7 +188,8 @@ def _definitions(results: Results) -> list[str]:
       'called shown where its interval excludes 0 and Holm’s p is below 0.05.',
       f'Effective data: the examples{results.each()} at which the baseline’s mean curve, '
       'interpolated linearly in log examples, first '
-      f'reaches the method’s mean {words}, divided by the examples the method had.',
+      f'reaches the method’s mean {words}, divided by the examples the method had; its interval '
+      'is of paired draws of the seeds.',
     ]
   return [
     *lines,

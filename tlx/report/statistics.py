@@ -326,6 +326,33 @@ def effective_data(
   return float(x[i - 1] * (x[i] / x[i - 1]) ** part), ''
 
 
+def effective_data_interval(
+  scores: np.ndarray, sizes: Sequence[float], curves: np.ndarray, level: float = 0.95
+) -> tuple[float, float]:
+  """(low, high) of `effective_data` over B draws of scores [B] and curves [B, sizes].
+
+  A draw that the curve does not reach says no more than its last size or more, and one whose curve
+  does not rise or is not finite says nothing: high is infinite where too many of them do, low 0.
+  """
+  x, y, score = np.log(np.asarray(sizes, float)), np.asarray(curves, float), scores[:, None]
+  reached = y >= score
+  first = reached.argmax(1)
+  rows, before = np.arange(len(y)), np.maximum(first - 1, 0)
+  with np.errstate(divide='ignore', invalid='ignore'):
+    part = (scores - y[rows, before]) / (y[rows, first] - y[rows, before])
+    inside = np.exp(x[before] + part * (x[first] - x[before]))
+  inside = np.where(first > 0, inside, np.exp(x[0]))
+  low = np.where(first > 0, inside, np.where(scores == y[:, 0], inside, 0.0))
+  beyond = ~reached.any(1)
+  low, high = np.where(beyond, np.exp(x[-1]), low), np.where(beyond, math.inf, inside)
+  silent = ~(y.max(1) > y[:, 0]) | ~np.isfinite(y).all(1) | ~np.isfinite(scores)
+  low, high = np.where(silent, 0.0, low), np.where(silent, math.inf, high)
+  return (
+    float(np.quantile(low, (1 - level) / 2, method='inverted_cdf')),
+    float(np.quantile(high, (1 + level) / 2, method='inverted_cdf')),
+  )
+
+
 def first_reaching(threshold: float, steps: Sequence[float], scores: Sequence[float]) -> float:
   """Where the curve that is straight between its points first reaches `threshold`; infinity if
   nowhere, steps must rise.

@@ -291,8 +291,9 @@ def multipliers(results: Results) -> list[Table]:
     note = (
       f'How many times the examples {results.baseline} needs for the same mean test '
       f'{results.metrics[target].words}; its '
-      'curve is interpolated in log examples, never extrapolated (≥, ≤). Of means: without an '
-      'interval.'
+      'curve is interpolated in log examples, never extrapolated (≥, ≤). Intervals: 95% of paired '
+      'draws of the seeds; ∞ and 0 are beyond the curve, and of fewer than ten seeds they are too '
+      'narrow.'
     )
     if part['multiplier'].isna().any():
       note += (
@@ -843,7 +844,11 @@ def _pairs(row: Mapping) -> str:
 def _multiplier(row: Mapping) -> str:
   if math.isnan(row['multiplier']):
     return '–'
-  return f'{ {">=": "≥ ", "<=": "≤ "}.get(row["bound"], "") }{row["multiplier"]:.2f}'
+  value = f'{ {">=": "≥ ", "<=": "≤ "}.get(row["bound"], "") }{row["multiplier"]:.2f}'
+  low, high = row['low'], row['high']
+  if math.isnan(low):
+    return value
+  return f'{value} [{low:.2f}, {"∞" if math.isinf(high) else f"{high:.2f}"}]'
 
 
 def _interval(
