@@ -42,12 +42,8 @@ def main(argv):
     sys.exit(f'Error: {error}')
   for table in tables.values():
     print(table.to_string(index=False, float_format=lambda value: f'{value:.3f}') + '\n')
-  few = tables.get('agreement')
-  if few is not None and len(few) and few['sources'].min() < 6:
-    print(
-      f'Orders of {few["sources"].min()} sources often agree by chance, and fewer than six have no '
-      'interval: read the agreement as a description of these sources alone.\n'
-    )
+  if note := ranking.note(tables.get('agreement')):
+    print(note + '\n')
   if OUT.value:
     place = pathlib.Path(OUT.value)
     place.mkdir(parents=True, exist_ok=True)

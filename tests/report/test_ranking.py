@@ -92,3 +92,12 @@ def test_scores_that_hardly_differ_stay_pale():
   assert shown[0].tolist()[:4] == [0, 0, 0, 0] and np.isnan(shown[:, 4]).all()
   # 0.009 of 0.909 is a fifth of what is shown as far apart
   assert shown[1][:4] == pytest.approx([1, 0.009 / (0.05 * 0.909), 1, 0])
+
+
+def test_few_sources_are_said():
+  rows = pd.DataFrame({'sources': [7, 4]})
+  assert ranking.note(rows).startswith(
+    'Orders of 4 sources often agree by chance, and fewer than 6'
+  )
+  assert ranking.note(rows[:1]) == '' == ranking.note(None)
+  assert 'wants two sources or more' in ranking.note(rows[:0])

@@ -34,9 +34,18 @@ def test_regret_and_differences():
   assert near['over random'] == pytest.approx(100 * np.mean([0.1, 0.6 - 2.2 / 3, 0, 0.2 / 3]))
   assert near['over tune all low'] < near['over tune all'] < near['over tune all high']
   assert far['best'] == 0 and far['regret'] == 0 and far['over freeze all'] == pytest.approx(60)
-  # of all: the mean of (m, 0), which has two cells, of (m, 1), (m@2, 0) and (m@2, 1)
-  assert every['regret'] == pytest.approx((0 + 30 + 0 + 0) / 4) and np.isnan(every['best'])
+  # of all: (m, 0), the only one with both targets, so that both count alike
+  assert every['regret'] == 0 and np.isnan(every['best']) and every['runs'] == 2
+  assert every['over tune all'] == pytest.approx((20 + 0) / 2)
   assert trial.words(trial.trial(SCORES, advised(2, 0, 2, 2, 0))).count('m -> ') == 3
+
+
+def test_without_a_seed_of_all_cells_there_is_no_row_of_all():
+  depths = advised(2, 0, 2, 2, 0)
+  table = trial.trial(SCORES, depths[depths['target'] == 'near'])
+  assert table['target'].tolist() == ['near', 'all'] and table['runs'].tolist() == [4, 4]
+  depths.loc[0, 'depth'] = -1  # (m, near, 0)
+  assert trial.trial(SCORES, depths)['target'].tolist() == ['near', 'far']
 
 
 def test_the_order_of_runs_does_not_matter_and_those_without_advice_are_left_out():

@@ -7,6 +7,7 @@ import pytest
 
 from configs import advice_on_trial
 from tests.study import tiny
+from tlx import command
 from tlx.plug import plug
 from tlx.report import advice as reported
 from tlx.report import folder, trial
@@ -54,6 +55,10 @@ def test_the_table_is_of_the_target_s_training_examples(written, finished, found
   wanted = [knn(seen.labels, values) for values in seen.features.values()]
   assert advice.table['neighbours'].tolist() == wanted
   assert advice.table['stage'].tolist() == ['input', 'dense1', 'dense2']
+  first, last = (
+    plug('scores', 'knn').hits(seen.labels, seen.features[stage]) for stage in ('input', 'dense2')
+  )
+  assert advice.only == ((first > last).sum(), (last > first).sum())
   assert advice.examples == 40 and advice.classes == 10
   assert advice.depth == (2 if wanted[-1] > wanted[0] else 0)
   assert (
@@ -122,8 +127,12 @@ def test_the_words_say_what_to_do_without_terms(found):
   for depth_, words in ((2, 'freeze everything up to dense2'), (0, 'freeze nothing and fine-tune')):
     assert words in advise.said(advice._replace(depth=depth_))
   assert 'This is no finding' in advise.said(advice._replace(depth=None))
-  equal = advice.table.assign(neighbours=0.5)
-  assert 'close call' in advise.said(advice._replace(table=equal))
+  # 8 of 8 against nothing have p = 1/128, 5 of 5 have 1/16, 30 against 29 about 1
+  for only, is_close in (((0, 8), False), ((5, 0), True), ((30, 29), True), ((0, 0), True)):
+    assert ('close call' in advise.said(advice._replace(only=only))) == is_close
+  assert 'Mind: It saw three.' in advise.said(advice._replace(notes=('It saw three.',)))
+  turned = advise.said(advice).split('Mind: ')[1]
+  assert turned.startswith('The source was trained, with its own labels, on')
   assert reported.draw(advice.table, 'a', 2).startswith(b'\x89PNG')
   assert 'nothing is known' in reported.expected(None, 'turned', 'digits')
 
@@ -131,6 +140,7 @@ def test_the_words_say_what_to_do_without_terms(found):
 def test_the_config_that_is_written_runs_on_the_same_data(written, found, tmp_path):
   path = tmp_path / 'test_advice.py'
   path.write_text(advise.test_of(written, found, str(path)))
+  assert f'{command.spelled("study")} --config={path}' in path.read_text()
   spec = importlib.util.spec_from_file_location('test_advice', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)

@@ -13,6 +13,7 @@ from scipy import stats
 from tlx.report.folder import Results, base, scored
 
 RESAMPLES = 2000
+LEAST_SOURCES = 6  # of which an interval is given
 LEAST = 0.05  # of a score's size, by which values differ that are shown as far apart
 ABOUT = ('target', 'source', 'stage', 'examples')  # columns of a table of scores that are no score
 
@@ -51,7 +52,7 @@ def agreement(scores: Sequence[float], results: Sequence[float], seed: int = 0) 
     raise ValueError('Scores and results have to be finite.')
   varies = bool(np.ptp(given) and np.ptp(real))
   low = high = float('nan')
-  if len(given) >= 6 and varies:
+  if len(given) >= LEAST_SOURCES and varies:
     draws = np.random.default_rng(seed).integers(len(given), size=(RESAMPLES, len(given)))
     found = np.array([_weighted_tau(given[draw], real[draw]) for draw in draws])
     low, high = (float(edge) for edge in np.nanquantile(found, (0.025, 0.975)))
@@ -96,6 +97,23 @@ def against_results(ranked: pd.DataFrame, results: Results) -> pd.DataFrame:
         about = {'target': target, 'method': method, 'shots': shots, 'score': name}
         rows.append({**about, 'sources': len(both), **found._asdict()})
   return pd.DataFrame(rows)
+
+
+def note(agreement: pd.DataFrame | None) -> str:
+  """What to mind where few sources are compared, or ''."""
+  if agreement is None:
+    return ''
+  if not len(agreement):
+    return (
+      'No score is compared with results: that wants two sources or more with runs on a target.'
+    )
+  least = int(agreement['sources'].min())
+  if least >= LEAST_SOURCES:
+    return ''
+  return (
+    f'Orders of {least} sources often agree by chance, and fewer than {LEAST_SOURCES} have no '
+    'interval: read the agreement as a description of these sources alone.'
+  )
 
 
 def shades(values: np.ndarray) -> np.ndarray:

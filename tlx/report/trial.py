@@ -53,8 +53,10 @@ def _depth(method: Mapping[str, Any]) -> int | None:
 
 
 def trial(scores: pd.DataFrame, advised: pd.DataFrame) -> pd.DataFrame:
-  """A row a source, target and size, and one a source of all its targets and sizes (EVERY).
+  """A row a source, target and size, and one a source of all its targets and sizes (EVERY), of the
+  seeds that have all of them.
 
+  runs: how many are in the row's means
   best: the depth with the best mean over all runs of the row, which is picked on the test scores
     and so flatters itself; advised: the mean depth of the advice
   regret: the mean of its score less that of the advised depth, in points
@@ -102,9 +104,20 @@ def trial(scores: pd.DataFrame, advised: pd.DataFrame) -> pd.DataFrame:
   for network, of_network in frame.groupby('network', sort=False):
     for (target, shots), part in of_network.groupby(['target', 'shots'], sort=False):
       rows.append(_row(network, target, str(shots or EVERY), part))
-    of_all = of_network.groupby(['source', 'seed'], as_index=False).mean(numeric_only=True)
-    rows.append(_row(network, EVERY, EVERY, of_all.assign(best=np.nan)))
+    whole = _whole(of_network)
+    if len(whole):
+      of_all = whole.groupby(['source', 'seed'], as_index=False).mean(numeric_only=True)
+      row = _row(network, EVERY, EVERY, of_all.assign(best=np.nan))
+      rows.append({**row, 'runs': len(whole)})
   return pd.DataFrame(rows)
+
+
+def _whole(frame: pd.DataFrame) -> pd.DataFrame:
+  """The runs of those source and study seeds that have every target and size, so that all targets
+  and sizes count alike in a mean.
+  """
+  cells = frame.groupby(['target', 'shots']).ngroups
+  return frame[frame.groupby(['source', 'seed'])['regret'].transform('size') == cells]
 
 
 def _row(source: str, target: str, shots: str, part: pd.DataFrame) -> dict[str, Any]:

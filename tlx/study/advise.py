@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from tlx import backbones, freezing
+from tlx import backbones, command, datasets, freezing
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import depth as depths
@@ -40,6 +41,9 @@ class Advice(NamedTuple):
     of the nearest neighbour), 'gradient' (|gradient| / |weights| of the group), and where the
     source's data are known 'told apart' (proxy A-distance, 0 to 2) and 'alike' (CKA of
     covariances, 0 to 1); NaN where a column has nothing to say
+  only: how many examples have a nearest neighbour of their class at the input alone, and after the
+    last stage alone; (0, 0) where nothing speaks
+  notes: what the source saw of the target, a sentence each
   """
 
   source: str
@@ -50,6 +54,8 @@ class Advice(NamedTuple):
   depth: int | None
   groups: tuple[str, ...]
   table: pd.DataFrame
+  only: tuple[int, int]
+  notes: tuple[str, ...]
 
 
 def advise(
@@ -112,6 +118,29 @@ def _advice(
     found.k,
     tuple('+'.join(group) for group in groups),
     pd.DataFrame(rows),
+    (0, 0) if found.k is None else _only(seen.labels, seen.features),
+    _seen(study, source, target),
+  )
+
+
+def _only(labels: np.ndarray, features: Mapping[str, np.ndarray]) -> tuple[int, int]:
+  """How many nearest neighbours are right at the first stage alone, and at the last alone."""
+  found = list(features)
+  first, last = (
+    plug('scores', 'knn').hits(labels, features[stage]) for stage in (found[0], found[-1])
+  )
+  return int((first & ~last).sum()), int((last & ~first).sum())
+
+
+def _seen(study: Mapping[str, Any], source: str, target: str) -> tuple[str, ...]:
+  """What a source that the study trains saw of the target's examples."""
+  if not study['sources'][source]['dataset']:
+    return ()
+  trained_on = pairs.source_data(study, source)
+  data = pairs.load(study, study['targets'][target], study['sources'][source])
+  return (
+    *datasets.overlap(trained_on.train, data),
+    *pairs.nearly_seen(study, source, target, trained_on),
   )
 
 
@@ -225,6 +254,7 @@ def said(advice: Advice) -> str:
     '',
     *_what(advice),
     *_why(advice),
+    *(f'Mind: {note}' for note in advice.notes),
     '',
     advice.table.to_string(index=False, float_format=lambda value: f'{value:.3f}', na_rep='-'),
     *(f'  {line}' for line in _COLUMNS if line.split(':')[0] in advice.table),
@@ -269,12 +299,13 @@ def _why(advice: Advice) -> list[str]:
     f'{100 * last:.1f}%. So the',
     f'  source {change} what tells these classes apart.',
   ]
-  error = np.sqrt((first * (1 - first) + last * (1 - last)) / advice.examples)
-  if abs(last - first) < 2 * error:
+  here, there = advice.only
+  if here + there == 0 or stats.binomtest(here, here + there).pvalue >= 0.05:
     lines.append(
-      f'  It is a close call: with {advice.examples} examples a difference of '
-      f'{200 * error:.1f} points may be chance.'
+      f'  It is a close call: {here} examples are right in the first way alone, {there} in the '
+      'second alone,'
     )
+    lines.append('  which may be chance (sign test, 5%).')
   return [*lines, '  A rule of thumb, not a law: docs/scores.md has how it did on trial.']
 
 
@@ -316,7 +347,9 @@ def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
     fields.pop(field, None)
   lines = [f'  config.{field} = {_literal(value)}' for field, value in fields.items()]
   advised = '\n'.join(f'  {advice.source} -> {advice.target}: {_short(advice)}' for advice in found)
-  return _FILE.format(name=name, advised=advised, lines='\n'.join(lines))
+  return _FILE.format(
+    study=command.spelled('study'), name=name, advised=advised, lines='\n'.join(lines)
+  )
 
 
 def _literal(value: Any) -> str:
@@ -333,7 +366,7 @@ _FILE = '''"""Tests advice on what to freeze. What was advised:
 
 {advised}
 
-  python -m experiments.study --config={name} --workdir=DIR
+  {study} --config={name} --workdir=DIR
 """
 
 from tlx.study.config import base
