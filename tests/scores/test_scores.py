@@ -2,21 +2,36 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
+from scipy.spatial.distance import cdist
 
 from tests.scores.golden import GOLDEN, drawn
 from tlx.plug import available, plug
 
 DRAWN = drawn()
 LABELS, FEATURES, PROBS = DRAWN['labels'], DRAWN['features'], DRAWN['probs']
+SOURCE = {
+  'source_features': np.random.RandomState(5).randn(300, FEATURES.shape[1]),
+  'source_labels': np.arange(300) % 4,
+}
 WANTED = GOLDEN['scores']
 NAMES = available('scores')
 
 
 def scored(name: str, labels=LABELS, rows=slice(None), **options) -> float:
   module = plug('scores', name)
-  evidence = {'features': FEATURES, 'probs': PROBS}
-  return module.score(labels[rows], **{n: evidence[n][rows] for n in module.NEEDS}, **options)
+  evidence = {'features': FEATURES[rows], 'probs': PROBS[rows], **SOURCE}
+  return module.score(labels[rows], **{n: evidence[n] for n in module.NEEDS}, **options)
+
+
+def of_source(module, width: int) -> dict:
+  """Examples of a source, for those scores that want them."""
+  if 'source_features' not in module.NEEDS:
+    return {}
+  return {
+    'source_features': SOURCE['source_features'][:, :1].repeat(width, 1),
+    'source_labels': SOURCE['source_labels'],
+  }
 
 
 @pytest.mark.parametrize(
@@ -144,7 +159,7 @@ def test_constant_and_wide_features_get_a_finite_answer(name):
   for values in (part, np.column_stack([wide, np.ones(24)])):
     if module.NEEDS == ('probs',):
       values = values / values.sum(1, keepdims=True)
-    assert np.isfinite(module.score(labels, values))
+    assert np.isfinite(module.score(labels, values, **of_source(module, values.shape[1])))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -152,21 +167,22 @@ def test_inputs_are_left_as_they_are(name):
   module = plug('scores', name)
   values = {'features': FEATURES.copy(), 'probs': PROBS.copy()}[module.NEEDS[0]]
   before = values.copy()
-  module.score(LABELS, values)
+  module.score(LABELS, values, **of_source(module, values.shape[1]))
   np.testing.assert_array_equal(values, before)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_what_cannot_be_scored_is_refused(name):
   module = plug('scores', name)
+  more = of_source(module, FEATURES.shape[1])
   with pytest.raises(ValueError, match='two classes or more, got 1'):
-    module.score(np.zeros(300, int), FEATURES)
+    module.score(np.zeros(300, int), FEATURES, **more)
   with pytest.raises(ValueError, match=r'labels \[N\]'):
-    module.score(LABELS[:10], FEATURES)
+    module.score(LABELS[:10], FEATURES, **more)
   broken = FEATURES.copy()
   broken[3, 2] = np.nan
   with pytest.raises(ValueError, match='1 examples are not finite, the first is 3'):
-    module.score(LABELS, broken)
+    module.score(LABELS, broken, **more)
 
 
 def test_a_probe_wants_two_examples_of_each_class():
@@ -179,3 +195,23 @@ def test_knn_by_hand():
   features = np.array([[0.0], [1.0], [1.9], [3.5]])
   # nearest others: of 0 is 1, of 1 is 2 (at 0.9), of 2 is 1, of 3 is 2
   assert plug('scores', 'knn').score(np.array([0, 0, 1, 1]), features) == 0.5
+
+
+def test_otce_is_the_entropy_under_the_linear_program_of_transport():
+  rng = np.random.RandomState(0)
+  labels, source_labels = np.arange(14) % 3, np.arange(14) % 2
+  ours, theirs = rng.randn(14, 3) + labels[:, None], rng.randn(14, 3) + source_labels[:, None]
+  far = cdist(ours, theirs, 'sqeuclidean')
+  sums = np.concatenate([np.kron(np.eye(14), np.ones(14)), np.kron(np.ones(14), np.eye(14))])
+  plan = optimize.linprog(far.ravel(), A_eq=sums, b_eq=np.full(28, 1 / 14)).x.reshape(14, 14)
+  joint = np.eye(2)[source_labels].T @ plan.T @ np.eye(3)[labels]
+  wanted = stats.entropy(joint.sum(1)) - stats.entropy(joint.ravel())
+  otce = plug('scores', 'otce')
+  assert otce.score(labels, ours, theirs, source_labels) == pytest.approx(wanted, abs=1e-9)
+  near = otce.score(labels, ours * 100, ours * 100 + 0.1, labels)
+  assert near == pytest.approx(0, abs=1e-12)  # each example beside itself: classes tell classes
+  # of more examples on one side as many are drawn
+  both = np.concatenate([theirs, theirs]), np.concatenate([source_labels, source_labels])
+  assert -np.log(3) <= otce.score(labels, ours, *both) <= 0
+  with pytest.raises(ValueError, match='3 and 2 wide'):
+    otce.score(labels, ours, theirs[:, :2], source_labels)

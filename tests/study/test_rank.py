@@ -46,6 +46,17 @@ def test_scores_are_of_the_last_stage_and_training_examples(written, finished):
   stages = rank.rank(written, workdir, ('knn', 'leep'), stages=True, shots=4)
   assert stages.stage.tolist() == ['input', 'dense1', 'dense2']
   assert np.isnan(stages.leep[:2]).all() and ranking.draw(stages).startswith(b'\x89PNG')
+  both = rank.rank(written, workdir, ('otce',), stages=True, shots=4)
+  resolved = configs.resolve(written)
+  variables = evidence.source_variables(resolved, 'turned', workdir)
+  labels, features = evidence.of_source(resolved, 'turned', variables, 1000)
+  wanted = [
+    plug('scores', 'otce').score(found.labels, values, features[stage], labels)
+    for stage, values in evidence.gather(
+      resolved, 'turned', 'digits', workdir, shots=4
+    ).features.items()
+  ]
+  assert both['otce'].tolist() == wanted
   # one source orders nothing
   assert not len(ranking.against_results(ranked, folder.load(workdir)))
 

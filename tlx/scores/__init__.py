@@ -6,6 +6,7 @@ evidence it takes beside the labels [N]:
 
 features: [N, D], what enters the head, or comes out of any stage
 probs: [N, Z], the probabilities that the source's own head gives to its own classes
+source_features, source_labels: [M, D] and [M], of examples that the source was trained on
 
 All in float64 on the host. Where the official code does otherwise than its paper, or than is right,
 the file says so beside the formula.

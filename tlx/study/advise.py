@@ -175,10 +175,7 @@ def _apart(
   """{stage: how far the source's training data are from the target's}; {} where not known."""
   if not study['sources'][source]['dataset']:
     return {}
-  inputs = pairs.source_data(study, source).train.inputs
-  number = feed.length(inputs)
-  rows = np.sort(np.random.default_rng(0).permutation(number)[:FROM_SOURCE])
-  theirs = stages.stages_of(study, source, variables, feed.take(inputs, rows))
+  _, theirs = evidence.of_source(study, source, variables, FROM_SOURCE)
   own = np.random.default_rng(0).permutation(len(seen.rows))[:FROM_SOURCE]  # of every class
   proxy, covariance = (plug('distances', name).distance for name in ('proxy_a', 'covariance'))
   return {

@@ -75,6 +75,19 @@ def gather(
   return Evidence(labels[rows], found, probs, rows)
 
 
+def of_source(
+  study: Mapping[str, Any], source: str, variables: Variables, most: int, every: bool = True
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """(labels [M], {stage: features [M, D]}) of at most `most` of the examples that a source of the
+  study is trained on.
+  """
+  train = pairs.source_data(study, source).train
+  rows = np.sort(np.random.default_rng(0).permutation(len(train.labels))[:most])
+  found = stages.stages_of(study, source, variables, feed.take(train.inputs, rows), every)
+  found.pop(stages.PROBS, None)
+  return np.asarray(train.labels)[rows], found
+
+
 def source_variables(
   study: Mapping[str, Any], name: str, workdir: str | os.PathLike = ''
 ) -> Variables:
