@@ -7,6 +7,7 @@ Texts: the rule of PaLM (Chowdhery et al. 2022, appendix on contamination), 70% 
 words; GPT-3 (Brown et al. 2020, appendix C) takes any one 13-gram.
 """
 
+import array
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -83,7 +84,7 @@ def grams(texts: Sequence[Any]) -> Grams:
   """Of texts, or nested tuples of them: every GRAM words in a row, whatever the case and the signs
   between them; a shorter text is one gram.
   """
-  found: list[int] = []
+  found = array.array('q')
   counts = []
   for text in texts:
     words = WORDS.findall(' '.join(flat(text)).casefold())
@@ -92,7 +93,9 @@ def grams(texts: Sequence[Any]) -> Grams:
       last = max(1, len(words) - GRAM + 1)
       found.extend(hash(tuple(words[i : i + GRAM])) for i in range(last))
     counts.append(len(found) - before)
-  return Grams(np.array(found, np.int64), np.repeat(np.arange(len(counts)), counts), len(counts))
+  return Grams(
+    np.frombuffer(found, np.int64), np.repeat(np.arange(len(counts)), counts), len(counts)
+  )
 
 
 def taken(some: Prints | Grams, rows: np.ndarray) -> Prints | Grams:
