@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.study import tiny
 from tlx import report
-from tlx.study import config, run, start
+from tlx.study import config, cost, run, start
 from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 
@@ -127,6 +127,7 @@ def test_tables_are_read_as_offices_save_them(tmp_path, name, data):
   (tmp_path / name).write_bytes(data)
   found, _ = begin(tmp_path, tmp_path / name)
   assert '30 texts of 2 classes' in found.said[0] and 'no text' not in '\n'.join(found.said)
+  assert ' --inputs=NEW --text=Beschreibung --out=' in (tmp_path / 'mine.py').read_text()
   assert 'Beschreibung (--text' in '\n'.join(found.said)
   first = json.loads((tmp_path / 'mine.jsonl').read_text(encoding='utf-8').splitlines()[0])
   assert first == {'text': 'Paket 0 fehlt; bitte "prüfen", danke', 'label': 'Versand'}
@@ -205,6 +206,8 @@ def test_boxes_get_a_config_of_detection(tmp_path):
     assert found.task == 'detection' and made.targets.mine.dataset == f'coco:{tmp_path}/boxes.json'
     cohorts = cohorts_of(config.resolve(made))
     assert [cohort.cells[0].method for cohort in cohorts] == ['head', 'last_blocks', 'full']
+    reused = [row['reused'] for row in cost.cost_table(config.resolve(made), cohorts)]
+    assert [int(start) > 0 for start in reused] == [True, True, False]
     (tmp_path / 'mine.py').unlink()
 
 

@@ -498,7 +498,7 @@ def written(found: Found, asked: Asked, name: str) -> str:
     baseline='as_it_is' if language or found.task == 'retrieval' else 'head' if boxes else 'probe',
     study=spelled('study'),
     predict=spelled('predict'),
-    columns=_inert(f' --text={shlex.quote(",".join(found.columns))}') if found.columns else '',
+    inputs=_inert(f'NEW --text={shlex.quote(",".join(found.columns))}' if found.columns else 'NEW'),
     listing=spelled('list'),
     look=spelled('look'),
   )
@@ -541,7 +541,7 @@ def _sizes(found: Found) -> tuple[int, ...]:
 _CONFIG = '''"""{first}
 
   {study} --config={name}.py --workdir=runs/{name}
-  {predict} --workdir=runs/{name} --inputs=NEW{columns} --out=labels.csv
+  {predict} --workdir=runs/{name} --inputs={inputs} --out=labels.csv
 """
 
 from tlx.study.config import base
@@ -592,7 +592,7 @@ _BOXES = """    # a head on a frozen backbone, which runs once for each image an
       ],
     },
     # the last blocks are fine-tuned as well; norms stay as they are, as detectors have them
-    'last_blocks': {'phases': [{'tune': {'policy': 'regex', 'rules': (
+    'last_blocks': {'phases': [{'views': 4, 'tune': {'policy': 'regex', 'rules': (
         ('^head/', 'train'), (r'norm[^/]*/(scale|bias)$', 'frozen'),
         (r'^(stem|block\\d|block10)/', 'frozen'), ('.*', 'train'))}}]},
     # everything is fine-tuned but the norms
