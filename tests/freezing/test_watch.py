@@ -7,14 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from tests.study import tiny
 from tlx import report
 from tlx.freezing import Watch, advised, auto_freeze, auto_rgn, measured, random, select
+from tlx.plug import plug
 from tlx.study import advise, depth, run, store
 from tlx.study import config as configs
 from tlx.study.cohorts import cohorts_of
-from tlx.train import step
+from tlx.train import fit, step
 from tlx.tree import named_leaves
 
 GROUPS = (('a',), ('b', 'c'), ('d',), ('pool', 'head'))
@@ -285,3 +287,52 @@ def test_advice_is_of_classes_and_a_source():
   config.baseline = ''
   with pytest.raises(ValueError, match="init = 'source', got classification and 'random'"):
     cohorts_of(configs.resolve(config))
+
+
+def test_features_that_are_left_out_are_so_in_an_average_too(make_job, make_phase, tmp_path):
+  """An average begins with the weights there were, those of the others among them."""
+  rules = (('^head/', 'train'), ('.*', 'frozen'))
+  groups = tuple((stage,) for stage in ('dense1', 'dense2', 'dense3', 'head'))
+  watch = select.watch(groups, share=0.4)
+  job = make_job([make_phase(rules, watch=watch, ema=0.9)], (1e-2, 3e-2), seeds=[0, 1])
+  fitted = fit.fit(job, epath.Path(tmp_path))
+  used = np.abs(fitted.own['head']['kernel']).sum(-1) > 0
+  assert used.sum(1).tolist() == [2, 2]
+  scores = np.square(job.own['head']['kernel']).sum(-1)
+  best = np.argsort(-scores, axis=1, kind='stable')[:, :2]
+  np.testing.assert_array_equal(np.sort(best, 1), np.nonzero(used)[1].reshape(2, 2))
+
+
+WATCHES = {
+  'measured': {'k': 1, 'steps': 3},
+  'auto_rgn': {'steps': 3},
+  'auto_freeze': {'intervals': 4},
+  'random': {'weights': 40},
+  'select': {'share': 0.4},
+}
+
+
+@pytest.mark.parametrize('name', WATCHES)
+def test_interrupted_runs_end_in_the_same_numbers(
+  make_job, make_phase, tmp_path, monkeypatch, name
+):
+  """Also where they stop while a policy still measures."""
+  monkeypatch.setattr(fit, 'FIRST_STEPS', 2)
+  groups = tuple((stage,) for stage in ('dense1', 'dense2', 'dense3', 'head'))
+  module = plug('freezing', name)
+  rules = module.rules(groups, **WATCHES[name])
+  phase = make_phase(rules, watch=module.watch(groups, **WATCHES[name]))
+  whole = fit.fit(make_job([phase], seeds=[0, 1]), epath.Path(tmp_path / 'whole'))
+  calls, folder = [], epath.Path(tmp_path / 'parts')
+  with pytest.raises(KeyboardInterrupt):
+    fit.fit(
+      make_job([phase], seeds=[0, 1]),
+      folder,
+      say=lambda *_: calls.append(0),
+      interrupted=lambda: len(calls) >= 1,
+    )
+  parts = fit.fit(make_job([phase], seeds=[0, 1]), folder)
+  for (leaf, a), (_, b) in zip(named_leaves(whole.own), named_leaves(parts.own), strict=True):
+    np.testing.assert_array_equal(a, b, err_msg=leaf)
+  assert whole.progress['frozen'] == parts.progress['frozen']
+  assert whole.progress['frozen'][0]['factors'] != {}

@@ -462,11 +462,20 @@ def train_step(
   updates, opt_state = tx.update(grads, state.opt_state, state.trainable)
   trained = Variables(optax.apply_updates(state.trainable, updates), aside.stats)
   average = state.average and optim.moved_average(state.average, trained, phase.ema, state.step)
+  if average and phase.watch and phase.watch.clears:  # nor is what was there in the average
+    average = average._replace(params=_cleared(average.params, opt_state.watch.factors))
   proposed = RunState(state.step + 1, *trained, opt_state, average)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state)
   found = {'loss': loss, 'grad_norm': grad_norm, 'penalty': aside.penalty}
   return state, {name: found[name] for name in metrics(recipe.phase)}
+
+
+def _cleared(params: PyTree, factors: PyTree) -> PyTree:
+  """0 where the factor of a policy is."""
+  return jax.tree.map(
+    lambda leaf, factor: jnp.where(factor > 0, leaf, jnp.zeros_like(leaf)), params, factors
+  )
 
 
 def metrics(phase: Phase) -> tuple[str, ...]:
