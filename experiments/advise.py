@@ -6,7 +6,8 @@
 
 Looks at training examples of the targets alone. Sources that the study trains itself have to lie
 in --workdir, and where that has results they say what is gained over training from scratch. --out
-takes the tables, pictures, and a config that tests the advice. --trial compares what
+takes the tables, pictures, and a config that tests the advice. --norate leaves out the range test
+of the learning rate, the only part that takes training steps. --trial compares what
 every run of a study of all depths would have been advised with what the depths gave.
 """
 
@@ -21,6 +22,9 @@ SHOTS = flags.DEFINE_integer(
   'shots', None, "Examples a class, of the first seed; the study's largest if left out, 0 is all."
 )
 TRIAL = flags.DEFINE_bool('trial', False, 'What the advice lost in the study in --workdir.')
+RATE = flags.DEFINE_bool(
+  'rate', True, 'A range test of the learning rate, 100 steps of what is advised.'
+)
 OUT = flags.DEFINE_string('out', '', 'A folder for tables, pictures and the config.')
 
 
@@ -47,6 +51,11 @@ def main(argv):
     sys.exit(f'Error: {error}')
   for one in found:
     print(advise.said(one))
+    if RATE.value:
+      try:
+        print(advise.said_rate(advise.starting_rates(CONFIG.value, one, workdir)))
+      except ValueError as error:  # such as a loss that diverges at once: the rest stands
+        print(f'Learning rate: not tested. {error}')
     print(reported.expected(results, folder.base(one.source), folder.base(one.target)) + '\n')
   if OUT.value:
     place = pathlib.Path(OUT.value)

@@ -11,7 +11,7 @@ from tlx import command
 from tlx.plug import plug
 from tlx.report import advice as reported
 from tlx.report import folder, trial
-from tlx.study import advise, cohorts, depth, evidence
+from tlx.study import advise, cohorts, depth, evidence, lr_range
 from tlx.study import config as configs
 
 GROUPS = (('a',), ('b',), ('pool', 'head'))
@@ -135,6 +135,21 @@ def test_the_words_say_what_to_do_without_terms(found):
   assert turned.startswith('The source was trained, with its own labels, on')
   assert reported.draw(advice.table, 'a', 2).startswith(b'\x89PNG')
   assert 'nothing is known' in reported.expected(None, 'turned', 'digits')
+
+
+def test_the_rate_is_that_of_a_range_test_of_what_is_advised(written, finished, found):
+  (advice,) = found
+  for depth_ in (0, 2):
+    test = advise.starting_rates(written, advice._replace(depth=depth_), finished[0])
+    asked = written.to_dict()
+    tune = {'policy': 'after', 'k': depth_}
+    asked |= {'methods': {'own': {'phases': ({'tune': tune},)}}, 'baseline': 'own'}
+    asked |= {'shots': (4,), 'seeds': (0,)}
+    wanted = lr_range.find(asked, workdir=finished[0])['own']
+    assert (test.steepest, test.tenth) == (wanted.steepest, wanted.tenth)
+    assert f'begin near {wanted.steepest:.0e}' in advise.said_rate(test)
+  assert advise.starting_rates(written, advice._replace(depth=None), finished[0]) is None
+  assert advise.said_rate(None) == ''
 
 
 def test_the_config_that_is_written_runs_on_the_same_data(written, found, tmp_path):

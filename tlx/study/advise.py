@@ -20,7 +20,7 @@ from tlx import backbones, command, datasets, freezing
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import depth as depths
-from tlx.study import evidence, stages
+from tlx.study import evidence, lr_range, stages
 from tlx.study import pair as pairs
 from tlx.study.config import form_of
 from tlx.study.phases import shapes_of
@@ -142,6 +142,46 @@ def _seen(study: Mapping[str, Any], source: str, target: str) -> tuple[str, ...]
     *datasets.overlap(trained_on.train, data),
     *pairs.nearly_seen(study, source, target, trained_on),
   )
+
+
+def starting_rates(
+  config: Mapping[str, Any], advice: Advice, workdir: str | os.PathLike = ''
+) -> lr_range.Found | None:
+  """The range test of what is advised, a run on the examples of the first seed; None where no depth
+  is.
+
+  Raises:
+    ValueError: what lr_range.find raises.
+  """
+  if advice.depth is None:
+    return None
+  tested = {
+    **_without_claims(config),
+    'methods': {'advised': {'phases': ({'tune': {'policy': 'after', 'k': advice.depth}},)}},
+    'baseline': 'advised',
+    'shots': (advice.shots,),
+    'seeds': (config['seeds'][0],),
+  }
+  return lr_range.find(tested, ('advised',), advice.source, advice.target, workdir)['advised']
+
+
+def said_rate(test: lr_range.Found | None) -> str:
+  """The rate to begin with, in words; '' without a test."""
+  if test is None:
+    return ''
+  return (
+    f'Learning rate: begin near {test.steepest:.0e} and try a third and three times that. While\n'
+    f'  the rate rose from step to step ({test.rates[0]:.0e} first) the loss fell fastest there;\n'
+    f'  it was lowest at {10 * test.tenth:.0e}, which is too high to stay at.'
+  )
+
+
+def _without_claims(config: Mapping[str, Any]) -> dict[str, Any]:
+  """A config without what it says of its own methods."""
+  given = config.to_dict() if hasattr(config, 'to_dict') else dict(config)
+  default = configs.base().to_dict()
+  fields = ('claim', 'claims', 'confirm', 'preset')
+  return {**given, **{field: default[field] for field in fields if field in given}}
 
 
 def depths_of(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> pd.DataFrame:
@@ -320,9 +360,7 @@ def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
   LP-FT, what each run is advised, half frozen and all frozen, on the data, sizes and seeds of the
   study that was given.
   """
-  given, default = (
-    made.to_dict() if hasattr(made, 'to_dict') else dict(made) for made in (config, configs.base())
-  )
+  given, default = _without_claims(config), configs.base().to_dict()
   half = min(len(advice.groups) for advice in found) // 2
   rates = tuple(10 * rate for rate in given['grid']['learning_rate'])
   probe = {'phases': ({'tune': {'policy': 'last', 'k': 1}},), 'grid': {'learning_rate': rates}}
@@ -340,8 +378,6 @@ def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
     },
     'baseline': 'scratch',
   }
-  for field in ('claim', 'claims', 'confirm', 'preset'):  # of other methods
-    fields.pop(field, None)
   lines = [f'  config.{field} = {_literal(value)}' for field, value in fields.items()]
   advised = '\n'.join(f'  {advice.source} -> {advice.target}: {_short(advice)}' for advice in found)
   return _FILE.format(
