@@ -216,7 +216,7 @@ def test_dry_run_shows_the_plan_and_touches_no_data(study, tmp_path):
   [
     (('--config.targets.digits.dataset=uci_digit',), "Did you mean 'uci_digits'"),
     (('--config.targets.digits.dataset=folder:/nowhere',), '/nowhere'),
-    (('--config.methods.scratch.init=sauce',), "'source' or 'random'"),
+    (('--config.methods.scratch.init=sauce',), "'source', 'random'"),
     (('--config.baseline=scrtch',), "Did you mean 'scratch'"),
     (('--config.shots=(1, 500)',), '500 shots'),
     (('--config.train.schedule=cosin',), "Did you mean 'cosine'"),
