@@ -13,14 +13,15 @@ from tlx.study import run, store
 from tlx.tree import named_leaves
 
 METHODS = {
+  # before those whose frozen stages reach further than what these have of the source
+  'part': {'init': 'first_1', 'phases': ({'tune': 'all', 'steps': 0},)},
+  'part_frozen': {'init': 'first_1', 'phases': ({'tune': {'policy': 'after', 'k': 1}},)},
+  'part_probe': {'init': 'first_1', 'phases': ({'tune': 'head'},)},
   'mean_var': {'init': 'mean_var', 'phases': ({'tune': 'all', 'steps': 0},)},
   'scales': {'init': 'mean_var'},
   'random_features': {'init': 'random', 'phases': ({'tune': 'head'},)},
   'subspace': {'added': {'name': 'intrinsic', 'size': 20}, 'phases': ({'tune': 'added'},)},
   'probe': {'phases': ({'tune': 'head'},)},
-  'part': {'init': 'first_1', 'phases': ({'tune': 'all', 'steps': 0},)},
-  'part_frozen': {'init': 'first_1', 'phases': ({'tune': {'policy': 'after', 'k': 1}},)},
-  'part_probe': {'init': 'first_1', 'phases': ({'tune': 'head'},)},
 }
 HEAD = 12 * 10 + 10
 ALL = 64 * 16 + 16 + 16 * 12 + 12 + HEAD

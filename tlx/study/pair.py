@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from tlx import datasets
+from tlx import datasets, tree
 from tlx import inputs as forms
 from tlx.inputs import _tokenizers
 from tlx.sources import cache
@@ -24,7 +24,7 @@ from tlx.study import config as configs
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import form_module, form_of
 from tlx.study.cost import phases_for
-from tlx.study.phases import network_of, task_of
+from tlx.study.phases import network_of, shapes_of, task_of
 from tlx.train import feed, fit, prefix, step
 from tlx.types import Cell, PyTree, Task, Variables
 
@@ -462,7 +462,7 @@ class Pair:
     for method, phases in self.phases.items():
       for phased in phases:
         point = self._point(split, method, phased.phase)
-        if point.phase.start:
+        if point.phase.start and self._is_held(point, variables):
           points.setdefault(_activation_key(point), point)
     examples = getattr(self.data, split).inputs
     trunk = prefix.Trunk(
@@ -481,6 +481,14 @@ class Pair:
     seconds = time.perf_counter() - began
     self.spent['feature'] += seconds
     self.cost = self.cost.plus(Features(seconds, int(bool(ran))))
+
+  def _is_held(self, point: prefix.Point, variables: Variables) -> bool:
+    """Whether variables, perhaps of a source's first stages alone, reach as far as a point."""
+    params = shapes_of(self.source, point.network).params
+    before = point.network.stages[: point.phase.start]
+    return all(
+      name in variables.params for name in before if tree.named_leaves(params.get(name, {}))
+    )
 
 
 def _activation_key(point: prefix.Point) -> tuple:
