@@ -8,7 +8,7 @@ from PIL import Image
 
 from configs import imagenet_to_folder
 from tests.study import test_texts
-from tlx.study import look
+from tlx.study import look, pair
 
 
 @pytest.fixture
@@ -65,6 +65,15 @@ def test_near_copies_are_named_across_parts_and_of_the_source(folder):
   said = look.look(made)['imagenet/images'].text
   assert 'test/dog/darker.png is like train/dog/07.png' in said
   assert 'test images of the target are nearly among those that the source was trained on' in said
+
+
+def test_an_image_replaced_since_an_earlier_study_is_looked_at_anew(folder):
+  made = config_of(folder)
+  assert 'is like' not in look.look(made)['imagenet/images'].text
+  _again(folder, 'train/dog/07.png', 'test/dog/00.png', 0.7)
+  pair.forget()
+  said = look.look(made)['imagenet/images'].text
+  assert 'test/dog/00.png is like train/dog/07.png' in said
 
 
 def test_what_is_said_of_images(folder):

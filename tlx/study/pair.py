@@ -248,6 +248,7 @@ def forget() -> None:
   this process.
   """
   _loaded.clear()
+  _prints_of.cache_clear()
   _tokenizers.forget()
   cells.forget()
 
