@@ -1,5 +1,6 @@
 """Studies of data larger than `data_bytes`, decoded on the way: the numbers of data in memory."""
 
+import os
 import subprocess
 
 import numpy as np
@@ -149,6 +150,32 @@ def test_a_start_finds_what_an_earlier_one_did(photographs, tmp_path, monkeypatc
   left_out = load(skip_bad=True)
   assert len(looks) == 3  # of the others; what is bad was known
   assert sum(len(split.ids) for split in left_out[:3]) == 89
+
+
+def test_what_may_decode_to_other_pixels_is_looked_at_again(photographs, monkeypatch):
+  """A file of the same size with its old time, a reader that was installed since, changed code."""
+  stamps = []
+
+  def once(stamp, look):
+    stamps.append(stamp())
+    return look()
+
+  def load():
+    return datasets.load(f'folder:{photographs}', 8, 3, data_bytes=1.0, once=once)
+
+  file = photographs / 'ant' / '03.bmp'
+  Image.new('RGB', (24, 20), 'red').save(file)
+  first, before = load(), file.stat()
+  Image.new('RGB', (24, 20), 'blue').save(file)
+  os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+  now = file.stat()
+  assert (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+  assert load().sha256 != first.sha256
+  monkeypatch.setattr(_images, '_version', lambda package: f'{package} of tomorrow')
+  load()
+  monkeypatch.setattr(_images.inspect, 'getsource', lambda module: f'{module} of tomorrow')
+  load()
+  assert len(set(stamps)) == len(stamps) == 4
 
 
 def test_records_are_known_by_their_bytes(data_dir):

@@ -4,10 +4,13 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
+import inspect
 import io
 import math
 import os
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +21,7 @@ from etils import epath
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError, features
 from PIL import __version__ as PILLOW
 
+from tlx.datasets import _shifts
 from tlx.datasets._shifts import SHIFTS
 from tlx.datasets._types import HEIF, PDF, UNREADABLE, Examples, Form, Split, is_file
 from tlx.plug import closest
@@ -306,10 +310,17 @@ class Images:
 
 
 def stamp(parts: Mapping[str, Examples], form: Form, shift: str) -> str:
-  """A digest of all that `Looked` depends on, without decoding: of files their path, size and time
-  of change, of records their bytes; '' where files are not on this machine's disks.
+  """A digest of all that `Looked` depends on, without decoding: of files their path, size and times
+  of change, of records their bytes, of what decodes them its versions and our own code; '' where
+  files are not on this machine's disks.
+
+  Of a file also the time of change of its inode, which nothing sets back: archives and copies keep
+  the time of change of what is in it.
   """
-  digest = hashlib.sha256(f'{PILLOW} {features.version("jpg")} {form} {shift}\n'.encode())
+  decoders = (PILLOW, features.version('jpg'), *map(_version, ('pillow-heif', 'pypdfium2')))
+  digest = hashlib.sha256(f'{decoders} {form} {shift}\n'.encode())
+  for module in (sys.modules[__name__], _shifts):
+    digest.update(inspect.getsource(module).encode())
   for name, part in parts.items():
     values = part.values if isinstance(part.values, dict) else {'': part.values}
     digest.update('\n'.join((name, *part.ids)).encode() + part.labels.tobytes())
@@ -325,8 +336,17 @@ def stamp(parts: Mapping[str, Examples], form: Form, shift: str) -> str:
           digest.update(f'{file}\n'.encode())
         else:
           found = os.stat(file)
-          digest.update(f'{found.st_size} {found.st_mtime_ns}\n'.encode() + os.fsencode(file))
+          known = found.st_size, found.st_mtime_ns, found.st_ctime_ns
+          digest.update(f'{known}\n'.encode() + os.fsencode(file))
   return digest.hexdigest()
+
+
+def _version(package: str) -> str:
+  """Of an installed package, or ''."""
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return ''
 
 
 def _num_threads() -> int:
