@@ -152,6 +152,18 @@ def test_a_start_finds_what_an_earlier_one_did(photographs, tmp_path, monkeypatc
   assert sum(len(split.ids) for split in left_out[:3]) == 89
 
 
+def test_a_full_disk_keeps_nothing(photographs, tmp_path, monkeypatch):
+  monkeypatch.setenv('TLX_CACHE', str(tmp_path / 'cache'))
+
+  def full(opened, **arrays):
+    opened.write(b'some')
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(looked.np, 'savez', full)
+  datasets.load(f'folder:{photographs}', 8, 3, data_bytes=1.0, once=looked.once)
+  assert not list((tmp_path / 'cache' / looked.FOLDER).iterdir())
+
+
 def test_what_may_decode_to_other_pixels_is_looked_at_again(photographs, monkeypatch):
   """A file of the same size with its old time, a reader that was installed since, changed code."""
   stamps = []

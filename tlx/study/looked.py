@@ -40,9 +40,12 @@ def _write(file: pathlib.Path, found: Looked) -> None:
   file.parent.mkdir(parents=True, exist_ok=True)
   draft = file.with_name(f'.{file.stem}.{os.getpid()}')
   about = json.dumps({'bad': found.bad, 'sha256': found.sha256})
-  with draft.open('wb') as opened:
-    np.savez(opened, about=np.array(about), **found.digests)  # type: ignore[arg-type]
-  draft.replace(file)
+  try:
+    with draft.open('wb') as opened:
+      np.savez(opened, about=np.array(about), **found.digests)  # type: ignore[arg-type]
+    draft.replace(file)
+  finally:
+    draft.unlink(missing_ok=True)
 
 
 def _read(file: pathlib.Path) -> Looked | None:
