@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from tlx import report
-from tlx.report import beside, cautions, levels, numbers, tables
+from tlx.report import beside, cautions, levels, numbers, statistics, tables
 from tlx.report.folder import load
 
 SOURCES = {name: {'dataset': 'mnist_5k', 'seed': i} for i, name in enumerate(('m', 'm@1', 'm@2'))}
@@ -137,6 +137,28 @@ def test_a_random_start_is_compared_with_every_source_seed(seeds_of_sources):
   (table,) = tables.differences(results)
   assert 'same source seed, fold, seed and subset' in table.note
   assert 'over 3 source seeds and 5 seeds, crossed' in table.note
+
+
+def test_effective_data_is_drawn_with_a_random_start_beside_every_source_seed(seeds_of_sources):
+  """The random start was run under one source seed, which a third of draws and more leave out."""
+  results, less = load(seeds_of_sources), 0.06  # so that the curve reaches it
+  runs = results.runs.copy()
+  runs.loc[runs['method'] == 'full', 'test_accuracy'] -= less
+  frame = numbers.multipliers(results._replace(runs=runs), 'scratch').set_index('shots')
+  of = {
+    (method, size): accuracies(seeds_of_sources, method, size)[:, 0]
+    for method, size in itertools.product(('scratch', 'full'), (1, 5))
+  }
+  random = np.random.default_rng(1)
+  drawn = []
+  for _ in range(2000):
+    sources, seeds = random.integers(3, size=3), random.integers(5, size=5)
+    curve = [of['scratch', size][0, seeds].mean() for size in (1, 5)]
+    score = of['full', 1][np.ix_(sources, seeds)].mean() - less
+    drawn.append(statistics.effective_data(score, (1, 5), curve)[0])
+  ends = np.quantile(drawn, (0.025, 0.975))
+  assert 1 < ends[0] < ends[1] < 5
+  assert frame.loc[1, ['low', 'high']].tolist() == pytest.approx(ends, rel=0.1)
 
 
 def test_folds_count_as_nadeau_and_bengio_correct_them(folds):

@@ -225,7 +225,8 @@ def multipliers(results: Results, reference: str) -> pd.DataFrame:
 
 def _drawn_means(parts: list[pd.DataFrame]) -> np.ndarray:
   """[DRAWS, parts]: mean test scores over seeds, source seeds and folds that are drawn again with
-  replacement, the same in every part; NaN where a part has no run of those drawn.
+  replacement, the same in every part that depends on them (`levels.factors`); NaN where such a part
+  has no run of those drawn.
   """
   random = np.random.default_rng(0)
   weights = [np.ones((DRAWS, len(part))) for part in parts]
@@ -235,8 +236,9 @@ def _drawn_means(parts: list[pd.DataFrame]) -> np.ndarray:
       continue
     counts = random.multinomial(len(known), np.full(len(known), 1 / len(known)), size=DRAWS)
     for part, weight in zip(parts, weights):
-      there = part[factor].notna().to_numpy()  # what starts at random has no source seed
-      weight[:, there] *= counts[:, np.searchsorted(known, part[factor][there])]
+      if factor in levels.factors(part):
+        there = part[factor].notna().to_numpy()
+        weight[:, there] *= counts[:, np.searchsorted(known, part[factor][there])]
   with np.errstate(invalid='ignore'):
     means = [w @ part['test_score'].to_numpy() / w.sum(1) for part, w in zip(parts, weights)]
   return np.stack(means, 1)
