@@ -5,6 +5,7 @@ At the scale of papers (`:paper`) it is ResNet-50 or ViT-B/16, trained on ImageN
 of images: for a GPU, weights and data are fetched.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -50,6 +51,29 @@ def study(
   config.train.evaluations = 2
   config.grid.learning_rate = (3e-4, 1e-3, 3e-3, 1e-2)
   return config
+
+
+def of_added(
+  name: str, claim: str, added: Mapping[str, Any], rates: tuple[float, ...], *, scale: str
+) -> tuple[ml_collections.ConfigDict, dict[str, str], dict[str, str]]:
+  """(a study of weights that are added to a vision transformer, each by the name of its method,
+  beside a probe and full fine-tuning; its near target, and its far one, as fields of a claim).
+  """
+  config = study(name, 'uci_digits', FAR, scale=scale, backbone='vit')
+  config.claim = claim
+  if scale == 'here':
+    config.shots, targets = (50,), ('uci_digits', FAR)
+  else:
+    config.shots, targets = (0,), ('pets', 'eurosat')
+  config.methods = {
+    'probe': {'phases': [{'tune': 'head'}]},
+    **{method: {'added': one, 'phases': [{'tune': 'added'}]} for method, one in added.items()},
+    'full': {'phases': [{'tune': 'all'}]},
+  }
+  config.grid.learning_rate = rates
+  config.baseline = 'full'
+  near, far = ({'target': target} for target in targets)
+  return config, near, far
 
 
 def source(backbone: str = 'mlp') -> dict[str, Any]:

@@ -17,26 +17,13 @@ PAPER = 'Houlsby 2019'
 
 def get_config(scale: str = 'here'):
   """3 source networks x 2 targets x 4 methods x 5 seeds x 4 rates."""
-  config = _digits.study('Adapters', 'uci_digits', 'rotated_90', scale=scale, backbone='vit')
-  config.claim = 'Adapters with a few percent of the parameters are as good as full fine-tuning.'
-  if scale == 'here':
-    config.shots, targets = (50,), ('uci_digits', 'rotated_90')
-  else:
-    config.shots, targets = (0,), ('pets', 'eurosat')
-  near, far = ({'target': target} for target in targets)
-  config.methods = {
-    'probe': {'phases': [{'tune': 'head'}]},
-    **{
-      f'adapter_{size}': {
-        'added': {'name': 'adapter', 'size': size},
-        'phases': [{'tune': 'added'}],
-      }
-      for size in (2, 8)
-    },
-    'full': {'phases': [{'tune': 'all'}]},
-  }
-  config.grid.learning_rate = (1e-3, 3e-3, 1e-2, 3e-2)
-  config.baseline = 'full'
+  config, near, far = _digits.of_added(
+    'Adapters',
+    'Adapters with a few percent of the parameters are as good as full fine-tuning.',
+    {f'adapter_{size}': {'name': 'adapter', 'size': size} for size in (2, 8)},
+    rates=(1e-3, 3e-3, 1e-2, 3e-2),
+    scale=scale,
+  )
   claim = _digits.difference
   config.claims = (
     claim('Adapters of 2 are within a point of full, near', PAPER, ('adapter_2', 'full'), -0.01,

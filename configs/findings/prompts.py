@@ -17,26 +17,13 @@ PAPER = 'Jia 2022'
 
 def get_config(scale: str = 'here'):
   """3 source networks x 2 targets x 4 methods x 5 seeds x 4 rates."""
-  config = _digits.study('Deep prompts', 'uci_digits', 'rotated_90', scale=scale, backbone='vit')
-  config.claim = 'Deep prompts beat shallow ones, and full fine-tuning far from the source.'
-  if scale == 'here':
-    config.shots, targets = (50,), ('uci_digits', 'rotated_90')
-  else:
-    config.shots, targets = (0,), ('pets', 'eurosat')
-  near, far = ({'target': target} for target in targets)
-  config.methods = {
-    'probe': {'phases': [{'tune': 'head'}]},
-    **{
-      name: {
-        'added': {'name': 'prompt', 'tokens': 8, 'deep': name == 'deep'},
-        'phases': [{'tune': 'added'}],
-      }
-      for name in ('shallow', 'deep')
-    },
-    'full': {'phases': [{'tune': 'all'}]},
-  }
-  config.grid.learning_rate = (1e-3, 1e-2, 3e-2, 1e-1)
-  config.baseline = 'full'
+  config, near, far = _digits.of_added(
+    'Deep prompts',
+    'Deep prompts beat shallow ones, and full fine-tuning far from the source.',
+    {name: {'name': 'prompt', 'tokens': 8, 'deep': name == 'deep'} for name in ('shallow', 'deep')},
+    rates=(1e-3, 1e-2, 3e-2, 1e-1),
+    scale=scale,
+  )
   claim = _digits.difference
   config.claims = (
     claim('Deep prompts beat full fine-tuning far from the source', PAPER, ('deep', 'full'), **far),
