@@ -46,6 +46,22 @@ def test_a_page_has_what_was_confirmed_and_what_was_found_at_first(make_study, t
   assert '<td' in path.read_text() and path.with_suffix('.csv').exists()
 
 
+def test_claims_of_one_name_are_told_apart_by_what_they_compare(make_study, tmp_path):
+  have = {'source': ('mnist',), 'target': ('digits',), 'method': ('scratch', 'full')}
+  few, many = (
+    claim({**have, 'shots': (1, 5)}, of={'method': 'full', 'shots': shots}) for shots in (1, 5)
+  )
+  _study(make_study, tmp_path / 'helps', few, many, {**many, 'threshold': 0.001})
+  _study(make_study, tmp_path / 'helps' / 'confirm', few, many, swapped=True)
+  record = {'opened': '2026-01-01', 'stated': {'seeds': {'seeds': [7, 8]}}}
+  (tmp_path / 'helps' / 'confirm' / 'opened.json').write_text(json.dumps(record))
+  table = suite.table(tmp_path)
+  one, other, newer = table.shown.to_dict('records')
+  assert one['Claim'] == other['Claim'] and one['Found'] != other['Found']
+  assert [row['Verdict'] for row in (one, other, newer)] == ['fails', 'fails', 'holds']
+  assert table.numbers['confirmed'].tolist() == [True, True, False]
+
+
 def test_a_folder_without_claims_is_an_error(make_study, tmp_path):
   with pytest.raises(ValueError, match='No study with claims'):
     suite.table(tmp_path)

@@ -3,7 +3,7 @@ that were kept for confirming.
 """
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -28,20 +28,22 @@ def table(folder: pathlib.Path) -> Table:
   rows, frames = [], []
   for study in sorted(path.parent for path in folder.glob('*/study.json')):
     found = claims.tables(load(study))
-    kept, own = (
-      {row['Claim']: (row, numbers) for row, numbers in _rows(found, name)}
-      for name in ('claims-confirmed', 'claims')
-    )
-    for claim, (first, numbers) in own.items():
-      row, numbers = kept.get(claim, (first, numbers))
+    kept = {_stated(row): (row, numbers) for row, numbers in _rows(found, 'claims-confirmed')}
+    for first, of_first in _rows(found, 'claims'):
+      row, numbers = kept.get(_stated(first), (first, of_first))
       wanted = {name: row[name] for name in COLUMNS if name in row}
       at_first = f'{first["Verdict"]}, {first["Found"]}'
       rows.append({'Finding': study.name, **wanted, 'At first': at_first})
-      frames.append(numbers.assign(finding=study.name, confirmed=claim in kept))
+      frames.append(numbers.assign(finding=study.name, confirmed=_stated(first) in kept))
   if not rows:
     raise ValueError(f'No study with claims in {folder}. Wanted {folder}/*/study.json.')
   shown = pd.DataFrame(rows)[list(COLUMNS)]
   return Table('findings', 'Published findings, run again', shown, pd.concat(frames), NOTE)
+
+
+def _stated(row: Mapping[str, str]) -> tuple[str, ...]:
+  """What a claim is known by: its name alone may be that of another, or its threshold newer."""
+  return tuple(row[name] for name in ('Claim', 'Of', 'Claimed'))
 
 
 def _rows(tables: Sequence[Table], name: str) -> list[tuple[dict[str, str], pd.DataFrame]]:
