@@ -213,6 +213,8 @@ def test_steps_as_times_those_of_all_follow_a_flag():
     phases = config.resolve(made)['methods']['two']['phases']
     assert [phase['steps'] for phase in phases] == wanted
     assert config.resolve(config.resolve(made))['methods']['two']['phases'] == phases
+  made.train.steps, made.methods.two.phases[1]['steps'] = 1, '0.5x'  # not none: that trains nothing
+  assert [phase['steps'] for phase in config.resolve(made)['methods']['two']['phases']] == [2, 1]
 
 
 @pytest.mark.parametrize('phase, words', PHASES)

@@ -548,7 +548,8 @@ def _phase(
 
 
 def _steps(where: str, written: str, common: int) -> int:
-  """The steps of a phase that are written as times `common`, those of config.train.
+  """The steps of a phase that are written as times `common`, those of config.train; one at least,
+  as none would leave the phase out.
 
   >>> _steps('phase', '2.5x', 100), _steps('phase', '250', 100)
   (250, 250)
@@ -558,7 +559,10 @@ def _steps(where: str, written: str, common: int) -> int:
     raise ValueError(
       f"{where}.steps is {written!r}; wanted a number, or '2.5x' for 2.5 times config.train.steps."
     )
-  return round(float(times[1]) * common) if times[2] else round(float(times[1]))
+  if not times[2]:
+    return round(float(times[1]))
+  steps = float(times[1]) * common
+  return max(1, round(steps)) if steps else 0
 
 
 def _check_phase(where: str, phase: Mapping[str, Any], weight_decay: float) -> None:
