@@ -54,7 +54,9 @@ def main(argv):
   if OUT.value:
     title = f'{SOURCE.value or next(iter(CONFIG.value.sources))} -> '
     title += TARGET.value or next(iter(CONFIG.value.targets))
-    pathlib.Path(OUT.value).write_bytes(lr_range.draw(found, title))
+    path = pathlib.Path(OUT.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(lr_range.draw(found, title))
     print(f'Wrote {OUT.value}.')
 
 
