@@ -3,7 +3,8 @@
 Every depth is trained from three source networks on near and far targets at several sizes, so that
 whatever depth the advice would have taken is there to be compared with the best, with tuning all,
 with freezing all and with a depth at random (experiments.advise --trial). `:mnist` is where a rule
-may be made, `:uci` where it is judged: other sources, other targets.
+may be made, `:uci` where it is judged: other sources, other targets. Any other argument is a folder
+of photographs, or a data set such as `csv:PATH`: from EfficientNet-Lite0, 64 pixels.
 
   python -m experiments.study --config=configs/advice_on_trial.py --workdir=runs/trial
   python -m experiments.advise --config=configs/advice_on_trial.py --workdir=runs/trial --trial
