@@ -199,6 +199,7 @@ PHASES = [
   ({'tune': {'policy': 'last'}}, "missing.*'k'"),
   ({'tune': {'policy': 3}}, 'freezing 3'),
   ({'steps': '2 x'}, "steps is '2 x'; wanted a number, or '2.5x'"),
+  ({'steps': '2x', 'epochs': 1.0}, "steps is '2x', but epochs = 1.0 decides"),
   ({'epochs': 1e5, 'batch_size': 1}, 'epochs of .* are .* steps'),
   ({'augment': {'shift': 1}, 'views': 2}, 'config.reuse'),
 ]

@@ -514,6 +514,11 @@ def _phase(
   Rules are tried against the network later, when its parameters are known.
   """
   if isinstance(given, Mapping) and isinstance(given.get('steps'), str):
+    if epochs := given.get('epochs', study['train']['epochs']):
+      raise ValueError(
+        f'{where}.steps is {given["steps"]!r}, but epochs = {epochs} decides how many there are. '
+        'Give the phase epochs of its own and no steps, or set epochs = 0.'
+      )
     given = {**given, 'steps': _steps(where, given['steps'], study['train']['steps'])}
   phase = _fields(where, given, study['train'], 'train')
   decayed = phase['solver'] == 'sgd' and (phase['steps'] or phase['epochs'])
