@@ -1,6 +1,7 @@
 """A first config: what is inferred from data as people have them, and that what is written runs."""
 
 import csv
+import gzip
 import importlib.util
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -152,6 +154,71 @@ def test_of_a_workbook_the_longest_sheet_is_read(tmp_path):
   said = '\n'.join(found.said)
   assert '30 texts of 2 classes' in said and '1 rows above the names' in said
   assert 'the longest is read, Daten; not Sheet: save those as CSV' in said
+
+
+def test_words_for_nothing_are_classes_in_workbooks_too(tmp_path):
+  openpyxl = pytest.importorskip('openpyxl', reason="pip install 'tlx-jax[excel]'")
+  book = openpyxl.Workbook()
+  book.active.append(['text', 'label'])
+  for i in range(30):
+    book.active.append([f'the message {i}', ('None', 'NA', 3.0)[i % 3]])
+  book.save(tmp_path / 'x.xlsx')
+  found, _ = begin(tmp_path, tmp_path / 'x.xlsx')
+  assert '30 texts of 3 classes' in found.said[0]
+  lines = (tmp_path / 'mine.jsonl').read_text().splitlines()
+  assert [json.loads(line)['label'] for line in lines[:3]] == ['None', 'NA', '3']
+
+
+def test_what_is_guessed_of_a_table_is_said(tmp_path):
+  """Letters of another encoding are one; a comma in a title is no delimiter."""
+  rows = [(row[0], row[1].replace(';', ''), row[2]) for row in ROWS]
+  (tmp_path / 'x.csv').write_bytes(('Tickets, alle\n' + of_rows(';', rows)).encode('cp1252'))
+  found, _ = begin(tmp_path, tmp_path / 'x.csv')
+  said = '\n'.join(found.said)
+  assert '30 texts of 2 classes' in found.said[0] and 'the columns are Betreff, Besch' in said
+  assert 'read as the Windows of western Europe (cp1252)' in said
+
+
+def far_cell(file: pathlib.Path):
+  openpyxl = pytest.importorskip('openpyxl', reason="pip install 'tlx-jax[excel]'")
+  book = openpyxl.Workbook()
+  for row in range(1, 3000):
+    book.active.cell(row, 1, 'a')
+  book.active.cell(1, 16384, 'x')
+  book.save(file)
+
+
+def unpacks_to_much(file: pathlib.Path):
+  far_cell(file)
+  with zipfile.ZipFile(file, 'a', zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr('xl/more.xml', bytes(2**27))
+
+
+@pytest.mark.parametrize(
+  'name, data, words',
+  [
+    ('x.csv.gz', gzip.compress(of_rows(',').encode())[:90], 'cannot be read: Compressed file'),
+    ('x.csv.gz', gzip.compress(b'text')[:10] + b'\xff' * 40, 'cannot be read: Error -3'),
+    ('x.csv.gz', gzip.compress(bytes(2**27)), 'unpacks to more than'),
+    ('x.csv.gz', b'text', 'cannot be read: Not a gzipped file'),
+    ('x.csv', 'text,label\none,two'.encode('utf-16-le'), 'zero bytes, as UTF-16 without its mark'),
+    ('x.csv', b'text,label\n\xff\x81,b', 'neither UTF-8 nor cp1252'),
+    (
+      'x.csv',
+      b'a,b\n' + b',' * 16000 + b'\n' + b'c\n' * 3000,
+      '3,000 rows of up to 16,001 columns',
+    ),
+    ('x.csv', b',' * 20000 + b'a', '0 rows of up to 20,001 columns'),
+    ('x.xlsx', far_cell, '2,998 rows of up to 16,384 columns'),
+    ('x.xlsx', unpacks_to_much, 'more than 64 times'),
+    ('x.json', b'[' * 200_000, 'is no COCO file'),
+  ],
+)
+def test_tables_that_are_damaged_or_without_end_are_one_error(tmp_path, name, data, words):
+  file = tmp_path / name
+  data(file) if callable(data) else file.write_bytes(data)
+  with pytest.raises(ValueError, match=words):
+    begin(tmp_path, file)
 
 
 def test_columns_that_may_be_the_class_are_named(tmp_path):

@@ -5,17 +5,34 @@ columns. What tlx/datasets reads by itself, UTF-8 with columns of its own names,
 import csv
 import gzip
 import io
+import itertools
 import os
 import pathlib
+import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import IO
 
 import pandas as pd
 
 from tlx import datasets
+from tlx.sources._budget import Budget
 
 WORKBOOKS = ('.xlsx', '.xls', '.xlsm', '.ods')
 _MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
 _LOOKED_AT = 20  # rows among which the one with the names of the columns is looked for
+_MOST_CELLS = 2**25  # of rows as wide as the widest: a few bytes may name a cell far away
+_MOST_COLUMNS = 2**14  # as workbooks have
+_FREE_BYTES, _BYTES_PER_BYTE = 2**26, 64  # what a .gz may unpack to
+_SMALLER = (
+  f'Want {_MOST_COLUMNS:,} columns and {_MOST_CELLS:,} cells at most: leave out columns, or cells '
+  'far from the others.'
+)
+_CP1252 = (
+  'It is not UTF-8 and was read as the Windows of western Europe (cp1252). Where its letters are '
+  'wrong, save it as UTF-8.'
+)
 
 
 def read(file: str | os.PathLike) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -32,7 +49,7 @@ def read(file: str | os.PathLike) -> tuple[pd.DataFrame, tuple[str, ...]]:
     table = pd.read_json(path, lines=True, dtype=False)
     return table.map(_cell), ()
   else:
-    rows, said = _of_text(path), ()
+    rows, said = _of_text(path)
   filled = [sum(bool(cell.strip()) for cell in row) for row in rows]
   widest = max(filled[:_LOOKED_AT], default=0)
   if not widest:
@@ -42,6 +59,8 @@ def read(file: str | os.PathLike) -> tuple[pd.DataFrame, tuple[str, ...]]:
     said += (f'{above:,} rows above the names of the columns are left out.',)
   places = [place for place in range(first + 1, len(rows)) if filled[place]]
   width = max(map(len, rows))
+  if width > _MOST_COLUMNS or (len(places) + 1) * width > _MOST_CELLS:
+    raise ValueError(f'{path} has {len(places):,} rows of up to {width:,} columns. {_SMALLER}')
   names = [name.strip() for name in _padded(rows[first], width)]
   body = [_padded(rows[place], width) for place in places]
   table = pd.DataFrame(body, [place + 1 for place in places], range(width), dtype=str)
@@ -120,7 +139,14 @@ def listed(names: Iterable[str], most: int = 12) -> str:
 def _of_workbook(path: pathlib.Path) -> tuple[list[list[str]], tuple[str, ...]]:
   """The rows of the longest sheet, and what was left out."""
   try:
-    sheets = pd.read_excel(path, sheet_name=None, header=None, dtype=str)
+    if zipfile.is_zipfile(path):
+      with zipfile.ZipFile(path) as archive:
+        Budget.of(path).members(archive)
+    if path.suffix.lower() in ('.xlsx', '.xlsm'):
+      sheets = _of_openpyxl(path)
+    else:
+      read = pd.read_excel(path, sheet_name=None, header=None, dtype=str, keep_default_na=False)
+      sheets = {name: table.map(_cell).to_numpy().tolist() for name, table in read.items()}
   except ImportError as error:
     raise ValueError(
       f"{path} is a workbook: pip install 'tlx-jax[excel]', or save its sheet as CSV. {error}"
@@ -130,42 +156,100 @@ def _of_workbook(path: pathlib.Path) -> tuple[list[list[str]], tuple[str, ...]]:
   name = max(sheets, key=lambda sheet: len(sheets[sheet]))
   others = [other for other in sheets if other != name and len(sheets[other])]
   said = f'Of the sheets the longest is read, {name}; not {listed(others)}: save those as CSV.'
-  return sheets[name].map(_cell).to_numpy().tolist(), (said,) if others else ()
+  return sheets[name], (said,) if others else ()
 
 
-def _of_text(path: pathlib.Path) -> list[list[str]]:
-  """The rows of a CSV, of UTF-8, UTF-16 with its mark or else the Windows of western Europe,
-  delimited by what the first line that has any has most of.
+def _of_openpyxl(path: pathlib.Path) -> dict[str, list[list[str]]]:
+  """{sheet: its rows, each up to its last cell}, without the empty ones at the end.
+
+  pandas, which makes all rows as wide as the widest, needs any amount of memory for one far cell.
   """
+  import openpyxl  # extra `excel`
+
+  book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+  sheets, count = {}, 0
   try:
-    text = _decoded(_bytes(path))
-    delimiter = ','
-    for line in text.splitlines():
-      if any(one in line for one in ',;\t'):
-        delimiter = max(',;\t', key=line.count)
-        break
+    for sheet in book.worksheets:
+      sheet.reset_dimensions()  # what the file says of them may be wrong
+      rows: list[list[str]] = []
+      for cells in sheet.iter_rows():
+        count += 1 + len(cells)
+        if count > _MOST_CELLS:
+          raise ValueError(f'it has too many cells. {_SMALLER}')
+        rows.append([_cell(None if cell.data_type == 'e' else cell.value) for cell in cells])
+      while rows and not any(rows[-1]):
+        rows.pop()
+      sheets[sheet.title] = rows
+  finally:
+    book.close()
+  return sheets
+
+
+def _of_text(path: pathlib.Path) -> tuple[list[list[str]], tuple[str, ...]]:
+  """The rows of a CSV, of UTF-8, UTF-16 with its mark or else the Windows of western Europe, which
+  is said.
+  """
+  data = _bytes(path)
+  try:
+    text, said = _decoded(data)
     before = csv.field_size_limit(len(text) + 1)  # of the whole process
     try:
-      return list(csv.reader(io.StringIO(text, newline=''), delimiter=delimiter))
+      stream = io.StringIO(text, newline='')
+      delimiter = _delimiter(stream)
+      stream.seek(0)
+      return list(csv.reader(stream, delimiter=delimiter)), said
     finally:
       csv.field_size_limit(before)
-  except (ValueError, EOFError, OSError, csv.Error) as error:
+  except (ValueError, csv.Error) as error:
     raise ValueError(f'{path} cannot be read: {error}') from None
 
 
+def _delimiter(stream: IO[str]) -> str:
+  """That which divides most of the first rows alike; of several that which makes more cells."""
+  found = {}
+  for one in ',;\t':
+    stream.seek(0)
+    first = itertools.islice(csv.reader(stream, delimiter=one), _LOOKED_AT)
+    widths = Counter(len(row) for row in first if len(row) > 1)
+    found[one] = max(((count, width) for width, count in widths.items()), default=(0, 0))
+  return max(found, key=lambda one: found[one])
+
+
 def _bytes(path: pathlib.Path) -> bytes:
-  data = path.read_bytes()
-  return gzip.decompress(data) if path.suffix.lower() == '.gz' else data
+  """What a file holds, unpacked.
 
-
-def _decoded(data: bytes) -> str:
-  for mark, encoding in _MARKS.items():
-    if data.startswith(mark):
-      return data.decode(encoding)
+  Raises:
+    ValueError: a .gz is damaged, or unpacks to more than 64 MiB and 64 bytes for each of its own.
+  """
+  if path.suffix.lower() != '.gz':
+    return path.read_bytes()
+  most = _FREE_BYTES + _BYTES_PER_BYTE * path.stat().st_size
   try:
-    return data.decode()
-  except UnicodeDecodeError:
-    return data.decode('cp1252')
+    with gzip.open(path) as stream:
+      data = stream.read(most + 1)
+  except (EOFError, OSError, zlib.error) as error:
+    raise ValueError(f'{path} cannot be read: {error}') from None
+  if len(data) > most:
+    raise ValueError(f'{path} unpacks to more than {most:,} bytes; refused. Unpack it yourself.')
+  return data
+
+
+def _decoded(data: bytes) -> tuple[str, tuple[str, ...]]:
+  """(the text, what was guessed of it)."""
+  said: tuple[str, ...] = ()
+  marked = [encoding for mark, encoding in _MARKS.items() if data.startswith(mark)]
+  try:
+    text = data.decode(*marked[:1])
+  except UnicodeDecodeError as error:
+    if marked:
+      raise
+    try:
+      text, said = data.decode('cp1252'), (_CP1252,)
+    except UnicodeDecodeError:
+      raise ValueError(f'it is neither UTF-8 nor cp1252 ({error}). Save it as UTF-8.') from None
+  if '\0' in text:
+    raise ValueError('it holds zero bytes, as UTF-16 without its mark does. Save it as UTF-8.')
+  return text, said
 
 
 def _padded(row: Sequence[str], width: int) -> list[str]:
@@ -173,4 +257,7 @@ def _padded(row: Sequence[str], width: int) -> list[str]:
 
 
 def _cell(cell: object) -> str:
-  return '' if cell is None or cell != cell else str(cell)
+  if cell is None or cell != cell:
+    return ''
+  whole = isinstance(cell, float) and cell.is_integer()
+  return str(int(cell)) if whole else str(cell)  # type: ignore[call-overload]

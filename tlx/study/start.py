@@ -447,7 +447,7 @@ def _annotated(root: pathlib.Path) -> str:
 def _is_coco(file: pathlib.Path) -> bool:
   try:
     content = json.loads(file.read_bytes())
-  except (ValueError, OSError):
+  except (ValueError, OSError, RecursionError):
     return False
   return isinstance(content, dict) and {'images', 'annotations'} <= content.keys()
 
