@@ -1,6 +1,7 @@
 """TensorFlow's checkpoints without TensorFlow, against bytes that TensorFlow 2.21 wrote."""
 
 import base64
+import struct
 
 import ml_dtypes
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tests.sources import writers
 from tests.sources.test_sources_contract import ARRAYS
 from tlx import sources
-from tlx.sources import _tensor_bundle
+from tlx.sources import _budget, _tensor_bundle
 
 # tf.saved_model.save of a tf.Module with a tf.Variable for each of ARRAYS: variables.index, and
 # variables.data-00000-of-00001
@@ -71,7 +72,9 @@ def test_a_flipped_bit_is_noticed_anywhere(saved):
     file.write_bytes(data)
 
 
-def test_the_checksum_is_that_of_rfc_3720():
+@pytest.mark.parametrize('few', [_tensor_bundle._FEW, 0])
+def test_the_checksum_is_that_of_rfc_3720(few, monkeypatch):
+  monkeypatch.setattr(_tensor_bundle, '_FEW', few)
   for data, wanted in (
     (bytes(32), 0x8A9136AA),
     (b'\xff' * 32, 0x62A8AB43),
@@ -124,4 +127,20 @@ def test_an_index_that_lies_is_refused(tmp_path, key, entry, words):
   more = [(key, entry)] if key else []
   writers.write_bundle(tmp_path / 'm', {'zero': np.zeros(2, np.float32)}, header, more)
   with pytest.raises(ValueError, match=words):
+    sources.read(tmp_path)
+
+
+def test_a_block_that_the_index_names_again_and_again_is_refused(tmp_path, monkeypatch):
+  """Each time its checksum would be made again: hours, of an index of a few megabytes."""
+  monkeypatch.setattr(_budget, '_FREE_BYTES', 0)
+  block = struct.pack('<5001I', *[0] * 5000, 5000) + b'\0'  # restarts alone
+  size = len(block) - 1
+  block += struct.pack('<I', writers.masked(block))
+  handle = writers._varint(0) + writers._varint(size)
+  top = writers._block([(b'%05d' % i, handle) for i in range(2000)])
+  footer = bytes(2) + writers._varint(len(block)) + writers._varint(len(top) - 5)
+  magic = struct.pack('<Q', _tensor_bundle._MAGIC)
+  (tmp_path / 'm.index').write_bytes(block + top + footer.ljust(40, b'\0') + magic)
+  (tmp_path / 'm.data-00000-of-00001').write_bytes(b'')
+  with pytest.raises(ValueError, match='a block of the index takes .* more than 64 times'):
     sources.read(tmp_path)

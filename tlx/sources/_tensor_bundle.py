@@ -19,6 +19,7 @@ from tlx.sources._budget import Budget, brief
 _MAGIC, _FOOTER = 0xDB4775248B80FB57, 48
 _TRAILER = 5  # bytes after a block: how it is compressed, and its checksum
 _STRING = 7
+_FEW = 1 << 16  # bytes of which a checksum is made one after the other
 _TYPES = {  # of tensorflow/core/framework/types.proto
   1: np.float32,
   2: np.float64,
@@ -124,6 +125,7 @@ def _block(data: bytes, handle: tuple[int, int], budget: Budget) -> Iterator[tup
   (checksum,) = struct.unpack('<I', data[end + 1 : end + _TRAILER])
   if data[end] or size < 4:
     raise ValueError('a block of its index is compressed or empty, which is not read')
+  budget.take(size, 'a block of the index')  # as many blocks as there are entries may be this one
   if _masked(data[offset : end + 1]) != checksum:
     raise ValueError('a block of its index is damaged: its checksum is another')
   (num_restarts,) = struct.unpack('<I', data[end - 4 : end])
@@ -199,7 +201,7 @@ def _shape(message: bytes, budget: Budget) -> tuple[int, ...]:
 
 
 def crc32c(data: bytes) -> int:
-  """CRC-32C (Castagnoli; RFC 3720, appendix B.4), all of many parts of the data at a time.
+  """CRC-32C (Castagnoli; RFC 3720, appendix B.4), of much data that of many parts at a time.
 
   A checksum that starts at 0 and is not inverted is linear over GF(2): that of two parts is the
   first one's, moved over as many zero bytes as the second has, plus the second one's.
@@ -207,6 +209,11 @@ def crc32c(data: bytes) -> int:
   >>> hex(crc32c(b'123456789'))
   '0xe3069283'
   """
+  if len(data) < _FEW:
+    crc = 0xFFFFFFFF
+    for byte in data:
+      crc = _BYTES[(crc ^ byte) & 255] ^ crc >> 8
+    return crc ^ 0xFFFFFFFF
   values = np.frombuffer(data, np.uint8)
   num_parts = 1 << (len(values) >> 10).bit_length()
   length = -(-len(values) // num_parts)
@@ -232,6 +239,7 @@ def _table() -> np.ndarray:
 
 
 _TABLE = _table()
+_BYTES = _TABLE.tolist()
 
 
 def _moved(state: np.ndarray) -> np.ndarray:
