@@ -200,6 +200,7 @@ PHASES = [
   ({'tune': {'policy': 3}}, 'freezing 3'),
   ({'steps': '2 x'}, "steps is '2 x'; wanted a number, or '2.5x'"),
   ({'steps': '2x', 'epochs': 1.0}, "steps is '2x', but epochs = 1.0 decides"),
+  ({'steps': '2.5'}, "steps is '2.5'; wanted a number, or '2.5x'"),
   ({'epochs': 1e5, 'batch_size': 1}, 'epochs of .* are .* steps'),
   ({'augment': {'shift': 1}, 'views': 2}, 'config.reuse'),
 ]

@@ -559,14 +559,14 @@ def _steps(where: str, written: str, common: int) -> int:
   >>> _steps('phase', '2.5x', 100), _steps('phase', '250', 100)
   (250, 250)
   """
-  times = re.fullmatch(r'(\d+(?:\.\d+)?)(x?)', written)
+  times = re.fullmatch(r'(\d+)|(\d+(?:\.\d+)?)x', written)
   if not times:
     raise ValueError(
       f"{where}.steps is {written!r}; wanted a number, or '2.5x' for 2.5 times config.train.steps."
     )
-  if not times[2]:
-    return round(float(times[1]))
-  steps = float(times[1]) * common
+  if times[1]:
+    return int(times[1])
+  steps = float(times[2]) * common
   return max(1, round(steps)) if steps else 0
 
 
