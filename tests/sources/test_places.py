@@ -487,6 +487,7 @@ def test_kaggle(tmp_path, monkeypatch):
     (f'kaggle:{model}', 'wanted kaggle:OWNER/MODEL/FRAMEWORK/VARIATION/VERSION'),
     (f'kaggle:{model}/1/other.npz', 'other.npz'),
     (f'kaggle:{model}/1/../x', 'leads out of its folder'),
+    ('kaggle:google/../tensorFlow2/../1', 'leads out of its folder'),
     (f'kaggle:{model}/9', '404 Client Error'),
   ):
     with pytest.raises(ValueError, match=re.escape(words)):

@@ -21,7 +21,7 @@ def find(rest: str) -> tuple[Path, dict]:
     raise ValueError(
       f'kaggle:{rest}: wanted kaggle:OWNER/MODEL/FRAMEWORK/VARIATION/VERSION[/file].'
     )
-  model, version, member = named[1].rstrip('/'), named[2], named[3]
+  model, version, member = inside(named[1].rstrip('/')), named[2], named[3]
   hub = need('kagglehub', 'kaggle')
   folder = Path(hub.model_download(f'{model}/{version}'))
   if member:
