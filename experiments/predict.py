@@ -54,7 +54,7 @@ def main(argv):
     if OUT.value.endswith('.csv'):
       found.to_csv(OUT.value, index=False)
     elif OUT.value.endswith('.xlsx'):
-      found.to_excel(OUT.value, index=False)
+      spreadsheet.write(found, OUT.value)
     elif OUT.value.endswith('.html'):
       contents = shown.of_records(new, predicted.rows_shown(found))
       page = predicted.page(model.about, INPUTS.value, found, contents)

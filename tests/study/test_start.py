@@ -12,12 +12,13 @@ import sys
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from tests.study import tiny
 from tlx import report
-from tlx.study import config, cost, run, start
+from tlx.study import config, cost, run, spreadsheet, start
 from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 
@@ -167,6 +168,17 @@ def test_words_for_nothing_are_classes_in_workbooks_too(tmp_path):
   assert '30 texts of 3 classes' in found.said[0]
   lines = (tmp_path / 'mine.jsonl').read_text().splitlines()
   assert [json.loads(line)['label'] for line in lines[:3]] == ['None', 'NA', '3']
+
+
+def test_names_out_of_data_are_no_formulas_in_workbooks(tmp_path):
+  openpyxl = pytest.importorskip('openpyxl', reason="pip install 'tlx-jax[excel]'")
+  table = pd.DataFrame({'id': ['=1+1', 'a\x01'], 'p(=2)': [0.5, np.nan], '=3': ['', '-4']})
+  spreadsheet.write(table, tmp_path / 'x.xlsx')
+  cells = [cell for row in openpyxl.load_workbook(tmp_path / 'x.xlsx').active for cell in row]
+  assert 'f' not in {cell.data_type for cell in cells}
+  read, _ = spreadsheet.read(tmp_path / 'x.xlsx')
+  assert read.to_numpy().tolist() == [['=1+1', '0.5', ''], ['a\ufffd', '', '-4']]
+  assert list(read.columns) == list(table.columns)
 
 
 def test_what_is_guessed_of_a_table_is_said(tmp_path):

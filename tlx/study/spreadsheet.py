@@ -109,6 +109,25 @@ def unlabelled(path: str | os.PathLike, text: Sequence[str] = ()) -> datasets.Un
   return datasets.Unlabelled('text', tuple(map(str, table.index)), records)
 
 
+def write(table: pd.DataFrame, file: str | os.PathLike) -> None:
+  """A workbook of the table, in which names out of data that begin with '=' are text, no formulas.
+
+  Raises:
+    ImportError: openpyxl (extra `excel`) is not installed.
+  """
+  from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+
+  def legal(cell: object) -> object:
+    return ILLEGAL_CHARACTERS_RE.sub('\ufffd', cell) if isinstance(cell, str) else cell
+
+  with pd.ExcelWriter(file, engine='openpyxl') as writer:
+    table.rename(columns=legal).map(legal).to_excel(writer, index=False)
+    for row in next(iter(writer.sheets.values())).iter_rows():
+      for cell in row:
+        if cell.data_type == 'f':
+          cell.data_type = 's'
+
+
 def column(table: pd.DataFrame, name: str, flag: str) -> str:
   """The column of this name, whatever the case.
 
