@@ -12,7 +12,7 @@ GOLDEN = json.loads(
 
 
 def drawn() -> dict[str, np.ndarray]:
-  """labels [300], features [300, 20], probs [300, 8]; x [100, 10] and y [100, 7]."""
+  """labels [300], features [300, 20], probs [300, 8]; x [100, 10] and y [100, 7]; after [2, 30]."""
   rng = np.random.RandomState(0)
   labels = rng.randint(0, 5, 300)
   means = rng.randn(5, 20)
@@ -28,4 +28,5 @@ def drawn() -> dict[str, np.ndarray]:
   }
   for name, value in found.items():
     np.testing.assert_allclose(value, GOLDEN[name], rtol=1e-12)
-  return {'labels': labels, 'features': features, 'probs': probs, 'x': x, 'y': y}
+  after = np.stack([rng.randn(30), rng.randn(30)])
+  return {'labels': labels, 'features': features, 'probs': probs, 'x': x, 'y': y, 'after': after}

@@ -15,7 +15,8 @@ SOURCE = {
   'source_labels': np.arange(300) % 4,
 }
 WANTED = GOLDEN['scores']
-NAMES = available('scores')
+# of a value an example; what is about a whole network has a test of its own
+NAMES = [name for name in available('scores') if 'fisher' not in plug('scores', name).NEEDS]
 
 
 def scored(name: str, labels=LABELS, rows=slice(None), **options) -> float:
@@ -215,3 +216,23 @@ def test_otce_is_the_entropy_under_the_linear_program_of_transport():
   assert -np.log(3) <= otce.score(labels, ours, *both) <= 0
   with pytest.raises(ValueError, match='3 and 2 wide'):
     otce.score(labels, ours, theirs[:, :2], source_labels)
+
+
+def test_task2vec_is_the_official_distance_of_what_matters_to_two_tasks():
+  task2vec = plug('scores', 'task2vec')
+  labels, ours, theirs = np.arange(8) % 2, *np.abs(DRAWN['after']) + 0.1
+  assert task2vec.score(labels, ours, theirs) == pytest.approx(-WANTED['task2vec'], rel=1e-7)
+  for scale in (1e-12, 1e6):  # which its 1e-8 would feel
+    found = task2vec.score(labels, scale * ours, scale * theirs)
+    assert found == pytest.approx(task2vec.score(labels, ours, theirs), rel=1e-12)
+  assert task2vec.score(labels, ours, ours) == pytest.approx(0, abs=1e-12)
+  # (1, 1/2, 0) and (0, 1/2, 1) have the cosine 1/4 / (5/4); what matters to neither changes nothing
+  by_hand = task2vec.score(labels, np.array([3.0, 2, 0, 0]), np.array([0.0, 2, 5, 0]))
+  assert by_hand == pytest.approx(-0.8, rel=1e-12)
+  assert task2vec.score(labels, np.ones(3), np.zeros(3)) == -1
+  with pytest.raises(ValueError, match='two classes or more, got 1'):
+    task2vec.score(np.zeros(8, int), ours, theirs)
+  with pytest.raises(ValueError, match=r'same filters, got \(30,\), \(29,\)'):
+    task2vec.score(labels, ours, theirs[1:])
+  with pytest.raises(ValueError, match='finite and at least 0'):
+    task2vec.score(labels, ours, -theirs)

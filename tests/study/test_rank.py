@@ -1,13 +1,16 @@
 """Ranking a study's sources: features by stage are the network's own, results are matched."""
 
+import jax
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from tests.study import tiny
 from tlx.plug import plug
 from tlx.report import folder, ranking
 from tlx.study import config as configs
 from tlx.study import evidence, rank
+from tlx.types import Variables
 
 
 @pytest.fixture(scope='module')
@@ -59,6 +62,42 @@ def test_scores_are_of_the_last_stage_and_training_examples(written, finished):
   assert both['otce'].tolist() == wanted
   # one source orders nothing
   assert not len(ranking.against_results(ranked, folder.load(workdir)))
+
+
+def test_task2vec_is_of_squared_gradients_by_filter_in_the_first_source(written, finished):
+  workdir, _ = finished
+  resolved = configs.resolve(written)
+  params = evidence.source_variables(resolved, 'turned', workdir).params
+  w1, b1, w2, b2 = (
+    np.asarray(params[stage]['linear'][leaf], np.float64)
+    for stage in ('dense1', 'dense2')
+    for leaf in ('kernel', 'bias')
+  )
+
+  def by_hand(labels, x):
+    """The mean squared gradient of log p(drawn class), of each column of both kernels."""
+    hidden = np.maximum(x @ w1 + b1, 0)
+    features = np.maximum(hidden @ w2 + b2, 0)
+    scale = np.sqrt(features.var(0).mean())
+    head = LogisticRegression(C=1 / (len(x) * 1e-3), max_iter=10_000, tol=1e-8)
+    head.fit((features - features.mean(0)) / scale, labels)
+    kernel = head.coef_.T / scale
+    logits = features @ kernel + head.intercept_ - features.mean(0) @ kernel
+    drawn = np.asarray(jax.random.categorical(jax.random.key(0), np.float32(logits)))
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    wrong = np.eye(10)[drawn] - odds / odds.sum(1, keepdims=True)
+    two = (wrong @ kernel.T) * (features > 0)
+    one = (two @ w2.T) * (hidden > 0)
+    pairs = (x, one), (hidden, two)
+    return np.concatenate([(inputs**2).mean(1) @ grads**2 / len(x) for inputs, grads in pairs])
+
+  found = evidence.gather(resolved, 'turned', 'digits', workdir, shots=4)
+  labels, features = evidence.of_source(resolved, 'turned', Variables(params, {}), 1000)
+  ours, theirs = by_hand(found.labels, found.features['input']), by_hand(labels, features['input'])
+  wanted = plug('scores', 'task2vec').score(found.labels, ours, theirs)
+  ranked = rank.rank(written, workdir, ('task2vec',), stages=True, shots=4)
+  assert np.isnan(ranked.task2vec[:2]).all()  # of the whole network, beside its last stage
+  assert ranked.task2vec[2] == pytest.approx(wanted, rel=1e-3)
 
 
 def test_a_source_that_is_not_trained_yet_is_named(written):

@@ -12,7 +12,7 @@ from tlx.study import pair as pairs
 from tlx.study import run, stages, store
 from tlx.study.phases import task_of
 from tlx.train import feed
-from tlx.types import Variables
+from tlx.types import PyTree, Variables
 
 
 class Evidence(NamedTuple):
@@ -55,6 +55,27 @@ def gather(
     ValueError: a task without classes, a source that is not trained yet, or weights that cannot be
       had.
   """
+  labels, rows, examples = examples_of_target(study, source, target, shots, seed, most)
+  variables = variables or source_variables(study, source, workdir)
+  found = stages.stages_of(study, source, variables, examples, every)
+  probs = found.pop(stages.PROBS, None)
+  return Evidence(labels, found, probs, rows)
+
+
+def examples_of_target(
+  study: Mapping[str, Any],
+  source: str,
+  target: str,
+  shots: int = 0,
+  seed: int | None = None,
+  most: int = 0,
+) -> tuple[np.ndarray, np.ndarray, PyTree]:
+  """(labels [N], rows of the training part [N], examples as a source's form stores them); the
+  arguments are those of `gather`.
+
+  Raises:
+    ValueError: a task without classes.
+  """
   config, task = study['targets'][target], task_of(study, study['targets'][target])
   data = pairs.load(study, config, study['sources'][source])
   labels = np.asarray(data.train.labels)
@@ -68,11 +89,7 @@ def gather(
     rows = drawn[seed][shots]
   if most and len(rows) > most:
     rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
-  examples = feed.some(data.train.inputs, rows)
-  variables = variables or source_variables(study, source, workdir)
-  found = stages.stages_of(study, source, variables, examples, every)
-  probs = found.pop(stages.PROBS, None)
-  return Evidence(labels[rows], found, probs, rows)
+  return labels[rows], rows, feed.some(data.train.inputs, rows)
 
 
 def of_source(
@@ -81,11 +98,19 @@ def of_source(
   """(labels [M], {stage: features [M, D]}) of at most `most` of the examples that a source of the
   study is trained on.
   """
+  labels, examples = examples_of_source(study, source, most)
+  found = stages.stages_of(study, source, variables, examples, every)
+  found.pop(stages.PROBS, None)
+  return labels, found
+
+
+def examples_of_source(
+  study: Mapping[str, Any], source: str, most: int
+) -> tuple[np.ndarray, PyTree]:
+  """(labels [M], examples as stored) that a source of the study is trained on, at most `most`."""
   train = pairs.source_data(study, source).train
   rows = np.sort(np.random.default_rng(0).permutation(len(train.labels))[:most])
-  found = stages.stages_of(study, source, variables, feed.take(train.inputs, rows), every)
-  found.pop(stages.PROBS, None)
-  return np.asarray(train.labels)[rows], found
+  return np.asarray(train.labels)[rows], feed.take(train.inputs, rows)
 
 
 def source_variables(

@@ -4,11 +4,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tlx.plug import plug
 from tlx.study import config as configs
 from tlx.study import evidence
+from tlx.study.fisher import fisher
 from tlx.types import Variables
 
 FROM_SOURCE = 1000  # examples of the source, for scores that want them
@@ -39,49 +41,82 @@ def rank(
   variables = {
     source: evidence.source_variables(study, source, workdir) for source in study['sources']
   }
-  examples: dict[str, Any] = {}
+  known = [source for source in variables if _is_known(study, source)]
+  needed = {need for module in modules.values() for need in module.NEEDS}
+  examples, tasks = {}, {}
+  if 'source_features' in needed:
+    examples = {
+      source: evidence.of_source(study, source, variables[source], FROM_SOURCE, stages)
+      for source in known
+    }
+  if 'source_fisher' in needed:
+    tasks = {source: _fisher_of_source(study, source, variables) for source in known}
   for target in study['targets']:
+    of_target = _fisher_of_target(study, target, variables, shots) if tasks else None
     for source, own in variables.items():
       found = evidence.gather(study, source, target, workdir, shots, every=stages, variables=own)
-      if source not in examples:
-        examples[source] = _of_source(study, source, modules, own, stages)
       for stage in found.features:
         row = {'target': target, 'source': source, 'stage': stage, 'examples': len(found.labels)}
-        rows.append(row | _scored(modules, found, stage, examples[source]))
+        has = _evidence(found, stage, examples.get(source), of_target, tasks.get(source))
+        rows.append(row | _scored(modules, found.labels, has))
   return pd.DataFrame(rows)
 
 
-def _of_source(
-  study: Mapping[str, Any],
-  source: str,
-  modules: Mapping[str, Any],
-  variables: Variables,
-  every: bool,
-) -> Any:
-  """What `evidence.of_source` has, where a score wants it and the study trains the source on
-  classes; else None.
-  """
-  wanted = any('source_features' in module.NEEDS for module in modules.values())
+def _is_known(study: Mapping[str, Any], source: str) -> bool:
+  """Whether the study has a source's own examples, and they are of classes."""
   fields = study['sources'][source]
-  if not wanted or not fields['dataset'] or configs.named(fields['task'])[0] != 'classification':
-    return None
-  return evidence.of_source(study, source, variables, FROM_SOURCE, every)
+  return bool(fields['dataset']) and configs.named(fields['task'])[0] == 'classification'
 
 
-def _scored(
-  modules: Mapping[str, Any], found: evidence.Evidence, stage: str, of_source: Any
-) -> dict[str, float]:
-  """{score: value} of one stage; probabilities are of the last."""
-  is_last = stage == list(found.features)[-1]
+def _fisher_of_source(
+  study: Mapping[str, Any], source: str, variables: Mapping[str, Variables]
+) -> np.ndarray:
+  """Of a source's task in the probe network, which is that of the study's first source."""
+  probe = next(iter(variables))
+  fields = study['sources'][source] | {
+    name: study['sources'][probe][name] for name in ('backbone', 'input')
+  }
+  seen = {**study, 'sources': {**study['sources'], source: fields}}
+  labels, examples = evidence.examples_of_source(seen, source, FROM_SOURCE)
+  return fisher(study, probe, variables[probe], examples, labels)
+
+
+def _fisher_of_target(
+  study: Mapping[str, Any], target: str, variables: Mapping[str, Variables], shots: int
+) -> np.ndarray:
+  """Of a target's task in the probe network."""
+  probe = next(iter(variables))
+  labels, _, examples = evidence.examples_of_target(study, probe, target, shots, most=FROM_SOURCE)
+  return fisher(study, probe, variables[probe], examples, labels)
+
+
+def _evidence(
+  found: evidence.Evidence,
+  stage: str,
+  of_source: tuple[np.ndarray, Mapping[str, np.ndarray]] | None,
+  of_target: np.ndarray | None,
+  of_task: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+  """What scores may take of one stage, by its name in NEEDS; what is about a whole network stands
+  beside the last.
+  """
   has = {'features': found.features[stage]}
-  if is_last and found.probs is not None:
-    has['probs'] = found.probs
   if of_source is not None:
     labels, features = of_source
     has |= {'source_features': features[stage], 'source_labels': labels}
+  if stage == list(found.features)[-1]:
+    whole = {'probs': found.probs, 'fisher': of_target, 'source_fisher': of_task}
+    has |= {need: value for need, value in whole.items() if value is not None}
+  return has
+
+
+def _scored(
+  modules: Mapping[str, Any], labels: np.ndarray, has: Mapping[str, np.ndarray]
+) -> dict[str, float]:
+  """{score: value}, NaN where there is not what it takes."""
   values = {}
   for name, module in modules.items():
     there = all(need in has for need in module.NEEDS)
     given = {need: has[need] for need in module.NEEDS if need in has}
-    values[name] = module.score(found.labels, **given) if there else float('nan')
+    values[name] = module.score(labels, **given) if there else float('nan')
   return values
