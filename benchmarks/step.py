@@ -41,7 +41,7 @@ NUM_CLASSES, VOCABULARY, LENGTH = 10, 50257, 128
 KINDS = ('forward', 'probe', 'last', 'full')
 SIDES = ('tlx', 'tlx in a study', 'torch eager', 'torch compiled')
 LOOP = 4  # steps of a run between two returns to Python; studies take more
-HYPER = step.Hyper(np.float32(1e-3), np.float32(1e-2), np.float32(1000))
+HYPER = step.Hyper(*map(np.float32, (1e-3, 1e-2, 1000, 0)))  # the last freezes no group
 
 
 class Case(NamedTuple):
@@ -200,13 +200,21 @@ def make(case: Case, kind: str) -> Ours:
 
 def one_step(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
   """(what does one step and gives what to wait for, 1)."""
-  recipe, variables, batch = make(case, kind)
-  batch = jax.device_put(batch)
+  ours = make(case, kind)
   if kind == 'forward':
+    recipe, variables, batch = ours
+    inputs = jax.device_put(batch.inputs)
     forward = jax.jit(
       lambda variables, x: recipe.network.apply(variables, step.enter(recipe, x), train=False)[0]
     )
-    return lambda: forward(variables, batch.inputs), 1
+    return lambda: forward(variables, inputs), 1
+  return stepping(ours), 1
+
+
+def stepping(ours: Ours) -> Callable[[], Any]:
+  """What does one jitted training step on all cores and gives what to wait for."""
+  recipe, variables, batch = ours
+  batch = jax.device_put(batch)
   trainable, frozen = step.split(variables.params, recipe.phase)
   run = jax.jit(functools.partial(step.train_step, recipe), donate_argnums=0)
   state, key = step.init_state(trainable, variables.stats, recipe.phase, HYPER), jax.random.key(0)
@@ -216,26 +224,39 @@ def one_step(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
     state, metrics = run(state, frozen, batch, key, HYPER)
     return metrics
 
-  return one, 1
+  return one
 
 
 def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
   """(what takes LOOP steps of a cohort of as many runs as there are devices, the steps of all its
   runs).
   """
-  recipe, variables, batch = make(case, kind)
+  ours = make(case, kind)
+  return looking(ours, cohort.evaluate) if kind == 'forward' else advancing(ours)
+
+
+def looking(ours: Ours, function: Callable) -> tuple[Callable[[], Any], int]:
+  """As `in_study`, of the same batch LOOP times by `cohort.evaluate` or `cohort.predict`."""
+  recipe, variables, batch = ours
   spread = Spread.over(jax.device_count())
   trainable, frozen = step.split(variables.params, recipe.phase)
-  nothing, steps = jax.tree.map(lambda _: None, frozen), LOOP * spread.num_runs
-  if kind == 'forward':
-    run = cohort.program(cohort.evaluate, recipe, spread.mesh)
-    batches = jax.tree.map(lambda leaf: np.stack([leaf] * LOOP), batch)
-    looked = cohort.Evaluated(trainable, nothing, variables.stats, np.asarray(batches.mask))
-    own, shared = spread.place(spread.broadcast(looked)), spread.everywhere((frozen, batches))
-    return lambda: run((), own, shared), steps
+  nothing = jax.tree.map(lambda _: None, frozen)
+  run = cohort.program(function, recipe, spread.mesh)
+  batches = jax.tree.map(lambda leaf: np.stack([leaf] * LOOP), batch)
+  looked = cohort.Evaluated(trainable, nothing, variables.stats, np.asarray(batches.mask))
+  own, shared = spread.place(spread.broadcast(looked)), spread.everywhere((frozen, batches))
+  return lambda: run((), own, shared), LOOP * spread.num_runs
+
+
+def advancing(ours: Ours) -> tuple[Callable[[], Any], int]:
+  """As `in_study`, of training steps."""
+  recipe, variables, batch = ours
+  batch_size, spread = len(batch.mask), Spread.over(jax.device_count())
+  trainable, frozen = step.split(variables.params, recipe.phase)
+  nothing = jax.tree.map(lambda _: None, frozen)
   run = cohort.program(cohort.advance, recipe, spread.mesh)
   state = step.init_state(trainable, variables.stats, recipe.phase, HYPER)
-  order = np.broadcast_to(np.arange(case.batch_size, dtype=np.int32), (4096, case.batch_size))
+  order = np.broadcast_to(np.arange(batch_size, dtype=np.int32), (4096, batch_size))
   keys = jax.random.split(jax.random.key(0), spread.num_runs)
   runs = cohort.Runs(
     spread.place(spread.broadcast(nothing)),
@@ -254,7 +275,7 @@ def in_study(case: Case, kind: str) -> tuple[Callable[[], Any], int]:
     carry = run(carry, (runs, order, spread.each(LOOP)), shared)
     return carry[1]
 
-  return several, steps
+  return several, LOOP * spread.num_runs
 
 
 def theirs(case: Case, kind: str, compiled: bool) -> tuple[Callable[[], Any], int]:
