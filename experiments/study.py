@@ -61,6 +61,13 @@ TENSORBOARD = flags.DEFINE_bool(
   'tensorboard', False, 'Write event files of each finished method to WORKDIR/tensorboard.'
 )
 STOP_SECONDS = 4.0  # after Ctrl-C
+WORKERS = flags.DEFINE_integer(
+  'workers',
+  0,
+  'Local processes that share the study, each with its share of the cores or GPUs.',
+  lower_bound=0,
+)
+WORKER = flags.DEFINE_string('worker', '', 'The name of one of these, set by who starts it.')
 COORDINATOR = flags.DEFINE_string(
   'coordinator',
   '',
@@ -120,7 +127,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(
       'Say what to run and where to: --config=configs/FILE.py --workdir=DIR (or --dry_run).'
     )
-  from tlx.study import dry_run, events, run
+  from tlx.study import dry_run, events, locks, run
   from tlx.train import mesh
 
   set_up_jax()
@@ -137,12 +144,25 @@ def main(argv: list[str]) -> None:
       from tlx.study import confirm
 
       config, workdir = confirm.opened(config, workdir)
-    told = {}
+    written = run.untold
     if TENSORBOARD.value:
       events.check()
-      told = {'written': events.write}
-    workdir = run.run(config, workdir, STOP_SECONDS, **told)
-    if mesh.is_first():
+      written = events.write
+    if WORKERS.value:
+      import jax
+
+      from tlx.study import workers
+
+      jax.config.update('jax_platforms', 'cpu')  # devices are theirs
+      workdir = workers.run(WORKERS.value, workdir)
+    else:
+      workdir = run.run(config, workdir, STOP_SECONDS, written, WORKER.value)
+    with locks.last(workdir) as is_last:
+      if WORKER.value or not mesh.is_first():
+        return
+      if not is_last:
+        print(f'Others still work in {workdir}; the last of them writes the report.')
+        return
       from tlx import report
 
       report.speak_utf8()

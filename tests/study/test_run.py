@@ -177,22 +177,6 @@ def test_signals_save_and_end_cleanly(finished, command, study, tmp_path, number
   assert numbers(workdir) == numbers(finished[0])
 
 
-def test_two_processes_do_not_share_a_folder(command, study, tmp_path):
-  workdir = tmp_path / 'shared'
-  first = subprocess.Popen(
-    command(workdir),
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-  wait_for(lambda: (workdir / 'study.json').exists(), first)
-  second = study(workdir)
-  assert second.returncode != 0 and f'Another process (pid {first.pid}' in second.stderr
-  first.communicate(timeout=300)
-  assert first.returncode == 0
-
-
 def test_another_config_is_refused_with_the_difference(finished, study):
   refused = study(finished[0], '--config.train.steps=9')
   assert refused.returncode != 0 and 'Traceback' not in refused.stderr

@@ -19,7 +19,7 @@ from tlx import datasets, tree
 from tlx import inputs as forms
 from tlx.inputs import _tokenizers
 from tlx.sources import cache
-from tlx.study import cells, looked
+from tlx.study import cells, locks, looked
 from tlx.study import config as configs
 from tlx.study.cells import PRETRAINING
 from tlx.study.config import form_module, form_of
@@ -343,6 +343,7 @@ class Pair:
       study['sources'][source],
       study['targets'][target],
     )
+    self.name = f'{source}-{target}'
     self.workdir, self.say, self.spent = (
       workdir,
       say,
@@ -402,7 +403,9 @@ class Pair:
         return feed.Arrays(examples.inputs, self.targets(split))
       point = self._point(split, method, phase)
       if (split, _activation_key(point)) not in self.features:
-        self._compute(split, variables)
+        assert self.workdir is not None  # phases of a random start begin at the first stage
+        with locks.held(self.workdir, f'features-{self.name}-{split}', wait=True):
+          self._compute(split, variables)
       return feed.Arrays(
         self.features[split, _activation_key(point)],
         self.targets(split, point.phase),

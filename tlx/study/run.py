@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,18 @@ from tlx import backbones, checkpoint, datasets, freezing, sources, tree
 from tlx import inputs as forms
 from tlx.plug import plug
 from tlx.study import config as configs
-from tlx.study import depth, evaluation, merges, progress, record, shown, stages, store, zero_shot
+from tlx.study import (
+  depth,
+  evaluation,
+  locks,
+  merges,
+  progress,
+  record,
+  shown,
+  stages,
+  store,
+  zero_shot,
+)
 from tlx.study import pair as pairs
 from tlx.study.cells import (
   Cohort,
@@ -103,14 +114,19 @@ class Loaded(NamedTuple):
   record: Mapping[str, Any]
 
 
+def untold(folder: epath.Path, runs: list[str]) -> None:
+  """Nobody wants to be told of finished runs."""
+
+
 def run(
   config: Mapping[str, Any],
   workdir: str | os.PathLike,
   stop_seconds: float = 0.0,
-  written: Callable[[epath.Path, list[str]], None] = lambda folder, runs: None,
+  written: Callable[[epath.Path, list[str]], None] = untold,
+  worker: str = '',
 ) -> epath.Path:
   """Runs the study, or what is left of it, and returns its folder. The same config and folder
-  give the same numbers.
+  give the same numbers. Processes that do so at one time share the work.
 
   Args:
     stop_seconds: after SIGINT the process ends by then at the latest, also while a program
@@ -118,6 +134,7 @@ def run(
       saved.
     written: called in the first process with the folder and the runs of a method, once they are
       there.
+    worker: its name, of a process that another one started and speaks for.
 
   Raises:
     ValueError: what is wrong with the config, the data, the weights or the folder, before
@@ -145,10 +162,15 @@ def run(
       weights = _weights(study, folder)
     if signal_number := meshes.on_first(interrupted):
       raise KeyboardInterrupt(signal_number)
-    with store.locked(folder):
+    board = progress.Board(folder, worker or progress.own_name())
+
+    def begin() -> None:
+      board.clear()
       store.begin(folder, study, cohorts, data, subsets)
+
+    with locks.joined(folder, begin, functools.partial(store.difference, folder, study)):
       parts = [_part(study, cohort) for cohort in cohorts]
-      reporter = progress.Reporter(parts, meshes.is_first())
+      reporter = progress.Reporter(parts, meshes.is_first(), board, bool(worker))
       lab = Lab(
         _widened(study, cohorts),
         folder,
@@ -158,33 +180,39 @@ def run(
         frozenset(cells_of(study)),
         written,
       )
-      for line in (
-        *_notes(data),
-        meshes.on_first(lambda: store.made_elsewhere(folder, cells_of(study))),
-      ):
-        reporter.line(line)
-      try:
-        pretrained = {name: _source(lab, name, weights.get(name)) for name in study['sources']}
-        for (source, target), group in itertools.groupby(
-          cohorts, key=lambda cohort: cohort.cells[0][:2]
+      with board.shown(), _remedied(folder):
+        for line in (
+          *_notes(data),
+          meshes.on_first(lambda: store.made_elsewhere(folder, cells_of(study))),
         ):
-          _transfer(lab, source, target, list(group), pretrained[source])
+          reporter.line(line)
+        try:
+          _share(lab, cohorts, weights)
+        finally:
+          reporter.close()
+          with contextlib.suppress(OSError), locks.held(folder, 'time.json', wait=True):
+            store.add_times(folder, _times(time.perf_counter() - began, spent))
+    with locks.last(folder) as is_last, _remedied(folder):
+      if is_last:
         meshes.on_first(lambda: shown.write(study, folder))
-      except OSError as error:
-        raise ValueError(
-          f'{error}. {folder} holds all that was done before; when that is mended, the '
-          'same command continues.'
-        ) from None
-      finally:
-        reporter.close()
-        with contextlib.suppress(OSError):
-          store.add_times(folder, _times(time.perf_counter() - began, spent))
   return folder
+
+
+@contextlib.contextmanager
+def _remedied(folder: epath.Path) -> Iterator[None]:
+  """Says what to do where a disk fails."""
+  try:
+    yield
+  except OSError as error:
+    raise ValueError(
+      f'{error}. {folder} holds all that was done before; when that is mended, the '
+      'same command continues.'
+    ) from None
 
 
 def _part(study: Mapping[str, Any], cohort: Cohort) -> progress.Part:
   steps = max(_steps(study, cell) for cell in cohort.cells)
-  return progress.Part(cohort.cells[0].method, len(cohort.cells), steps)
+  return progress.Part(cohort.id, cohort.cells[0].method, len(cohort.cells), steps)
 
 
 def _widened(study: Mapping[str, Any], cohorts: list[Cohort]) -> dict[str, Any]:
@@ -341,26 +369,74 @@ def _steps(study: Mapping[str, Any], cell: Cell) -> int:
   )
 
 
-def _transfer(
-  lab: Lab, source: str, target: str, cohorts: list[Cohort], pretrained: Source
-) -> None:
-  """Every method from one source to one target."""
+def _share(lab: Lab, cohorts: list[Cohort], weights: Mapping[str, Loaded]) -> None:
+  """Every source and every group, which is one method from one source to one target. What another
+  process holds is come back to, and then found done or, where that process died, taken over.
+  """
+  ready: dict[str, Source] = {}
+  current: dict[tuple[str, str], Pair] = {}
 
-  @functools.cache
-  def pair() -> Pair:
-    with fit.booked(lab.spent, 'data'):
-      return Pair(lab.study, source, target, lab.workdir, lab.reporter.line, lab.spent)
+  def source(name: str) -> bool:
+    """Has a source ready, unless another process makes it."""
+    if name in ready:
+      return True
+    with locks.held(lab.workdir, f'source-{name}') as mine:
+      if mine:
+        ready[name] = _source(lab, name, weights.get(name))
+    return mine
 
-  for name, group in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0].method):
-    start = start_of(lab.study['methods'][name]['init'], pretrained, lab.study['sources'][source])
-    _group(lab, list(group), start, pair)
+  def pair(name: str, target: str) -> Pair:
+    """A source and a target; the one before is forgotten."""
+    if (name, target) not in current:
+      current.clear()
+      with fit.booked(lab.spent, 'data'):
+        current[name, target] = Pair(
+          lab.study, name, target, lab.workdir, lab.reporter.line, lab.spent
+        )
+    return current[name, target]
+
+  def group(key: tuple[str, str, str], own: list[Cohort]) -> bool:
+    """Has a group done, unless another process works at it or at its source."""
+    name, target, method = key
+    init = lab.study['methods'][method]['init']
+    if init != 'random' and not source(name):
+      return False
+    with locks.held(lab.workdir, '-'.join(key)) as mine:
+      if mine:
+        start = Source(None, '')
+        if init != 'random':
+          start = start_of(init, ready[name], lab.study['sources'][name])
+        _group(lab, own, start, functools.partial(pair, name, target))
+    return mine
+
+  trained: list[Callable[[], bool]] = [
+    functools.partial(source, name) for name in lab.study['sources']
+  ]
+  merged: list[Callable[[], bool]] = []
+  for key, own in itertools.groupby(cohorts, key=lambda cohort: cohort.cells[0][:3]):
+    tasks = merged if lab.study['methods'][key[2]].get('merge') else trained
+    tasks.append(functools.partial(group, key, list(own)))
+  _until_done(lab, trained)
+  _until_done(lab, merged)  # of what others trained too
+
+
+def _until_done(lab: Lab, tasks: Sequence[Callable[[], bool]]) -> None:
+  """Calls each task until it says that it is done, the others first."""
+  while tasks:
+    left = [task for task in tasks if not task()]
+    if len(left) == len(tasks):
+      if signal_number := meshes.on_first(lab.interrupted):
+        raise KeyboardInterrupt(signal_number)
+      lab.reporter.wait()
+      time.sleep(locks.LOOK_SECONDS)
+    tasks = left
 
 
 def start_of(init: str, pretrained: Source, config: Mapping[str, Any]) -> Source:
   """What runs begin with, as a method's `init` asks."""
   if init == 'source':
     return pretrained
-  if init == 'random' or pretrained.variables is None:
+  if pretrained.variables is None:
     return Source(None, '')
   if init == 'mean_var':
     return Source(None, pretrained.sha256, pretrained.variables.params)
@@ -404,10 +480,11 @@ def _group(lab: Lab, cohorts: list[Cohort], source: Source, pair: Callable[[], P
     wanted |= set(beyond)
     new = new_cohorts(lab.study, [cell for cell in beyond if cell not in outcomes], cohorts)
     cohorts = [*cohorts, *new]
-    for cohort in reversed(new):
+    for cohort in new:
       lab.reporter.add(_part(lab.study, cohort))
   if added := sorted(wanted - lab.wanted):
-    meshes.on_first(lambda: store.add_runs(lab.workdir, cohorts, added))
+    with locks.held(lab.workdir, 'study.json', wait=True):
+      meshes.on_first(lambda: store.add_runs(lab.workdir, cohorts, added))
   for cohort in cohorts:
     untested = [
       row
@@ -470,11 +547,11 @@ def _trained(
   if all(results[cell] for cell in cohort.cells) and meshes.on_first(
     lambda: store.has_parameters(lab.workdir, cohort)
   ):
-    lab.reporter.skip(1)
+    lab.reporter.skip(cohort.id)
     return None
-  lab.reporter.begin()
+  lab.reporter.begin(cohort.id)
   there = _fit(lab, cohort, source, pair())
-  lab.reporter.finish()
+  lab.reporter.finish(cohort.id)
   return there
 
 

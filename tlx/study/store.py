@@ -7,7 +7,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -79,39 +78,6 @@ def place(workdir: os.PathLike | str) -> epath.Path:
   if taken:
     raise ValueError(f'--workdir={os.fspath(path)!r} is a file; a study wants a folder.')
   return path
-
-
-@contextlib.contextmanager
-def locked(workdir: epath.Path) -> Iterator[None]:
-  """Holds the folder; the operating system lets go of it however the process ends. Remote folders
-  are not locked.
-
-  Raises:
-    ValueError: another process holds it.
-  """
-  with contextlib.ExitStack() as stack:
-
-    def hold() -> None:
-      workdir.mkdir(parents=True, exist_ok=True)
-      if '://' in os.fspath(workdir) or sys.platform == 'win32':
-        return
-      import fcntl
-
-      file = stack.enter_context(open(workdir / '.lock', 'a+'))
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except OSError:
-        file.seek(0)
-        raise ValueError(
-          f'Another process ({file.read().strip() or "unknown"}) is working in '
-          f'{workdir}. Wait for it, or give this study another --workdir.'
-        ) from None
-      file.truncate(0)
-      file.write(f'pid {os.getpid()} on {platform.node()}')
-      file.flush()
-
-    meshes.on_first(hold)
-    yield
 
 
 def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
@@ -267,9 +233,17 @@ def begin(
   meshes.on_first(write)
 
 
+def difference(workdir: epath.Path, study: Mapping[str, Any]) -> str:
+  """A line for each field in which the config that the folder was begun with differs; '' where it
+  does not.
+  """
+  path = workdir / 'study.json'
+  return '\n'.join(changes(_unsealed(path, path)['config'], study)[:20])
+
+
 def add_runs(workdir: epath.Path, cohorts: Iterable[Cohort], cells: Iterable[Cell]) -> None:
   """Puts runs and their cohorts to the plan in study.json that its grid does not have: those
-  beyond its edges.
+  beyond its edges. To be called by one process at a time.
   """
   path = workdir / 'study.json'
   content = _unsealed(path, path)
@@ -379,7 +353,9 @@ def _times_before(workdir: epath.Path) -> list[dict[str, float]]:
 
 
 def add_times(workdir: epath.Path, times: Mapping[str, float]) -> None:
-  """Puts the seconds of one start of the study to those of the starts before."""
+  """Puts the seconds of one start of the study to those of the starts before. To be called by one
+  process at a time.
+  """
 
   def write() -> None:
     path = workdir / 'time.json'
