@@ -12,6 +12,7 @@ import pathlib
 import re
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags, logging
@@ -144,7 +145,7 @@ def main(argv: list[str]) -> None:
       from tlx.study import confirm
 
       config, workdir = confirm.opened(config, workdir)
-    written = run.untold
+    written: Callable[[Any, list[str]], None] = run.untold
     if TENSORBOARD.value:
       events.check()
       written = events.write

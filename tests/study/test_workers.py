@@ -24,13 +24,8 @@ def start(command, workdir, *flags):
 def test_processes_share_a_study_and_one_that_is_killed_loses_nothing(command, finished, tmp_path):
   """Started by hand; what the dead one held is gone on with by the other."""
   workdir = tmp_path / 'shared'
-  first = start(command, workdir)
-  wait_for(lambda: (workdir / 'study.json').exists(), first)
-  second = start(command, workdir)
+  first, second = start(command, workdir), start(command, workdir)
   wait_for(lambda: any(workdir.glob('cohorts/*/checkpoints/*/meta.json')), first)
-  other = start(command, workdir, '--config.train.steps=9')
-  _, refused = other.communicate(timeout=300)
-  assert other.returncode == 1 and 'steps: 8 -> 9' in refused and 'Traceback' not in refused
   first.send_signal(signal.SIGKILL)
   first.communicate()
   said, errors = second.communicate(timeout=300)
@@ -52,6 +47,20 @@ def test_workers_give_the_numbers_of_one_process_and_steal_no_work(command, fini
   again = start(command, tmp_path / 'two', '--workers=2')
   said, _ = again.communicate(timeout=300)
   assert again.returncode == 0 and 'validation accuracy' not in said
+
+
+def test_other_processes_work_at_the_same_config_or_not_at_all(tmp_path):
+  begun = []
+  with locks.joined(tmp_path, lambda: begun.append(1), str):
+    with locks.joined(tmp_path, lambda: begun.append(2), str), locks.last(tmp_path) as is_last:
+      assert not is_last
+    with (
+      pytest.raises(ValueError, match=rf'Another process \(pid {os.getpid()}.*\n  steps: 8 -> 9'),
+      locks.joined(tmp_path, lambda: begun.append(3), lambda: '  steps: 8 -> 9'),
+    ):
+      pass
+  with locks.last(tmp_path) as is_last:
+    assert is_last and begun == [1]
 
 
 def test_cores_and_gpus_are_dealt(monkeypatch):

@@ -17,7 +17,7 @@ from etils import epath
 from tlx import checkpoint
 from tlx.report.folder import CONFIRM, OPENED
 from tlx.study import config as configs
-from tlx.study import store
+from tlx.study import locks, store
 from tlx.train import mesh as meshes
 
 
@@ -41,7 +41,8 @@ def opened(
     if study[field]:
       raise ValueError(f'--confirm runs the study as it is written; leave config.{field} out.')
   folder = store.place(workdir) / CONFIRM
-  meshes.on_first(lambda: _record(folder, study))
+  with locks.held(folder.parent, 'confirm', wait=True):
+    meshes.on_first(lambda: _record(folder, study))
   return _confirming(config, study['confirm']), folder
 
 

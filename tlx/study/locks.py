@@ -96,7 +96,7 @@ def _holder(
     if not are_kept(workdir):
       return True
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = stack.enter_context(path.open('a+'))
+    file = stack.enter_context(path.open('a'))
     while not _took(file, fcntl.LOCK_EX):
       if not wait:
         return False

@@ -106,7 +106,7 @@ class Board:
     if self.kept:
       with contextlib.suppress(OSError):
         (self.workdir / BOARD).mkdir(exist_ok=True)
-        checkpoint.write_json(self.workdir / BOARD / f'{self.name}.json', state._asdict())
+        checkpoint.write_json(self.workdir / BOARD / f'{self.name}.state', state._asdict())
 
   def line(self, text: str) -> None:
     """Keeps a line for the process that started this one."""
@@ -125,7 +125,7 @@ class Board:
   def states(self) -> dict[str, State]:
     """By process what it said last; of those that are gone what they finished."""
     found = {}
-    for path in sorted((self.workdir / BOARD).glob('*.json')) if self.kept else ():
+    for path in sorted((self.workdir / BOARD).glob('*.state')) if self.kept else ():
       with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # it is being written
         found[path.stem] = _state(json.loads(path.read_text()), self.is_gone(path.stem))
     return found
@@ -165,6 +165,7 @@ class Reporter:
   ):
     self.state = State({part.id: part for part in parts})
     self.board, self.is_child = board if aloud else None, is_child
+    self.others: dict[str, State] = {}  # as they were at the last line
     self.began = self.told = time.monotonic()  # the cohort; the last line
     self.console = Console(quiet=not aloud or is_child)
     self.bar = None
@@ -227,6 +228,9 @@ class Reporter:
 
   def _tell(self, name: str, pace: str, now: float) -> None:
     """Where the study stands, to who looks on."""
+    if now - self.told >= LINE_SECONDS and self.board and not self.is_child:
+      self.others = self.board.states()
+      self.others.pop(self.board.name, None)
     if now - self.told >= LINE_SECONDS:
       self._publish()
     found = self._total()
@@ -239,9 +243,7 @@ class Reporter:
       self.told = now
 
   def _total(self) -> Total:
-    others = self.board.states() if self.board and not self.is_child else {}
-    own = {} if self.board is None else {self.board.name: self.state}
-    return total([*(others | own).values()] or [self.state])
+    return total([*self.others.values(), self.state])
 
   def line(self, text: str) -> None:
     """Prints a line above the bar."""

@@ -403,9 +403,8 @@ def _share(lab: Lab, cohorts: list[Cohort], weights: Mapping[str, Loaded]) -> No
       return False
     with locks.held(lab.workdir, '-'.join(key)) as mine:
       if mine:
-        start = Source(None, '')
-        if init != 'random':
-          start = start_of(init, ready[name], lab.study['sources'][name])
+        pretrained = ready.get(name, Source(None, ''))
+        start = start_of(init, pretrained, lab.study['sources'][name])
         _group(lab, own, start, functools.partial(pair, name, target))
     return mine
 
@@ -436,7 +435,7 @@ def start_of(init: str, pretrained: Source, config: Mapping[str, Any]) -> Source
   """What runs begin with, as a method's `init` asks."""
   if init == 'source':
     return pretrained
-  if pretrained.variables is None:
+  if init == 'random' or pretrained.variables is None:
     return Source(None, '')
   if init == 'mean_var':
     return Source(None, pretrained.sha256, pretrained.variables.params)

@@ -81,26 +81,23 @@ def _gpus() -> list[str]:
   return [str(i) for i, line in enumerate(listed.stdout.splitlines()) if line.startswith('GPU')]
 
 
-def command(name: str, argv: Sequence[str]) -> list[str]:
-  """The command line of one process, of that which was called."""
-  kept = [argument for argument in argv if not argument.lstrip('-').startswith('workers')]
-  return [sys.executable, '-m', 'experiments.study', *kept, f'--worker={name}']
+def command(name: str, module: str, argv: Sequence[str]) -> list[str]:
+  """The command line of one process, of that which was called; of flags the last one counts."""
+  return [sys.executable, '-m', module, *argv, '--workers=0', f'--worker={name}']
 
 
 def _started(name: str, cores: set[int], env: Mapping[str, str]) -> subprocess.Popen:
-  """A process of the study on its cores, of a session of its own: this one passes signals on."""
-
-  def pin() -> None:
-    if cores:
-      os.sched_setaffinity(0, cores)
-
-  return subprocess.Popen(
-    command(name, sys.argv[1:]),
+  """A process of the study on its cores, in a session of its own: this one passes signals on."""
+  spec = sys.modules['__main__'].__spec__
+  process = subprocess.Popen(
+    command(name, spec.name if spec else 'experiments.study', sys.argv[1:]),
     env=os.environ | env,
-    preexec_fn=pin,
     stdout=subprocess.DEVNULL,
     start_new_session=True,
   )
+  if cores:
+    os.sched_setaffinity(process.pid, cores)  # before it has threads
+  return process
 
 
 def _watch(folder: epath.Path, processes: Mapping[str, subprocess.Popen]) -> None:
