@@ -4,13 +4,13 @@
 or reports. `.locks/NAME` are held by one process each: a source while it is made, a group (one
 method from one source to one target) until it is chosen and tested, files that several write.
 They are `flock`s, which NFS 4 and Lustre with `-o flock` keep between machines. Object stores and
-Windows keep none: there one process works at a time, and nobody checks it.
+Windows, which has no `flock`, keep none: there one process works at a time, and nobody checks it.
 """
 
 import contextlib
-import fcntl
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import IO
@@ -24,7 +24,7 @@ LOOK_SECONDS = 0.2  # between two looks at what another process holds
 
 def are_kept(workdir: epath.Path) -> bool:
   """Whether processes can hold something of the folder."""
-  return '://' not in os.fspath(workdir)
+  return '://' not in os.fspath(workdir) and sys.platform != 'win32'
 
 
 @contextlib.contextmanager
@@ -48,8 +48,8 @@ def joined(
         begin()
         return
       file = stack.enter_context(open(workdir / '.lock', 'a+'))
-      while not _took(file, fcntl.LOCK_EX):
-        if _took(file, fcntl.LOCK_SH):
+      while not _took(file):
+        if _took(file, shared=True):
           break
         time.sleep(LOOK_SECONDS)
       else:
@@ -57,7 +57,8 @@ def joined(
         file.write(f'pid {os.getpid()} on {platform.node()}')
         file.flush()
         begin()
-        fcntl.flock(file, fcntl.LOCK_SH)  # between the two locks another one may have begun
+        while not _took(file, shared=True):  # between the two locks another one may have begun
+          time.sleep(LOOK_SECONDS)
       if difference := same():
         file.seek(0)
         raise ValueError(
@@ -97,7 +98,7 @@ def _holder(
       return True
     path.parent.mkdir(parents=True, exist_ok=True)
     file = stack.enter_context(path.open('a'))
-    while not _took(file, fcntl.LOCK_EX):
+    while not _took(file):
       if not wait:
         return False
       time.sleep(LOOK_SECONDS)
@@ -106,14 +107,16 @@ def _holder(
   return hold
 
 
-def _took(file: IO[str], kind: int) -> bool:
+def _took(file: IO[str], shared: bool = False) -> bool:
   """Whether a file's lock could be had now.
 
   Raises:
     ValueError: the disk has no locks.
   """
+  import fcntl  # which Windows lacks
+
   try:
-    fcntl.flock(file, kind | fcntl.LOCK_NB)
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
   except BlockingIOError:
     return False
   except OSError as error:
@@ -128,6 +131,6 @@ def is_free(workdir: epath.Path, name: str) -> bool:
   """Whether no process holds what goes by the name."""
   try:
     with open(workdir / '.locks' / name) as file:
-      return _took(file, fcntl.LOCK_SH)
+      return _took(file, shared=True)
   except FileNotFoundError:
     return True

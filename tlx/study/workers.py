@@ -25,7 +25,11 @@ def run(number: int, workdir: os.PathLike | str) -> epath.Path:
   """
   folder = store.place(workdir)
   if not locks.are_kept(folder):
-    raise ValueError(f'--workers: {folder} keeps no locks; take a folder of a disk.')
+    raise ValueError(
+      f'--workers={number}: processes share a study by locks of files, and {folder} keeps none '
+      '(object stores and Windows do not). Leave --workers out, or take a folder of a disk on '
+      'Linux or macOS.'
+    )
   shares = shares_of(number)
   names = [f'{progress.own_name()}-{i}' for i in range(number)]
   started = [_started(name, *share) for name, share in zip(names, shares)]
