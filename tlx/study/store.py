@@ -198,7 +198,7 @@ def begin(
   subsets: Mapping[str, Any],
 ) -> None:
   """Writes study.json, what is wanted now, and the ids of every subset. What was there may be
-  part of it.
+  part of it. To be called by one process.
 
   Raises:
     ValueError: as `check`.
@@ -217,20 +217,15 @@ def begin(
     'versions': versions(),
     'devices': [str(device) for device in jax.devices()],
   }
-
-  def write() -> None:
-    check(workdir, study)
-    check_data(workdir, cells_of(study), data)
-    (workdir / 'subsets').mkdir(exist_ok=True)
-    for target, of_target in subsets.items():
-      checkpoint.write_json(workdir / 'subsets' / f'{target}.json', of_target)
-    files = {
-      f'subsets/{target}.json': _digest(workdir / 'subsets' / f'{target}.json')
-      for target in subsets
-    }
-    checkpoint.write_json(workdir / 'study.json', checkpoint.sealed({**content, 'files': files}))
-
-  meshes.on_first(write)
+  check(workdir, study)
+  check_data(workdir, cells_of(study), data)
+  (workdir / 'subsets').mkdir(exist_ok=True)
+  for target, of_target in subsets.items():
+    checkpoint.write_json(workdir / 'subsets' / f'{target}.json', of_target)
+  files = {
+    f'subsets/{target}.json': _digest(workdir / 'subsets' / f'{target}.json') for target in subsets
+  }
+  checkpoint.write_json(workdir / 'study.json', checkpoint.sealed({**content, 'files': files}))
 
 
 def difference(workdir: epath.Path, study: Mapping[str, Any]) -> str:
