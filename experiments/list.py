@@ -22,6 +22,7 @@ ROOMS = (
   'evaluators',
   'freezing',
   'inputs',
+  'launchers',
   'merging',
   'peft',
   'penalties',

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tlx.command import spelled
-from tlx.plug import closest
+from tlx.plug import available, closest
 from tlx.study.config import add_defaults, missing_field
 
 
@@ -65,9 +65,18 @@ STOP_SECONDS = 4.0  # after Ctrl-C
 WORKERS = flags.DEFINE_integer(
   'workers',
   0,
-  'Local processes that share the study, each with its share of the cores or GPUs.',
+  'Processes that share the study, on this machine each with its share of the cores or GPUs.',
   lower_bound=0,
 )
+LAUNCHER = flags.DEFINE_enum(
+  'launcher', 'local', available('launchers'), 'Where --workers are: a file of tlx/launchers.'
+)
+PARTITION = flags.DEFINE_string('partition', '', 'Of Slurm, for each of --workers.')
+TIME = flags.DEFINE_integer(
+  'time', 0, 'Minutes after which Slurm ends a worker, which then goes on in the queue.', 0
+)
+GPUS = flags.DEFINE_integer('gpus', 0, 'GPUs that Slurm or Ray gives each of --workers.', 0)
+CPUS = flags.DEFINE_integer('cpus', 0, 'Cores that Slurm or Ray gives each of --workers.', 0)
 WORKER = flags.DEFINE_string('worker', '', 'The name of one of these, set by who starts it.')
 COORDINATOR = flags.DEFINE_string(
   'coordinator',
@@ -103,6 +112,12 @@ def parse(argv: list[str]) -> list[str]:
       missing = (missing_field(config, path) for path in _overrides(argv))
       reason = next(filter(None, missing), reason)
     sys.exit(f'Error: {reason}')
+
+
+def _is_shared() -> bool:
+  """Whether other processes than this one are to do the work."""
+  wanted = WORKERS.value, LAUNCHER.value != 'local', PARTITION.value, TIME.value, GPUS.value
+  return not WORKER.value and any((*wanted, CPUS.value))
 
 
 def set_up_jax() -> None:
@@ -149,13 +164,15 @@ def main(argv: list[str]) -> None:
     if TENSORBOARD.value:
       events.check()
       written = events.write
-    if WORKERS.value:
+    if _is_shared():
       import jax
 
+      from tlx.launchers import Needs
       from tlx.study import workers
 
       jax.config.update('jax_platforms', 'cpu')  # devices are theirs
-      workdir = workers.run(WORKERS.value, workdir)
+      needs = Needs(PARTITION.value, TIME.value, GPUS.value, CPUS.value)
+      workdir = workers.run(WORKERS.value or 1, workdir, LAUNCHER.value, needs)
     else:
       workdir = run.run(config, workdir, STOP_SECONDS, written, WORKER.value)
     with locks.last(workdir) as is_last:

@@ -33,6 +33,7 @@ LEVEL = {
   'combine': 5,
   'scores': 1,
   'similarity': 1,
+  'launchers': 1,
   'distances': 1,
 }
 PLUGS = (
@@ -49,6 +50,7 @@ PLUGS = (
   'distances',
   'penalties',
   'merging',
+  'launchers',
 )
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 

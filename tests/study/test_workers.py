@@ -9,6 +9,7 @@ import pytest
 
 from tests.study.conftest import ROOT
 from tests.study.test_run import numbers, wait_for
+from tlx.launchers import Needs
 from tlx.study import locks, workers
 
 
@@ -41,7 +42,12 @@ def test_workers_give_the_numbers_of_one_process_whoever_dies(command, finished,
 def test_a_folder_without_locks_is_refused_to_workers(monkeypatch, tmp_path):
   monkeypatch.setattr(sys, 'platform', 'win32')
   with pytest.raises(ValueError, match='keeps none .object stores and Windows do not'):
-    workers.run(2, tmp_path)
+    workers.run(2, tmp_path, 'local', Needs())
+
+
+def test_what_a_launcher_does_not_heed_is_refused(tmp_path):
+  with pytest.raises(ValueError, match='--time=60 means nothing to --launcher=local'):
+    workers.run(2, tmp_path, 'local', Needs(minutes=60))
 
 
 def test_other_processes_work_at_the_same_config_or_not_at_all(tmp_path):
@@ -56,19 +62,6 @@ def test_other_processes_work_at_the_same_config_or_not_at_all(tmp_path):
       pass
   with locks.last(tmp_path) as is_last:
     assert is_last and begun == [1]
-
-
-def test_cores_and_gpus_are_dealt(monkeypatch):
-  monkeypatch.setattr(os, 'sched_getaffinity', lambda process: {0, 1, 2, 5}, raising=False)
-  monkeypatch.setenv('JAX_PLATFORMS', '')
-  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '3,4,7')
-  found = workers.shares_of(2)
-  assert found == [
-    ({0, 2}, {'CUDA_VISIBLE_DEVICES': '3,7'}),
-    ({1, 5}, {'CUDA_VISIBLE_DEVICES': '4'}),
-  ]
-  with pytest.raises(ValueError, match='--workers=4 on 3 GPUs: take at most 3'):
-    workers.shares_of(4)
 
 
 def test_a_lock_goes_with_the_process_that_holds_it(tmp_path):
