@@ -30,6 +30,7 @@ ROOMS = (
   'similarity',
   'sources',
   'tasks',
+  'trackers',
 )
 WEIGHTS = 'weights'
 # What has the options of a backbone, of freezing, ...

@@ -12,14 +12,13 @@ import pathlib
 import re
 import signal
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tlx.command import spelled
-from tlx.plug import available, closest
+from tlx.plug import available, closest, plug
 from tlx.study.config import add_defaults, missing_field
 
 
@@ -60,6 +59,11 @@ CONFIRM = flags.DEFINE_bool(
 )
 TENSORBOARD = flags.DEFINE_bool(
   'tensorboard', False, 'Write event files of each finished method to WORKDIR/tensorboard.'
+)
+WANDB = flags.DEFINE_bool('wandb', False, 'Tell Weights & Biases of each finished method.')
+MLFLOW = flags.DEFINE_bool('mlflow', False, 'Tell MLflow of each finished method.')
+PROFILE = flags.DEFINE_string(
+  'profile', '', 'FIRST:STOP, steps of each cohort that jax.profiler traces, to WORKDIR/profile.'
 )
 STOP_SECONDS = 4.0  # after Ctrl-C
 WORKERS = flags.DEFINE_integer(
@@ -143,8 +147,8 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(
       'Say what to run and where to: --config=configs/FILE.py --workdir=DIR (or --dry_run).'
     )
-  from tlx.study import dry_run, events, locks, run
-  from tlx.train import mesh
+  from tlx.study import dry_run, locks, run
+  from tlx.train import mesh, profile
 
   set_up_jax()
   try:
@@ -160,10 +164,15 @@ def main(argv: list[str]) -> None:
       from tlx.study import confirm
 
       config, workdir = confirm.opened(config, workdir)
-    written: Callable[[Any, list[str]], None] = run.untold
-    if TENSORBOARD.value:
-      events.check()
-      written = events.write
+    profiled = profile.steps(PROFILE.value)
+    told = [plug('trackers', flag.name) for flag in (TENSORBOARD, WANDB, MLFLOW) if flag.value]
+    for tracker in told:
+      tracker.check()
+
+    def written(folder: Any, runs: list[str]) -> None:
+      for tracker in told:
+        tracker.write(folder, runs)
+
     if _is_shared():
       import jax
 
@@ -174,7 +183,7 @@ def main(argv: list[str]) -> None:
       needs = Needs(PARTITION.value, TIME.value, GPUS.value, CPUS.value)
       workdir = workers.run(WORKERS.value or 1, workdir, LAUNCHER.value, needs)
     else:
-      workdir = run.run(config, workdir, STOP_SECONDS, written, WORKER.value)
+      workdir = run.run(config, workdir, STOP_SECONDS, written, WORKER.value, profiled)
     with locks.last(workdir) as is_last:
       if WORKER.value or not mesh.is_first():
         return

@@ -34,6 +34,7 @@ LEVEL = {
   'scores': 1,
   'similarity': 1,
   'launchers': 1,
+  'trackers': 1,
   'distances': 1,
 }
 PLUGS = (
@@ -51,6 +52,7 @@ PLUGS = (
   'penalties',
   'merging',
   'launchers',
+  'trackers',
 )
 FILES = sorted((ROOT / 'tlx').rglob('*.py'))
 

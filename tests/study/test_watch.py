@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tlx import report
-from tlx.study import events
+from tlx.trackers import tensorboard
 
 
 def test_each_method_is_told_in_a_line(finished):
@@ -36,7 +36,7 @@ def test_event_files_hold_the_metrics_of_a_run(finished):
   workdir, _ = finished
   run = report.read(workdir).query('chosen').id.iloc[0]
   for _ in range(2):  # the second time replaces the first
-    events.write(workdir, [run])
+    tensorboard.write(workdir, [run])
   (file,) = (workdir / 'tensorboard' / run).iterdir()
   data, found = file.read_bytes(), {}
   while data:
@@ -56,7 +56,7 @@ def test_event_files_hold_the_metrics_of_a_run(finished):
 def test_event_files_want_their_package(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorboardX', None)
   with pytest.raises(ValueError, match=r"pip install 'tlx-jax\[tensorboard\]'"):
-    events.check()
+    tensorboard.check()
 
 
 STUCK = """

@@ -63,6 +63,7 @@ from tlx.train.anchor import Origin
 from tlx.train.cohort import Program
 from tlx.train.job import Job, PhasePlan, num_steps
 from tlx.train.prefix import variable_shapes
+from tlx.train.profile import Profile
 from tlx.train.spread import Devices
 from tlx.types import Cell, Form, Network, PyTree, Task, Variables
 
@@ -89,6 +90,7 @@ class Lab(NamedTuple):
   spent: fit.Spent  # seconds of this start by kind
   wanted: frozenset[Cell]  # the runs of the config; more may be there
   written: Callable[[epath.Path, list[str]], None]  # is told of the runs of each finished method
+  profile: tuple[int, int] | None  # first and stop of the steps that are traced
 
 
 class Source(NamedTuple):
@@ -124,6 +126,7 @@ def run(
   stop_seconds: float = 0.0,
   written: Callable[[epath.Path, list[str]], None] = untold,
   worker: str = '',
+  profile: tuple[int, int] | None = None,
 ) -> epath.Path:
   """Runs the study, or what is left of it, and returns its folder. The same config and folder
   give the same numbers. Processes that do so at one time share the work.
@@ -135,6 +138,7 @@ def run(
     written: called in the first process with the folder and the runs of a method, once they are
       there.
     worker: its name, of a process that another one started and speaks for.
+    profile: the steps [first, stop) of each cohort whose traces go to WORKDIR/profile.
 
   Raises:
     ValueError: what is wrong with the config, the data, the weights or the folder, before
@@ -179,6 +183,7 @@ def run(
         spent,
         frozenset(cells_of(study)),
         written,
+        profile,
       )
       with board.shown(), _remedied(folder):
         for line in (
@@ -572,6 +577,7 @@ def _fit(lab: Lab, cohort: Cohort, source: Source, pair: Pair) -> Trained:
     say,
     lab.interrupted,
     lab.spent,
+    Profile(*lab.profile, lab.workdir / 'profile' / cohort.id) if lab.profile else None,
   )
   return Trained(cohort, job, fitted, pair.cost.since(before))
 

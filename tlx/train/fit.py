@@ -31,6 +31,7 @@ from tlx.train.job import (
   steps_at,
   steps_before,
 )
+from tlx.train.profile import Profile
 from tlx.train.spread import Spread
 from tlx.types import PyTree, RunState, Variables
 
@@ -75,6 +76,7 @@ class _Course(NamedTuple):
   saver: '_Saver'
   say: Callable[[int, float], None]
   interrupted: Callable[[], int]
+  profile: Profile | None
 
 
 def fit(
@@ -84,6 +86,7 @@ def fit(
   say: Callable[[int, float], None] = lambda steps, rate: None,
   interrupted: Callable[[], int] = lambda: 0,
   spent: Spent | None = None,
+  profile: Profile | None = None,
 ) -> Fitted:
   """Trains the cohort, or finishes it from the checkpoint in `folder`: bit for bit the same.
 
@@ -93,13 +96,14 @@ def fit(
       KeyboardInterrupt(number) raised.
     spent: gains the seconds of this call by kind: 'setup', 'train', 'wait' (of the steps, for their
       examples), 'eval', 'compile', 'save'.
+    profile: steps that are traced, which changes no number.
   """
   job = job.timed()
   spread = job.spread()
   progress = meshes.on_first(lambda: checkpoint.latest(folder)) or _no_progress(job)
   spent = Spent(float) if spent is None else spent
   saver = _Saver(folder, save_seconds)
-  course = _Course(job, spread, progress, spent, saver, say, interrupted)
+  course = _Course(job, spread, progress, spent, saver, say, interrupted, profile)
   own, stats = spread.pad(job.own), spread.pad(job.stats)
   for index in range(progress['phase'], len(job.phases)):
     phased = _run_phase(course, index, own, stats)
@@ -190,13 +194,18 @@ def _take_steps(
     waited += course.spent['wait']
     stop = min(stop, window.stop)
     segment = max(1, int(rate * SEGMENT_SECONDS)) if rate else FIRST_STEPS
+    traced: contextlib.AbstractContextManager = contextlib.nullcontext()
+    if course.profile:
+      done = steps_before(job, index) + at
+      segment, traced = min(segment, course.profile.left(done)), course.profile.traced(done)
     # A matter of time, which processes feel differently.
     chunk = meshes.on_first(functools.partial(min, stop - at, segment))
     chunks = steps_at(job, index, at + chunk) - steps_at(job, index, at)
     own = phased.runs, window.order, spread.place(spread.pad(chunks))
     shared = cohort.Shared(phased.frozen, window.data, phased.reference)
-    state, sums = phased.advance((phased.state, sums), own, shared)
-    jax.block_until_ready((state, sums))
+    with traced:
+      state, sums = phased.advance((phased.state, sums), own, shared)
+      jax.block_until_ready((state, sums))
   rate = _book_steps(course, index, chunk, watch.seconds)
   progress['train_seconds'][index] += waited
   return phased._replace(state=state), sums, rate
