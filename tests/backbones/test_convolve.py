@@ -77,7 +77,14 @@ def test_max_pool_pads_with_zeros():
   want = jax.lax.reduce_window(
     x, 0.0, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0))
   )
-  np.testing.assert_array_equal(_layers.max_pool(x, 3, 2, 1), want)
+  weight = np.random.RandomState(1).rand(*want.shape).astype('float32')
+  found = {}
+  for backend in ('cpu', 'gpu'):
+    np.testing.assert_array_equal(_layers.max_pool(x, 3, 2, 1, backend), want)
+    found[backend] = jax.grad(
+      lambda x, backend=backend: (weight * _layers.max_pool(x, 3, 2, 1, backend)).sum()
+    )(x)
+  np.testing.assert_allclose(found['cpu'], found['gpu'], rtol=1e-6)  # no two places are equal
 
 
 @pytest.mark.parametrize(

@@ -301,15 +301,23 @@ def _depthwise_backward(
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def max_pool(x: Array, width: int, stride: int, padding: int = 0) -> Array:
+def max_pool(
+  x: Array, width: int, stride: int, padding: int = 0, backend: str | None = None
+) -> Array:
   """The maximum over windows of an image [B, H, W, C], padded with zeros (as good as -inf after a
-  ReLU): over rows, then over columns.
+  ReLU): on a CPU over rows, then over columns, elsewhere by lax. Of places that share a maximum,
+  the first has all of the gradient there, and on a CPU each its share.
+
+  `backend` is where it will run, as in `convolve`.
 
   Raises:
     TooSmallError: the image is smaller than a window.
   """
   check_window(x.shape[1:3], (width, width), ((padding, padding), (padding, padding)))
   x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+  if (backend or jax.default_backend()) != 'cpu':
+    window, strides = (1, width, width, 1), (1, stride, stride, 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, strides, 'VALID')
   for axis in (1, 2):
     last = (x.shape[axis] - width) // stride * stride
     x = functools.reduce(
