@@ -165,6 +165,8 @@ def main(argv: list[str]) -> None:
 
       config, workdir = confirm.opened(config, workdir)
     profiled = profile.steps(PROFILE.value)
+    if profiled and '://' in str(workdir):
+      raise ValueError(f'--profile wants a folder of a disk, got {workdir}: mount the bucket.')
     told = [plug('trackers', flag.name) for flag in (TENSORBOARD, WANDB, MLFLOW) if flag.value]
     for tracker in told:
       tracker.check()

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +40,8 @@ def save(folder: epath.Path, step: int, tree: PyTree, meta: dict[str, Any]) -> N
   if place.exists():  # left by a save that did not end, or by an equal one
     place.rmtree()
   place.mkdir(parents=True)
-  with _failing_quietly(place), checkpointer() as orbax:
-    orbax.save(
-      _absolute(place / 'arrays'),
-      {f'{i:05d}': array for i, array in enumerate(arrays.values())},
-    )
+  with _failing_quietly(place), _to(place / 'arrays') as there, checkpointer() as orbax:
+    orbax.save(there, {f'{i:05d}': array for i, array in enumerate(arrays.values())})
   write_json(
     place / 'meta.json',
     sealed(meta | {'names': list(arrays), 'arrays_sha256': trees.sha256(arrays)}),
@@ -142,8 +140,8 @@ def load(folder: epath.Path) -> dict[str, np.ndarray]:
     )
   place = folder / str(meta['step'])
   try:
-    with checkpointer() as orbax:
-      stored = orbax.restore(_absolute(place / 'arrays'))
+    with _from(place / 'arrays') as there, checkpointer() as orbax:
+      stored = orbax.restore(there)
     arrays = {name: np.asarray(stored[f'{i:05d}']) for i, name in enumerate(meta['names'])}
     found = trees.sha256(arrays)
   except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -169,9 +167,38 @@ def restore(folder: epath.Path, like: PyTree) -> PyTree:
   return jax.tree.unflatten(jax.tree.structure(like), list(arrays.values()))
 
 
-def _absolute(path: epath.Path) -> epath.Path:
-  """What Orbax takes; `resolve` is for local paths only."""
-  return path if '://' in os.fspath(path) else path.resolve()
+@contextlib.contextmanager
+def _to(folder: epath.Path) -> Iterator[epath.Path]:
+  """Where Orbax is to write a folder. Of object stores it knows some, etils all that fsspec does:
+  there it writes to this machine, and the files are copied at the end.
+  """
+  if '://' not in os.fspath(folder):
+    yield folder.resolve()
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    yield epath.Path(scratch) / 'arrays'
+    _copy(epath.Path(scratch) / 'arrays', folder)
+
+
+@contextlib.contextmanager
+def _from(folder: epath.Path) -> Iterator[epath.Path]:
+  """Where Orbax finds a folder that it wrote."""
+  if '://' not in os.fspath(folder):
+    yield folder.resolve()
+    return
+  with tempfile.TemporaryDirectory() as scratch:
+    _copy(folder, epath.Path(scratch) / 'arrays')
+    yield epath.Path(scratch) / 'arrays'
+
+
+def _copy(folder: epath.Path, to: epath.Path) -> None:
+  """Every file of a folder."""
+  to.mkdir(parents=True, exist_ok=True)
+  for path in folder.iterdir():
+    if path.is_dir():
+      _copy(path, to / path.name)
+    else:
+      (to / path.name).write_bytes(path.read_bytes())
 
 
 def write_json(path: epath.Path, content: Any) -> None:

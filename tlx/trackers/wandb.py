@@ -27,7 +27,7 @@ def write(workdir: epath.Path, runs: list[str]) -> None:
       name=run.name,
       id=known_as.hexdigest()[:16],
       config=dict(run.cell),
-      dir=os.fspath(workdir),
+      dir=None if '://' in os.fspath(workdir) else os.fspath(workdir),
       resume='allow',
       reinit='finish_previous',
     ) as there:
