@@ -26,9 +26,9 @@ def test_a_study_on_two_nodes_outlives_one_of_them(command, finished, tmp_path):
       stderr=subprocess.PIPE,
       text=True,
     )
-    wait_for(lambda: any(workdir.glob('cohorts/*/checkpoints/*/meta.json')), process)
+    wait_for(lambda: any(workdir.glob('cohorts/*/checkpoints/*/meta.json')), process, 300)
     cluster.remove_node(other, allow_graceful=False)
-    said, errors = process.communicate(timeout=300)
+    said, errors = process.communicate(timeout=600)
   finally:
     cluster.shutdown()
   assert process.returncode == 0 and 'Report:' in said, errors

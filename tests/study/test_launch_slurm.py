@@ -47,3 +47,21 @@ def test_where_there_is_no_slurm_it_is_said(tmp_path):
   pytest.importorskip('submitit', reason="needs it: pip install 'tlx-jax[slurm]'")
   with pytest.raises(ValueError, match='--launcher=slurm: .*srun'):
     slurm.start([['true']], tmp_path, Needs())
+
+
+def test_what_a_job_needs_reaches_the_queue(tmp_path, monkeypatch):
+  """Of `sbatch`, for which a script stands in, each job's file is read."""
+  pytest.importorskip('submitit', reason="needs it: pip install 'tlx-jax[slurm]'")
+  for name, script in (
+    ('srun', ''),
+    ('sbatch', f'cat "$1" >> {tmp_path}/seen; echo Submitted batch job 7'),
+  ):
+    (tmp_path / name).write_text(f'#!/bin/sh\n{script}\n')
+    (tmp_path / name).chmod(0o755)
+  monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+  (job,) = slurm.start([['true']], tmp_path, Needs('big', 240, gpus=2, cpus=8))
+  assert 'Job 7' in job.name and str(tmp_path / 'slurm') in job.name
+  asked = (tmp_path / 'seen').read_text()
+  for line in ('partition=big', 'time=240', 'gpus-per-node=2', 'cpus-per-task=8', 'requeue'):
+    assert f'#SBATCH --{line}\n' in asked, asked
+  assert '#SBATCH --signal=USR2@' in asked

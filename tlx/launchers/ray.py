@@ -59,7 +59,7 @@ def start(commands: Sequence[Sequence[str]], folder: os.PathLike, needs: Needs) 
   except ImportError:
     raise ValueError("--launcher=ray wants Ray: pip install 'tlx-jax[ray]'.") from None
   try:
-    ray.init(ignore_reinit_error=True, logging_level='error', include_dashboard=False)
+    ray.init(ignore_reinit_error=True, logging_level='error', log_to_driver=False)
   except ConnectionError as error:
     raise ValueError(f'--launcher=ray: {error}') from None
   cpus = needs.cpus or 1

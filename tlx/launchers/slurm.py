@@ -86,9 +86,9 @@ def start(commands: Sequence[Sequence[str]], folder: os.PathLike, needs: Needs) 
     executor.update_parameters(
       name='tlx',
       timeout_min=needs.minutes or DEFAULT_MINUTES,
-      gpus_per_node=needs.gpus,
       cpus_per_task=needs.cpus or 1,
       slurm_additional_parameters={'requeue': True},
+      **({'gpus_per_node': needs.gpus} if needs.gpus else {}),
       **({'slurm_partition': needs.partition} if needs.partition else {}),
     )
     return [Job(executor.submit(Command(command))) for command in commands]

@@ -71,6 +71,12 @@ def command(name: str) -> list[str]:
 def _watch(folder: epath.Path, tasks: Mapping[str, Task]) -> None:
   """Says what they say and how far they are together, until all have ended."""
   board, console = progress.Board(folder, ''), Console()
+  console.print(
+    f'Started: {", ".join(task.name for task in tasks.values())}.',
+    highlight=False,
+    markup=False,
+    soft_wrap=True,
+  )
   read, told = dict.fromkeys(tasks, 0), time.monotonic()
   ended: set[str] = set()
   while True:
