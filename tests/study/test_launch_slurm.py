@@ -64,4 +64,4 @@ def test_what_a_job_needs_reaches_the_queue(tmp_path, monkeypatch):
   asked = (tmp_path / 'seen').read_text()
   for line in ('partition=big', 'time=240', 'gpus-per-node=2', 'cpus-per-task=8', 'requeue'):
     assert f'#SBATCH --{line}\n' in asked, asked
-  assert '#SBATCH --signal=USR2@' in asked
+  assert '#SBATCH --signal=USR2@300\n' in asked

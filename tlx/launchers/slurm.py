@@ -18,6 +18,7 @@ TAKES = ('partition', 'minutes', 'gpus', 'cpus')
 CLUSTER = 'slurm'  # 'local' plays the queue on this machine
 DEFAULT_MINUTES = 60
 TIMES_REQUEUED = 10_000  # a study ends, however often its jobs do not
+SAVE_SECONDS = 300  # before its time is over a job is told; a program that compiles is not left
 LOOK_SECONDS = 0.5
 
 
@@ -79,14 +80,16 @@ def start(commands: Sequence[Sequence[str]], folder: os.PathLike, needs: Needs) 
   except ImportError:
     raise ValueError("--launcher=slurm wants submitit: pip install 'tlx-jax[slurm]'.") from None
   logging.getLogger('submitit').setLevel(logging.ERROR)
+  minutes = needs.minutes or DEFAULT_MINUTES
   try:
     executor = submitit.AutoExecutor(
       os.path.join(folder, 'slurm'), cluster=CLUSTER, slurm_max_num_timeout=TIMES_REQUEUED
     )
     executor.update_parameters(
       name='tlx',
-      timeout_min=needs.minutes or DEFAULT_MINUTES,
+      timeout_min=minutes,
       cpus_per_task=needs.cpus or 1,
+      slurm_signal_delay_s=min(SAVE_SECONDS, 15 * minutes),
       slurm_additional_parameters={'requeue': True},
       **({'gpus_per_node': needs.gpus} if needs.gpus else {}),
       **({'slurm_partition': needs.partition} if needs.partition else {}),
