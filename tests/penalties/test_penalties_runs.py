@@ -163,6 +163,15 @@ def test_on_texts(name, tmp_path, monkeypatch):
     assert held.progress['history'][-1]['penalty'][0] > 0
 
 
+def known_of(job):
+  """What the penalty knows of the runs at their first step."""
+  job = job.timed()
+  spread = job.spread()
+  own = fit._with_trained(spread.pad(job.own), job, 0, spread)
+  phased = fit.prepare(job, 0, own, spread.pad(job.stats), spread)
+  return spread.unpad(fit._informed(job, 0, phased, spread).runs.known)
+
+
 def test_the_fisher_information_of_a_softmax_is_that_of_hand(plain, tmp_path):
   """A head alone: the gradient of one example is x (p - y)', so F is the mean of its squares.
 
@@ -170,11 +179,8 @@ def test_the_fisher_information_of_a_softmax_is_that_of_hand(plain, tmp_path):
   """
   examples, _ = plain('l2_sp')
   penalty = ewc.penalty(data='target', examples=60)
-  job = job_of('ewc', examples, penalty=penalty, num_runs=1).timed()
-  index, spread = 0, job.spread()
-  own = fit._with_trained(spread.pad(job.own), job, index, spread)
-  phased = fit.prepare(job, index, own, spread.pad(job.stats), spread)
-  known = spread.unpad(fit._informed(job, index, phased, spread).runs.known)
+  job = job_of('ewc', examples, penalty=penalty, num_runs=1)
+  known = known_of(job)
   params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), job.base.params)
   head = jax.tree.map(lambda leaf: np.asarray(leaf[0], np.float64), job.own['head'])
   x = np.asarray(FORM.enter(jnp.asarray(examples.inputs)), np.float64).reshape(60, -1)
@@ -189,3 +195,24 @@ def test_the_fisher_information_of_a_softmax_is_that_of_hand(plain, tmp_path):
   np.testing.assert_allclose(found['kernel'][0], wanted, rtol=1e-3, atol=1e-9)
   np.testing.assert_allclose(found['bias'][0], np.mean(errors**2, axis=0), rtol=1e-3, atol=1e-9)
   assert known['head']['kernel'] is None  # the source does not bring it
+
+
+@pytest.mark.parametrize('data', ['target', 'source'])
+def test_what_is_observed_are_losses_in_the_weights_of_their_classes(data, plain):
+  """Weights out of the examples' own classes count as the same weights do in writing."""
+  rows = np.r_[0:20, 20:25, 40:42]
+  few = jax.tree.map(lambda leaf: leaf[rows], plain('l2_sp')[0])
+  penalty = ewc.penalty(data=data, examples=60)
+
+  def fisher(weights):
+    task = classification.task(3, class_weights=weights)
+    job = job_of('ewc', few, penalty=penalty, num_runs=1)
+    plan = job.phases[0]._replace(task=task)
+    origin = job.origin._replace(task=task)
+    examples = [np.arange(len(rows))]
+    job = job._replace(phases=(plan,), origin=origin, examples=examples)
+    return dict(named_leaves(known_of(job)))['dense1/linear/kernel']
+
+  balanced = fisher('balanced')
+  np.testing.assert_allclose(balanced, fisher((27 / 60, 27 / 15, 27 / 6)), rtol=1e-4)
+  assert not np.allclose(balanced, fisher(()), rtol=0.1)

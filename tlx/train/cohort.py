@@ -122,6 +122,7 @@ class Observed(NamedTuple):
   frozen: PyTree
   stats: PyTree
   mask: Array  # [P, B], 0.0 where the run does not look at an example
+  class_weights: Array | None = None  # [K], where the loss weighs classes by the run's examples
 
 
 def observe(recipe: Recipe) -> Callable:
@@ -139,6 +140,9 @@ def observe(recipe: Recipe) -> Callable:
 
     def add(sums: PyTree, both: tuple[Batch, Array]) -> tuple[PyTree, None]:
       example, counts = both
+      if own.class_weights is not None:
+        targets = example.targets
+        example = example._replace(targets=Weighed(targets, own.class_weights[targets]))
       found = observe_one(recipe, own.trainable, frozen, own.stats, example, reference)
       return jax.tree.map(lambda total, leaf: total + counts * leaf, sums, found), None
 

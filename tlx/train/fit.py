@@ -25,6 +25,7 @@ from tlx.train.anchor import Reference
 from tlx.train.job import (
   Job,
   PhasePlan,
+  balanced,
   class_weights,
   hyper_of,
   keys,
@@ -33,7 +34,7 @@ from tlx.train.job import (
 )
 from tlx.train.profile import Profile
 from tlx.train.spread import Spread
-from tlx.types import PyTree, RunState, Variables
+from tlx.types import PyTree, RunState, Variables, num_logits
 
 Spent = defaultdict[str, float]  # seconds by kind
 
@@ -612,7 +613,7 @@ def _known_of_runs(job: Job, index: int, phased: Phased, spread: Spread) -> PyTr
   counts = spread.place(spread.pad(np.array([len(own) for own in rows], np.float32)))
   examples = job.train(plan.phase)
   parts = stream.Parts(examples, rows, spread, stream.device_bytes(job, examples))
-  runs = state.trainable, phased.runs.frozen, state.stats
+  runs = state.trainable, phased.runs.frozen, state.stats, phased.runs.class_weights
   return _observed(recipe, parts, runs, shared, counts, spread)
 
 
@@ -630,11 +631,16 @@ def _known_of_source(job: Job, index: int) -> PyTree:
   alone = step.Phase(labels, (('train', 1.0),), anchor=phase.anchor)
   recipe = step.Recipe(origin.network, job.form, origin.task, alone)
   spread, examples = Spread.over(1), origin.train()
-  rows = _some(np.arange(feed.length(examples)), phase.anchor.penalty.examples, 0)
+  everything = np.arange(feed.length(examples))
+  rows = _some(everything, phase.anchor.penalty.examples, 0)
   parts = stream.Parts(examples, [rows], spread, stream.device_bytes(job, examples))
   reference = spread.whole(Reference(own, origin.variables.stats, {}))
   stacked = spread.place(spread.broadcast((own, origin.variables.stats)))
-  runs = stacked[0], jax.tree.map(lambda _: None, rest), stacked[1]
+  weights = None
+  if origin.task.balanced:
+    targets = np.asarray(feed.whole(examples.targets))
+    weights = spread.place(balanced(targets, [everything], num_logits(origin.task)))
+  runs = stacked[0], jax.tree.map(lambda _: None, rest), stacked[1], weights
   counts = spread.place(np.array([len(rows)], np.float32))
   known = _observed(recipe, parts, runs, (spread.whole(rest), reference), counts, spread)
   found = dict(trees.named_leaves(spread.unpad(known)))
@@ -652,7 +658,7 @@ def _some(rows: np.ndarray, most: int, seed: int) -> np.ndarray:
 def _observed(
   recipe: step.Recipe,
   parts: stream.Parts,
-  runs: tuple[PyTree, PyTree, PyTree],
+  runs: tuple[PyTree, PyTree, PyTree, PyTree],
   shared: tuple[PyTree, Reference | None],
   counts: jax.Array,
   spread: Spread,
@@ -668,7 +674,8 @@ def _observed(
   )
   sums = spread.place(zeros)
   for part in parts:
-    sums = program(sums, cohort.Observed(*runs, part.mask), (*shared, part.batches))
+    own = cohort.Observed(*runs[:3], part.mask, runs[3])
+    sums = program(sums, own, (*shared, part.batches))
   known = jax.vmap(conclude)(spread.unpad(sums), spread.unpad(counts))
   return spread.place(spread.pad(jax.device_get(known)))
 

@@ -118,8 +118,13 @@ def class_weights(job: Job, index: int) -> np.ndarray:
   """
   plan = job.phases[index]
   labels = np.asarray(job.train(plan.phase._replace(start=0, views=0)).targets)
-  weights = np.zeros((len(job.examples), num_logits(plan.task)), np.float32)
-  for of_run, rows in zip(weights, job.examples):
+  return balanced(labels, job.examples, num_logits(plan.task))
+
+
+def balanced(labels: np.ndarray, examples: Sequence[np.ndarray], num_classes: int) -> np.ndarray:
+  """As `class_weights`, of runs whose examples have these rows of `labels`."""
+  weights = np.zeros((len(examples), num_classes), np.float32)
+  for of_run, rows in zip(weights, examples):
     counts = np.bincount(labels[rows], minlength=len(of_run))
     there = counts > 0
     of_run[there] = len(rows) / (there.sum() * counts[there])

@@ -321,7 +321,7 @@ def observe_one(
     x = enter(recipe, batch.inputs)
     stages = through(trainable, x, start)
     stages.pop(network.stages[-1])
-    return see(recipe, trainable, frozen, stages, x, batch, Held(reference))
+    return see(recipe, trainable, frozen, stages, x, _unweighed(batch), Held(reference))
 
   anchor = recipe.phase.anchor
   assert anchor is not None and anchor.penalty.observe is not None and reference is not None
