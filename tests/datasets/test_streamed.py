@@ -120,6 +120,15 @@ def test_a_file_that_is_gone_later(photographs):
   assert len(streamed.train.inputs.take(np.arange(4))) == 4
 
 
+def test_a_file_that_is_replaced_later(photographs):
+  streamed = datasets.load(f'folder:{photographs}', 8, 3, data_bytes=1.0, shift='rotate_90')
+  ids = streamed.train.ids
+  (photographs / ids[4]).write_bytes((photographs / ids[5]).read_bytes())
+  with pytest.raises(ValueError, match=f'{ids[4]} is another image than it was at first'):
+    streamed.train.inputs.take(np.arange(9))
+  assert len(streamed.train.inputs.take(np.arange(4))) == 4
+
+
 def test_a_digest_of_rows_is_known_without_decoding(photographs, monkeypatch):
   """It tells rows, their order and shifts apart, and is that of the same rows at any time."""
   name = f'folder:{photographs}'

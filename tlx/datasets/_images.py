@@ -282,7 +282,7 @@ class Images:
     """uint8 [len(rows), H, W, C], decoded in as many threads as there are cores.
 
     Raises:
-      ValueError: a file that could be read at first and no longer can.
+      ValueError: a file that could be read at first and no longer can, or is another image now.
     """
     made = np.empty((len(rows), *self.shape[1:]), np.uint8)
 
@@ -296,6 +296,11 @@ class Images:
           raise ValueError(
             f'{self.examples.ids[row]} can no longer be read: {error}. Put it back as it was.'
           ) from error
+        if _digest(part[place]) != self.digests[row]:
+          raise ValueError(
+            f'{self.examples.ids[row]} is another image than it was at first. Put it back as it '
+            'was, or begin a new study with what is there now.'
+          )
       part[:] = SHIFTS[self.shift][0](part)
 
     with concurrent.futures.ThreadPoolExecutor(_num_threads()) as pool:
@@ -398,8 +403,7 @@ def decode_all(
           except Exception as error:
             bad[row] = str(error) or type(error).__name__
           else:
-            own = hashlib.blake2b(part[place].data, digest_size=8).digest()
-            digests[row] = int.from_bytes(own, 'little')
+            digests[row] = _digest(part[place])
         part[:] = change(part)
 
       list(pool.map(work, range(0, len(files), _TASK)))  # list() raises what a thread raised
@@ -413,6 +417,11 @@ def decode_all(
     Split(found, examples.labels, examples.ids, digests, examples.groups, examples.values),
     wrong,
   )
+
+
+def _digest(pixels: np.ndarray) -> int:
+  """Of one image as it is decoded."""
+  return int.from_bytes(hashlib.blake2b(pixels.data, digest_size=8).digest(), 'little')
 
 
 @contextlib.contextmanager
