@@ -46,7 +46,8 @@ def main(argv):
   try:
     new = spreadsheet.unlabelled(INPUTS.value, TEXT.value)
     model = load()
-    print(model.about)
+    for line in (*new.notes, model.about):
+      print(line)
     vectors, bad = use.embed(model, new, STAGE.value)
     if UNIT.value:
       vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

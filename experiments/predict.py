@@ -45,7 +45,8 @@ def main(argv):
     if boxes.finds(model) == is_file:
       wanted = 'a folder for boxes' if is_file else 'a .csv, .xlsx, .jsonl or .html file'
       raise ValueError(f'--out is {wanted}, got {OUT.value!r}.')
-    print(model.about)
+    for line in (*new.notes, model.about):
+      print(line)
     if boxes.finds(model):
       print(boxes.write(model, new, OUT.value, LEAST.value))
       return

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tlx import datasets
+from tlx.datasets import _lines
 from tlx.datasets._lines import _digest
 
 QUOTE = '"'
@@ -357,6 +358,16 @@ def test_a_broken_archive(write):
   path.write_bytes(b'no archive')
   with pytest.raises(ValueError, match=r'Cannot unpack .*x.csv.gz: .* Copy it anew'):
     datasets.kind(f'csv:{path}')
+
+
+def test_an_archive_that_unpacks_to_far_more_is_refused(write, monkeypatch):
+  """A few bytes may stand for any number: 64 MiB and 64 times the file are read, here 0 and 64."""
+  monkeypatch.setattr(_lines, '_FREE_BYTES', 0)
+  path = write('x.jsonl.gz', _json(_texts(4)) + ' ' * 10**6)
+  with pytest.raises(ValueError, match=r'x.jsonl.gz unpacks to more than [0-9,]+ bytes; refused'):
+    datasets.info(f'jsonl:{path}')
+  write('x.jsonl.gz', _json(_texts(4)))
+  assert sum(datasets.info(f'jsonl:{path}').num_examples.values()) == 4
 
 
 def test_the_other_kind_of_data_is_refused(write):

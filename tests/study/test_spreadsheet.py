@@ -20,6 +20,7 @@ def test_new_texts_are_made_of_the_columns_that_are_named(table):
   assert new.kind == 'text' and new.ids == ('4', '6', '7')  # as a spreadsheet counts its rows
   assert list(new.records[:2]) == ['Größe\nzu; klein', 'Käse fehlt']
   assert isinstance(new.records[2], ValueError)
+  assert len(new.notes) == 2 and 'cp1252' in ' '.join(new.notes)
   assert csv.field_size_limit() == 131_072  # as Python has it
 
 
@@ -39,7 +40,7 @@ def test_tables_that_cannot_be_read_are_told(tmp_path):
   for name, data, words in (
     ('empty.csv', b'\n\n', 'holds no row'),
     ('twice.csv', b'a;a\n1;2\n', 'several columns a'),
-    ('broken.csv.gz', b'no gzip', 'cannot be read'),
+    ('broken.csv.gz', b'no gzip', 'Cannot unpack'),
   ):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=words):

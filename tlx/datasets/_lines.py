@@ -20,6 +20,7 @@ from tlx.datasets._types import SPLITS, Examples, Published, Split, in_order
 # Of files by the name of their place, each also with .gz.
 ENDINGS = {'jsonl': ('.jsonl',), 'csv': ('.csv', '.tsv'), 'text': ('.txt', '.jsonl')}
 MOST_BAD = 20  # lines that an error lists
+_FREE_BYTES, _BYTES_PER_BYTE = 2**26, 64  # what a .gz may unpack to
 
 
 class Line(NamedTuple):
@@ -221,12 +222,32 @@ def rows(file: File) -> tuple[list[str], list[Line]]:
     return jsonl(stream)
 
 
+class _Bounded(io.RawIOBase):
+  """What a packed file unpacks to, of which so many bytes are read at the most."""
+
+  def __init__(self, unpacked: Any, most: int, file: epath.Path):
+    self.unpacked, self.most, self.left, self.file = unpacked, most, most, file
+
+  def readable(self) -> bool:
+    return True
+
+  def readinto(self, buffer: Any) -> int:
+    count = self.unpacked.readinto(buffer)
+    self.left -= count
+    if self.left < 0:
+      raise ValueError(
+        f'{self.file} unpacks to more than {self.most:,} bytes; refused. Unpack it yourself.'
+      )
+    return count
+
+
 @contextlib.contextmanager
 def opened(file: epath.Path) -> Iterator[Any]:
   """The bytes of a file, unpacked.
 
   Raises:
-    ValueError: it cannot be unpacked to its end.
+    ValueError: it cannot be unpacked to its end, or to more than 64 MiB and 64 bytes for each of
+      its own.
   """
   with file.open('rb') as stream:
     if not file.name.lower().endswith('.gz'):
@@ -234,7 +255,8 @@ def opened(file: epath.Path) -> Iterator[Any]:
       return
     try:
       with gzip.open(stream) as unpacked:
-        yield unpacked
+        most = _FREE_BYTES + _BYTES_PER_BYTE * file.stat().length
+        yield io.BufferedReader(_Bounded(unpacked, most, file))
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
       raise ValueError(f'Cannot unpack {file}: {error}. Copy it anew.') from error
 

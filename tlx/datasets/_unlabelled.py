@@ -16,11 +16,13 @@ from tlx.datasets._types import SUFFIXES, UNREADABLE
 class Unlabelled(NamedTuple):
   """kind: 'image' or 'text'; ids: file names or numbers of lines; records: of images the files, of
   texts str, pairs of str, or a ValueError that says what is wrong with the line.
+  `notes` say what was guessed of the file or left out of it, a sentence each.
   """
 
   kind: str
   ids: tuple[str, ...]
   records: Sequence[Any]
+  notes: tuple[str, ...] = ()
 
 
 def unlabelled(path: str | os.PathLike) -> Unlabelled:

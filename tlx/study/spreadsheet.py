@@ -3,28 +3,27 @@ columns. What tlx/datasets reads by itself, UTF-8 with columns of its own names,
 """
 
 import csv
-import gzip
 import io
 import itertools
 import os
 import pathlib
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import IO
 
 import pandas as pd
+from etils import epath
 
 from tlx import datasets
+from tlx.datasets import _lines
 from tlx.sources._budget import Budget
 
-WORKBOOKS = ('.xlsx', '.xls', '.xlsm', '.ods')
+WORKBOOKS = ('.xlsx', '.xlsm')  # what the extra `excel` reads
 _MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
 _LOOKED_AT = 20  # rows among which the one with the names of the columns is looked for
 _MOST_CELLS = 2**25  # of rows as wide as the widest: a few bytes may name a cell far away
 _MOST_COLUMNS = 2**14  # as workbooks have
-_FREE_BYTES, _BYTES_PER_BYTE = 2**26, 64  # what a .gz may unpack to
 _SMALLER = (
   f'Want {_MOST_COLUMNS:,} columns and {_MOST_CELLS:,} cells at most: leave out columns, or cells '
   'far from the others.'
@@ -46,7 +45,7 @@ def read(file: str | os.PathLike) -> tuple[pd.DataFrame, tuple[str, ...]]:
   if path.suffix.lower() in WORKBOOKS:
     rows, said = _of_workbook(path)
   elif path.name.lower().removesuffix('.gz').endswith('.jsonl'):
-    table = pd.read_json(path, lines=True, dtype=False)
+    table = pd.read_json(io.BytesIO(_bytes(path)), lines=True, dtype=False)
     return table.map(_cell), ()
   else:
     rows, said = _of_text(path)
@@ -98,7 +97,7 @@ def unlabelled(path: str | os.PathLike, text: Sequence[str] = ()) -> datasets.Un
       return datasets.unlabelled(path)
     except ValueError as error:
       raise ValueError(f'{error} Or say it by --text=COLUMN[,COLUMN].') from None
-  table, _ = read(file)
+  table, notes = read(file)
   if not text and 'text' not in table.columns.str.lower():
     raise ValueError(
       f'{path} has the columns {listed(table.columns)}: which has the text? Say it by '
@@ -106,7 +105,7 @@ def unlabelled(path: str | os.PathLike, text: Sequence[str] = ()) -> datasets.Un
     )
   columns = [column(table, one, '--text') for one in text or ('text',)]
   records = [one if one.strip() else ValueError('no text') for one in texts(table, columns)]
-  return datasets.Unlabelled('text', tuple(map(str, table.index)), records)
+  return datasets.Unlabelled('text', tuple(map(str, table.index)), records, notes)
 
 
 def write(table: pd.DataFrame, file: str | os.PathLike) -> None:
@@ -161,11 +160,7 @@ def _of_workbook(path: pathlib.Path) -> tuple[list[list[str]], tuple[str, ...]]:
     if zipfile.is_zipfile(path):
       with zipfile.ZipFile(path) as archive:
         Budget.of(path).members(archive)
-    if path.suffix.lower() in ('.xlsx', '.xlsm'):
-      sheets = _of_openpyxl(path)
-    else:
-      read = pd.read_excel(path, sheet_name=None, header=None, dtype=str, keep_default_na=False)
-      sheets = {name: table.map(_cell).to_numpy().tolist() for name, table in read.items()}
+    sheets = _of_openpyxl(path)
   except ImportError as error:
     raise ValueError(
       f"{path} is a workbook: pip install 'tlx-jax[excel]', or save its sheet as CSV. {error}"
@@ -240,17 +235,8 @@ def _bytes(path: pathlib.Path) -> bytes:
   Raises:
     ValueError: a .gz is damaged, or unpacks to more than 64 MiB and 64 bytes for each of its own.
   """
-  if path.suffix.lower() != '.gz':
-    return path.read_bytes()
-  most = _FREE_BYTES + _BYTES_PER_BYTE * path.stat().st_size
-  try:
-    with gzip.open(path) as stream:
-      data = stream.read(most + 1)
-  except (EOFError, OSError, zlib.error) as error:
-    raise ValueError(f'{path} cannot be read: {error}') from None
-  if len(data) > most:
-    raise ValueError(f'{path} unpacks to more than {most:,} bytes; refused. Unpack it yourself.')
-  return data
+  with _lines.opened(epath.Path(path)) as stream:
+    return stream.read()
 
 
 def _decoded(data: bytes) -> tuple[str, tuple[str, ...]]:

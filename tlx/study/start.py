@@ -119,7 +119,7 @@ def find(path: str | os.PathLike, asked: Asked, out: pathlib.Path) -> Found:
     return _of_dataset(f'coco:{root}', asked, ())
   raise ValueError(
     f'{path} is no folder, .csv, .tsv, .xlsx, .jsonl, .txt or .json of COCO. Images go into a '
-    'folder for each class, as do documents of one (.pdf, .tif).'
+    'folder for each class, as do documents of one (.pdf, .tif). Save .xls and .ods as .xlsx.'
   )
 
 
