@@ -16,7 +16,7 @@ def written(preset, **fields):
     'grid': {'learning_rate': (1.0,), 'weight_decay': (0.1, 1.0, 10.0)},
   }
   made.methods.long = {'phases': ({'steps': 40}, {'epochs': 2.0})}
-  made.methods.times = {'phases': ({'steps': '1.5x'},)}
+  made.methods.times = {'phases': ({'steps': '1.5x'}, {'steps': '40'})}
   for name, value in fields.items():
     made[name] = value
   return made
@@ -31,7 +31,7 @@ def test_quick_is_two_seeds_two_sizes_the_middle_setting_and_a_quarter_of_the_st
   assert grids['exact']['weight_decay'] == (1.0,)
   long = study['methods']['long']['phases']
   assert [phase['steps'] for phase in long] == [10, 2] and long[1]['epochs'] == 0.5
-  assert study['methods']['times']['phases'][0]['steps'] == 3
+  assert [phase['steps'] for phase in study['methods']['times']['phases']] == [3, 10]
   assert len(cells_of(study)) == 6 * 2 * 2
   assert config.resolve(written('quick', shots=(0,)))['shots'] == (0,)
   assert config.resolve(written('quick', shots=(5, 0)))['shots'] == (5,)
