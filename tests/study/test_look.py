@@ -101,3 +101,23 @@ def test_what_is_said_of_texts(tmp_path):
   found = look.look(test_texts.get_config(tmp_path))['topics/new']
   assert 'Texts are stored as 32 tokens' in found.text and found.sheet == b''
   assert 'files:' not in found.text
+
+
+def test_near_copies_are_looked_for_once(folder, tmp_path_factory, monkeypatch):
+  cache = tmp_path_factory.mktemp('cache')
+  monkeypatch.setenv('TLX_CACHE', str(cache))
+  _again(folder, 'train/dog/07.png', 'test/dog/darker.png', 0.7)
+  made, looks, prints_of = config_of(folder), [], pair.prints_of
+
+  def counted(*arguments):
+    looks.append(arguments)
+    return prints_of(*arguments)
+
+  monkeypatch.setattr(pair, 'prints_of', counted)
+  first = look.look(made)['imagenet/images'].text
+  assert 'test/dog/darker.png is like train/dog/07.png' in first and looks
+  looks.clear()
+  assert look.look(made)['imagenet/images'].text == first and not looks
+  for note in (cache / 'looked').iterdir():
+    note.write_text('damaged')
+  assert look.look(made)['imagenet/images'].text == first and looks

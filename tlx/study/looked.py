@@ -1,18 +1,21 @@
-"""What decoding all images of a data set found, when they are more than memory holds: kept on this
-machine, so that the next start does not decode them all again.
+"""What looking at all of a data set found, kept on this machine, so that the next start does not do
+so again: digests of images that are more than memory holds, and which examples nearly are others.
 """
 
 import contextlib
 import functools
+import hashlib
+import inspect
 import json
 import os
 import pathlib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
-from tlx.datasets import Looked
+from tlx.datasets import Looked, _near
 from tlx.sources import cache
 from tlx.train import mesh as meshes
 
@@ -22,6 +25,24 @@ FOLDER = 'looked'  # in `sources.cache`; may be deleted at any time
 def once(stamp: Callable[[], str], look: Callable[[], Looked]) -> Looked:
   """What `look` finds, or found before of the same files; one process looks for all."""
   return meshes.on_first(functools.partial(_kept, stamp, look))
+
+
+def said_once(of: Sequence[str], say: Callable[[], tuple[str, ...]]) -> tuple[str, ...]:
+  """What there is to say of near copies in the data of these digests: what `say` gives, or gave
+  before. Several processes look anew, each for itself: a note that only one of them had would let
+  the others wait for it where the data are read.
+  """
+  if jax.process_count() > 1:
+    return say()
+  code = inspect.getsource(_near)
+  digest = hashlib.sha256('\n'.join((*of, code)).encode()).hexdigest()
+  file = cache() / FOLDER / f'{digest}.json'
+  with contextlib.suppress(OSError, ValueError):  # not there, or damaged
+    return tuple(json.loads(file.read_text(encoding='utf-8')))
+  found = say()
+  with contextlib.suppress(OSError):
+    _replace(file, lambda draft: draft.write_text(json.dumps(found), encoding='utf-8'))
+  return found
 
 
 def _kept(stamp: Callable[[], str], look: Callable[[], Looked]) -> Looked:
@@ -37,12 +58,21 @@ def _kept(stamp: Callable[[], str], look: Callable[[], Looked]) -> Looked:
 
 
 def _write(file: pathlib.Path, found: Looked) -> None:
-  file.parent.mkdir(parents=True, exist_ok=True)
-  draft = file.with_name(f'.{file.stem}.{os.getpid()}')
   about = json.dumps({'bad': found.bad, 'sha256': found.sha256})
-  try:
+
+  def save(draft: pathlib.Path) -> None:
     with draft.open('wb') as opened:
       np.savez(opened, about=np.array(about), **found.digests)  # type: ignore[arg-type]
+
+  _replace(file, save)
+
+
+def _replace(file: pathlib.Path, save: Callable[[pathlib.Path], object]) -> None:
+  """The file as `save` writes it, whole or not at all."""
+  file.parent.mkdir(parents=True, exist_ok=True)
+  draft = file.with_name(f'.{file.stem}.{os.getpid()}')
+  try:
+    save(draft)
     draft.replace(file)
   finally:
     draft.unlink(missing_ok=True)

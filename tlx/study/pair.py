@@ -171,6 +171,19 @@ def nearly_seen(
         'Whether the source was trained on near copies of test images was not looked at: the '
         'images are not kept in memory (config.data_bytes).',
       )
+
+  def say() -> tuple[str, ...]:
+    return _nearly_seen(study, source, target, trained_on)
+
+  return looked.said_once((trained_on.sha256, load(study, target, source).sha256), say)
+
+
+def _nearly_seen(
+  study: Mapping[str, Any],
+  source: Mapping[str, Any],
+  target: Mapping[str, Any],
+  trained_on: datasets.Dataset,
+) -> tuple[str, ...]:
   own = prints_of(study, {**source, **PRETRAINING, 'duplicates': 'keep'}, source)
   train = own.data.train
   left = np.isin(train.digests, trained_on.train.digests).reshape(len(train.ids), -1).all(1)
@@ -182,9 +195,12 @@ def nearly_seen(
 
 def near_copies(study: Mapping[str, Any], source: str, target: str) -> tuple[str, ...]:
   """What to say of a target's examples that nearly are in another of its parts."""
-  return datasets.nearly_across(
-    *prints_of(study, study['targets'][target], study['sources'][source])
-  )
+  fields = study['targets'][target], study['sources'][source]
+
+  def say() -> tuple[str, ...]:
+    return datasets.nearly_across(*prints_of(study, *fields))
+
+  return looked.said_once((load(study, *fields).sha256,), say)
 
 
 def seen(
