@@ -105,3 +105,17 @@ def test_a_source_that_is_not_trained_yet_is_named(written):
     rank.rank(written, '', ('knn',))
   with pytest.raises(ValueError, match="Unknown scores 'kn'"):
     rank.rank(written, '', ('kn',))
+
+
+def test_sources_are_compared_on_as_many_of_their_examples():
+  """With more pairs to count an entropy among, the same source would be rated lower."""
+  labels = np.arange(50) % 5
+  found = {
+    'large': (labels, {'stage': np.stack([labels, np.arange(50)], 1)}),
+    'small': (labels[:20], {'stage': np.zeros((20, 2))}),
+  }
+  made = rank.as_many(found)
+  np.testing.assert_array_equal(made['small'][0], labels[:20])
+  kept, features = made['large']
+  assert len(kept) == 20 and len(set(features['stage'][:, 1])) == 20
+  np.testing.assert_array_equal(features['stage'][:, 0], kept)

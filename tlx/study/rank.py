@@ -13,7 +13,7 @@ from tlx.study import evidence
 from tlx.study.fisher import fisher
 from tlx.types import Variables
 
-FROM_SOURCE = 1000  # examples of the source, for scores that want them
+FROM_SOURCE = 1000  # examples of a source at most, for scores that want them
 SCORES = ('knn', 'linear_probe', 'logme', 'h_score', 'leep', 'nleep', 'transrate', 'gbc', 'sfda')
 
 
@@ -45,10 +45,12 @@ def rank(
   needed = {need for module in modules.values() for need in module.NEEDS}
   examples, tasks = {}, {}
   if 'source_features' in needed:
-    examples = {
-      source: evidence.of_source(study, source, variables[source], FROM_SOURCE, stages)
-      for source in known
-    }
+    examples = as_many(
+      {
+        source: evidence.of_source(study, source, variables[source], FROM_SOURCE, stages)
+        for source in known
+      }
+    )
   if 'source_fisher' in needed:
     tasks = {source: _fisher_of_source(study, source, variables) for source in known}
   for target in study['targets']:
@@ -66,6 +68,21 @@ def _is_known(study: Mapping[str, Any], source: str) -> bool:
   """Whether the study has a source's own examples, and they are of classes."""
   fields = study['sources'][source]
   return bool(fields['dataset']) and configs.named(fields['task'])[0] == 'classification'
+
+
+def as_many(
+  examples: Mapping[str, tuple[np.ndarray, dict[str, np.ndarray]]],
+) -> dict[str, tuple[np.ndarray, dict[str, np.ndarray]]]:
+  """{source: what `evidence.of_source` has} of as many examples of each source as the smallest has,
+  drawn at random: an entropy that is counted among few examples comes out too low, so that a source
+  would rise by being small.
+  """
+  fewest = min((len(labels) for labels, _ in examples.values()), default=0)
+  made = {}
+  for source, (labels, features) in examples.items():
+    rows = np.sort(np.random.default_rng(0).permutation(len(labels))[:fewest])
+    made[source] = labels[rows], {stage: values[rows] for stage, values in features.items()}
+  return made
 
 
 def _fisher_of_source(
