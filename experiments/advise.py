@@ -16,7 +16,7 @@ import sys
 
 from absl import app, flags, logging
 
-from .study import CONFIG, WORKDIR, parse
+from .study import CONFIG, WORKDIR, parse, set_up_jax
 
 SHOTS = flags.DEFINE_integer(
   'shots', None, "Examples a class, of the first seed; the study's largest if left out, 0 is all."
@@ -31,6 +31,7 @@ OUT = flags.DEFINE_string('out', '', 'A folder for tables, pictures and the conf
 def main(argv):
   if len(argv) > 1 or CONFIG.value is None:
     raise app.UsageError('Give --config=FILE.py[:ARGUMENT]; see --help.')
+  set_up_jax()
   logging.set_verbosity(logging.ERROR)
   from tlx import report
   from tlx.report import advice as reported

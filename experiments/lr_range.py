@@ -12,7 +12,7 @@ import sys
 
 from absl import app, flags, logging
 
-from .study import CONFIG, WORKDIR, parse
+from .study import CONFIG, WORKDIR, parse, set_up_jax
 
 METHOD = flags.DEFINE_list('method', (), 'Methods of the config; all that take steps, if none.')
 SOURCE = flags.DEFINE_string('source', '', "The config's first, if none.")
@@ -27,6 +27,7 @@ OUT = flags.DEFINE_string('out', '', 'The picture, a PNG.')
 def main(argv):
   if len(argv) > 1 or CONFIG.value is None:
     raise app.UsageError('Give --config=FILE.py[:ARGUMENT]; see --help.')
+  set_up_jax()
   logging.set_verbosity(logging.ERROR)
   from tlx import report
   from tlx.study import lr_range

@@ -49,3 +49,15 @@ def test_an_installation_has_no_package_but_tlx(monkeypatch):
     str(file.parent.relative_to(ROOT)).replace('/', '.') for file in (ROOT / 'tlx').rglob('*.py')
   }
   assert of_tree <= set(found['packages'])
+
+
+@pytest.mark.parametrize('name', ['lr_range', 'advise'])
+def test_what_trains_before_a_study_has_its_cores_and_compilation_cache(name):
+  code = (
+    f'import sys, types, experiments.{name} as module\n'
+    'module.CONFIG = types.SimpleNamespace(value={})\n'
+    "module.set_up_jax = lambda: sys.exit('set up')\n"
+    f"module.main(['{name}'])"
+  )
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
+  assert done.stderr.strip() == 'set up'

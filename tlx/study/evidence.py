@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from etils import epath
 
+from tlx.command import spelled
 from tlx.study import config as configs
 from tlx.study import pair as pairs
 from tlx.study import run, stages, store
@@ -130,6 +131,6 @@ def source_variables(
   if not source['weights']:
     raise ValueError(
       f'config.sources.{name} is trained by the study itself, and is not there yet: run '
-      'experiments.study with this config, and give its --workdir here.'
+      f'{spelled("study")} with this config, and give its --workdir here.'
     )
   return run.load_weights(name, source).variables
