@@ -8,7 +8,7 @@ import pytest
 from tests.datasets.test_tfds_texts import TlxTestTexts
 from tlx import report
 from tlx.study import config, dry_run, run
-from tlx.study.pair import Pair
+from tlx.study.pair import Pair, load
 from tlx.train import stream
 
 WORDS = {  # of each topic, and of any
@@ -131,6 +131,11 @@ def test_the_dry_run_knows_texts(study):
   made, _ = study
   text = dry_run.describe(made)
   assert 'lora' in text and 'topics' in text
+  resolved = config.resolve(made)
+  (line,) = dry_run._padding(resolved)
+  stored = load(resolved, resolved['targets']['new'], resolved['sources']['topics']).train.inputs
+  assert line.startswith('topics/new, frozen stages: Texts go through at ')
+  assert line.endswith(f', {1 - stored["mask"].mean():.0%} as stored.')
 
 
 def broken(made, **changes):

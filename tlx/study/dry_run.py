@@ -1,10 +1,12 @@
 """What a study would run, as text."""
 
+import itertools
 import math
 import os
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 import scipy.special
 from etils import epath
@@ -16,13 +18,16 @@ from tlx.study.cells import PRETRAINING, base, counts_of, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.config import form_of
 from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
-from tlx.study.pair import near_copies
-from tlx.study.phases import task_of
+from tlx.study.pair import load, near_copies
+from tlx.study.phases import shapes_of, task_of
+from tlx.study.stages import network_of_source
+from tlx.train import lengths, prefix
 
 
 def compiled(config: Mapping[str, Any]) -> str:
   """A line a program that the study would compile, compiled: seconds, and megabytes on each
-  device while it runs; then what is nearly the same in two parts of the data.
+  device while it runs; then what is nearly the same in two parts of the data, and how much of texts
+  is padding.
 
   The persistent cache holds them from then on. Raises ValueError as the study would.
   """
@@ -41,6 +46,7 @@ def compiled(config: Mapping[str, Any]) -> str:
       f'{len(rows)} programs compiled in {sum(row["seconds"] for row in rows):.1f} s; at '
       f'most {max([row["bytes"] for row in rows], default=0) / 1e6:,.0f} MB on a device.',
       *_near_copies(configs.resolve(config)),
+      *_padding(configs.resolve(config)),
     ]
   )
 
@@ -54,6 +60,24 @@ def _near_copies(study: Mapping[str, Any]) -> list[str]:
     for note in near_copies(study, source, target)
   ]
   return list(dict.fromkeys(notes))
+
+
+def _padding(study: Mapping[str, Any]) -> list[str]:
+  """A line a source and target of texts, of the training examples: the lengths to which texts are
+  cut where frozen stages run over them once, and the shares of padding.
+  """
+  notes = []
+  for source, target in itertools.product(study['sources'], study['targets']):
+    inputs = load(study, study['targets'][target], study['sources'][source]).train.inputs
+    of = lengths.num_tokens(inputs)
+    if of is None:
+      continue
+    network, _ = network_of_source(study, source)
+    size, width = prefix.batch_size(jax.device_count()), inputs['mask'].shape[-1]
+    flops = prefix.flops_of_a_token(shapes_of(study['sources'][source], network).params)
+    made = lengths.batches(of, len(of), size, width, flops)
+    notes.append(f'{source}/{target}, frozen stages: {lengths.said(of, made, size, width)}')
+  return notes
 
 
 def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:

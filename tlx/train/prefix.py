@@ -256,12 +256,13 @@ def _compute(
   )
   variables = Variables({stage: {} for stage in used} | params, stats)
   first_point = next(iter(points.values()))
-  size, views, length = BATCH * mesh.size, max(1, first_point.phase.views), feed.length(inputs)
+  views, length = max(1, first_point.phase.views), feed.length(inputs)
+  size = batch_size(mesh.size)
   drafts: dict[str, _Draft] = {}
   for name, point in points.items():
     shapes = activation(point.network, point.form, point.phase.start)
     drafts[name] = _Draft(trunk.folder / name, shapes, views * length)
-  flops = 2 * sum(map(trees.count, (params[stage] for stage in params if stage != 'embed')))
+  flops = flops_of_a_token(params)
   of_texts = lengths.num_tokens(inputs) if all(map(_may_be_cut, drafts.values())) else None
   width = 0 if of_texts is None else inputs['mask'].shape[-1]
   batches = lengths.batches(of_texts, length, size, width, flops)
@@ -287,6 +288,16 @@ def _compute(
     name: draft.finish({'stage': points[name].network.stages[points[name].phase.start], **about})
     for name, draft in drafts.items()
   }
+
+
+def batch_size(num_devices: int) -> int:
+  """Examples that the devices take at a time."""
+  return BATCH * num_devices
+
+
+def flops_of_a_token(params: Mapping[str, PyTree]) -> float:
+  """FLOPs of a token in the stages with these parameters, of which embeddings are looked up."""
+  return 2.0 * sum(trees.count(params[stage]) for stage in params if stage != 'embed')
 
 
 def _may_be_cut(draft: '_Draft') -> bool:
