@@ -11,6 +11,7 @@ import pytest
 from tests.study import tiny
 from tlx import report, sources
 from tlx.backbones import resnet
+from tlx.study import config as configs
 from tlx.study import run, store
 from tlx.types import Variables
 
@@ -88,6 +89,14 @@ def test_the_record_says_where_everything_came_from(finished):
     record['config']['input']['mean'] == [0.485, 0.456, 0.406]
     and record['config']['input']['image_size'] == 32
   )
+
+
+def test_steps_of_the_study_are_no_part_of_weights_of_elsewhere(finished, data_dir):
+  made = config_of(data_dir)
+  made.train.steps = 7
+  with pytest.raises(ValueError, match='steps: 6 -> 7') as error:
+    store.check(finished, configs.resolve(made))
+  assert 'sources' not in str(error.value).replace(str(finished), '')
 
 
 def test_kept_activations_are_those_of_the_parameters(finished, data_dir):

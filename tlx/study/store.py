@@ -280,8 +280,9 @@ def _since(depends: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _source_since(source: Mapping[str, Any]) -> dict[str, Any]:
-  """As `_since`, a source."""
-  train = {**TRAIN, **source['train']} if source['train'] else {}
+  """As `_since`, a source; how weights of elsewhere would be trained here is no part of them."""
+  trained = source['train'] and not source.get('weights')
+  train = {**TRAIN, **source['train']} if trained else {}
   return {**SOURCE, **source, 'train': train}
 
 
