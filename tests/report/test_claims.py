@@ -164,6 +164,21 @@ def test_a_trend_turned_around_changes_its_sign(plain):
   assert one['estimate'] == -other['estimate'] > 0
 
 
+def test_a_trend_that_all_results_have_whole_is_tested_by_their_number(make_study, tmp_path):
+  """Every size is better than the one before it at every seed: six of them decide, five do not."""
+  make_study(tmp_path, methods=('full',), rates=(0.003,), seeds=range(6), diverged=False)
+  of = {'target': 'digits', 'method': 'full'}
+  stated = claim(kind='trend', of=of, minus={}, along={'shots': (1, 5)})
+  results = load(tmp_path)
+  results = results._replace(config={**results.config, 'claims': [stated]})
+  for count, p, verdict in ((6, 2 / 2**6, 'holds'), (5, 2 / 2**5, 'undecided')):
+    few = results._replace(runs=results.runs[results.runs['seed'] < count])
+    (row,) = claims.verdicts(few).to_dict('records')
+    assert (row['estimate'], row['n'], row['high']) == (1.0, count, 1.0)
+    assert row['t_p'] == pytest.approx(p) and row['verdict'] == verdict
+  assert row['why'] == 'the interval includes the threshold'
+
+
 def test_what_the_source_scored_is_a_column(make_study, tmp_path):
   """Sources that are better on their own data transfer better here, in every seed."""
   names = ('a', 'b', 'c')

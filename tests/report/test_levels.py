@@ -159,6 +159,9 @@ def test_effective_data_is_drawn_with_a_random_start_beside_every_source_seed(se
   ends = np.quantile(drawn, (0.025, 0.975))
   assert 1 < ends[0] < ends[1] < 5
   assert frame.loc[1, ['low', 'high']].tolist() == pytest.approx(ends, rel=0.1)
+  of_one_seed = results._replace(runs=runs[runs['seed'] == 0])  # source seeds still vary
+  frame = numbers.multipliers(of_one_seed, 'scratch').set_index('shots')
+  assert frame.loc[1, 'low'] < frame.loc[1, 'high']
 
 
 def test_folds_count_as_nadeau_and_bengio_correct_them(folds):

@@ -253,3 +253,34 @@ def test_iqm_interval_resamples_runs_within_tasks():
   assert math.isnan(statistics.iqm_interval(alike).low)
   assert statistics.iqm_interval(alike).mean == 0.5
   assert math.isnan(statistics.iqm_interval(apart[:1]).low)
+
+
+@pytest.mark.parametrize('end, ends', [(1.0, (-1.0, 1.0)), (-1.0, (-1.0, 1.0)), (0.0, (0.0, 1.0))])
+@pytest.mark.parametrize('threshold', [0.0, 0.25])
+def test_scores_that_all_are_an_end_are_a_count_of_all(end, ends, threshold):
+  """As many successes as trials: the interval of Clopper and Pearson and the binomial's tail."""
+  scores = dict.fromkeys(itertools.product((0, 1, 2, 3, 4, 5), (0,), range(8)), end)
+  low, high, p = statistics.all_at_an_end(scores, ends, threshold)
+  wide, upper = ends[1] - ends[0], end == ends[1]
+  share = (threshold - ends[0]) / wide
+  trial = stats.binomtest(6, 6, share if upper else 1 - share)
+  count = trial.proportion_ci(0.95, 'exact')
+  tail = stats.binom.sf(5, 6, share if upper else 1 - share)
+  assert p == pytest.approx(min(1, 2 * tail))
+  wanted = (ends[0] + wide * count.low, end) if upper else (end, ends[1] - wide * count.low)
+  assert (low, high) == pytest.approx(wanted)
+  assert (p < 0.05) == (not low <= threshold <= high)
+
+
+def test_what_says_nothing_of_chance_at_an_end_has_no_test():
+  ends = (-1.0, 1.0)
+  for scores, overlap in (
+    ({0: 1.0}, ()),
+    ({0: 0.5, 1: 0.5}, ()),
+    ({0: 1.0, 1: 0.9}, ()),
+    ({(0, fold, 0): 1.0 for fold in range(6)}, (0, 0.2, 0)),
+  ):
+    assert np.isnan(statistics.all_at_an_end(scores, ends, 0.0, overlap=overlap)).all()
+  crossed = dict.fromkeys(itertools.product(range(3), (0,), range(9)), 1.0)
+  alone = dict.fromkeys(range(3), 1.0)
+  assert statistics.all_at_an_end(crossed, ends, 0.0) == statistics.all_at_an_end(alone, ends, 0.0)

@@ -74,12 +74,14 @@ class Kind(NamedTuple):
   fields: those of a claim that it needs. sides: claim -> its selections, by their fields.
   value: the mean score of each side, at one place -> the number that the claim is about.
   spread: the scores are how far each result is from the median of all places.
+  ends: between which the number lies, where there are such.
   """
 
   fields: tuple[str, ...]
   sides: Callable[[Mapping[str, Any]], list[Selection]]
   value: Callable[[Sequence[float]], float]
   spread: bool = False
+  ends: tuple[float, float] | None = None
 
 
 def _two(claim: Mapping[str, Any]) -> list[Selection]:
@@ -143,9 +145,9 @@ KINDS = {
   'difference': Kind(('of', 'minus'), _two, _difference),
   'interaction': Kind(('of', 'minus', 'than'), _four, _interaction),
   'ratio': Kind(('of', 'minus'), _two, _ratio),
-  'trend': Kind(('of', 'along'), _along, _trend),
-  'fraction': Kind(('of', 'minus', 'along'), _both_along, _fraction),
-  'correlation': Kind(('of', 'minus', 'along'), _both_along, _correlation),
+  'trend': Kind(('of', 'along'), _along, _trend, ends=(-1.0, 1.0)),
+  'fraction': Kind(('of', 'minus', 'along'), _both_along, _fraction, ends=(0.0, 1.0)),
+  'correlation': Kind(('of', 'minus', 'along'), _both_along, _correlation, ends=(-1.0, 1.0)),
   # of Brown and Forsythe 1974: which of two varies more
   'spread': Kind(('of', 'minus'), _two, _difference, spread=True),
 }
@@ -258,9 +260,10 @@ def verdicts(results: Results) -> pd.DataFrame:
   `estimate`, `low` and `high` are the mean of what the claim is about over all places (source
   seed, fold, seed) that every result has which it needs, and the 95% interval
   (`statistics.crossed_interval`); `t_p` tests that it is the threshold, and `holm_p` corrects that
-  over all claims. A claim 'holds' where the interval lies beyond the threshold on the expected side
-  and `holm_p` is below 0.05, 'fails' where it lies so on the other side, else it is 'undecided',
-  and `why` says for what reason.
+  over all claims. Where every result is the same end of what there can be, as a trend of 1, both
+  are exact (`statistics.all_at_an_end`). A claim 'holds' where the interval lies beyond the
+  threshold on the expected side and `holm_p` is below 0.05, 'fails' where it lies so on the other
+  side, else it is 'undecided', and `why` says for what reason.
   """
   made = pd.DataFrame(
     [_row(results, claim) for claim in results.config.get('claims') or ()], columns=COLUMNS
@@ -284,16 +287,19 @@ def _row(results: Results, claim: Mapping[str, Any]) -> dict[str, Any]:
   threshold = claim['threshold']
   runs = pd.concat([results.runs[:0], *itertools.chain(*cells)])
   pair = statistics.paired(values, dict.fromkeys(values, threshold), overlap=levels.overlap(runs))
+  low, high, t_p = pair.low + threshold, pair.high + threshold, pair.t_p
+  if math.isnan(t_p) and (ends := KINDS[claim['kind']].ends):
+    low, high, t_p = statistics.all_at_an_end(values, ends, threshold, overlap=levels.overlap(runs))
   return {
     **{name: claim[name] for name in ('paper', 'kind', 'column', 'expected', 'threshold')},
     'claim': claim['name'],
     'rule': rule(claim),
     'estimate': pair.difference + threshold,
-    'low': pair.low + threshold,
-    'high': pair.high + threshold,
+    'low': low,
+    'high': high,
     'n': pair.n,
     'over': levels.over_places(values),
-    't_p': pair.t_p,
+    't_p': t_p,
     'why': missing,
   }
 
@@ -384,7 +390,7 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 def _needed(row: Mapping[str, Any]) -> str:
   """What would decide a claim: half an interval shrinks by the root of the number of results."""
   apart = abs(row['estimate'] - row['threshold'])
-  if not apart:
+  if not apart or row['estimate'] in (row['low'], row['high']):  # the latter shrink otherwise
     return ''
   times = ((row['high'] - row['low']) / 2 / apart) ** 2
   if times > 100:

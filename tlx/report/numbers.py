@@ -189,7 +189,7 @@ def multipliers(results: Results, reference: str) -> pd.DataFrame:
   `bound` is '>=' or '<=' where the reference's curve does not reach; empty without two sizes of the
   reference. `low` and `high`: 95% of DRAWS paired draws of the seeds (of source seeds and folds
   too, where they vary; Owen 2007), each for the method and for the whole curve; 0 and infinity
-  where the curve does not reach, NaN of one seed.
+  where the curve does not reach, NaN where none of these varies.
   """
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
@@ -213,7 +213,7 @@ def multipliers(results: Results, reference: str) -> pd.DataFrame:
         )
         own = per_class(results, shots, target)
         ends = math.nan, math.nan
-        if group['seed'].nunique() > 1:
+        if any(group[factor].nunique() > 1 for factor in levels.FACTORS):
           draws = direction * _drawn_means([group, *of_curve])
           sizes = [number for number, _ in curve]
           ends = statistics.effective_data_interval(draws[:, 0], sizes, draws[:, 1:])
