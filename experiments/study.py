@@ -204,7 +204,10 @@ def main(argv: list[str]) -> None:
         print(
           f"Or in Python:\nimport tlx\nmodel = tlx.load_run('{workdir}')\ntlx.predict(model, 'NEW')"
         )
-  except (ValueError, OSError, ImportError) as error:
+  except Exception as error:
+    mesh.leave()
+    if not isinstance(error, (ValueError, OSError, ImportError)):
+      raise
     sys.exit(f'Error: {error}')
   except KeyboardInterrupt as stop:
     print(

@@ -88,6 +88,14 @@ def held(workdir: epath.Path, name: str, wait: bool = False) -> Iterator[bool]:
     yield meshes.on_first(hold)
 
 
+@contextlib.contextmanager
+def held_here(workdir: epath.Path, name: str) -> Iterator[None]:
+  """Within, this process holds what goes by the name; those that it computes with are not asked."""
+  with contextlib.ExitStack() as stack:
+    _holder(stack, workdir, workdir / '.locks' / name, wait=True)()
+    yield
+
+
 def _holder(
   stack: contextlib.ExitStack, workdir: epath.Path, path: epath.Path, wait: bool
 ) -> Callable[[], bool]:

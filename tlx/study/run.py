@@ -195,8 +195,9 @@ def run(
           _share(lab, cohorts, weights)
         finally:
           reporter.close()
-          with contextlib.suppress(OSError), locks.held(folder, 'time.json', wait=True):
-            store.add_times(folder, _times(time.perf_counter() - began, spent))
+          if meshes.is_first():
+            with contextlib.suppress(OSError):
+              store.add_times(folder, _times(time.perf_counter() - began, spent))
     with locks.last(folder) as is_last, _remedied(folder):
       if is_last:
         meshes.on_first(lambda: shown.write(study, folder))

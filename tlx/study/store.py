@@ -18,9 +18,9 @@ from etils import epath
 from tlx import checkpoint
 from tlx import tree as trees
 from tlx.sources import format_study
+from tlx.study import locks
 from tlx.study.cells import Cohort, cell_id, cells_of, dependencies
 from tlx.study.config import METHOD, SOURCE, TARGET, TRAIN
-from tlx.train import mesh as meshes
 from tlx.types import Cell
 
 NUMERIC = (
@@ -349,21 +349,11 @@ def _times_before(workdir: epath.Path) -> list[dict[str, float]]:
 
 
 def add_times(workdir: epath.Path, times: Mapping[str, float]) -> None:
-  """Puts the seconds of one start of the study to those of the starts before. To be called by one
-  process at a time.
-  """
-
-  def write() -> None:
-    path = workdir / 'time.json'
-    checkpoint.write_json(
-      path,
-      [
-        *_times_before(workdir),
-        {name: round(seconds, 3) for name, seconds in times.items()},
-      ],
-    )
-
-  meshes.on_first(write)
+  """Puts the seconds of one start of the study to those of the starts before."""
+  path = workdir / 'time.json'
+  rounded = {name: round(seconds, 3) for name, seconds in times.items()}
+  with locks.held_here(workdir, path.name):
+    checkpoint.write_json(path, [*_times_before(workdir), rounded])
 
 
 @functools.cache

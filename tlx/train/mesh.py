@@ -6,6 +6,7 @@ run the same program. Only the first touches the study's folder; what it reads i
 
 import os
 import pickle
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tlx.types import PyTree
+
+LEAVE_SECONDS = 5.0  # in which processes that end for the same reason part in order
 
 
 def use_all_cores() -> None:
@@ -47,6 +50,14 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
       'cluster that JAX knows.'
     )
   jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
+def leave() -> None:
+  """Ends this process soon, whatever the others are at: those that wait for it then fail too."""
+  if jax.distributed.is_initialized():
+    end = threading.Timer(LEAVE_SECONDS, os._exit, (1,))
+    end.daemon = True
+    end.start()
 
 
 def make(run: int, data: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
