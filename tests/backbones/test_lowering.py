@@ -21,7 +21,7 @@ def operations(text):
 
 
 @pytest.mark.parametrize('platform, backend', [('cuda', 'gpu'), ('tpu', 'tpu')])
-@pytest.mark.parametrize('name', ['resnet', 'bit', 'efficientnet_lite'])
+@pytest.mark.parametrize('name', ['resnet', 'efficientnet_lite'])
 def test_gradients_of_convnets_are_lowered_plainly(name, platform, backend, monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)
   options, images = plug('backbones', name).tiny()
@@ -42,5 +42,5 @@ def test_gradients_of_convnets_are_lowered_plainly(name, platform, backend, monk
   assert found['convolution'] >= 3  # of each: itself, and the gradients of images and kernels
   assert not {'while', 'dynamic_slice', 'custom_call'} & found.keys(), found
   assert found['dot_general'] <= 3  # the head's
-  if name != 'efficientnet_lite':
+  if name == 'resnet':
     assert found['select_and_scatter'] == 1  # the gradient of a pooling
