@@ -12,6 +12,7 @@ csv:PATH, jsonl:PATH           texts or pairs of texts with labels, a number or 
 coco:PATH, voc:FOLDER,         images with boxes around objects: COCO's annotations, XML files of
 yolo:FOLDER                    Pascal VOC, text files of YOLO; also TFDS sets with `objects`
 text:PATH                      running text: a document a line of a file, or a file of a folder
+udhr:LANGUAGE                  running text: the Universal Declaration of Human Rights
 """
 
 import functools
@@ -40,6 +41,7 @@ from tlx.datasets import (
   _splits,
   _tagged,
   _texts,
+  _udhr,
   _voc,
   _vtab,
   _yolo,
@@ -111,8 +113,10 @@ _FILES: dict[str, Any] = {
   'csv': _csv,
   'jsonl': _texts,
   'text': _running,
+  'udhr': _udhr,
   **_ANNOTATED,
 }
+_RUNNING = ('text', 'udhr')
 _IMAGES = ('image', 'annotated image')  # kinds of data sets
 # (a digest of the files or '', what decodes them) -> what that finds
 Once = Callable[[Callable[[], str], Callable[[], Looked]], Looked]
@@ -218,7 +222,7 @@ def kind(name: str, data_dir: DataDir = None) -> str:
     ValueError: an unknown name, or a file that is not there or may be either.
   """
   place, rest = _parse(name)
-  if place == 'text':
+  if place in _RUNNING:
     return 'document'
   if place in _ANNOTATED:
     return 'annotated image'
@@ -596,7 +600,7 @@ def _parse(name: str) -> tuple[str, str]:
     return 'tfds', name
   raise ValueError(
     f'Unknown data set {name!r}; have {", ".join(names)}, tfds:NAME, vtab1k:TASK, folder:PATH, '
-    'csv:FILE, jsonl:FILE, text:FILE, coco:PATH, voc:FOLDER and yolo:FOLDER.'
+    'csv:FILE, jsonl:FILE, text:FILE, udhr:LANGUAGE, coco:PATH, voc:FOLDER and yolo:FOLDER.'
     f'{closest(name, (*names, *_tfds.known_names()))}'
   )
 
@@ -606,8 +610,8 @@ def _published(
 ) -> Published:
   place, rest = _parse(name)
   found = kind(name, data_dir)
-  if place == 'text':
-    return _running.published(rest, group, skip_bad)
+  if place in _RUNNING:
+    return _FILES[place].published(rest, group, skip_bad)
   if found not in _IMAGES:
     readers: dict[str, Callable[..., Published]] = {
       'document': _running.of_rows,
