@@ -236,7 +236,7 @@ def _inputs(study: Mapping[str, Any]) -> list[str]:
   for name, source in study['sources'].items():
     own = configs.own_input(source)
     for field, value in source['input'].items():
-      if value != own.get(field, value):
+      if own.get(field, value) not in (value, ''):  # '' is none, of what starts from nothing
         lines.append(
           f"config.sources.{name}.input.{field} is {value!r}; the weights' own is {own[field]!r}."
         )
