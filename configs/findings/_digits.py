@@ -2,7 +2,8 @@
 for confirming.
 
 At the scale of papers (`:paper`) it is ResNet-50 or ViT-B/16, trained on ImageNet, and public sets
-of images: for a GPU, weights and data are fetched.
+of images, shifted as digits are, for a GPU; weights and data are fetched. A finding that needs what
+its source scored trains it (`of_imagenet`), and BERT stands where the paper has texts.
 """
 
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ TARGETS = {
   'inverted': {'dataset': 'mnist_5k', 'shift': 'invert'},
   'permuted_pixels': {'dataset': 'mnist_5k', 'shift': 'permute_pixels'},
 }
+# of ResNet-50, from the stem on: after which stages its groups of blocks end, and how many that is
+GROUPS = {'layer1_2': 4, 'layer2_3': 8, 'layer3_5': 14, 'layer4_2': 17}
 BACKBONES = {
   'mlp': {'name': 'mlp', 'widths': (128, 128, 128, 64)},
   'vit': {'name': 'vit', 'dim': 32, 'depth': 3, 'heads': 4, 'patch': 4, 'image_size': 12},
@@ -42,7 +45,7 @@ def study(
   config.name = name
   config.seeds = (0, 1, 2, 3, 4)
   if scale == 'paper':
-    return _of_paper(config, backbone)
+    return _of_paper(config, backbone, targets)
   config.sources.mnist = source(backbone)
   networks = len(config.sources.mnist.seeds)
   config.confirm = {'seeds': (20, 21, 22, 23, 24), 'source_seeds': tuple(range(10, 10 + networks))}
@@ -88,6 +91,23 @@ def source(backbone: str = 'mlp') -> dict[str, Any]:
   }
 
 
+def of_imagenet() -> dict[str, Any]:
+  """ResNet-50 that the study trains on ImageNet, 90 epochs, once for each of three seeds."""
+  return {
+    'backbone': {'name': 'resnet', 'variant': 'resnet50', 'dtype': 'bfloat16'},
+    'input': {'image_size': 224},
+    'dataset': 'imagenet2012',
+    'seeds': (0, 1, 2),
+    'train': {
+      'steps': 112_600,
+      'batch_size': 1024,
+      'learning_rate': 1e-3,
+      'warmup': 0.05,
+      'augment': {'flip': 0.5, 'crop': 32},
+    },
+  }
+
+
 def difference(
   name: str, paper: str, methods: tuple[str, str], threshold: float = 0.0, /, **fields: Any
 ) -> dict[str, Any]:
@@ -106,19 +126,33 @@ def difference(
   }
 
 
-def _of_paper(config: ml_collections.ConfigDict, backbone: str) -> ml_collections.ConfigDict:
+def _of_paper(
+  config: ml_collections.ConfigDict, backbone: str, targets: tuple[str, ...]
+) -> ml_collections.ConfigDict:
   if backbone == 'vit':
     config.sources.imagenet = 'vit_b16.augreg_in21k'
+  elif backbone == 'bert':
+    config.sources.bert = 'bert_base.uncased'
   else:
     config.sources.imagenet = {
       'backbone': {'name': 'resnet', 'variant': 'resnet50', 'dtype': 'bfloat16'},
       'weights': 'torchhub:resnet50-0676ba61.pth',
       'input': {'image_size': 224},
     }
-  config.targets = {name: {'dataset': f'vtab1k:{name}'} for name in ('pets', 'dtd', 'eurosat')}
+  if backbone == 'bert':
+    config.targets = {
+      'imdb': {'dataset': 'imdb_reviews'},
+      'news': {'dataset': 'ag_news_subset'},
+      'rte': {'dataset': 'glue/rte'},
+    }
+  elif 'uci_digits' in targets:
+    config.targets = {name: {'dataset': f'vtab1k:{name}'} for name in ('pets', 'dtd', 'eurosat')}
+  else:
+    config.targets = {name: {**TARGETS[name], 'dataset': 'vtab1k:pets'} for name in targets}
   config.confirm = {'seeds': (20, 21, 22, 23, 24)}
   config.train.steps = 2500
   config.train.batch_size = 64
-  config.train.augment = {'flip': 0.5}
+  if backbone != 'bert':
+    config.train.augment = {'flip': 0.5}
   config.grid.learning_rate = (3e-5, 1e-4, 3e-4, 1e-3)
   return config

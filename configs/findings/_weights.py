@@ -4,11 +4,16 @@ on MNIST with three seeds, digits as its target, and seeds that are kept for con
 
 import ml_collections
 
+from configs.findings import _digits
 from tlx.study.config import base
 
 
-def study(name: str, claim: str) -> ml_collections.ConfigDict:
+def study(name: str, claim: str, scale: str) -> ml_collections.ConfigDict:
   """A study from MNIST to digits, without its sizes, methods and claims."""
+  if scale == 'paper':
+    config = _digits.study(name, 'uci_digits', scale=scale, backbone='vit')
+    config.claim = claim
+    return config
   config = base()
   config.name, config.claim = name, claim
   config.sources.mnist = {

@@ -6,6 +6,8 @@ a change of low rank may not be enough.
 
   python -m experiments.study --config=configs/findings/rank.py --workdir=runs/rank
   ... --confirm
+
+`:paper` is ViT-B/16 on three sets of VTAB, for a GPU.
 """
 
 from configs.findings import _digits
@@ -14,21 +16,29 @@ NEAR, FAR = 'uci_digits', 'rotated_90'
 RANKS = (1, 4, 16, 64)
 
 
-def get_config():
+def get_config(scale: str = 'here'):
   """5 source networks x 2 targets x 5 methods x 5 seeds x 4 rates."""
-  config = _digits.study('Rank of LoRA', NEAR, FAR)
+  here = scale == 'here'
+  near, far = (NEAR, FAR) if here else ('pets', 'eurosat')
+  config = _digits.study(
+    'Rank of LoRA',
+    *((NEAR, FAR) if here else ('uci_digits',)),
+    scale=scale,
+    backbone='mlp' if here else 'vit',
+  )
   config.claim = 'One rank is as good as 64 near the source, and not far from it.'
-  config.shots = (50,)
+  config.shots = (50,) if here else (0,)
+  where = {'at': 'linear$'} if here else {}
   config.methods = {
     f'rank_{rank}': {
-      'added': {'name': 'lora', 'rank': rank, 'alpha': 2 * rank, 'at': 'linear$'},
+      'added': {'name': 'lora', 'rank': rank, 'alpha': 2 * rank, **where},
       'phases': [{'tune': 'added'}],
     }
     for rank in RANKS
   } | {'full': {'phases': [{'tune': 'all'}]}}
   config.grid.learning_rate = (1e-3, 3e-3, 1e-2, 3e-2)
   config.baseline = 'full'
-  of, minus = {'method': 'rank_64', 'target': NEAR}, {'method': 'rank_1'}
+  of, minus = {'method': 'rank_64', 'target': near}, {'method': 'rank_1'}
   config.claims = (
     {
       'name': 'Near the source rank 64 is less than a point above rank 1',
@@ -41,14 +51,14 @@ def get_config():
     {
       'name': 'Rank brings more far from the source than near it',
       'kind': 'interaction',
-      'of': {**of, 'target': FAR},
+      'of': {**of, 'target': far},
       'minus': minus,
-      'than': {'target': NEAR},
+      'than': {'target': near},
     },
     {
       'name': 'Far from the source a higher rank is better',
       'kind': 'trend',
-      'of': {'target': FAR},
+      'of': {'target': far},
       'along': {'method': tuple(f'rank_{rank}' for rank in RANKS)},
     },
   )

@@ -6,6 +6,8 @@ smoothing at the source hurts fixed features. Here networks differ in how long t
 
   python -m experiments.study --config=configs/findings/source_score.py --workdir=runs/source_score
   ... --confirm
+
+`:paper` is ResNet-50, trained on ImageNet from 1,000 to 112,600 steps, for a GPU.
 """
 
 from configs.findings import _digits
@@ -14,19 +16,23 @@ STEPS = (20, 60, 200, 600, 2000)
 PAPER = 'Kornblith 2019'
 
 
-def get_config():
+def get_config(scale: str = 'here'):
   """6 sources of 5 networks each x 2 methods x 5 seeds x 4 rates."""
-  config = _digits.study('Source accuracy and transfer', 'uci_digits')
+  config = _digits.study('Source accuracy and transfer', 'uci_digits', scale=scale)
   config.claim = 'The better a network is at its source, the better it transfers.'
-  trained = config.sources.mnist.to_dict()
-  names = tuple(f'steps_{steps}' for steps in STEPS)
+  here = scale == 'here'
+  trained = _digits.source() if here else _digits.of_imagenet()
+  lengths = STEPS if here else (1_000, 5_000, 20_000, 50_000, 112_600)
+  names = tuple(f'steps_{steps}' for steps in lengths)
   config.sources = {
     name: {**trained, 'train': {**trained['train'], 'steps': steps}}
-    for name, steps in zip(names, STEPS)
+    for name, steps in zip(names, lengths)
   }
   longest = config.sources[names[-1]].to_dict()
   config.sources['smoothed'] = {**longest, 'train': {**longest['train'], 'label_smoothing': 0.1}}
-  config.shots = (20,)
+  config.shots = (20,) if here else (0,)
+  if not here:
+    config.confirm.source_seeds = (10, 11, 12)
   config.methods = {
     'probe': {'phases': [{'tune': 'head'}]},
     'full': {'phases': [{'tune': 'all'}]},

@@ -6,6 +6,8 @@ the median rises by 22. Here a vision transformer of digits.
 
   python -m experiments.study --config=configs/findings/stability.py --workdir=runs/stability
   ... --confirm
+
+`:paper` is BERT on three sets of texts, RTE among them, for a GPU.
 """
 
 from configs.findings import _digits
@@ -13,11 +15,12 @@ from configs.findings import _digits
 PAPER = 'Mosbach 2021'
 
 
-def get_config():
+def get_config(scale: str = 'here'):
   """3 source networks x 4 methods x 5 seeds, each at a rate of its own."""
-  config = _digits.study('Stability', 'uci_digits', backbone='vit')
+  here = scale == 'here'
+  config = _digits.study('Stability', 'uci_digits', scale=scale, backbone='vit' if here else 'bert')
   config.claim = 'A small rate, warm-up and more steps make fine-tuning stable.'
-  config.shots = (10,)
+  config.shots = (10,) if here else (0,)
   high = {'tune': 'all', 'steps': 60, 'learning_rate': 2e-2, 'warmup': 0.0}
   steady = {'tune': 'all', 'steps': 400, 'learning_rate': 1e-3, 'warmup': 0.1}
   config.methods = {

@@ -6,6 +6,8 @@ Li et al. 2018 (arXiv:1804.08838) measured it from random starts.
 
   python -m experiments.study --config=configs/findings/subspace.py --workdir=runs/subspace
   ... --confirm
+
+`:paper` is BERT on three sets of texts, for a GPU.
 """
 
 from configs.findings import _digits
@@ -14,11 +16,13 @@ SIZES = (20, 50, 100, 200, 400)
 PAPER = 'Aghajanyan 2021'
 
 
-def get_config():
+def get_config(scale: str = 'here'):
   """5 source networks x 11 methods x 5 seeds x 4 rates."""
-  config = _digits.study('Intrinsic dimension', 'uci_digits')
+  config = _digits.study(
+    'Intrinsic dimension', 'uci_digits', scale=scale, backbone='mlp' if scale == 'here' else 'bert'
+  )
   config.claim = 'From a pretrained start fewer random directions are enough.'
-  config.shots = (20,)
+  config.shots = (20,) if scale == 'here' else (0,)
   config.methods = {'full': {'phases': [{'tune': 'all'}]}}
   for size in SIZES:
     inside = {'added': {'name': 'intrinsic', 'size': size}, 'phases': [{'tune': 'added'}]}

@@ -7,32 +7,41 @@ language model of words, here a network of digits.
 
   python -m experiments.study --config=configs/findings/ulmfit.py --workdir=runs/ulmfit
   ... --confirm
+
+`:paper` is BERT on three sets of texts, IMDb and AG's news among them, for a GPU.
 """
 
 from configs.findings import _digits
 from tlx.study import recipes
 
 PAPER = 'Howard and Ruder 2018'
-STAGES = ('dense4', 'dense3', 'dense2', 'dense1')
+STAGES = ('dense4', 'dense3', 'dense2', 'dense1')  # unfrozen in this order
 
 
-def get_config():
+def get_config(scale: str = 'here'):
   """5 source networks x 6 methods x 5 seeds x 4 rates, 150 steps each."""
-  config = _digits.study('Discriminative fine-tuning', 'uci_digits')
+  config = _digits.study(
+    'Discriminative fine-tuning',
+    'uci_digits',
+    scale=scale,
+    backbone='mlp' if scale == 'here' else 'bert',
+  )
   config.claim = 'Rates by depth, slanted triangles and gradual unfreezing beat plain fine-tuning.'
-  config.shots = (10,)
+  config.shots = (10,) if scale == 'here' else (0,)
+  stages = STAGES if scale == 'here' else tuple(f'block{i}' for i in range(11, -1, -1))
+  groups, alone = len(stages) + 1, config.train.steps * 2 // 15
   triangle = {'tune': 'all', 'schedule': 'slanted_triangular'}
   config.methods = {
     'full': {'phases': [{'tune': 'all'}]},
     'by_depth': {'phases': [{'tune': 'all', 'layer_decay': 1 / 2.6}]},
     'triangle': {'phases': [triangle]},
-    'ulmfit': recipes.ulmfit(depth=5, steps=30),
+    'ulmfit': recipes.ulmfit(depth=groups, steps=config.train.steps // groups),
     'last': {'phases': [{'tune': 'head'}]},
     'chain_thaw': {
       'phases': [
-        {'tune': 'head', 'steps': 30},
-        *({'tune': {'policy': 'surgical', 'stages': (stage,)}, 'steps': 20} for stage in STAGES),
-        {'tune': 'all', 'steps': 40},
+        {'tune': 'head', 'steps': '0.2x'},
+        *({'tune': {'policy': 'surgical', 'stages': (stage,)}, 'steps': alone} for stage in stages),
+        {'tune': 'all', 'steps': config.train.steps * 4 // 15},
       ]
     },
   }
