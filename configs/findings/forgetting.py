@@ -22,13 +22,13 @@ def get_config(scale: str = 'here'):
   config = _digits.study('Learning and forgetting', 'rotated_90', scale=scale)
   config.claim = 'LoRA learns less than full fine-tuning and forgets less.'
   config.shots = (50,) if scale == 'here' else (0,)
-  where = {'at': 'linear$'} if scale == 'here' else {}
+  where = 'linear$' if scale == 'here' else r'conv\d$'
   if scale == 'paper':
     config.sources = {'imagenet': _digits.of_imagenet()}
     config.confirm.source_seeds = (10, 11, 12)
   config.methods = {
     f'rank_{rank}': {
-      'added': {'name': 'lora', 'rank': rank, 'alpha': 2 * rank, **where},
+      'added': {'name': 'lora', 'rank': rank, 'alpha': 2 * rank, 'at': where},
       'phases': [{'tune': 'added'}],
     }
     for rank in RANKS
