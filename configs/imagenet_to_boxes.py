@@ -4,9 +4,9 @@ under the head of FCOS (Tian et al. 2019), and how few labelled images then do.
 DATA is coco:PATH, voc:FOLDER, yolo:FOLDER or a TFDS set whose images have objects
 (docs/detection.md).
 
-Claim: from few images boxes are found on features of ImageNet, and hardly at all from scratch (He
-et al. 2019, Rethinking ImageNet pre-training, section 5); a head on a frozen backbone costs a
-fraction of fine-tuning, since the backbone runs once for every image.
+Claim: from few images more boxes are found on features of ImageNet than from scratch (He et al.
+2019, Rethinking ImageNet pre-training, section 5); a head on a frozen backbone costs a fraction of
+fine-tuning, since the backbone runs once for every image.
 
   python -m experiments.study --config=configs/imagenet_to_boxes.py:DATA --workdir=runs/my_boxes
 
@@ -46,7 +46,7 @@ def get_config(data: str = 'coco:annotations.json'):
   config = base()
   config.name = f'ImageNet to boxes of {data}'
   config.claim = (
-    'From few labelled images boxes are found on features of ImageNet, and hardly from scratch; a '
+    'From few labelled images more boxes are found on features of ImageNet than from scratch; a '
     'head on a frozen backbone costs a fraction of fine-tuning.'
   )
   config.sources.imagenet = LITE0
