@@ -441,7 +441,8 @@ def test_the_page_says_classes_notes_and_what_was_assumed(tmp_path, make_study, 
 def test_cells_carry_the_names_of_their_columns(written):
   page, _, _ = check(written)
   assert (
-    '<div class="table many">' in page and '<td role="cell" data-column="95% interval">' in page
+    '<div class="table many" tabindex="0" role="region" aria-label="' in page
+    and '<td role="cell" data-column="95% interval">' in page
   )
 
 

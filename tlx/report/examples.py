@@ -22,12 +22,14 @@ class Answers(NamedTuple):
   """What the chosen runs of a method at one size said of the test examples.
 
   answers [N]: the class with the largest mean probability over runs; sure [N]: that probability
+  instead [N]: the class with the largest other than the label
   wrong [N]: how many of the `num_runs` runs were wrong
   """
 
   method: str
   answers: np.ndarray
   sure: np.ndarray
+  instead: np.ndarray
   wrong: np.ndarray
   num_runs: int
 
@@ -105,7 +107,9 @@ def _answers(results: Results, method: str, names: Sequence[str]):
     total = total + special.softmax(logits, axis=1)
     wrong = wrong + (logits.argmax(axis=1) != labels)
   mean = total / len(names)
-  return ids, labels, Answers(method, mean.argmax(axis=1), mean.max(axis=1), wrong, len(names))
+  others = np.where(np.arange(mean.shape[1]) == labels[:, None], -1.0, mean)
+  answers, sure = mean.argmax(axis=1), mean.max(axis=1)
+  return ids, labels, Answers(method, answers, sure, others.argmax(axis=1), wrong, len(names))
 
 
 def _first(rows: np.ndarray, sure: np.ndarray, most: int) -> tuple[list[int], int]:
@@ -192,7 +196,7 @@ def _of_pair(
         (
           record(row),
           name(looked.labels[row]),
-          name(wrong.answers[row]),
+          name(wrong.instead[row]),
           *(f'{one.wrong[row]} of {one.num_runs}' for one in (right, wrong)),
         )
         for row in rows
@@ -205,7 +209,7 @@ def _of_pair(
           (
             'Example',
             'Label',
-            f'{wrong.method} says',
+            f'{wrong.method} says instead',
             f'Wrong runs of {right.method}',
             f'of {wrong.method}',
           ),

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
+SENTENCE = 24  # letters from which a column is set like text
+
 
 class Table(NamedTuple):
   """`shown` holds strings for people (first column: row names), `numbers` the same and more for
@@ -165,18 +167,26 @@ def as_html(table: Table, kind: str = '') -> str:
   """
   kind = ' many' if len(_rows(table)[0]) > 5 else f' {kind}' if kind else ''
   role = _roles if kind else _no_roles
-  head, *body = [list(map(_escape, row)) for row in _rows(table)]
-  top = ''.join(f'<th scope="col"{role("columnheader")}>{cell}</th>' for cell in head)
   rows = ''
+  columns = list(map(str, table.shown.columns))
+  long = [table.shown[column].astype(str).map(len).max() > SENTENCE for column in columns]
+  looks = [' class="long"' if is_long else '' for is_long in long]
+  head, *body = [list(map(_escape, row)) for row in _rows(table)]
+  top = ''.join(
+    f'<th scope="col"{look}{role("columnheader")}>{cell}</th>' for look, cell in zip(looks, head)
+  )
   for name, *cells in body:
     found = ''.join(
-      f'<td{role("cell")} data-column="{column}">{cell}</td>'
-      for column, cell in zip(head[1:], cells)
+      f'<td{look}{role("cell")} data-column="{column}">{cell}</td>'
+      for look, column, cell in zip(looks[1:], head[1:], cells)
     )
-    rows += f'<tr{role("row")}><th scope="row"{role("rowheader")}>{name}</th>{found}</tr>\n'
+    row_head = f'<th scope="row"{role("rowheader")} data-column="{head[0]}">{name}</th>'
+    rows += f'<tr{role("row")}>{row_head}{found}</tr>\n'
   note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ''
+  # what may scroll sideways is reached by the keyboard too
+  scrolls = f' tabindex="0" role="region" aria-label="{_escape(table.title)}"'
   return (
-    f'<div class="table{kind}"><table{role("table")}>\n'
+    f'<div class="table{kind}"{scrolls if kind == " many" else ""}><table{role("table")}>\n'
     f'<caption>{html.escape(table.title)}</caption>\n'
     f'<thead{role("rowgroup")}><tr{role("row")}>{top}</tr></thead>\n'
     f'<tbody{role("rowgroup")}>\n{rows}</tbody></table></div>{note}\n'

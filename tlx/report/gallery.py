@@ -35,7 +35,9 @@ def answers(results: Results) -> str:
 
 
 def _prompt(shown: Shown) -> str:
-  return table(shown._replace(note=''), f'<blockquote>{html.escape(shown.note)}</blockquote>')
+  return table(
+    shown._replace(note=''), f'<blockquote tabindex="0">{html.escape(shown.note)}</blockquote>'
+  )
 
 
 def table(shown: Shown, before: str = '') -> str:

@@ -350,12 +350,12 @@ figure { margin: 1rem 0 1.8rem } figcaption { margin-top: .3rem }
 .table { overflow-x: auto; margin: 1.2rem 0 .3rem; width: max-content; min-width: 100%;
   max-width: calc(50vw + min(31rem, 50vw) - 2.5rem) }
 .words { width: auto } .note { margin: .2rem 0 1.6rem }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums;
-  overflow-wrap: normal }
+table { border-collapse: collapse; min-width: min(100%, 26rem); font-size: .875rem;
+  font-variant-numeric: tabular-nums; overflow-wrap: normal }
 caption { text-align: left; font-weight: 600; padding-bottom: .4rem }
 th, td { padding: .28rem .6rem; text-align: right }
 thead th { vertical-align: bottom }
-th:first-child { text-align: left } tbody th { font-weight: 500 }
+th:first-child, .long { text-align: left } tbody th { font-weight: 500 }
 thead th { border-bottom: 1.5px solid var(--text); color: var(--soft) }
 tbody tr + tr > * { border-top: 1px solid var(--line) }
 tbody tr:hover { background: var(--tint) }
@@ -374,7 +374,9 @@ pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem
   /* a row of many columns becomes a paragraph in which every cell carries its column's name */
   .many { width: auto; max-width: 100% } .many table, .many tbody, .many caption { display: block }
   .many thead { display: none }
-  .many tr { display: block; padding: .3rem 0 } .many tbody th { display: block; padding: 0 }
+  .many tr { display: block; padding: .3rem 0 }
+  .many tbody th { display: block; padding: 0; font-weight: 600 }
+  .many tbody th::before { content: attr(data-column) ': '; color: var(--soft); font-weight: 400 }
   .many td { display: inline-block; padding: 0 .9rem 0 0; text-align: left }
   .many tbody tr + tr > * { border-top: 0 }
   .many tbody tr + tr { border-top: 1px solid var(--line) }
@@ -385,8 +387,11 @@ pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem
   .stack thead { display: none } .stack tr { padding: .4rem 0 }
   .stack tbody tr + tr > * { border-top: 0 }
   .stack tbody tr + tr { border-top: 1px solid var(--line) }
-  .stack tbody th { max-width: none; padding: 0 } .stack td { display: block; padding: 0 }
-  .stack td::before { content: attr(data-column) ': '; color: var(--soft) }
+  .stack tbody th { max-width: none; padding: 0 }
+  .stack td { display: block; padding: 0; text-align: left }
+  .stack td::before, .stack th[data-column]::before { content: attr(data-column) ': ';
+    color: var(--soft) }
+  .stack tr { display: flow-root } .stack th:has(img:not(.wide)) { float: left; margin-right: 1rem }
   .stack td:empty { display: none }
   main { padding: 1.2rem .9rem } .table { width: auto; max-width: 100% }
   th, td { padding: .25rem .3rem; overflow-wrap: anywhere } }
