@@ -388,7 +388,8 @@ pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem
   .stack tbody tr + tr > * { border-top: 0 }
   .stack tbody tr + tr { border-top: 1px solid var(--line) }
   .stack tbody th { max-width: none; padding: 0 }
-  .stack td { display: block; padding: 0; text-align: left }
+  .stack td { display: inline-block; padding: 0 .9rem 0 0; text-align: left }
+  .words td { display: block; padding: 0 }
   .stack td::before, .stack th[data-column]::before { content: attr(data-column) ': ';
     color: var(--soft) }
   .stack tr { display: flow-root } .stack th:has(img:not(.wide)) { float: left; margin-right: 1rem }
