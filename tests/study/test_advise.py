@@ -147,7 +147,7 @@ def test_the_rate_is_that_of_a_range_test_of_what_is_advised(written, finished, 
     asked |= {'shots': (4,), 'seeds': (0,)}
     wanted = lr_range.find(asked, workdir=finished[0])['own']
     assert (test.steepest, test.tenth) == (wanted.steepest, wanted.tenth)
-    assert f'begin near {wanted.steepest:.0e}' in advise.said_rate(test)
+    assert f'begin near {wanted.steepest:.1g}, and try' in advise.said_rate(test)
   assert advise.starting_rates(written, advice._replace(depth=None), finished[0]) is None
   assert advise.said_rate(None) == ''
 
@@ -167,11 +167,18 @@ def test_the_config_that_is_written_runs_on_the_same_data(written, found, tmp_pa
     'advised',
     'freeze_half',
     'freeze_all',
+    'lora',
   ]
   for field in ('sources', 'targets', 'shots', 'seeds', 'grid', 'train', 'data_dir'):
     assert made[field] == given[field], field
   study = configs.resolve(made)
-  assert len(cohorts.cohorts_of(study)) == 6
+  assert len(cohorts.cohorts_of(study)) == 7
+  rates = {name: method['grid']['learning_rate'] for name, method in study['methods'].items()}
+  assert rates['lora'] == rates['freeze_all'] == (1e-2, 1e-1)
+  assert rates['advised'] == rates['tune_all'] == (1e-3, 1e-2)
+  probes = [advice._replace(depth=len(advice.groups) - 1) for advice in found]
+  of_probes = advise.test_of(written, probes, str(path))
+  assert "({'tune': 'advised'},), 'grid': {'learning_rate': (0.01, 0.1)}}" in of_probes
 
 
 def test_every_run_is_advised_by_its_own_examples(written, finished):

@@ -104,6 +104,20 @@ def test_a_spreadsheet_says_which_columns_it_takes(tmp_path):
     begin(tmp_path, file, label='queu')
 
 
+def test_other_columns_that_may_be_the_class_are_named(tmp_path):
+  rows = [
+    f'My order {i} did not arrive;{("open", "closed")[i % 2]};{("Cards", "Rates", "Post")[i % 3]}'
+    for i in range(60)
+  ]
+  file = tmp_path / 'export.csv'
+  file.write_text('\n'.join(['Message;Status;Assigned team', *rows]))
+  said = '\n'.join(begin(tmp_path, file)[0].said)
+  assert 'the class Assigned team (--label' in said
+  assert 'The class may as well be Status (2 values): --label=COLUMN takes another' in said
+  said = '\n'.join(begin(tmp_path, file, label='status')[0].said)
+  assert 'the class Status (--label' in said and 'may as well' not in said
+
+
 ROWS = [('Betreff', 'Beschreibung', 'Warteschlange')] + [
   (f'Größe {i}', f'Paket {i} fehlt; bitte "prüfen", danke', ('Versand', 'Rückgabe')[i % 2])
   for i in range(30)

@@ -169,10 +169,11 @@ def said_rate(test: lr_range.Found | None) -> str:
   """The rate to begin with, in words; '' without a test."""
   if test is None:
     return ''
+  low, high = test.steepest / 3, test.steepest * 3
   return (
-    f'Learning rate: begin near {test.steepest:.0e} and try a third and three times that. While\n'
-    f'  the rate rose from step to step ({test.rates[0]:.0e} first) the loss fell fastest there;\n'
-    f'  it was lowest at {10 * test.tenth:.0e}, which is too high to stay at.'
+    f'Learning rate: begin near {test.steepest:.1g}, and try {low:.1g} and {high:.1g} as well.\n'
+    f'  In {len(test.rates)} steps at rates that rose from {test.rates[0]:.0e} the loss fell '
+    f'fastest there; it was lowest at\n  {10 * test.tenth:.1g}, which is too high to stay at.'
   )
 
 
@@ -357,13 +358,18 @@ _COLUMNS = (
 
 def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
   """A config file, complete in itself, that tests the advice: from scratch, everything tuned,
-  LP-FT, what each run is advised, half frozen and all frozen, on the data, sizes and seeds of the
-  study that was given.
+  LP-FT, what each run is advised, half frozen, all frozen and an adapter, on the data, sizes and
+  seeds of the study that was given.
+
+  Heads and adapters alone are tried at ten times its rates, and so is what is advised where that
+  is heads alone for most.
   """
   given, default = _without_claims(config), configs.base().to_dict()
   half = min(len(advice.groups) for advice in found) // 2
   rates = tuple(10 * rate for rate in given['grid']['learning_rate'])
   probe = {'phases': ({'tune': {'policy': 'last', 'k': 1}},), 'grid': {'learning_rate': rates}}
+  probes = sum(advice.depth == len(advice.groups) - 1 for advice in found)
+  own = {'grid': probe['grid']} if probes > len(found) / 2 else {}
   head = {'tune': 'head', 'learning_rate': rates[len(rates) // 2]}
   fields = {
     **{field: value for field, value in given.items() if value != default[field]},
@@ -372,9 +378,14 @@ def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
       'scratch': {'init': 'random', 'phases': ({'tune': 'all'},)},
       'tune_all': {'phases': ({'tune': 'all'},)},
       'lp_ft': {'phases': (head, {'tune': 'all'})},
-      'advised': {'phases': ({'tune': 'advised'},)},
+      'advised': {'phases': ({'tune': 'advised'},), **own},
       'freeze_half': {'phases': ({'tune': {'policy': 'after', 'k': half}},)},
       'freeze_all': probe,
+      'lora': {
+        'added': {'name': 'lora', 'rank': 8, 'alpha': 16.0},
+        'phases': ({'tune': 'added'},),
+        'grid': {'learning_rate': rates},
+      },
     },
     'baseline': 'scratch',
   }
@@ -392,7 +403,8 @@ def _literal(value: Any) -> str:
 def _short(advice: Advice) -> str:
   if advice.depth is None:
     return 'lp_ft, for want of evidence'
-  return 'freeze_all' if advice.depth == len(advice.groups) - 1 else 'tune_all or lp_ft'
+  deepest = advice.depth == len(advice.groups) - 1
+  return 'freeze_all, then lora' if deepest else 'tune_all or lp_ft'
 
 
 _FILE = '''"""Tests advice on what to freeze. What was advised:

@@ -41,6 +41,7 @@ _LABELS = (  # what a column of classes is called, if it is not called as tlx/da
   'topic',
   'intent',
   'queue',
+  'team',
   'department',
   'type',
   'sentiment',
@@ -324,6 +325,10 @@ def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
         else f'Each of {_listed(table.columns)} has more than one value in {LEAST} rows.'
       )
     )
+  others = {name: n for name, n in _few_values(table, text).items() if name != label}
+  if others and not asked.label:
+    listed = _listed(f'{name} ({n:,} values)' for name, n in others.items())
+    said = (*said, f'The class may as well be {listed}: --label=COLUMN takes another column.')
   found = _written(file, table, (text, label), asked, out)
   return found._replace(said=(found.said[0], *said, *found.said[1:]), columns=text)
 
