@@ -382,7 +382,7 @@ def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
       'freeze_half': {'phases': ({'tune': {'policy': 'after', 'k': half}},)},
       'freeze_all': probe,
       'lora': {
-        'added': {'name': 'lora', 'rank': 8, 'alpha': 16.0},
+        'added': {'name': 'lora', 'rank': 8, 'alpha': 16.0, 'at': '.'},
         'phases': ({'tune': 'added'},),
         'grid': {'learning_rate': rates},
       },
