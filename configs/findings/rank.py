@@ -28,10 +28,10 @@ def get_config(scale: str = 'here'):
   )
   config.claim = 'One rank is as good as 64 near the source, and not far from it.'
   config.shots = (50,) if here else (0,)
-  where = {'at': 'linear$'} if here else {}
+  where = 'linear$' if here else 'attention/(query|value)$'
   config.methods = {
     f'rank_{rank}': {
-      'added': {'name': 'lora', 'rank': rank, 'alpha': 2 * rank, **where},
+      'added': {'name': 'lora', 'rank': rank, 'alpha': 2 * rank, 'at': where},
       'phases': [{'tune': 'added'}],
     }
     for rank in RANKS
