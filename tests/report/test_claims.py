@@ -334,7 +334,7 @@ def test_verdicts_come_first_in_the_report(plain):
   assert text.index('Claims and verdicts') < text.index('best on validation')
   assert re.search(r'Helps <b>here</b> \(Some 2020\) +holds', text)
   assert shown.index('Claims and verdicts') < shown.index('What was found')
-  assert shown.count('Claims and verdicts') == 1
+  assert shown.count('Claims and verdicts</caption>') == 1
   assert 'Helps &lt;b&gt;here' in shown and '<b>here' not in shown
 
 
