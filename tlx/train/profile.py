@@ -12,7 +12,7 @@ BEYOND = 2**62
 
 
 class Profile(NamedTuple):
-  """Steps [first, stop) of a cohort, counted from its first phase on; the folder of their trace.
+  """Steps [first, stop) of a cohort, counted from its first phase on; the folder of their traces.
 
   >>> Profile(2, 4, epath.Path('runs')).left(1), Profile(2, 4, epath.Path('runs')).left(2)
   (1, 2)
@@ -27,10 +27,12 @@ class Profile(NamedTuple):
     return next((edge - at for edge in (self.first, self.stop) if at < edge), BEYOND)
 
   def traced(self, at: int) -> contextlib.AbstractContextManager:
-    """Within, what runs goes to the trace, where `at` is one of the steps."""
+    """Within, what runs goes to a trace of its own, where `at` is one of the steps: evaluations
+    divide them, and two traces of one second would be one file.
+    """
     if not self.first <= at < self.stop:
       return contextlib.nullcontext()
-    return jax.profiler.trace(os.fspath(self.folder))
+    return jax.profiler.trace(os.fspath(self.folder / f'step_{at}'))
 
 
 def steps(text: str) -> tuple[int, int] | None:
