@@ -25,14 +25,14 @@ import jax
 import numpy as np
 
 from benchmarks import models, step
-from tlx import backbones, freezing, sources
+from tlx import backbones, sources
 from tlx.inputs import boxes
 from tlx.plug import plug
 from tlx.tasks import detection
 from tlx.train import cohort
 from tlx.train import mesh as meshes
 from tlx.train import step as steps
-from tlx.tree import label, map_named, named_leaves
+from tlx.tree import map_named, named_leaves
 from tlx.types import Batch
 
 NUM_CLASSES, OBJECTS = 3, 12
@@ -159,13 +159,7 @@ def make(
     *(map_named(lambda leaf_name, leaf: read.get(leaf_name, leaf), tree) for tree in variables)
   )
   rules = (('^head/', 'train'), (r'norm[^/]*/(scale|bias)$', 'frozen'), ('.*', 'train'))
-  phase = steps.Phase(
-    tuple(named_leaves(label(variables.params, rules))),
-    (('train', 1.0),),
-    freezing.frozen_norms(variables.params, variables.stats, rules, 'frozen'),
-    'adamw',
-    schedule='constant',
-  )
+  phase = step.phase_of(variables, rules)
   return step.Ours(steps.Recipe(network, form, task, phase), variables, batch)
 
 

@@ -168,6 +168,17 @@ class Ours(NamedTuple):
   batch: Batch
 
 
+def phase_of(variables: Variables, rules: Any) -> step.Phase:
+  """AdamW at one rate on what the rules of freezing train; frozen norms keep their statistics."""
+  return step.Phase(
+    tuple(named_leaves(label(variables.params, rules))),
+    (('train', 1.0),),
+    freezing.frozen_norms(variables.params, variables.stats, rules, 'frozen'),
+    'adamw',
+    schedule='constant',
+  )
+
+
 def make(case: Case, kind: str) -> Ours:
   """A network with random weights, what is trained of it, a batch."""
   classes = num_classes(case, kind)
@@ -183,13 +194,7 @@ def make(case: Case, kind: str) -> Ours:
     kind
   ]
   rules = plug('freezing', 'after').rules([(stage,) for stage in network.stages], k=frozen_stages)
-  phase = step.Phase(
-    tuple(named_leaves(label(variables.params, rules))),
-    (('train', 1.0),),
-    freezing.frozen_norms(variables.params, variables.stats, rules, 'frozen'),
-    'adamw',
-    schedule='constant',
-  )
+  phase = phase_of(variables, rules)
   task = classification.task(classes) if classes else next_token()
   return Ours(
     step.Recipe(network, form_of(case), task, phase),
