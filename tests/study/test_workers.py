@@ -34,9 +34,9 @@ def test_workers_give_the_numbers_of_one_process_whoever_dies(command, finished,
   assert process.returncode == 0 and said.count('Report:') == 1, errors
   assert f'Process {killed} ended with -9.' in said
   assert numbers(workdir) == numbers(finished[0])
-  for method in ('scratch', 'probe', 'lp_ft'):  # each was finished once, by one of them
-    assert said.count(f'{method} from turned on digits: validation accuracy') == 1, said
-  assert said.count('Training the source turned') == 1
+  of_methods = (f'{method} from turned on digits: val' for method in ('scratch', 'probe', 'lp_ft'))
+  counts = [said.count(line) for line in ('Training the source turned', *of_methods)]
+  assert min(counts) == 1 and sum(counts) <= 5, said  # twice is only what the dead one was at
 
 
 def test_a_folder_without_locks_is_refused_to_workers(monkeypatch, tmp_path):
