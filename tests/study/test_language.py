@@ -12,7 +12,7 @@ import pytest
 from tlx import report
 from tlx.backbones import gpt2
 from tlx.study import config, dry_run, pair, run, store
-from tlx.study.phases import network_of
+from tlx.study.phases import network_of, phases_of
 from tlx.train import fit
 from tlx.train.prefix import activation
 from tlx.types import Variables
@@ -224,6 +224,35 @@ def test_the_prefix_of_rows_changes_no_number(study, tmp_path):
   assert whole['phases'][0]['reused_stages'] and not alone['phases'][0]['reused_stages']
   for column in ('bits_per_byte', 'loss'):
     assert alone['test'][column] == pytest.approx(whole['test'][column], rel=2e-5)
+
+
+def trained_stages(tied, init='source', **method):
+  """The stages of a language model that a phase of a method trains."""
+  source = {
+    'backbone': {'name': 'llama', 'vocab_size': 259, 'dim': 8, 'depth': 1, 'heads': 2,
+                 'kv_heads': 1, 'mlp_dim': 8, 'tied': tied},
+    'input': {'length': 8, 'tokenizer': 'bytes'},
+    'weights': 'x.npz',
+  }  # fmt: skip
+  made = config.base()
+  made.sources.bytes = source
+  made.targets.text = {'dataset': 'text:x.txt', 'task': 'language'}
+  made.methods.one = {'init': init, **method}
+  resolved = config.resolve(made.to_dict())
+  source, one = resolved['sources']['bytes'], resolved['methods']['one']
+  labels = phases_of(one, source, 259, 'language')[0].phase.labels
+  return {name.split('/')[0] for name, group in labels if group != 'frozen'}
+
+
+@pytest.mark.parametrize('tied', (False, True))
+def test_the_head_that_a_language_model_brings_is_not_new(tied):
+  """As in peft, whose LoRA of a causal language model leaves lm_head as it is."""
+  lora = {'added': {'name': 'lora', 'rank': 2}, 'phases': ({'tune': 'added'},)}
+  head = set() if tied else {'head'}
+  assert trained_stages(tied, **lora) == {'block0'}
+  assert trained_stages(tied, phases=({'tune': 'norm'},)) == {'block0', 'norm'}
+  assert trained_stages(tied, 'random', **lora) == {'block0'} | head
+  assert trained_stages(tied, phases=({'tune': {'policy': 'last', 'k': 1}},)) == {'norm'} | head
 
 
 def test_a_run_is_a_source_of_classes_too(study, tmp_path):

@@ -172,7 +172,7 @@ def phases_of(
   plans: list[PhasePlan] = []
   for phase in method['phases']:
     asked = _asked(task, num_classes, phase)
-    labels, rates, frozen_norms = _partition(network, shapes, phase)
+    labels, rates, frozen_norms = _partition(network, shapes, phase, brought and head is None)
     watch = _watch(network, shapes, phase)
     if watch and watch.by_depth and (not brought or named(task)[0] != 'classification'):
       raise ValueError(
@@ -263,9 +263,13 @@ def _asked(task: str | Mapping[str, Any], num_classes: int, phase: Mapping[str, 
 
 
 def _partition(
-  network: Network, shapes: Variables, phase: Mapping[str, Any]
+  network: Network, shapes: Variables, phase: Mapping[str, Any], own_head: bool
 ) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, float], ...], frozenset[str]]:
-  """(the group of each leaf, the rate of each trained group, the norms whose statistics stay)."""
+  """(the group of each leaf, the rate of each trained group, the norms whose statistics stay).
+
+  Where a task goes on with the source's own head, or has one without parameters as it is tied to
+  the embedding, there is no new head for a policy to train beside what it names.
+  """
   depth = freezing.groups(network.stages, shapes.params)
   policy, options = named(phase['tune'], 'policy')
   try:
@@ -275,10 +279,10 @@ def _partition(
       f'Freezing policy {policy!r}: {str(error).replace("rules()", "it")}.'
     ) from None
   head = network.stages[-1]
-  if phase['loss']:  # which does not see it
+  if own_head or not tree.named_leaves(shapes.params[head]):
+    rules = tuple(rule for rule in rules if rule != (f'^{head}/', 'train'))
+  elif phase['loss']:  # which does not see it
     rules = ((f'^{head}/', 'frozen'), *rules)
-  if not tree.named_leaves(shapes.params[head]):  # tied to the embedding: no parameter of its own
-    rules = tuple(rule for rule in rules if rule[0] != f'^{head}/')
   groups = tree.named_leaves(tree.label(shapes.params, rules, ('frozen', *phase['rates'])))
   if all(label == 'frozen' for _, label in groups):
     raise ValueError(
