@@ -336,6 +336,32 @@ def test_a_view_depends_on_its_example_alone(tmp_path, monkeypatch):
   np.testing.assert_allclose(*made, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason='devices take fewer on CPU alone')
+def test_few_examples_are_not_filled_up_to_a_full_batch(tmp_path, monkeypatch):
+  """And what is computed of an example does not depend on how many there are."""
+  variables = jax.device_get(NETWORK.init(jax.random.key(0), np.zeros((1, 6, 6, 1), np.float32)))
+  point = prefix.Point(NETWORK, FORM, phase_of(NETWORK, variables, 'head'))
+  monkeypatch.setattr(prefix, 'CPU_BYTES', 1.0)  # parts of one example
+  made, taken = [], []
+
+  def program(points, part):
+    run = prefix_program(points, part)
+    return lambda variables, inputs, numbers: taken.append(len(inputs)) or run(
+      variables, inputs, numbers
+    )
+
+  prefix_program = prefix.pass_program
+  monkeypatch.setattr(prefix, 'pass_program', program)
+  devices = jax.device_count()
+  for number in (1, devices + 1, len(IMAGES)):
+    trunk = prefix.Trunk(variables, 'cnn', tmp_path / str(number))
+    made += prefix.activations(trunk, IMAGES[:number], 'a', [point])
+  assert taken[:2] == [devices, 2 * devices]
+  assert set(taken[2:]) == {min(prefix.BATCH * devices, 128)}
+  np.testing.assert_array_equal(made[0], made[2][:1])
+  np.testing.assert_array_equal(made[1], made[2][: devices + 1])
+
+
 def test_tokens_with_their_mask_are_kept(tmp_path):
   module = plug('backbones', 'bert')
   options, inputs = module.tiny()

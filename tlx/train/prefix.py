@@ -244,6 +244,17 @@ def _part(network: Network, form: Form, variables: Variables) -> int:
   return min(BATCH, 1 << int(max(CPU_BYTES / largest, 1)).bit_length() - 1)
 
 
+def _size(point: Point, variables: Variables, length: int, num_devices: int) -> int:
+  """Examples that the devices take at a time: fewer on CPU where all examples are fewer, by powers
+  of two, and no part is cut by it.
+  """
+  most = batch_size(num_devices)
+  if jax.default_backend() != 'cpu':
+    return most
+  least = _part(point.network, point.form, variables) * num_devices
+  return min(most, least << (-(-length // least) - 1).bit_length())
+
+
 def _compute(
   trunk: Trunk, inputs: PyTree, points: Mapping[str, Point], say: Callable[[str], None]
 ) -> dict[str, PyTree]:
@@ -257,7 +268,7 @@ def _compute(
   variables = Variables({stage: {} for stage in used} | params, stats)
   first_point = next(iter(points.values()))
   views, length = max(1, first_point.phase.views), feed.length(inputs)
-  size = batch_size(mesh.size)
+  size = _size(first_point, variables, length, mesh.size)
   drafts: dict[str, _Draft] = {}
   for name, point in points.items():
     shapes = activation(point.network, point.form, point.phase.start)
@@ -277,7 +288,8 @@ def _compute(
       return rows, own, lengths.cut(feed.take(inputs, own), num_tokens)
 
     for rows, own, batch in feed.ahead(made, zip(*batches), AHEAD):
-      part = _part(first_point.network, forms.of_stored(first_point.form, batch), variables)
+      form = forms.of_stored(first_point.form, batch)
+      part = min(_part(first_point.network, form, variables), size // mesh.size)
       run = pass_program(tuple(points.values()), part)
       numbers = (view * length + own).astype(np.int32)
       found = meshes.get(run(on_mesh, *meshes.put_shares((batch, numbers), mesh)))
