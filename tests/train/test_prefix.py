@@ -346,8 +346,8 @@ def test_few_examples_are_not_filled_up_to_a_full_batch(tmp_path, monkeypatch):
 
   def program(points, part):
     run = prefix_program(points, part)
-    return lambda variables, inputs, numbers: taken.append(len(inputs)) or run(
-      variables, inputs, numbers
+    return lambda variables, inputs, numbers: (
+      taken.append(len(inputs)) or run(variables, inputs, numbers)
     )
 
   prefix_program = prefix.pass_program
