@@ -1,8 +1,6 @@
 """What all tests share."""
 
-import gc
 import os
-import pathlib
 
 # Two devices: cohorts are split over them in most tests, as they are on a laptop.
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2')
@@ -112,22 +110,8 @@ FORM = image.form(4, 1)
 
 @pytest.fixture(autouse=True, scope='module')
 def _few_programs():
-  """Compiled programs take several memory maps each, of which Linux gives a process 65,530."""
+  """Of hundreds of test files in one process."""
   yield
-  maps = pathlib.Path('/proc/self/maps')
-  if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
-    import jax
+  from tlx.train import cohort
 
-    from tlx import backbones
-    from tlx.train import cohort, exact, prefix
-
-    for cached in (
-      cohort.program,
-      exact.solver_program,
-      prefix.pass_program,
-      backbones._run,
-      backbones._initialise,
-    ):
-      cached.cache_clear()
-    jax.clear_caches()
-    gc.collect()
+  cohort.let_go()

@@ -62,7 +62,8 @@ def finished(logits, labels, **changes):
   inputs = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 1)).astype(np.uint8)
   made = Finished(
     predict=lambda part: {'logits': logits},
-    features=lambda part, stage='', source=False: logits,
+    features=lambda part: logits,
+    by_stage=lambda part, stages, source=False: dict.fromkeys(stages, logits),
     data=lambda part: Part(inputs, labels),
     task=classification.task(logits.shape[1]),
     on_source=lambda: Recalled(logits, logits[::-1], labels),
@@ -307,7 +308,7 @@ def test_drift_by_hand():
   run = finished(
     HAND,
     LABELS,
-    features=lambda part, stage, source: features[stage, source],
+    by_stage=lambda part, stages, source: {stage: features[stage, source] for stage in stages},
     params={
       'b': {'kernel': np.ones(1)},
       'a': {'kernel': np.array([3.0, 0.0]), 'bias': np.array([4.0]), 'added': {'lora': np.ones(9)}},

@@ -142,8 +142,10 @@ def test_parts_are_those_of_the_run(config, tmp_path, monkeypatch):
     np.testing.assert_allclose(finished.predict(train.inputs)['logits'], kept, atol=1e-5)
     again = finished.predict(test.inputs)['logits']
     np.testing.assert_allclose(again, finished.predict('test')['logits'], atol=1e-5)
-    first = finished.features('test', finished.stages[0])
+    first = finished.by_stage('test', finished.stages[:1])[finished.stages[0]]
     assert first.shape == (len(test.targets), 16)
+    last = finished.by_stage('test', finished.stages)[finished.stages[-1]]
+    np.testing.assert_allclose(last, finished.features('test'), rtol=1e-6)
     seen.append((np.bincount(train.targets).tolist(), train.inputs.tobytes()))
     return {'seen': 1.0}
 

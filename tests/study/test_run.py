@@ -14,10 +14,12 @@ import time
 import numpy as np
 import pytest
 
+from tests.study import tiny
 from tests.study.conftest import ROOT
 from tlx import report
 from tlx.backbones import mlp
-from tlx.study import store
+from tlx.study import run, store
+from tlx.train import cohort
 from tlx.types import Variables
 
 
@@ -251,3 +253,16 @@ def test_a_field_of_what_is_a_name_says_how_to_set_it(study, tmp_path):
   refused = study(tmp_path / 'never', '--config.train.optimizer.momentum=0.9')
   assert refused.returncode != 0 and 'Traceback' not in refused.stderr
   assert "config.train.optimizer is 'adam' and has no field 'momentum'" in refused.stderr
+
+
+@pytest.mark.skipif(not pathlib.Path('/proc/self/maps').exists(), reason='Linux counts them')
+def test_programs_that_fill_the_memory_maps_are_let_go(finished, data_dir, tmp_path, monkeypatch):
+  """After each method; those that are needed again give the same numbers."""
+  went = []
+  monkeypatch.setattr(run, 'let_go', lambda: went.append(cohort.let_go(share=0.0)))
+  config = tiny.get_config()
+  config.data_dir = str(data_dir)
+  run.run(config, tmp_path)
+  assert went == [True] * 3 and not any(program.compiled for program in cohort.Program.made)
+  assert not cohort.let_go(share=0.99)
+  assert numbers(tmp_path) == numbers(finished[0])

@@ -69,8 +69,9 @@ class Finished(NamedTuple):
 
   predict(part) -> {name: leaf [N, ...]}, what the task keeps of the outputs. A part is 'train' (the
     run's own examples), 'val', 'test', or other inputs stored in the form of the run's
-  features(part, stage='', source=False) -> [N, D], what comes out of a stage, averaged over places;
-    '' is the last before the head. `source` takes the source's parameters instead of the run's
+  features(part) -> [N, D], what comes out of the last stage before the head, averaged over places
+  by_stage(part, stages, source=False) -> {stage: [N, D]}, the same of several stages; `source`
+    takes the source's parameters instead of the run's
   data(part) -> Part of 'train', 'val' or 'test'
   task: what the run answers
   on_source() -> Recalled, None where the source's own task or head is not there
@@ -87,7 +88,8 @@ class Finished(NamedTuple):
   """
 
   predict: Callable[[Any], Mapping[str, np.ndarray]]
-  features: Callable[..., np.ndarray]
+  features: Callable[[str], np.ndarray]
+  by_stage: Callable[..., Mapping[str, np.ndarray]]
   data: Callable[[str], Part]
   task: Task
   on_source: Callable[[], Recalled | None]

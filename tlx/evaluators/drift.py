@@ -21,10 +21,9 @@ def evaluate(finished: Finished) -> dict[str, float]:
   """
   if finished.source_params is None:
     return {}
-  columns = {}
-  for stage in (stage for stage in finished.stages if finished.params.get(stage)):
-    ours, theirs = (finished.features('test', stage, source=which) for which in (False, True))
-    columns[f'cka_{stage}'] = cka.similarity(ours, theirs)
+  stages = [stage for stage in finished.stages if finished.params.get(stage)]
+  ours, theirs = (finished.by_stage('test', stages, source=which) for which in (False, True))
+  columns = {f'cka_{stage}': cka.similarity(ours[stage], theirs[stage]) for stage in stages}
   started = dict(tree.named_leaves(finished.source_params))
   squares: dict[str, float] = {}
   for name, leaf in tree.named_leaves(finished.params):

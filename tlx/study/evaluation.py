@@ -7,7 +7,7 @@ import inspect
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -169,13 +169,15 @@ class Looks:
     self.runs = list(tested)
     self.kept: dict[str, dict[int, Mapping[str, np.ndarray]]] = {}
     self.kept['test'] = {run: predicted.kept for run, predicted in tested.items()}
-    self.of_source: dict[str, Mapping[str, Any]] = {}  # what it says of other texts
+    # what it says of other texts, and by stage of a part
+    self.of_source: dict[Any, Mapping[str, Any]] = {}
 
   def finished(self, run: int) -> Finished:
     """One of the runs as its evaluators see it."""
     return Finished(
       predict=functools.partial(self.predict, run),
       features=functools.partial(self.features, run),
+      by_stage=functools.partial(self.by_stage, run),
       data=functools.partial(self.data, run),
       task=self.pair.task,
       on_source=functools.partial(self.on_source, run),
@@ -222,26 +224,43 @@ class Looks:
       own[run] = feed.take(predicted.kept, of_run)
     return own
 
-  def features(self, run: int, part: str, stage: str = '', source: bool = False) -> np.ndarray:
-    """[N, D]: what comes out of a stage, averaged over places; '' is the last before the head."""
-    stages = self.job.network.stages[:-1]
-    stage = stage or stages[-1]
-    length = stages.index(stage) + 1
-    start = self._start(part)
-    if source or start > length:
-      start = 0
-    method = self.pair.study['methods'][self.method]
-    network, variables = self.job.network, self.variables(run)
-    if source and self.whole:
+  def features(self, run: int, part: str) -> np.ndarray:
+    """[N, D]: what comes out of the last stage before the head, averaged over places."""
+    (found,) = self.by_stage(run, part, self.job.network.stages[-2:-1]).values()
+    return found
+
+  def by_stage(
+    self, run: int, part: str, stages: Sequence[str], source: bool = False
+  ) -> Mapping[str, np.ndarray]:
+    """{stage: [N, D]}, by one pass over the part; of the source one for all runs of the cohort."""
+    if not source:
+      return self._by_stage(run, part, stages, self.job.network, self.variables(run))
+    assert self.whole is not None
+    key = part, *stages
+    if key not in self.of_source:
+      method = self.pair.study['methods'][self.method]
       network = network_of(self.pair.source, self.pair.task.head, {**method, 'added': ''})
-      variables = self.whole
-    needed = stages[start:length]
+      self.of_source[key] = self._by_stage(run, part, stages, network, self.whole, stored=True)
+    return self.of_source[key]
+
+  def _by_stage(
+    self,
+    run: int,
+    part: str,
+    stages: Sequence[str],
+    network: Network,
+    variables: Variables,
+    stored: bool = False,
+  ) -> dict[str, np.ndarray]:
+    """`by_stage` of a network, from stored examples or from where activations of them are kept."""
+    ends = [network.stages.index(stage) + 1 for stage in stages]
+    start = 0 if stored or self._start(part) > min(ends) else self._start(part)
+    needed = network.stages[start : max(ends)]
     variables = Variables(
       *({name: of_all[name] for name in needed if name in of_all} for of_all in variables)
     )
-    program = _averaged(network, self.job.form, stage, start)
-    entering, rows = self._entering(part, start), self.rows(run, part)
-    return in_batches(program, variables, entering, BATCH, rows)
+    program = _averaged(network, self.job.form, tuple(stages), start)
+    return in_batches(program, variables, self._entering(part, start), BATCH, self.rows(run, part))
 
   def _start(self, part: str) -> int:
     """The stage before which activations are kept; 0 where training kept them of augmented
@@ -387,15 +406,22 @@ def _from_stored(job: Job, form: Form | None = None) -> Job:
 
 
 @functools.cache
-def _averaged(network: Network, form: Form, stage: str, start: int) -> Callable:
-  """(variables, what enters stage `start`) -> what comes out of `stage`, averaged over places [B,
-  D].
+def _averaged(network: Network, form: Form, stages: tuple[str, ...], start: int) -> Callable:
+  """(variables, what enters stage `start`) -> {stage: what comes out of it, averaged over places
+  [B, D]}.
   """
-  cut = backbones.head_after(network, stage, 1)
+  cuts = {stage: backbones.head_after(network, stage, 1) for stage in stages}
 
-  def run(variables: Variables, x: PyTree) -> Array:
-    x = x if start else form.enter(x)
-    return cut.apply(variables, x, train=False, start=start, stop=len(cut.stages) - 1)[0]
+  def run(variables: Variables, x: PyTree) -> dict[str, Array]:
+    x, done, found = x if start else form.enter(x), start, {}
+    for stage in sorted(stages, key=network.stages.index):
+      end = network.stages.index(stage) + 1
+      if end > done:
+        x, _ = network.apply(variables, x, train=False, start=done, stop=end)
+      last = len(cuts[stage].stages) - 1
+      found[stage], _ = cuts[stage].apply(variables, x, train=False, start=end, stop=last)
+      done = end
+    return found
 
   return jax.jit(run)
 

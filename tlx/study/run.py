@@ -60,7 +60,7 @@ from tlx.study.record import Tested, Trained
 from tlx.train import feed, fit
 from tlx.train import mesh as meshes
 from tlx.train.anchor import Origin
-from tlx.train.cohort import Program
+from tlx.train.cohort import Program, let_go
 from tlx.train.job import Job, PhasePlan, num_steps
 from tlx.train.prefix import variable_shapes
 from tlx.train.profile import Profile
@@ -412,6 +412,7 @@ def _share(lab: Lab, cohorts: list[Cohort], weights: Mapping[str, Loaded]) -> No
         pretrained = ready.get(name, Source(None, ''))
         start = start_of(init, pretrained, lab.study['sources'][name])
         _group(lab, own, start, functools.partial(pair, name, target))
+        let_go()
     return mine
 
   trained: list[Callable[[], bool]] = [

@@ -7,9 +7,12 @@ their batches instead.
 """
 
 import functools
+import gc
+import pathlib
 import time
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -241,8 +244,10 @@ class Program:
   """
 
   so_far = Compiled(0.0, 0)  # by all programs of this process
+  made: ClassVar[weakref.WeakSet['Program']] = weakref.WeakSet()
 
   def __init__(self, function: Callable, mesh: jax.sharding.Mesh):
+    Program.made.add(self)
     self.mesh = mesh
     self.compiled: dict[tuple, Any] = {}
 
@@ -287,6 +292,23 @@ class Program:
       seconds, programs = Program.so_far
       Program.so_far = Compiled(seconds + time.perf_counter() - begin_time, programs + 1)
     return self.compiled[shapes]
+
+
+def let_go(share: float = 0.4) -> bool:
+  """Lets go of all executables where they fill that share of the memory maps that Linux gives a
+  process (65,530, of which each executable takes dozens); returns whether it did.
+
+  Beyond the last map XLA ends the process. What is needed again is compiled again, or read from the
+  compilation cache.
+  """
+  maps, most = pathlib.Path('/proc/self/maps'), pathlib.Path('/proc/sys/vm/max_map_count')
+  if not maps.exists() or maps.read_bytes().count(b'\n') < share * int(most.read_text()):
+    return False
+  for one in Program.made:
+    one.compiled.clear()
+  jax.clear_caches()
+  gc.collect()
+  return True
 
 
 @functools.cache
