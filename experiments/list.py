@@ -13,6 +13,7 @@ import sys
 from absl import app, logging
 
 from tlx import sources
+from tlx.command import spare_collections
 from tlx.plug import available, plug
 
 ROOMS = (
@@ -136,4 +137,5 @@ def _first(text: str | None) -> str:
 
 
 if __name__ == '__main__':
+  spare_collections()
   app.run(main)

@@ -10,6 +10,7 @@ import sys
 from absl import app, flags
 
 from tlx import report
+from tlx.command import spare_collections
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The folder of a study, finished or not.', required=True
@@ -34,4 +35,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
+  spare_collections()
   app.run(main)

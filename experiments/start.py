@@ -11,6 +11,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import spare_collections
+
 OUT = flags.DEFINE_string('out', '', 'The config to write; by default the name of PATH, .py.')
 TEXT = flags.DEFINE_list('text', [], 'The columns of a table that the text is made of.')
 LABEL = flags.DEFINE_string('label', '', 'The column of a table that has the class.')
@@ -49,4 +51,5 @@ def main(argv):
 
 
 if __name__ == '__main__':
+  spare_collections()
   app.run(main)

@@ -17,7 +17,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tlx.command import spelled
+from tlx.command import collect_again, spare_collections, spelled
 from tlx.plug import available, closest, plug
 from tlx.study.config import add_defaults, missing_field
 
@@ -159,6 +159,7 @@ def main(argv: list[str]) -> None:
       if COMPILE.value:
         print(dry_run.compiled(CONFIG.value))
       return
+    collect_again()
     config, workdir = CONFIG.value, str(WORKDIR.value)
     if CONFIRM.value:
       from tlx.study import confirm
@@ -218,4 +219,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == '__main__':
+  spare_collections()
   app.run(main, flags_parser=parse)

@@ -1,5 +1,7 @@
 """The console script, and what an installation puts where."""
 
+import atexit
+import gc
 import pathlib
 import subprocess
 import sys
@@ -19,9 +21,25 @@ def test_every_file_of_experiments_is_a_command():
 def test_a_command_runs_as_its_module_does(monkeypatch, capsys):
   monkeypatch.delitem(sys.modules, 'experiments.list', raising=False)  # of another test
   monkeypatch.setattr(sys, 'argv', ['tlx', 'list', 'tasks'])
+  spared = []
+  monkeypatch.setattr(gc, 'disable', lambda: spared.append('cycles'))
+  monkeypatch.setattr(atexit, 'register', spared.append)
   with pytest.raises(SystemExit):
     command.main()
   assert 'classification' in capsys.readouterr().out
+  assert spared == ['cycles', gc.freeze]  # it ends soon
+
+
+def test_long_commands_collect_again():
+  try:
+    gc.disable()
+    command.collect_again()
+    assert gc.isenabled() and gc.get_freeze_count()
+  finally:
+    gc.enable()
+    gc.unfreeze()
+  command.collect_again()
+  assert not gc.get_freeze_count()  # where nothing was spared, nothing is kept for good
 
 
 def test_help_waits_for_no_jax():

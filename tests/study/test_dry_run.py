@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -20,6 +21,7 @@ from tlx.study.cost import (
 )
 from tlx.study.pair import Pair
 from tlx.study.phases import network_of
+from tlx.train import prefix
 
 
 def with_methods(**methods):
@@ -94,6 +96,44 @@ def test_evaluation_is_counted():
     f'{sum(row["evaluation"] for row in rows.values()):,.0f} GFLOP of evaluation'
     in dry_run.describe(made)
   )
+
+
+def test_a_way_costs_what_its_stages_do():
+  """As one program of all of them is counted; a stage is counted once, whoever asks."""
+  study = config.resolve(tiny.get_config())
+  source = study['sources']['turned']
+  network, form = network_of(source, 10), config.form_of(source)
+  x = jax.ShapeDtypeStruct((1, 8, 8, 1), np.float32)
+  variables = jax.eval_shape(network.init, jax.random.key(0), x)
+  for stop in (1, 2, 3):
+    whole = jax.jit(lambda variables, x: network.apply(variables, x, train=False, stop=stop)[0])  # noqa: B023
+    flops = whole.lower(variables, x).cost_analysis()['flops']
+    assert prefix_flops(network, form, stop) == flops > 0
+  cost._stage_flops.cache_clear()
+  dry_run.describe(tiny.get_config())
+  asked = cost._stage_flops.cache_info()
+  assert asked.misses == 3 < asked.hits
+
+
+def test_a_stage_that_computes_nothing_costs_nothing():
+  idle = network_of(config.resolve(tiny.get_config())['sources']['turned'], 10)
+  idle = idle._replace(apply=lambda variables, x, **_: (x, {}))
+  form = config.form_of(config.resolve(tiny.get_config())['sources']['turned'])
+  assert prefix_flops(idle, form, 1) == 0.0
+
+
+def test_a_dry_run_computes_nothing(monkeypatch):
+  """Not even a key, which is two programs to compile."""
+  key = jax.random.key
+
+  def traced(seed):
+    made = key(seed)
+    assert isinstance(made, jax.core.Tracer)
+    return made
+
+  monkeypatch.setattr(jax.random, 'key', traced)
+  prefix.variable_shapes.cache_clear()
+  dry_run.describe(tiny.get_config())
 
 
 def test_reuse_only_where_it_costs_less():

@@ -7,7 +7,7 @@ import pytest
 from tests.study import tiny
 from tlx import freezing, tree
 from tlx.plug import plug
-from tlx.study import config, run
+from tlx.study import config, cost, run
 from tlx.study.cells import cells_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.cost import cost_table
@@ -19,7 +19,7 @@ from tlx.study.phases import (
   reused_groups,
   shapes_of,
 )
-from tlx.train import cohort
+from tlx.train import cohort, step
 from tlx.train.job import PhasePlan
 
 
@@ -44,6 +44,42 @@ def test_cohorts_split_where_memory_ends_and_keep_every_cell():
   assert len(whole) == 3 < len(parts)
   assert [cell for c in whole for cell in c.cells] == [cell for c in parts for cell in c.cells]
   assert len({c.id for c in parts}) == len(parts)
+
+
+def test_cohorts_leave_room_for_activations_where_runs_step_side_by_side(monkeypatch):
+  """A probe's run on features of 12 numbers: its state is 130 parameters, their gradients, updates
+  and two moments.
+  """
+  probe = {'probe': {'phases': ({'tune': 'head'},)}}
+  study = resolved(methods=probe, baseline='', cohort_bytes=20_000.0)
+  state = cost.run_bytes(study, cells_of(study)[0])
+  assert 5 * 130 * 4 <= state < 5 * 130 * 4 + 50
+  assert [len(one.cells) for one in cohorts_of(study)] == [20_000 // state, 8 - 20_000 // state]
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  kept = cost.run_bytes(study, cells_of(study)[0]) - state  # of 8 examples
+  assert 8 * 12 * 4 <= kept <= 8 * (12 + 3 * 10) * 4  # features; of 10 logits what the loss keeps
+  fitting = 20_000 // (state + kept)
+  assert next(len(one.cells) for one in cohorts_of(study)) == fitting < 20_000 // state
+  halves = resolved(
+    methods={'probe': {'phases': ({'tune': 'head', 'accumulate': 2},)}}, baseline=''
+  )
+  assert cost.run_bytes(halves, cells_of(halves)[0]) == state + kept // 2
+
+
+def test_nothing_is_traced_again_for_another_cohort_of_a_method(monkeypatch):
+  study = resolved(cohort_bytes=20_000.0)
+  traced = []
+  init_state = step.init_state
+
+  def traced_init(trainable, stats, phase, hyper):
+    traced.append(phase)
+    return init_state(trainable, stats, phase, hyper)
+
+  monkeypatch.setattr(step, 'init_state', traced_init)
+  cost._bytes_of.cache_clear()
+  cohorts = cohorts_of(study)
+  cost_table(study, cohorts)
+  assert len(cohorts) > 10 and len(traced) == len(set(traced))
 
 
 def test_split_cohorts_choose_together_and_find_the_same(data_dir, tmp_path):

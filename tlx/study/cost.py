@@ -422,19 +422,23 @@ def prefix_flops(network: Network, form: Form, start: int) -> float:
   return _stages_flops(network, form, 0, start)
 
 
-@functools.cache
 def _stages_flops(network: Network, form: Form, start: int, stop: int) -> float:
   """FLOPs of one example's way from stage `start` to stage `stop`, as XLA counts them; computes
   nothing.
   """
-  if start == stop:
-    return 0.0
-  inputs = activation(network, form, start) if start else forms.entered(form, 1)
+  return sum((_stage_flops(network, form, i) for i in range(start, stop)), 0.0)
+
+
+@functools.cache
+def _stage_flops(network: Network, form: Form, i: int) -> float:
+  """FLOPs of one example's way through stage `i`."""
+  inputs = activation(network, form, i) if i else forms.entered(form, 1)
   run = jax.jit(
-    lambda variables, x: network.apply(variables, x, train=False, start=start, stop=stop)[0]
+    lambda variables, x: network.apply(variables, x, train=False, start=i, stop=i + 1)[0]
   )
   cost = run.lower(variable_shapes(network, form), inputs).cost_analysis()
-  return float(cost.get('flops', 0.0)) if cost else float('nan')  # none where nothing is computed
+  # a stage may compute nothing, and some devices do not count
+  return float('nan') if cost is None else float(cost.get('flops', 0.0))
 
 
 def input_share(source: Mapping[str, Any], own: Mapping[str, Any]) -> float:
@@ -455,25 +459,33 @@ def _state_bytes(network: Network, form: Form, plan: PhasePlan) -> int:
   """Bytes of a run's trainable parameters, their gradients and updates, its optimizer state and
   what a penalty knows of it.
   """
-  shapes = variable_shapes(network, form)
+  return _bytes_of(step.Recipe(network, form, plan.task, plan.phase), plan.num_kept)
+
+
+@functools.cache
+def _bytes_of(recipe: step.Recipe, num_kept: int) -> int:
+  """`_state_bytes`; cohorts of one method are asked again and again."""
+  shapes = variable_shapes(recipe.network, recipe.form)
   scalar = jax.ShapeDtypeStruct((), np.float32)
   state = jax.eval_shape(
     lambda params, stats, hyper: step.init_state(
-      step.split(params, plan.phase)[0], stats, plan.phase, hyper
+      step.split(params, recipe.phase)[0], stats, recipe.phase, hyper
     ),
     shapes.params,
     shapes.stats,
     step.Hyper(scalar, scalar, scalar),
   )
-  kept = (
-    (1 + plan.num_kept) * tree.num_bytes((state.trainable, state.stats)) if plan.num_kept else 0
-  )
-  known = cohort.known_shapes(cohort.costing(step.Recipe(network, form, plan.task, plan.phase)))
+  kept = (1 + num_kept) * tree.num_bytes((state.trainable, state.stats)) if num_kept else 0
+  known = cohort.known_shapes(cohort.costing(recipe))
   moments = tree.num_bytes((state.opt_state, state.average, known))
   return 3 * tree.num_bytes(state.trainable) + moments + kept
 
 
 def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
+  """Bytes that a cohort takes for each of its runs, in its largest phase: the run's state, and on
+  accelerators, where runs step side by side, what its gradient keeps of the forward pass. (On CPU
+  they step one after another, so that this is there once a core, however many runs there are.)
+  """
   source = study['sources'][cell.source]
   target = study['targets'][cell.target]
   classes = classes_of(study, target)
@@ -493,4 +505,15 @@ def run_bytes(study: Mapping[str, Any], cell: Cell) -> int:
     ),
   )
   network = network_of(source, task_of(study, target).head, method)
-  return max(_state_bytes(network, form_of(source), plan) for plan in phases)
+  form = form_of(source)
+  return max(
+    _state_bytes(network, form, plan) + _activation_bytes(network, form, plan) for plan in phases
+  )
+
+
+def _activation_bytes(network: Network, form: Form, plan: PhasePlan) -> int:
+  """Bytes that the gradient of a run's step keeps beside those of other runs."""
+  if plan.phase.solver != 'sgd' or jax.default_backend() == 'cpu':
+    return 0
+  recipe = step.Recipe(network, form, plan.task, plan.phase)
+  return cohort.kept_bytes(recipe) * plan.batch_size // plan.phase.accumulate

@@ -31,12 +31,14 @@ from tlx.train.step import (
   Phase,
   Recipe,
   enter,
+  forward,
   gradient,
+  minimised,
   observe_one,
   split,
   train_step,
 )
-from tlx.tree import map_named, merge
+from tlx.tree import map_named, merge, num_bytes
 from tlx.types import Array, Batch, PyTree, RunState, Variables, Weighed
 
 
@@ -401,6 +403,31 @@ def gradient_flops(recipe: Recipe, batch_size: int) -> float:
 def observe_flops(recipe: Recipe) -> float:
   """FLOPs of what a phase's penalty observes of one example before the first step."""
   return _flops(lambda shapes: observe_one(recipe, *shapes), _shapes(recipe, 1))
+
+
+@functools.cache
+def kept_bytes(recipe: Recipe) -> int:
+  """Bytes of activations that the gradient of one example keeps from its forward pass.
+
+  What two examples keep more than one: weights and what is made of them are not in it. Nothing is
+  computed. XLA may keep less, where it fuses or computes again; penalties' are not counted.
+  """
+  one, two = (jax.eval_shape(functools.partial(_kept, recipe), *_shapes(recipe, n)) for n in (1, 2))
+  return num_bytes(two) - num_bytes(one)
+
+
+def _kept(recipe: Recipe, *shapes: PyTree) -> PyTree:
+  """What the loss keeps on a batch for its gradient."""
+  trainable, frozen, stats, batch, _ = shapes
+  key = jax.random.key(0)
+
+  def loss(trainable: PyTree) -> Array:
+    x, variables = enter(recipe, batch.inputs), Variables(merge(trainable, frozen), stats)
+    _, outputs, _ = forward(recipe.network, recipe.phase, variables, x, key)
+    return minimised(recipe.task, outputs, batch)[0]
+
+  kept = jax.tree.leaves(jax.vjp(loss, trainable)[1])
+  return [leaf for leaf in kept if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
 
 
 def _flops(run: Callable, *shapes: PyTree) -> float:

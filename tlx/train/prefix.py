@@ -94,7 +94,8 @@ def boundary(
 @functools.cache
 def variable_shapes(network: Network, form: Form) -> Variables:
   """The shapes of a network's variables for examples of a form."""
-  return jax.eval_shape(network.init, jax.random.key(0), forms.entered(form, 1))
+  key = jax.eval_shape(jax.random.key, 0)  # a real one is two programs to compile
+  return jax.eval_shape(network.init, key, forms.entered(form, 1))
 
 
 @functools.cache
@@ -102,9 +103,13 @@ def activation(network: Network, form: Form, start: int, num_examples: int = 1) 
   """The shapes [N, ...] of what enters stage `start`: examples as stored where it is the first."""
   if not start:
     return forms.stored(form, num_examples)
-  shapes, inputs = variable_shapes(network, form), forms.entered(form, num_examples)
+  first = start - 1
+  count = num_examples
+  inputs = activation(network, form, first, count) if first else forms.entered(form, count)
   return jax.eval_shape(
-    lambda variables, x: network.apply(variables, x, train=False, stop=start)[0], shapes, inputs
+    lambda variables, x: network.apply(variables, x, train=False, start=first, stop=start)[0],
+    variable_shapes(network, form),
+    inputs,
   )
 
 
