@@ -64,5 +64,6 @@ def test_pages_are_read_on_a_telephone_and_a_screen_in_light_and_dark(looks, pag
   dark = sum(map(int, re.findall(r'\d+', found['back']))) < 300
   assert dark == (scheme == 'dark')
   assert not found['faint'] and not found['white']
+  assert not found['broken']
   assert not found['unreached'] and not found['unnamed']
   assert found['tables'] > (10, 1)[page] and found['drawings'] >= (5, 0)[page]

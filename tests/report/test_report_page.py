@@ -1,5 +1,7 @@
+import collections
 import functools
 import html.parser
+import io
 import json
 import pathlib
 import re
@@ -7,12 +9,15 @@ import shutil
 import subprocess
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from tlx import report
-from tlx.report import figures, folder, numbers
+from tlx.report import drawing, figures, folder, numbers
 
+ROOT = pathlib.Path(__file__).parents[2]
 HOSTILE = '</title><script>alert(1)</script> & "quoted" $x^2$'
 VOID = {'meta', 'br', 'img', 'link', 'input', 'hr'}
 
@@ -494,3 +499,50 @@ def test_what_is_remembered_is_of_these_results(make_study, tmp_path):
   less = one._replace(runs=one.runs[one.runs.method == 'full'])
   assert set(numbers.means(less).method) == {'full'} and len(numbers.means(other)) == len(found)
   assert set(numbers.means(one).method) == {'scratch', 'full'}
+
+
+def test_a_report_reads_each_curve_once_and_draws_each_figure_twice(
+  make_study, tmp_path, monkeypatch
+):
+  make_study(tmp_path, methods=('scratch', 'full', 'linear'), rates=(0.003,))
+  read, drawn = collections.Counter(), collections.Counter()
+  file, draw = folder._file, Figure.draw
+
+  def counted_file(path):
+    read[path] += path.name == 'metrics.jsonl'
+    return file(path)
+
+  def counted_draw(figure, renderer):
+    drawn[id(figure)] += 1
+    return draw(figure, renderer)
+
+  monkeypatch.setattr(folder, '_file', counted_file)
+  monkeypatch.setattr(Figure, 'draw', counted_draw)
+  report.written(tmp_path)
+  curves = [count for path, count in read.items() if path.name == 'metrics.jsonl']
+  assert len(curves) == 3 * 2 * 2 * 5 - 1 and set(curves) == {1}  # one run diverged at once
+  assert len(drawn) > 3 and set(drawn.values()) == {2}  # as SVG and as PNG
+
+
+def test_figures_are_those_that_matplotlib_saves():
+  def made():
+    figure, axes = drawing.panels(3, 2)
+    for ax in axes:
+      ax.plot([1, 10, 100], [0.1, 0.4, 0.2], label='a line')
+      ax.set(title='title', xlabel='x', xscale='log')
+    drawing.legend(figure, axes)
+    return figure
+
+  with matplotlib.rc_context(drawing.STYLE):
+    found, figure = drawing.render(made()), made()
+    svg, png = io.BytesIO(), io.BytesIO()
+    nothing = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+    figure.savefig(svg, format='svg', metadata=nothing)
+    figure.set_layout_engine('none')
+    figure.savefig(png, format='png', dpi=200, facecolor='white', metadata={'Software': None})
+  assert found == (svg.getvalue().decode(), png.getvalue())
+
+
+def test_a_report_waits_for_no_statistics_that_it_does_not_need():
+  code = 'import sys, tlx.report.page; sys.exit("scipy.stats" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0

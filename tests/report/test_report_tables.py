@@ -511,7 +511,7 @@ def test_speed_by_hand(small, change_runs):
   # Evaluations at 30, 60, ... of 150 steps; curves have .813 of their end at 60 and .926 at 90.
   # Scratch ends at .56 on average; full at .61, which passes that between 60 (.496) and 90 (.565),
   # and at .71, which does between 30 (.398) and 60 (.577).
-  frame = numbers.speeds(small, 'scratch').set_index(['method', 'shots'])
+  frame = numbers.speeds(small._replace(), 'scratch').set_index(['method', 'shots'])
 
   def shape(step):
     return (1 - math.exp(-4 * step / 150)) / (1 - math.exp(-4))
@@ -565,7 +565,7 @@ def test_the_threshold_is_the_last_value_of_the_baseline_not_its_best(small):
   for seed, last in ((0, 0.4), (1, 0.6)):
     curve(small.workdir, 'scratch', seed, [(50, 0.7), (100, 0.9), (150, last)])
     curve(small.workdir, 'full', seed, [(50, 0.3), (100, 0.45), (150, 0.55)])
-  row = numbers.speeds(small, 'scratch').set_index(['method', 'shots']).loc[('full', 2)]
+  row = numbers.speeds(small._replace(), 'scratch').set_index(['method', 'shots']).loc[('full', 2)]
   assert row['threshold'] == pytest.approx(0.5) and row['median_steps'] == pytest.approx(125)
 
 
@@ -582,7 +582,7 @@ def test_looking_more_often_does_not_bring_the_match_forward(small):
   for seed in (0, 1):
     curve(small.workdir, 'scratch', seed, coarse)
     curve(small.workdir, 'full', seed, fine)
-  frame = numbers.speeds(small, 'scratch').set_index(['method', 'shots'])
+  frame = numbers.speeds(small._replace(), 'scratch').set_index(['method', 'shots'])
   assert (
     frame.loc[('full', 2), 'median_steps']
     == frame.loc[('scratch', 2), 'median_steps']
@@ -591,7 +591,7 @@ def test_looking_more_often_does_not_bring_the_match_forward(small):
   # Passed before the first common step: on the way from chance, 10%, to 80% at 50 steps
   for seed in (0, 1):
     curve(small.workdir, 'full', seed, [(50, 0.8), (100, 0.9), (150, 0.9)])
-  frame = numbers.speeds(small, 'scratch').set_index(['method', 'shots'])
+  frame = numbers.speeds(small._replace(), 'scratch').set_index(['method', 'shots'])
   assert frame.loc[('full', 2), 'median_steps'] == pytest.approx(50 * 0.5 / 0.7)
 
 

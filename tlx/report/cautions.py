@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tlx.report import levels, numbers, statistics
-from tlx.report.folder import Results, base, in_order, read_metrics, read_subsets, target_names
+from tlx.report.folder import Results, base, in_order, read_subsets, target_names
 from tlx.report.formats import percent, quantity
 
 
@@ -152,6 +152,7 @@ def merged(results: Results, source: str, target: str) -> list[str]:
   return lines
 
 
+@numbers.remembered
 def unusable(results: Results) -> pd.DataFrame:
   """Per source, target, method and shots: why what the chosen runs learned cannot be used, as
   `reason`; sound cells are left out.
@@ -164,7 +165,7 @@ def unusable(results: Results) -> pd.DataFrame:
   counted, nothing is known of guessing.
   """
   runs = numbers.tested(results)
-  lines = read_metrics(results.workdir, runs['id'])
+  lines = numbers.lines(results)
   last = lines[np.isfinite(lines['loss'])].groupby('id')['loss'].last()
   runs = runs.assign(train_loss=runs['id'].map(last), guessing=numbers.at_chance(results, runs))
   best = (

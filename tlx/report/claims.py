@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from tlx import ranges
 from tlx.plug import closest
@@ -122,6 +121,8 @@ def _trend(scores: Sequence[float]) -> float:
   """Kendall's tau-b of the scores with their order, in [-1, 1]; 0 where all are equal."""
   if not np.ptp(scores):
     return 0.0
+  from scipy import stats  # half a second, which most reports do not need
+
   return float(stats.kendalltau(range(len(scores)), scores).statistic)
 
 
@@ -138,6 +139,8 @@ def _correlation(scores: Sequence[float]) -> float:
   one, other = scores[:half], scores[half:]
   if not (np.ptp(one) and np.ptp(other)):
     return math.nan
+  from scipy import stats
+
   return float(stats.spearmanr(one, other).statistic)
 
 

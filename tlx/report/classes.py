@@ -11,6 +11,9 @@ import pandas as pd
 from tlx.report import levels, metrics, numbers, statistics
 from tlx.report.folder import Results, data_of, read_predictions
 
+_BALANCED = f'test_{metrics.BALANCED.column}'
+_TOLD = ['id', *numbers.CELL, *levels.FACTORS, 'folds', 'init', 'deterministic', _BALANCED]
+
 
 def recalls(results: Results) -> pd.DataFrame:
   """Per source, target, method, shots and class: the share of its test examples that was found,
@@ -62,12 +65,12 @@ def balanced(results: Results) -> pd.DataFrame:
   """Per source, target, method, shots: the mean recall of the classes, its interval over seeds."""
   rows = []
   for run in _each(results):
-    value = run[f'test_{metrics.BALANCED.column}']
+    value = run[_BALANCED]
     if math.isnan(value):
       recall = [found for found in _recall(results, run['id']) if math.isfinite(found)]
       value = float(np.mean(recall)) if recall else value
     rows.append({**run, 'value': value})
-  frame = pd.DataFrame(rows, columns=[*results.runs.columns, 'value']).dropna(subset=['value'])
+  frame = pd.DataFrame(rows, columns=[*_TOLD, 'value']).dropna(subset=['value'])
   cells = [
     (*cell, *levels.interval(runs, 'value'))
     for cell, runs in frame.groupby(numbers.CELL, sort=False)
@@ -84,8 +87,10 @@ def _each(results: Results) -> list[Mapping[str, Any]]:
   """The chosen runs whose answers are counted by class, those of a cell that depend on no seed
   once.
   """
+  tested = numbers.tested(results)
+  told = [column for column in _TOLD if column in tested]
   runs: list[Mapping[str, Any]] = []
-  for cell, group in numbers.tested(results).groupby(numbers.CELL, sort=False):
+  for cell, group in tested[told].groupby(numbers.CELL, sort=False):
     if not results.metrics[cell[1]].counted:
       continue
     runs += numbers.once(group).to_dict('records')

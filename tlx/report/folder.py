@@ -379,7 +379,9 @@ def load(workdir) -> Results:
   found = _results(folder)
   study = _study(folder / 'study.json')
   config = study['config']
-  runs = _frame(found, config)
+  # pandas takes rows of Python's strings all at once, and of its own a column at a time
+  runs = _frame(found, config).astype(dict.fromkeys(_TEXT, object))
+  runs.columns = runs.columns.astype(object)
   methods = _ordered(runs['method'], config.get('methods'))
   seen = set(zip(runs['source'], runs['target']))
   every_pair = itertools.product(

@@ -17,14 +17,6 @@ DRAWS = 2000  # of seeds, for the interval of effective data
 FEW_PAIRS = 2  # whose spread is a single difference, and too little known to call anything shown
 
 
-def tested(results: Results) -> pd.DataFrame:
-  """The chosen runs that saw the test set, with `val_score` and `test_score`: the columns that they
-  were chosen by.
-  """
-  runs = scored(results.runs)
-  return runs[runs['chosen'] & np.isfinite(runs['test_score'])]
-
-
 def scratch(results: Results) -> str:
   """The method transfer gain is measured against: the baseline if it starts at random, else the
   first that does, else ''.
@@ -66,6 +58,21 @@ def remembered(function: Callable) -> Callable:
     return known[-1][-1].copy()
 
   return found
+
+
+@remembered
+def tested(results: Results) -> pd.DataFrame:
+  """The chosen runs that saw the test set, with `val_score` and `test_score`: the columns that they
+  were chosen by.
+  """
+  runs = scored(results.runs)
+  return runs[runs['chosen'] & np.isfinite(runs['test_score'])]
+
+
+@remembered
+def lines(results: Results) -> pd.DataFrame:
+  """`folder.read_curves` of the chosen runs that saw the test set."""
+  return read_curves(results.workdir, tested(results))
 
 
 @remembered
@@ -259,23 +266,25 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
   """
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
-  lines = {
-    name: part[['step', 'val_score']].to_numpy()
-    for name, part in read_curves(results.workdir, runs).groupby('id')
+  curve_of = {
+    name: part[['step', 'val_score']].to_numpy() for name, part in lines(results).groupby('id')
   }
-  runs = runs[runs['id'].isin(lines.keys()) & ~runs['method'].isin(results.solved)]
+  runs = runs[runs['id'].isin(curve_of.keys()) & ~runs['method'].isin(results.solved)]
   for (source, target, method, shots), group in groups(runs, results):
-    others = [lines[i][-1, 1] for i in reference_runs(source, target, shots)['id'] if i in lines]
+    beside = reference_runs(source, target, shots)
+    others = [curve_of[i][-1, 1] for i in beside['id'] if i in curve_of]
     others = [value for value in others if math.isfinite(value)]  # a diverged run has no last value
     if others:
       threshold = float(np.mean(others))
       same = runs[
         (runs['target'] == target) & (runs['shots'] == shots) & (runs['source'] == source)
       ]
-      common = _least_often(pd.concat([same, reference_runs(source, target, shots)])['id'], lines)
+      common = _least_often(pd.concat([same, beside])['id'], curve_of)
       begin = chance(results, target)
       less = results.metrics[target].direction < 0
-      steps = np.array([_steps_to(threshold, lines[i], common, begin, less) for i in group['id']])
+      steps = np.array(
+        [_steps_to(threshold, curve_of[i], common, begin, less) for i in group['id']]
+      )
       seconds = [_seconds_to(results, name, step) for name, step in zip(group['id'], steps)]
       rows.append(
         (
@@ -350,6 +359,7 @@ def _steps_to(
   return statistics.first_reaching(sign * threshold, steps.tolist(), scores.tolist())
 
 
+@remembered
 def rates(results: Results) -> pd.DataFrame:
   """Per method and shots, source seed and fold: chosen learning rate and weight decay, settings
   tried, those at an edge.
@@ -448,6 +458,7 @@ def _edge(value: float, tried: list[float]) -> str:
   return 'of two' if len(tried) == 2 else ends.get(value, '')
 
 
+@remembered
 def costs(results: Results) -> pd.DataFrame:
   """Per method and shots: costs of one chosen run (mean over seeds), and `search_seconds`, the
   training of every run tried for it.
@@ -508,6 +519,8 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
   runs, rows = tested(results), []
   for source in dict(results.pairs):
     targets = [target for s, target in results.pairs if s == source]
+    if len(targets) < 2:
+      continue
     scores = {
       key: group.pivot_table('test_score', index='seed', columns='target')  # mean over levels
       .reindex(columns=targets)
@@ -518,7 +531,7 @@ def across_targets(results: Results, reference: str) -> pd.DataFrame:
     for shots in in_order(runs['shots']) if metric else ():
       for method in results.methods:
         table, other = scores.get((method, shots)), scores.get((reference, shots))
-        if len(targets) > 1 and table is not None and len(table):
+        if table is not None and len(table):
           better = math.nan
           if method != reference and other is not None and len(other):
             sign = metric.direction if metric else 1
@@ -557,10 +570,10 @@ def curves(results: Results) -> pd.DataFrame:
   runs = tested(results)
   runs = runs[~runs['method'].isin(results.solved)]
   told = ['id', *CELL, 'init', 'deterministic', *levels.FACTORS, 'folds']
-  lines = read_curves(results.workdir, runs).merge(runs[told], on='id')
-  lines = lines[np.isfinite(lines['val_score'])]
+  of_runs = lines(results).merge(runs[told], on='id')
+  of_runs = of_runs[np.isfinite(of_runs['val_score'])]
   crossed, rows = levels.are_crossed(runs), []
-  for key, of_step in lines.groupby([*CELL, 'step']):
+  for key, of_step in of_runs.groupby([*CELL, 'step']):
     if crossed:
       interval = levels.interval(of_step, 'val_score')
     else:  # many steps, and this is quick
@@ -587,10 +600,12 @@ def by_validation(results: Results, runs: pd.DataFrame) -> list[tuple[str, pd.Da
 
 def _scores(runs: pd.DataFrame) -> list[statistics.Score]:
   """Test scores, as fractions of counts where they are such and these are known."""
+  if not (runs['select'] == metrics.SELECT[0]).any():
+    return runs['test_score'].tolist()
   scores: list[statistics.Score] = []
-  for row in runs.to_dict('records'):
-    score = row['test_score']
-    if row['select'] == metrics.SELECT[0] and not math.isnan(row['test_correct']):
-      score = Fraction(int(row['test_correct']), int(row['test_count']))
+  told = runs[['test_score', 'select', 'test_correct', 'test_count']]
+  for score, select, correct, count in told.itertuples(index=False):
+    if select == metrics.SELECT[0] and not math.isnan(correct):
+      score = Fraction(int(correct), int(count))
     scores.append(score)
   return scores

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
 
 from tlx.report.folder import Results, base, scored
 
@@ -50,6 +49,8 @@ def agreement(scores: Sequence[float], results: Sequence[float], seed: int = 0) 
     raise ValueError(f'Wanted scores and results [M], M > 1; got {given.shape}, {real.shape}.')
   if not (np.isfinite(given).all() and np.isfinite(real).all()):
     raise ValueError('Scores and results have to be finite.')
+  from scipy import stats  # half a second, which most reports do not need
+
   varies = bool(np.ptp(given) and np.ptp(real))
   low = high = float('nan')
   if len(given) >= LEAST_SOURCES and varies:
@@ -69,6 +70,8 @@ def agreement(scores: Sequence[float], results: Sequence[float], seed: int = 0) 
 def _weighted_tau(scores: np.ndarray, results: np.ndarray) -> float:
   if not np.ptp(scores) or not np.ptp(results):
     return float('nan')
+  from scipy import stats
+
   return float(stats.weightedtau(scores, results).statistic)
 
 
