@@ -2,6 +2,7 @@
 interrupts them for good.
 """
 
+import collections
 import json
 import os
 import pathlib
@@ -16,7 +17,7 @@ import pytest
 
 from tests.study import tiny
 from tests.study.conftest import ROOT
-from tlx import report
+from tlx import checkpoint, report
 from tlx.backbones import mlp
 from tlx.study import run, store
 from tlx.train import cohort
@@ -116,6 +117,30 @@ def test_a_finished_study_is_not_run_again(finished, study):
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('result.json')}
   assert study(workdir).returncode == 0
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('result.json')} == before
+
+
+def test_a_start_reads_results_twice_at_most_and_repeats_no_note(
+  data_dir, finished, monkeypatch, capsys
+):
+  """To compare their data, and to go on with them."""
+  workdir, said = finished
+  notes = store.told(workdir)
+  assert notes and all(note in said for note in notes)
+  read = collections.Counter()
+  unsealed = checkpoint.unsealed
+
+  def counted(path):
+    read[str(path)] += path.name == 'result.json'
+    return unsealed(path)
+
+  monkeypatch.setattr(checkpoint, 'unsealed', counted)
+  config = tiny.get_config()
+  config.data_dir = str(data_dir)
+  run.run(config, workdir)
+  results = [path for path in read if '/runs/' in path]
+  assert len(results) == 24 and max(read[path] for path in results) == 2
+  out = capsys.readouterr().out
+  assert not any(note in out for note in notes)
 
 
 def wait_for(condition, process, seconds=120):

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -161,7 +161,8 @@ def run(
   with _signals(stop_seconds, folder) as interrupted:
     with fit.booked(spent, 'data'):
       data, subsets = data_of(study, folder)
-      meshes.on_first(lambda: store.check_data(folder, cells_of(study), data))
+      made = meshes.on_first(lambda: store.check_data(folder, cells_of(study), data))
+      told = meshes.on_first(lambda: store.told(folder))
     with fit.booked(spent, 'source'):
       weights = _weights(study, folder)
     if signal_number := meshes.on_first(interrupted):
@@ -170,7 +171,7 @@ def run(
 
     def begin() -> None:
       board.clear()
-      store.begin(folder, study, cohorts, data, subsets)
+      store.begin(folder, study, cohorts, data, subsets, known=made)
 
     with locks.joined(folder, begin, functools.partial(store.difference, folder, study)):
       parts = [_part(study, cohort) for cohort in cohorts]
@@ -186,10 +187,7 @@ def run(
         profile,
       )
       with board.shown(), _remedied(folder):
-        for line in (
-          *_notes(data),
-          meshes.on_first(lambda: store.made_elsewhere(folder, cells_of(study))),
-        ):
+        for line in (*_notes(data, told), store.made_elsewhere(made.values())):
           reporter.line(line)
         try:
           _share(lab, cohorts, weights)
@@ -303,9 +301,10 @@ def _check_targets(
   task_of(study, target).targets(one.inputs, one.targets)
 
 
-def _notes(data: Mapping[str, Mapping[str, Any]]) -> list[str]:
-  """What is worth a note of the data of each source and target."""
-  return [f'{pair}: {note}' for pair, of_pair in data.items() for note in of_pair['notes']]
+def _notes(data: Mapping[str, Mapping[str, Any]], told: Collection[str]) -> list[str]:
+  """What is worth a note of the data of each source and target, and was not told before."""
+  found = [f'{pair}: {note}' for pair, of_pair in data.items() for note in of_pair['notes']]
+  return [note for note in found if note not in told]
 
 
 def _times(wall: float, spent: Mapping[str, float]) -> dict[str, float]:

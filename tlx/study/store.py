@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -108,8 +108,16 @@ def check(workdir: epath.Path, study: Mapping[str, Any]) -> None:
   _refuse(f'{workdir} holds runs that were made otherwise:', changed, 'undo the change')
 
 
-def check_data(workdir: epath.Path, cells: Iterable[Cell], data: Mapping[str, Any]) -> None:
-  """Whether the study was begun on this data, as far as it had it.
+def check_data(
+  workdir: epath.Path,
+  cells: Iterable[Cell],
+  data: Mapping[str, Any],
+  known: Collection[str] = (),
+) -> dict[str, dict[str, str]]:
+  """{run that is there: the versions that made it}, all on this data, as the study was begun.
+
+  Args:
+    known: runs that were looked at before in this start, and are not read again.
 
   Raises:
     ValueError: it was not; the message shows the difference.
@@ -129,13 +137,26 @@ def check_data(workdir: epath.Path, cells: Iterable[Cell], data: Mapping[str, An
       changes({'data': was}, {'data': now}),
       'bring the data back',
     )
+  made = {}
   for cell in cells:
-    of_run = result(workdir, cell_id(cell))
-    if of_run and of_run['data_sha256'] != data[f'{cell.source}/{cell.target}']['sha256']:
+    name = cell_id(cell)
+    of_run = None if name in known else result(workdir, name)
+    if not of_run:
+      continue
+    if of_run['data_sha256'] != data[f'{cell.source}/{cell.target}']['sha256']:
       raise ValueError(
-        f'The data changed since {of_run["id"]} was trained on them. '
+        f'The data changed since {name} was trained on them. '
         'Give this study another --workdir, or bring the data back to continue.'
       )
+    made[name] = of_run.get('versions', {})
+  return made
+
+
+def told(workdir: epath.Path) -> set[str]:
+  """The notes of the data that an earlier start has said, each with its 'source/target'."""
+  path = workdir / 'study.json'
+  data = _unsealed(path, path)['data'] if path.exists() else {}
+  return {f'{pair}: {note}' for pair, of_pair in data.items() for note in of_pair.get('notes', ())}
 
 
 def _measures(data: Mapping[str, Any], pairs: Iterable[str]) -> dict[str, Any]:
@@ -196,9 +217,13 @@ def begin(
   cohorts: list[Cohort],
   data: Mapping[str, Any],
   subsets: Mapping[str, Any],
+  known: Collection[str] = (),
 ) -> None:
   """Writes study.json, what is wanted now, and the ids of every subset. What was there may be
   part of it. To be called by one process.
+
+  Args:
+    known: as `check_data`.
 
   Raises:
     ValueError: as `check`.
@@ -218,7 +243,7 @@ def begin(
     'devices': [str(device) for device in jax.devices()],
   }
   check(workdir, study)
-  check_data(workdir, cells_of(study), data)
+  check_data(workdir, cells_of(study), data, known)
   (workdir / 'subsets').mkdir(exist_ok=True)
   for target, of_target in subsets.items():
     checkpoint.write_json(workdir / 'subsets' / f'{target}.json', of_target)
@@ -309,11 +334,10 @@ def begin_cohort(workdir: epath.Path, cohort: Cohort, depends: Mapping[str, Any]
     )
 
 
-def made_elsewhere(workdir: epath.Path, cells: Iterable[Cell]) -> str:
-  """A sentence on the finished runs that other versions of the packages made, or ''."""
+def made_elsewhere(made: Iterable[Mapping[str, str]]) -> str:
+  """A sentence on the finished runs that other versions of the packages `made`, or ''."""
   now, others = versions(), Counter[str]()
-  for cell in cells:
-    of_run = (result(workdir, cell_id(cell)) or {}).get('versions', {})
+  for of_run in made:
     others[
       ', '.join(
         f'{name} {of_run[name]}'
