@@ -348,10 +348,10 @@ def made_elsewhere(made: Iterable[Mapping[str, str]]) -> str:
   others.pop('', None)
   if not others:
     return ''
-  made = '; '.join(f'{count} with {what}' for what, count in others.items())
+  of_others = '; '.join(f'{count} with {what}' for what, count in others.items())
   return (
-    f'Finished runs were made by other versions than these ({made}); numbers of one table may '
-    'then differ by rounding. For numbers of one version run the study in a new --workdir.'
+    f'Finished runs were made by other versions than these ({of_others}); numbers of one table '
+    'may then differ by rounding. For numbers of one version run the study in a new --workdir.'
   )
 
 
