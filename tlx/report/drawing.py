@@ -48,6 +48,7 @@ STYLE: dict[Any, Any] = {
 # darkened to be seen on white.
 _COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#56B4E9', '#E69F00', '#A58B00')
 MARKERS = ('o', 's', '^', 'D', 'v', 'P', 'X', '<', '>')
+LEGEND_ROW = 0.19  # inches
 
 
 class Drawing(NamedTuple):
@@ -79,9 +80,11 @@ def lines(
   metric: Metric = metrics.ACCURACY,
 ) -> None:
   """A line with error bars for each value of `by`, moved apart on a log axis by `dodge` octaves;
-  shares in %, bars within what the metric can be.
+  shares in %, bars within what the metric can be. However many values `by` has, they stay
+  within an octave.
   """
   present = [value for value in order if value in set(part[by])]
+  dodge = min(dodge, 0.8 / max(len(present), 1))
   for i, value in enumerate(present):
     line = part[part[by] == value].sort_values(x)
     places = line[x] * 2.0 ** (dodge * (i - (len(present) - 1) / 2))
@@ -170,7 +173,9 @@ def label_rows(axes, label: str) -> None:
 
 
 def legend(figure: Figure, axes) -> None:
-  """One legend for all panels, below them, in as many columns as its longest name lets fit."""
+  """One legend for all panels, below them, in as many columns as its longest name lets fit; from
+  the third row on it makes the figure higher.
+  """
   entries: dict[str, Any] = {}
   for ax in axes:
     handles, labels = ax.get_legend_handles_labels()
@@ -178,6 +183,8 @@ def legend(figure: Figure, axes) -> None:
   widest = 0.55 + 0.075 * max(map(len, entries))
   columns = max(1, min(len(entries), int(figure.get_figwidth() / widest)))
   figure.legend(list(entries.values()), list(entries), loc='outside lower center', ncols=columns)
+  more = math.ceil(len(entries) / columns) - 2
+  figure.set_figheight(figure.get_figheight() + LEGEND_ROW * max(more, 0))
 
 
 def render(figure: Figure) -> tuple[str, bytes]:
