@@ -395,7 +395,8 @@ pre { background: var(--tint); padding: 1rem; overflow-x: auto; font-size: .8rem
   .stack tr { display: flow-root } .stack th:has(img:not(.wide)) { float: left; margin-right: 1rem }
   .stack td:empty { display: none }
   main { padding: 1.2rem .9rem } .table { width: auto; max-width: 100% }
-  th, td { padding: .25rem .3rem } tbody th, td { overflow-wrap: anywhere } }
+  th, td { padding: .25rem .3rem } tbody th, td { overflow-wrap: anywhere }
+  tbody th { min-width: 7em } }
 @media print {
   :root { --text: #000; --back: #fff; --soft: #444; --line: #bbb; --tint: #fff }
   body { font-size: 10pt } main { max-width: none; padding: 0 } th, td { padding: .15rem .4rem }
