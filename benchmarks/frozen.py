@@ -113,6 +113,8 @@ def forward(settings: dict[str, Any]) -> dict[str, float]:
   mesh.use_all_cores()
   jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
   source = settings['source']
+  for name in ('mean', 'std'):  # JSON has no tuples
+    source['input'][name] = tuple(source['input'][name])
   data = datasets.load(
     f'folder:{settings["data"]}',
     **{name: value for name, value in source['input'].items() if name not in ('mean', 'std')},

@@ -59,6 +59,8 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch import nn  # noqa: E402
 
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+
 
 def load_images(folder: str, ids: list[str], peer: dict) -> torch.Tensor:
   """float32 [N, C, H, W], normalised."""
@@ -75,7 +77,7 @@ def load_images(folder: str, ids: list[str], peer: dict) -> torch.Tensor:
   images = (images - torch.tensor(peer['mean']).view(1, 3, 1, 1)) / torch.tensor(peer['std']).view(
     1, 3, 1, 1
   )
-  return images.contiguous(memory_format=torch.channels_last)
+  return images.to(DEVICE, memory_format=torch.channels_last)
 
 
 def load_weights(path: str) -> dict[str, torch.Tensor]:
@@ -104,7 +106,7 @@ def make_model(
   for module in model.modules():
     if isinstance(module, nn.BatchNorm2d) and peer['norm_momentum']:
       module.momentum = peer['norm_momentum']
-  return model.to(memory_format=torch.channels_last)  # 1.7 times as fast for EfficientNet
+  return model.to(DEVICE, memory_format=torch.channels_last)  # 1.7 times as fast for EfficientNet
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
@@ -190,7 +192,8 @@ def main(settings_path: str, out: str, num_cells: str = '') -> None:
   images = {split: load_images(settings['data'], names, peer) for split, names in ids.items()}
   labels = {}
   for split, names in ids.items():
-    labels[split] = torch.tensor([classes.index(name.split('/')[1]) for name in names])
+    named = [classes.index(name.split('/')[1]) for name in names]
+    labels[split] = torch.tensor(named, device=DEVICE)
   row = {name: i for i, name in enumerate(ids['train'])}
   weights = load_weights(peer['weights'])
   make_model(peer, weights, len(classes), 0)

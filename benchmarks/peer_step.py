@@ -82,13 +82,52 @@ def gpt2_peer(options: dict[str, int], num_classes: int | None) -> Peer:
   )
 
 
+def llama_peer(options: dict[str, int], num_classes: None) -> Peer:
+  """A Llama language model that ties its embeddings."""
+  config = transformers.LlamaConfig(
+    vocab_size=options['vocab_size'],
+    hidden_size=options['dim'],
+    num_hidden_layers=options['depth'],
+    num_attention_heads=options['heads'],
+    num_key_value_heads=options['kv_heads'],
+    intermediate_size=options['mlp_dim'],
+    tie_word_embeddings=True,
+  )
+  model = transformers.LlamaForCausalLM(config)
+  return Peer(Hidden(model.model, 'none'), model.lm_head, model.model.layers[-1])
+
+
+def add_lora(peer: Peer) -> None:
+  """Adapters of rank 8 at queries and values; a 'full' step of it trains them alone."""
+  import peft
+
+  targets = ['q_proj', 'v_proj']
+  peft.inject_adapter_in_model(peft.LoraConfig(r=8, lora_alpha=16, target_modules=targets), peer)
+
+
+class OnCard:
+  """What is waited for where torch's work is on a card."""
+
+  def block_until_ready(self) -> None:
+    torch.cuda.synchronize()
+
+
 def stepper(
-  peer: Peer, kind: str, inputs: np.ndarray, targets: np.ndarray, compiled: bool
+  peer: Peer,
+  kind: str,
+  inputs: np.ndarray,
+  targets: np.ndarray,
+  compiled: bool,
+  dtype: torch.dtype | None = None,
 ) -> Callable[[], Any]:
-  """What does one 'forward', 'probe', 'last' (the last block and all after it) or 'full' step;
-  uint8 images are scaled in it.
+  """What does one 'forward', 'probe', 'last' (the last block and all after it), 'added' (adapters)
+  or 'full' step, on a card where there is one, and gives what to wait for; uint8 images are scaled
+  in it. With a `dtype`, under autocast.
   """
-  x, y = torch.from_numpy(inputs), torch.from_numpy(targets).long()
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  done = OnCard() if device == 'cuda' else None
+  peer = peer.to(device)
+  x, y = torch.from_numpy(inputs).to(device), torch.from_numpy(targets).long().to(device)
   if x.dtype == torch.uint8:
     x = x.permute(0, 3, 1, 2)  # of [B, H, W, C] memory: channels_last
 
@@ -100,9 +139,10 @@ def stepper(
     peer.eval()
     model = make(peer)
 
-    def forward() -> None:
-      with torch.inference_mode():
+    def forward() -> OnCard | None:
+      with torch.inference_mode(), torch.autocast(device, dtype, enabled=dtype is not None):
         model(enter())
+      return done
 
     return forward
 
@@ -112,23 +152,31 @@ def stepper(
   )
   trunk, head, model = make(peer.trunk), peer.head, make(peer)
 
-  def step() -> None:
-    if kind == 'probe':
-      with torch.no_grad():
-        features = trunk(enter())
-      logits = head(features)
-    else:
-      logits = model(enter())
-    loss = nn.functional.cross_entropy(logits.flatten(0, -2), y.flatten())
+  def step() -> OnCard | None:
+    with torch.autocast(device, dtype, enabled=dtype is not None):
+      if kind == 'probe':
+        with torch.no_grad():
+          features = trunk(enter())
+        logits = head(features)
+      else:
+        logits = model(enter())
+      loss = nn.functional.cross_entropy(logits.flatten(0, -2), y.flatten())
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
+    return done
 
   return step
 
 
 def freeze(peer: Peer, kind: str) -> None:
-  """Leaves gradients and training mode to the head, the last block and all after it, or all."""
+  """Leaves gradients and training mode to the head, the last block and all after it, the adapters,
+  or all.
+  """
+  if kind == 'added':
+    for name, parameter in peer.named_parameters():
+      parameter.requires_grad_('lora_' in name)
+    return
   first = {'probe': peer.head, 'last': peer.last[0], 'full': peer}[kind]
   of_first, trained = {id(parameter) for parameter in first.parameters()}, False
   for parameter in peer.parameters():

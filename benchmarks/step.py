@@ -126,7 +126,7 @@ def batch_of(case: Case, kind: str) -> tuple[np.ndarray, np.ndarray]:
 
 def num_classes(case: Case, kind: str) -> int | None:
   """Of the head; None for a language model."""
-  return None if case.backbone == 'gpt2' and kind != 'probe' else NUM_CLASSES
+  return None if case.backbone in ('gpt2', 'llama') and kind != 'probe' else NUM_CLASSES
 
 
 def next_token() -> Task:
@@ -253,10 +253,10 @@ def looking(ours: Ours, function: Callable) -> tuple[Callable[[], Any], int]:
   return lambda: run((), own, shared), LOOP * spread.num_runs
 
 
-def advancing(ours: Ours) -> tuple[Callable[[], Any], int]:
-  """As `in_study`, of training steps."""
+def advancing(ours: Ours, num_runs: int = 0) -> tuple[Callable[[], Any], int]:
+  """As `in_study`, of training steps; of as many runs as there are devices, or another number."""
   recipe, variables, batch = ours
-  batch_size, spread = len(batch.mask), Spread.over(jax.device_count())
+  batch_size, spread = len(batch.mask), Spread.over(num_runs or jax.device_count())
   trainable, frozen = step.split(variables.params, recipe.phase)
   nothing = jax.tree.map(lambda _: None, frozen)
   run = cohort.program(cohort.advance, recipe, spread.mesh)

@@ -19,7 +19,7 @@ from tlx.study.phases import (
   reused_groups,
   shapes_of,
 )
-from tlx.train import cohort, step
+from tlx.train import cohort, memory, step
 from tlx.train.job import PhasePlan
 
 
@@ -80,6 +80,15 @@ def test_nothing_is_traced_again_for_another_cohort_of_a_method(monkeypatch):
   cohorts = cohorts_of(study)
   cost_table(study, cohorts)
   assert len(cohorts) > 10 and len(traced) == len(set(traced))
+
+
+def test_cohorts_are_as_large_as_devices_report_memory(monkeypatch):
+  monkeypatch.setattr(memory, 'reported_bytes', lambda: 125_000)
+  assert jax.device_count() == 2
+  own = cohorts_of(resolved())
+  assert own == cohorts_of(resolved(cohort_bytes=0.4 * 2 * 125_000))
+  monkeypatch.setattr(memory, 'reported_bytes', lambda: 0)
+  assert cohorts_of(resolved()) == cohorts_of(resolved(cohort_bytes=4e9))
 
 
 def test_split_cohorts_choose_together_and_find_the_same(data_dir, tmp_path):

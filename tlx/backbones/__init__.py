@@ -35,13 +35,14 @@ class Edit(NamedTuple):
   also: tuple[str, ...] = ()
 
 
-def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
+def chain(stages: Sequence[tuple[str, nn.Module]], precision: str = 'float32') -> Network:
   """The network that runs linen modules `module(x, train)` one after another.
 
   Each stage's variables stand under its name in `params` and, where the stage has batch statistics,
   in `stats`. A stage that needs randomness (dropout, stochastic depth) asks for the
   stream 'dropout'. `apply` takes `edits` too, for leaves that were added to `params` (tlx/peft); of
-  two that change one call, the second sees what the first makes of it.
+  two that change one call, the second sees what the first makes of it. Products are made at a
+  precision of `_layers.PRECISIONS`.
 
   Raises:
     ValueError: two stages of one name; in `apply`, added leaves of which no edit is given.
@@ -51,6 +52,7 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
   if len(modules) != len(names):
     raise ValueError(f'Stage names must differ, got {names}.')
 
+  @_layers.at_precision(precision)
   def init(key: Array, inputs: PyTree) -> Variables:
     params, stats, x = {}, {}, inputs
     for i, name in enumerate(names):
@@ -66,6 +68,7 @@ def chain(stages: Sequence[tuple[str, nn.Module]]) -> Network:
         stats[name] = variables['batch_stats']
     return Variables(params, stats)
 
+  @_layers.at_precision(precision)
   def apply(
     variables: Variables,
     x: PyTree,

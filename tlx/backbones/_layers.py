@@ -49,7 +49,18 @@ def resolve(
     )
   options = defaults._replace(**{**(variants[variant] if variant else {}), **changes})  # type: ignore[attr-defined]
   compute_dtype(options.dtype)
+  choose('precision', options.precision, tuple(PRECISIONS))
   return options
+
+
+# Of products of float32 numbers on accelerators, and what JAX calls it: exact to float32, or faster
+# and to the 10 bits of TF32 (on TPUs to three products of bfloat16). A CPU has but the first.
+PRECISIONS = {'float32': 'highest', 'tf32': 'high'}
+
+
+def at_precision(precision: str) -> Any:
+  """A decorator of what is traced with products at one of `PRECISIONS`."""
+  return jax.default_matmul_precision(PRECISIONS[precision])
 
 
 def compute_dtype(dtype: str) -> jnp.dtype:

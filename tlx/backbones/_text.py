@@ -230,17 +230,10 @@ class Attention(nn.Module):
     query = query if self.scale == 1.0 else query * self.scale
     key, value, changes = remember(x, key, value)
 
-    groups = self.heads // self.kv_heads
-    query = query.reshape(batch, self.kv_heads, groups * num_tokens, self.head_dim)
     allowed = visible(x, num_tokens, self.causal, self.window)[:, None]  # [B, 1, T or 1, S]
-    if allowed.shape[2] > 1:
-      allowed = jnp.tile(allowed, (1, 1, groups, 1))
-    mixed = attend(query, key, value, allowed)
-    mixed = (
-      mixed.reshape(batch, self.heads, num_tokens, self.head_dim)
-      .transpose(0, 2, 1, 3)
-      .reshape(rows.shape[0], -1)
-    )
+    # Of a cache there are keys that come before all queries.
+    mixed = attend(query, key, value, allowed, self.causal and key.shape[2] == num_tokens)
+    mixed = mixed.transpose(0, 2, 1, 3).reshape(rows.shape[0], -1)
     return nn.Dense(dim, self.out_bias, self.dtype, kernel_init=INIT, name='out')(mixed), changes
 
 

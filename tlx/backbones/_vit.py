@@ -130,7 +130,8 @@ class Attention(nn.Module):
       part = dense(self.o, self.o.dim, name, self.o.qkv_bias)(x)
       part = part.reshape(*shape[:2], self.o.heads, -1)
       parts.append(part.transpose(0, 2, 1, 3))  # [B, heads, T, d]
-    attended = attend(*parts, None).transpose(0, 2, 1, 3)
+    query, key, value = parts
+    attended = attend(query, key, value, None).transpose(0, 2, 1, 3)
     return dense(self.o, self.o.dim, 'out')(attended.reshape(x.shape))
 
 

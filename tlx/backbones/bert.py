@@ -47,6 +47,7 @@ class Options(NamedTuple):
   pool: str = 'pooler'
   unit: bool = False
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -85,7 +86,8 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       *((f'block{i}', Block(o)) for i in range(o.depth)),
       ('pool', Pool(o)),
       ('head', _text.Pooled() if num_classes is None else Head(num_classes)),
-    ]
+    ],
+    o.precision,
   )
 
 

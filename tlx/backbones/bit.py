@@ -33,6 +33,7 @@ class Options(NamedTuple):
   norm_eps: float = 1e-5
   weight_eps: float = 1e-8
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 def _variant(layers: tuple[int, ...], wide: int) -> dict[str, Any]:
@@ -64,7 +65,8 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
       stride = 2 if i == 0 and group > 1 else 1
       blocks.append((f'layer{group}_{i}', Block(o, o.channels[group - 1], stride, i == 0)))
   return chain(
-    [('stem', Stem(o)), *blocks, ('norm', Norm(o)), ('pool', Pool()), ('head', Head(num_classes))]
+    [('stem', Stem(o)), *blocks, ('norm', Norm(o)), ('pool', Pool()), ('head', Head(num_classes))],
+    o.precision,
   )
 
 
@@ -234,7 +236,10 @@ def told(config: Mapping[str, Any]) -> _config.Told:
   _config.timm_args(config)
   _config.only(config, {'global_pool': ('avg', '')}, 'bit')
   o = _resolve(variant, {})
-  return {option: ('architecture', getattr(o, option)) for option in o._fields if option != 'dtype'}
+  ours = ('dtype', 'precision')
+  return {
+    option: ('architecture', getattr(o, option)) for option in o._fields if option not in ours
+  }
 
 
 def input_spec(variant: str | None = None, **options: Any) -> dict[str, Any]:

@@ -39,6 +39,7 @@ class Options(NamedTuple):
   gelu: str = 'quick'
   norm_eps: float = 1e-5
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 _SIGLIP = {'family': 'siglip', 'projection': None, 'gelu': 'tanh', 'norm_eps': 1e-6}
@@ -99,7 +100,8 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       *((f'block{i}', block) for i in range(o.depth)),
       ('pool', pool),
       ('head', _text.Pooled() if num_classes is None else Head(num_classes)),
-    ]
+    ],
+    o.precision,
   )
 
 
@@ -164,7 +166,8 @@ class Mix(nn.Module):
     for name, x in (('query', queries), ('key', tokens), ('value', tokens)):
       part = _vit.dense(self.o, self.o.dim, name)(x)
       parts.append(part.reshape(*x.shape[:2], self.o.heads, -1).transpose(0, 2, 1, 3))
-    attended = attend(*parts, None).transpose(0, 2, 1, 3)
+    query, key, value = parts
+    attended = attend(query, key, value, None).transpose(0, 2, 1, 3)
     return _vit.dense(self.o, self.o.dim, 'out')(attended.reshape(queries.shape))
 
 

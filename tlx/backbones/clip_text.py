@@ -41,6 +41,7 @@ class Options(NamedTuple):
   end_id: int | None = None
   pad_id: int = 1
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 _SIGLIP = {
@@ -87,7 +88,8 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       *((f'block{i}', Block(o)) for i in range(o.depth)),
       ('pool', Pool(o)),
       ('head', _text.Pooled() if num_classes is None else Head(num_classes)),
-    ]
+    ],
+    o.precision,
   )
 
 

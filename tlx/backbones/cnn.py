@@ -25,6 +25,7 @@ class Options(NamedTuple):
   hidden: int = 64
   norm: str = 'none'
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 def build(num_classes: int, **options: Any) -> Network:
@@ -41,7 +42,7 @@ def build(num_classes: int, **options: Any) -> Network:
     (f'block{i}', Block(channels, o.norm, dtype))
     for i, channels in enumerate(sizes('channels', o.channels), 1)
   ]
-  return chain([*blocks, ('fc', Dense(o.hidden, dtype)), ('head', Head(num_classes))])
+  return chain([*blocks, ('fc', Dense(o.hidden, dtype)), ('head', Head(num_classes))], o.precision)
 
 
 class Block(nn.Module):

@@ -29,6 +29,7 @@ class Options(NamedTuple):
   norm_eps: float = 1e-6
   pool_eps: float | None = None
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -56,7 +57,9 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
     for i in range(number):
       down = i == 0 and group > 1
       blocks.append((f'layer{group}_{i}', Block(o, o.channels[group - 1], down)))
-  return chain([('stem', Stem(o)), *blocks, ('pool', Pool(o)), ('head', Head(num_classes))])
+  return chain(
+    [('stem', Stem(o)), *blocks, ('pool', Pool(o)), ('head', Head(num_classes))], o.precision
+  )
 
 
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:

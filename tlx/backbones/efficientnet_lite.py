@@ -22,6 +22,7 @@ class Options(NamedTuple):
   depth: float = 1.0
   image_size: int = 224
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -80,7 +81,8 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
       ('top', ConvNorm(o, 1280)),
       ('pool', Pool()),
       ('head', Head(num_classes)),
-    ]
+    ],
+    o.precision,
   )
 
 

@@ -32,6 +32,7 @@ class Options(NamedTuple):
   layers: tuple[int, ...] = (3, 4, 3, 3)
   descriptor: int = 128
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {}
@@ -55,7 +56,8 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
       ('pool', Pool()),
       ('descriptor', Descriptor(o)),
       ('head', Head(num_classes)),
-    ]
+    ],
+    o.precision,
   )
 
 

@@ -41,6 +41,7 @@ class Options(NamedTuple):
   head_pad_id: int | None = None
   logits: bool = True
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -72,7 +73,7 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
   for i in range(o.depth):
     blocks.append((f'block{i}', Block(o, 1 / (i + 1) if o.scale_by_block else 1.0)))
   head = _text.head(num_classes, o)
-  network = chain([('embed', Embed(o)), *blocks, ('norm', Norm(o)), ('head', head)])
+  network = chain([('embed', Embed(o)), *blocks, ('norm', Norm(o)), ('head', head)], o.precision)
   return _text.tie(network) if o.tied and num_classes is None else network
 
 

@@ -68,6 +68,7 @@ class Options(NamedTuple):
   head_pad_id: int | None = None
   logits: bool = True
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {  # from the config.json of each model
@@ -118,7 +119,8 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       *((f'block{i}', Block(o, i not in o.no_rope)) for i in range(o.depth)),
       ('norm', Norm(o)),
       ('head', _text.head(num_classes, o, o.logit_scale)),
-    ]
+    ],
+    o.precision,
   )
   return _text.tie(network) if o.tied and num_classes is None else network
 

@@ -16,6 +16,7 @@ class Options(NamedTuple):
 
   widths: tuple[int, ...] = (128, 128, 128, 64)
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 def build(num_classes: int, **options: Any) -> Network:
@@ -29,7 +30,7 @@ def build(num_classes: int, **options: Any) -> Network:
     (f'dense{i}', Layer(width, compute_dtype(o.dtype)))
     for i, width in enumerate(sizes('widths', o.widths), 1)
   ]
-  return chain([*layers, ('head', Head(num_classes))])
+  return chain([*layers, ('head', Head(num_classes))], o.precision)
 
 
 class Layer(nn.Module):

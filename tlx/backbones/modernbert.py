@@ -54,6 +54,7 @@ class Options(NamedTuple):
   pool_activation: str = 'gelu'
   unit: bool = False
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {  # from the config.json of each model
@@ -84,7 +85,8 @@ def build(num_classes: int | None = None, variant: str | None = None, **options:
       ('norm', Norm(o)),
       ('pool', Pool(o)),
       ('head', _text.Pooled() if num_classes is None else Head(num_classes)),
-    ]
+    ],
+    o.precision,
   )
 
 

@@ -27,6 +27,7 @@ class Options(NamedTuple):
   block: str = 'bottleneck'
   stem_channels: int = 64
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -51,7 +52,9 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
     for i in range(number):
       stride = 2 if i == 0 and group > 1 else 1
       blocks.append((f'layer{group}_{i}', Block(o, o.channels[group - 1], stride, i == 0)))
-  return chain([('stem', Stem(o)), *blocks, ('pool', Pool()), ('head', Head(num_classes))])
+  return chain(
+    [('stem', Stem(o)), *blocks, ('pool', Pool()), ('head', Head(num_classes))], o.precision
+  )
 
 
 def _resolve(variant: str | None, options: Mapping[str, Any]) -> Options:

@@ -46,6 +46,7 @@ class Options(NamedTuple):
   gelu: str = 'exact'
   norm_eps: float = 1e-6
   dtype: str = 'float32'
+  precision: str = 'float32'
 
 
 _SIZES = {
@@ -85,7 +86,8 @@ def build(num_classes: int, variant: str | None = None, **options: Any) -> Netwo
       ('norm', _vit.Norm(o)),
       ('pool', _vit.Pool(o)),
       ('head', Head(num_classes)),
-    ]
+    ],
+    o.precision,
   )
 
 

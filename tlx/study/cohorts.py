@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from tlx import datasets
 from tlx.study import ranges
 from tlx.study.cells import (
@@ -24,8 +26,14 @@ from tlx.study.cells import (
 from tlx.study.config import form_module, located
 from tlx.study.cost import run_bytes
 from tlx.study.phases import phases_of
+from tlx.train import memory
+from tlx.train import mesh as meshes
 from tlx.train.job import num_steps
 from tlx.types import Cell
+
+# Where the config does not say what runs that are trained together may take: of what devices report
+# to have, beside which examples lie there (train/stream.py), or of a machine whose devices do not.
+SHARE, COHORT_BYTES = 0.4, 4e9
 
 
 def cohorts_of(study: Mapping[str, Any], begun: Sequence[Cohort] = ()) -> list[Cohort]:
@@ -70,11 +78,19 @@ def new_cohorts(
   """
   if not cells:
     return []
-  size = max(1, int(study['cohort_bytes'] // run_bytes(study, cells[0])))
+  size = max(1, int(_cohort_bytes(study) // run_bytes(study, cells[0])))
   if study['methods'][cells[0].method].get('merge'):
     size = 1
   free = _free_ids('-'.join(cells[0][:3]), {cohort.id for cohort in own})
   return [Cohort(next(free), tuple(cells[i : i + size])) for i in range(0, len(cells), size)]
+
+
+def _cohort_bytes(study: Mapping[str, Any]) -> float:
+  """What the runs of a cohort may take of all devices together."""
+  if study['cohort_bytes']:
+    return study['cohort_bytes']
+  reported = meshes.on_first(memory.reported_bytes)
+  return SHARE * reported * jax.device_count() or COHORT_BYTES
 
 
 def _free_ids(name: str, taken: set[str]) -> Iterator[str]:

@@ -187,7 +187,8 @@ STUDY = {
   # they are needed.
   'data_bytes': 4.0 * 2**30,
   'data_dir': '',  # where prepared data sets live; '' is TFDS's own place
-  'cohort_bytes': 4e9,  # runs are trained together up to this much memory
+  # runs are trained together up to this much memory; 0 is 4 GB, of accelerators two fifths
+  'cohort_bytes': 0.0,
   # at most so much of a split's examples on a device; 0 is a quarter of its memory
   'device_bytes': 0.0,
   'reuse': True,  # what is frozen runs once for every example

@@ -127,7 +127,7 @@ RANGES: Mapping[str, Mapping[str, Kind]] = {
     'train': FIELDS,
     'data_bytes': Range(1.0, 1e18),
     'data_dir': TEXT,
-    'cohort_bytes': Range(1.0, 1e18),
+    'cohort_bytes': BYTES,
     'device_bytes': BYTES,
     'reuse': SWITCH,
     'feature_bytes': BYTES,

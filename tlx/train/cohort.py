@@ -253,6 +253,7 @@ class Program:
     self.mesh = mesh
     self.compiled: dict[tuple, Any] = {}
 
+    @jax.default_matmul_precision('highest')  # of what no network says, as a task's products
     def over_runs(carry: PyTree, runs: PyTree, shared: PyTree) -> PyTree:
       if jax.default_backend() == 'cpu':
         return jax.lax.map(lambda run: function(*run, shared), (carry, runs))

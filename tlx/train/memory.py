@@ -57,8 +57,13 @@ def available_bytes() -> int:
 
   0 where nobody knows.
   """
-  limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', 0)
+  limit = reported_bytes()
   if limit or sys.platform == 'win32':
     return limit
   total = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return total // jax.local_device_count()
+
+
+def reported_bytes() -> int:
+  """Bytes that one device says it has for programs; 0 where it says nothing, as a CPU."""
+  return (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit', 0)
