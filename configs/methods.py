@@ -34,6 +34,7 @@ MINILM = {
 # Batch norms stay as ImageNet left them, with their statistics: short training on small batches
 # spoils them.
 NO_NORMS = {'policy': 'regex', 'rules': ((r'norm[^/]*/(scale|bias)$', 'frozen'), ('.*', 'train'))}
+HEAD = {'tune': 'head', 'steps': 300, 'batch_size': 32, 'learning_rate': 3e-3}
 HEADS = {'learning_rate': (3e-3, 1e-2)}
 SMALL = {'learning_rate': (1e-3, 5e-3)}
 EXACT = {'learning_rate': (1.0,), 'weight_decay': (0.03, 0.3)}
@@ -101,14 +102,14 @@ def _heads(stages: tuple[str, ...]) -> dict:
 
 def _all(tune) -> dict:
   """What trains the network itself, the controls of its start, and what is added to any network."""
-  head = {'tune': 'head', 'steps': 300, 'batch_size': 32, 'learning_rate': 3e-3}
   return {
     'full': {'phases': [{'tune': tune}]},
-    'lp_ft': {'phases': [head, {'tune': tune}], 'grid': {'learning_rate': (1e-5, 1e-4)}},
+    'lp_ft': {'phases': [HEAD, {'tune': tune}], 'grid': {'learning_rate': (1e-5, 1e-4)}},
     'layer_decay': {'phases': [{'tune': tune, 'layer_decay': 0.8}]},
     'ema': {'phases': [{'tune': tune, 'ema': 0.95}]},
-    'sam': {'phases': [{'tune': tune, 'sam': 0.05, 'steps': 30}]},
-    'auto_rgn': {'phases': [head, {'tune': 'auto_rgn'}]},
+    # under a new head its perturbations end in the same answer to everything
+    'sam': {'phases': [HEAD, {'tune': tune, 'sam': 0.05, 'steps': 30}]},
+    'auto_rgn': {'phases': [HEAD, {'tune': 'auto_rgn'}]},
     'scratch': {'init': 'random', 'phases': [{'tune': 'all'}], 'grid': FRESH},
     'mean_var': {'init': 'mean_var', 'phases': [{'tune': 'all'}], 'grid': FRESH},
     'subspace': _added({'name': 'intrinsic', 'size': 1000}, (1e-2, 5e-2)),
@@ -126,9 +127,11 @@ def _held(tune) -> dict:
     'bss': {'name': 'bss', 'k': 1},
     'mixout': {'name': 'mixout', 'rate': 0.5},
   }
-  return {
+  held = {
     name: {'phases': [{'tune': tune, 'penalty': penalty}]} for name, penalty in penalties.items()
   }
+  held['delta']['phases'].insert(0, HEAD)  # 60 steps on features that hardly move give none
+  return held
 
 
 def _merged() -> dict:
@@ -160,7 +163,6 @@ def _of_images() -> dict:
 
 def _of_texts() -> dict:
   gradient = {'policy': 'measured', 'k': 2}
-  head = {'tune': 'head', 'steps': 300, 'batch_size': 32, 'learning_rate': 3e-3}
   contrast = {'name': 'embedding', 'objective': 'cosine'}
   # The grid's decay of the solution reaches these 60 steps too: under 0.2% of a weight.
   setfit = {'tune': 'all', 'loss': contrast, 'learning_rate': 1e-4, 'optimizer': 'adamw'}
@@ -173,7 +175,7 @@ def _of_texts() -> dict:
       'phases': [{'tune': {'policy': 'random', 'weights': 25_000}}],
       'grid': SMALL,
     },
-    'by_gradient': {'phases': [head, {'tune': gradient}]},
+    'by_gradient': {'phases': [HEAD, {'tune': gradient}]},
     'auto_freeze': {'phases': [{'tune': {'policy': 'auto_freeze', 'intervals': 6}}]},
     'lora': _added({'name': 'lora', 'rank': 8}),
     'dora': _added({'name': 'lora', 'rank': 8, 'dora': True}),
