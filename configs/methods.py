@@ -108,7 +108,7 @@ def _all(tune) -> dict:
     'layer_decay': {'phases': [{'tune': tune, 'layer_decay': 0.8}]},
     'ema': {'phases': [{'tune': tune, 'ema': 0.95}]},
     # under a new head its perturbations end in the same answer to everything
-    'sam': {'phases': [HEAD, {'tune': tune, 'sam': 0.05, 'steps': 30}]},
+    'lp_sam': {'phases': [HEAD, {'tune': tune, 'sam': 0.05, 'steps': 30}]},
     'auto_rgn': {'phases': [HEAD, {'tune': 'auto_rgn'}]},
     'scratch': {'init': 'random', 'phases': [{'tune': 'all'}], 'grid': FRESH},
     'mean_var': {'init': 'mean_var', 'phases': [{'tune': 'all'}], 'grid': FRESH},
@@ -123,14 +123,14 @@ def _held(tune) -> dict:
   """
   penalties = {
     'l2_sp': {'name': 'l2_sp', 'alpha': 0.1, 'beta': 0.01},
-    'delta': {'name': 'delta', 'alpha': 0.01},
+    'lp_delta': {'name': 'delta', 'alpha': 0.01},
     'bss': {'name': 'bss', 'k': 1},
     'mixout': {'name': 'mixout', 'rate': 0.5},
   }
   held = {
     name: {'phases': [{'tune': tune, 'penalty': penalty}]} for name, penalty in penalties.items()
   }
-  held['delta']['phases'].insert(0, HEAD)  # 60 steps on features that hardly move give none
+  held['lp_delta']['phases'].insert(0, HEAD)  # 60 steps on features that hardly move give none
   return held
 
 
