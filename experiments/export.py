@@ -2,11 +2,13 @@
 
     python -m experiments.export --workdir=W --to=artefact --out=FOLDER
     python -m experiments.export --workdir=W --run=R --to=official --out=FOLDER
+    python -m experiments.export --workdir=W --run=R --to=peft --out=FOLDER
     python -m experiments.export --workdir=W --run=R --to=stablehlo --out=FOLDER
 
 artefact: all that it takes to use it and a card; tlx.load_run(FOLDER), or experiments.predict
---workdir=FOLDER. official: model.safetensors under the names of its architecture. stablehlo: a
-program with weights and normalisation inside, and use.py, which runs it without tlx.
+--workdir=FOLDER. official: model.safetensors under the names of its architecture. peft: what was
+added, for PeftModel.from_pretrained. stablehlo: a program with weights and normalisation inside,
+and use.py, which runs it without tlx.
 """
 
 import pathlib
@@ -16,7 +18,7 @@ from absl import app, flags, logging
 
 WORKDIR = flags.DEFINE_string('workdir', None, "The study's folder.", required=True)
 RUN = flags.DEFINE_string('run', 'best', 'A folder of its runs/, or best.')
-TO = flags.DEFINE_enum('to', 'artefact', ('artefact', 'official', 'stablehlo'), 'As what.')
+TO = flags.DEFINE_enum('to', 'artefact', ('artefact', 'official', 'peft', 'stablehlo'), 'As what.')
 OUT = flags.DEFINE_string('out', None, 'A folder, new or empty.', required=True)
 
 
@@ -29,6 +31,7 @@ def main(argv):
   write = {
     'artefact': export.to_artefact,
     'official': export.to_official,
+    'peft': export.to_peft,
     'stablehlo': export.to_stablehlo,
   }[TO.value]
   try:

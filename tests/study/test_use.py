@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 import scipy.special
 from PIL import Image
+from safetensors.numpy import load_file
 
 import tlx
 from tests.study import test_texts, tiny
-from tlx import backbones, checkpoint, datasets, report, sources
+from tlx import adapters, backbones, checkpoint, datasets, peft, report, sources
 from tlx.plug import plug
 from tlx.report import examples
 from tlx.report import folder as folders
@@ -362,6 +363,25 @@ def run_alone(folder, *arguments):
   done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
   assert done.returncode == 0, done.stderr
   return done.stdout.splitlines()
+
+
+def test_added_weights_are_written_as_peft_keeps_them(exported, texts, tmp_path):
+  """The head, which peft's models lack, is a file more."""
+  workdir, name = texts[1], name_of(texts[1], 'lora')
+  export.to_peft(workdir, name, tmp_path / 'adapter')
+  model = tlx.load_run(workdir, name)
+  backbone, options = config.named(model.source['backbone'])
+  official = sources.load(str(exported[0] / 'official' / 'model.safetensors')).arrays
+  layers = adapters.layers(plug('backbones', backbone), official, **options)
+  adapter = adapters.load(tmp_path / 'adapter', layers)
+  _, leaves = peft.split(model.variables.params, 'lora')
+  assert adapter.leaves.keys() == leaves.keys() and not adapter.others
+  for leaf, array in leaves.items():
+    np.testing.assert_allclose(adapter.leaves[leaf], array, atol=1e-7, err_msg=leaf)
+  head = load_file(tmp_path / 'adapter' / 'head.safetensors')
+  np.testing.assert_array_equal(head['kernel'], model.variables.params['head']['kernel'])
+  with pytest.raises(ValueError, match='added nothing to its source: --to=official'):
+    export.to_peft(workdir, name_of(workdir, 'exact'), tmp_path / 'other')
 
 
 def test_programs_run_without_tlx(exported, texts, finished, photographs, tmp_path):

@@ -1,5 +1,5 @@
 """A run taken out of its study: as an artefact (artefact.py), under the official names of its
-architecture, or as a program that needs nothing of tlx.
+architecture, as an adapter of the peft library, or as a program that needs nothing of tlx.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ from etils import epath
 from jax import export as jax_export
 from safetensors.numpy import save_file
 
-from tlx import checkpoint, report, sources
+from tlx import adapters, checkpoint, peft, report, sources, tree
 from tlx.backbones._inverse import official as official_arrays
 from tlx.inputs import _tokenizers
 from tlx.plug import plug
@@ -26,7 +26,7 @@ from tlx.study.cells import base
 from tlx.study.phases import make_task
 from tlx.types import PyTree, Variables
 
-PROGRAM, OFFICIAL = 'program.bin', 'model.safetensors'
+PROGRAM, OFFICIAL, HEAD = 'program.bin', 'model.safetensors', 'head.safetensors'
 PLATFORMS = ('cpu', 'cuda', 'tpu')  # that a program runs on
 
 
@@ -53,6 +53,45 @@ def to_official(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
       weights that cannot be merged, an architecture of ours alone.
   """
   name, model = _model(workdir, run)
+  made, pretrained = _official(workdir, name, model, _merged(model))
+  folder = artefact.new_folder(out)
+  save_file(made, folder / OFFICIAL, {'format': 'pt'})
+  _write_about(folder, name, model, pretrained)
+  return model.about
+
+
+def to_peft(workdir: str | os.PathLike, run: str, out: str | os.PathLike) -> str:
+  """What run it is, having written what its method added as the peft library keeps it, under the
+  official names of the source (tlx/adapters.py); a head that the run trained goes to
+  `out`/head.safetensors, under its names here, as the library's models without a head have none.
+
+  Raises:
+    ValueError: as `to_official`, or nothing was added, or what peft does not keep.
+  """
+  name, model = _model(workdir, run)
+  added, options = configs.named(model.method.get('added', ''))
+  if not added:
+    raise ValueError(f'{name} added nothing to its source: --to=official writes all weights.')
+  alone = tree.nested(peft.split(model.variables.params, added)[0].items())
+  arrays, pretrained = _official(workdir, name, model, model.variables._replace(params=alone))
+  backbone, of_backbone = configs.named(model.source['backbone'])
+  layers = adapters.layers(plug('backbones', backbone), arrays, **of_backbone)
+  folder = artefact.new_folder(out)
+  method = {'name': added, **options}
+  adapters.save(folder, model.variables.params, method, layers, base=pretrained['weights'])
+  if make_task(model.task, len(model.class_names)).head is not None:
+    head = tree.named_leaves(alone[model.network.stages[-1]])
+    save_file({leaf: np.asarray(array) for leaf, array in head}, folder / HEAD)
+  _write_about(folder, name, model, pretrained)
+  return model.about
+
+
+def _official(
+  workdir: str | os.PathLike, name: str, model: use.Model, variables: Variables
+) -> tuple[dict[str, np.ndarray], Mapping[str, Any]]:
+  """(variables of the network alone under the official names of its architecture, what the config
+  says of its source).
+  """
   backbone, options = configs.named(model.source['backbone'])
   module = plug('backbones', backbone)
   if not hasattr(module, 'names'):
@@ -66,9 +105,13 @@ def to_official(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
   pretrained = study['sources'][of_run['cell']['source']]
   arrays = _official_file(pretrained)
   classes = {'num_classes': len(model.class_names)} if _takes_classes(module, model) else {}
-  made = official_arrays(_merged(model), module.names(arrays, **classes, **options), arrays)
-  folder = artefact.new_folder(out)
-  save_file(made, folder / OFFICIAL, {'format': 'pt'})
+  made = official_arrays(variables, module.names(arrays, **classes, **options), arrays)
+  return made, pretrained
+
+
+def _write_about(
+  folder: pathlib.Path, name: str, model: use.Model, pretrained: Mapping[str, Any]
+) -> None:
   about = {
     'run': name,
     'backbone': model.source['backbone'],
@@ -77,7 +120,6 @@ def to_official(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
     'weights': pretrained['weights'],
   }
   checkpoint.write_json(folder / 'about.json', checkpoint.plain(about))
-  return model.about
 
 
 def to_stablehlo(workdir: str | os.PathLike, run: str, out: str | os.PathLike) -> str:
