@@ -176,8 +176,9 @@ def test_a_network_without_added_leaves_compiles_what_its_modules_are():
     return jax.jit(stage)
 
   def by_hand(variables, x):
-    for name, module in modules.items():
-      x, _ = stage_of(module)({'params': variables.params[name]}, x, None)
+    with jax.default_matmul_precision('highest'):
+      for name, module in modules.items():
+        x, _ = stage_of(module)({'params': variables.params[name]}, x, None)
     return x
 
   def by_network(variables, x):
