@@ -17,6 +17,6 @@ def test_many_methods_stay_in_their_panel():
     places = [bars.lines[0].get_xdata()[0] for bars in ax.containers]
     assert 10 / 2**0.5 < min(places) < max(places) < 10 * 2**0.5
     drawing.legend(figure, [ax])
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     heights.append(ax.get_window_extent().height)
   assert heights[1] > 0.85 * heights[0]

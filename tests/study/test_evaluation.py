@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.study import tiny
-from tlx import checkpoint, report
+from tlx import checkpoint, report, tree
 from tlx.plug import plug
 from tlx.study import dry_run, run, store
 from tlx.train import fit
@@ -132,7 +132,7 @@ def test_columns_are_those_of_the_run(config, tmp_path):
 
 def test_parts_are_those_of_the_run(config, tmp_path, monkeypatch):
   """Train is the run's own examples, from stored ones too; other inputs go through all stages."""
-  seen = []
+  seen, frozen = [], []
 
   def evaluate(finished):
     train, test = finished.data('train'), finished.data('test')
@@ -142,8 +142,13 @@ def test_parts_are_those_of_the_run(config, tmp_path, monkeypatch):
     np.testing.assert_allclose(finished.predict(train.inputs)['logits'], kept, atol=1e-5)
     again = finished.predict(test.inputs)['logits']
     np.testing.assert_allclose(again, finished.predict('test')['logits'], atol=1e-5)
-    first = finished.by_stage('test', finished.stages[:1])[finished.stages[0]]
+    stage = finished.stages[0]
+    first = finished.by_stage('test', (stage,))[stage]
     assert first.shape == (len(test.targets), 16)
+    ours, theirs = (finished.by_stage('train', (stage,), which)[stage] for which in (False, True))
+    if tree.sha256(finished.params[stage]) == tree.sha256(finished.source_params[stage]):
+      frozen.append(stage)
+      np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
     last = finished.by_stage('test', finished.stages)[finished.stages[-1]]
     np.testing.assert_allclose(last, finished.features('test'), rtol=1e-6)
     seen.append((np.bincount(train.targets).tolist(), train.inputs.tobytes()))
@@ -153,6 +158,7 @@ def test_parts_are_those_of_the_run(config, tmp_path, monkeypatch):
   config.evaluators = ('f1',)
   keep(config, 'probe', 'full', 'views')
   run.run(config, tmp_path)
+  assert len(frozen) == 4  # of the probe and the one on views
   assert len(seen) == 6 and len({inputs for _, inputs in seen}) == 2  # by seed
   assert all(counts == [4] * 10 for counts, _ in seen)
   for result in results(tmp_path).values():

@@ -73,6 +73,18 @@ def test_the_pass_gives_what_whole_texts_give(sides, worth, tmp_path):
     )
 
 
+@pytest.mark.parametrize('worth', [0.0], indirect=True)
+def test_few_texts_that_are_cut_are_no_more_than_a_device_takes(worth, monkeypatch, tmp_path):
+  """A device takes more short texts at a time than long ones, and here there are but two."""
+  inputs, _ = texts(2)
+  inputs = jax.tree.map(lambda leaf: leaf * (np.arange(WIDTH) < 12), inputs)
+  monkeypatch.setattr(prefix, 'CPU_BYTES', 3000.0)  # one of 64 tokens, four of 16
+  form = forms.of_stored(text.form(WIDTH, 'bytes'), inputs)
+  found, wanted, said = passed(tmp_path, bert.build(None, pool='mean', **SMALL), form, inputs, (4,))
+  np.testing.assert_allclose(found[0], wanted[0], atol=1e-5)
+  assert 'at 16 tokens' in said[-1] and len(found[0]) == 2
+
+
 def test_what_counts_from_the_end_of_a_row_keeps_its_padding(tmp_path, monkeypatch):
   monkeypatch.setattr(lengths, 'WORTH', {'cpu': 0.0})
   options = {name: value for name, value in SMALL.items() if name != 'mlp_dim'}

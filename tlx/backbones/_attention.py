@@ -213,9 +213,8 @@ def _plain_forward(
   weights = jnp.exp(scores - scores.max(-1, keepdims=True))
   total = weights.sum(-1, keepdims=True)
   weights = weights.astype(value.dtype)
-  mixed = (
-    _product(precision, 'bhts,bhsd->bhtd', weights, value) / total
-  )  # dividing [T, d] and not [T, S]
+  # dividing [T, d] and not [T, S]
+  mixed = _product(precision, 'bhts,bhsd->bhtd', weights, value) / total
   return mixed.astype(value.dtype), (query, key, value, allowed, weights, total, mixed)
 
 

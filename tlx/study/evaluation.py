@@ -232,11 +232,13 @@ class Looks:
   def by_stage(
     self, run: int, part: str, stages: Sequence[str], source: bool = False
   ) -> Mapping[str, np.ndarray]:
-    """{stage: [N, D]}, by one pass over the part; of the source one for all runs of the cohort."""
+    """{stage: [N, D]}, by one pass over the part; of the source one for all runs of the cohort, but
+    of a run's own training examples.
+    """
     if not source:
       return self._by_stage(run, part, stages, self.job.network, self.variables(run))
     assert self.whole is not None
-    key = part, *stages
+    key = run if part == 'train' else None, part, *stages
     if key not in self.of_source:
       method = self.pair.study['methods'][self.method]
       network = network_of(self.pair.source, self.pair.task.head, {**method, 'added': ''})
