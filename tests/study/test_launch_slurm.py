@@ -43,8 +43,9 @@ def test_a_job_that_reaches_its_limit_goes_on(command, finished, tmp_path, monke
   assert log.read_text().count('Requeued job') == 1
 
 
-def test_where_there_is_no_slurm_it_is_said(tmp_path):
+def test_where_there_is_no_slurm_it_is_said(tmp_path, monkeypatch):
   pytest.importorskip('submitit', reason="needs it: pip install 'tlx-jax[slurm]'")
+  monkeypatch.setenv('PATH', str(tmp_path))
   with pytest.raises(ValueError, match='--launcher=slurm: .*srun'):
     slurm.start([['true']], tmp_path, Needs())
 
