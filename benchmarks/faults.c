@@ -3,9 +3,11 @@
    cc -shared -fPIC -O1 -o faults.so faults.c -ldl;  LD_PRELOAD=faults.so, and in the environment
      FAULTS_BELOW  the folder
      FAULTS_AT     n, from 1; 0 only counts
-     FAULTS_KIND   eio (this once), enospc (from here on) or kill (half of a write is written)
-     FAULTS_COUNT  a file that gets a line for each operation
-   Operations are opening for writing, write, rename, fsync, mkdir, truncate and removal. */
+     FAULTS_KIND   eio (this once), enospc (from here on), kill (half of a write is written) or lock
+     FAULTS_COUNT  a file that gets a line for each operation, which ends with the process
+   Operations are opening for writing, write, rename, fsync, mkdir, truncate and removal. Of kind
+   lock they are locks of files that a worker of a study took or let go of, and the first worker to
+   come to its n-th dies behind it; it leaves a file FAULTS_BELOW.died. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -52,21 +55,43 @@ static int fd_below(int fd) {
   return below(AT_FDCWD, path);
 }
 
+static int is_of_locks(void) {
+  const char *kind = getenv("FAULTS_KIND");
+  return kind && !strcmp(kind, "lock");
+}
+
+static int is_worker(void) {
+  char line[8192];
+  int fd = REAL(open)("/proc/self/cmdline", O_RDONLY);
+  ssize_t length = fd < 0 ? 0 : read(fd, line, sizeof line);
+  if (fd >= 0) REAL(close)(fd);
+  return length > 0 && memmem(line, length, "--worker=", 9) != NULL;
+}
+
+static int is_first_to_die(void) {
+  char path[PATH_MAX];
+  snprintf(path, sizeof path, "%s.died", getenv("FAULTS_BELOW"));
+  return REAL(open)(path, O_WRONLY | O_CREAT | O_EXCL, 0644) >= 0;
+}
+
 /* 0: go on; 1: fail with errno set; 2: die, after half a write. */
 static int fault(const char *what, const char *where) {
   static long seen = 0;
+  int of_locks = !strcmp(what, "lock") || !strcmp(what, "unlock");
+  if (of_locks != is_of_locks()) return 0;
   pthread_mutex_lock(&lock);
   long now = ++seen, at = atol(getenv("FAULTS_AT") ? getenv("FAULTS_AT") : "0");
   const char *kind = getenv("FAULTS_KIND"), *count = getenv("FAULTS_COUNT");
   if (count) {
     char line[PATH_MAX + 64];
-    int length = snprintf(line, sizeof line, "%s %s\n", what, where);
+    int length = snprintf(line, sizeof line, "%s %s %d\n", what, where, getpid());
     int fd = REAL(open)(count, O_WRONLY | O_APPEND | O_CREAT, 0644);
     if (fd >= 0) { if (REAL(write)(fd, line, length)) {} REAL(close)(fd); }
   }
   pthread_mutex_unlock(&lock);
   if (!at || !kind || now < at) return 0;
   if (!strcmp(kind, "kill")) return 2;
+  if (of_locks) return now == at && is_first_to_die() ? 2 : 0;
   if (!strcmp(kind, "enospc")) {
     if (!strcmp(what, "unlink") || !strcmp(what, "rename")) return 0; /* a full disk lets go */
     errno = ENOSPC;
@@ -152,4 +177,26 @@ int unlinkat(int dir, const char *path, int flags) {
 }
 int rmdir(const char *path) {
   return below(AT_FDCWD, path) && guard("unlink", path) ? -1 : REAL(rmdir)(path);
+}
+
+static char locked[4096]; /* by descriptor */
+
+int flock(int fd, int operation) {
+  int result = REAL(flock)(fd, operation);
+  if (!result && fd < (int)sizeof locked && is_of_locks() && fd_below(fd) && is_worker()) {
+    char link[64], path[PATH_MAX] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (readlink(link, path, sizeof path - 1) < 0) path[0] = 0; /* says which, in the count */
+    locked[fd] = !(operation & LOCK_UN);
+    guard(locked[fd] ? "lock" : "unlock", path);
+  }
+  return result;
+}
+
+int close(int fd) {
+  int held = fd >= 0 && fd < (int)sizeof locked && locked[fd];
+  if (held) locked[fd] = 0;
+  int result = REAL(close)(fd);
+  if (held) guard("unlock", "");
+  return result;
 }
