@@ -61,6 +61,13 @@ def assert_same(one, two):
   assert a.id.tolist() == b.id.tolist() and a.chosen.tolist() == b.chosen.tolist() and len(a) == 6
   for column in ('val_loss', 'test_loss', 'test_accuracy'):
     np.testing.assert_allclose(a[column], b[column], rtol=1e-5, err_msg=column)
+  for path in one.glob('runs/*/predictions.npz'):
+    with np.load(path) as ours, np.load(two / path.relative_to(one)) as theirs:
+      for name in ours:
+        if ours[name].dtype.kind != 'f':
+          np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+        else:
+          np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_two_processes_of_four_devices_and_one_that_goes_on(command, study, tmp_path):
