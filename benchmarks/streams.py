@@ -1,13 +1,14 @@
 """Data sets larger than memory: what they take, how fast they are decoded, who waits.
 
   python -m benchmarks.streams generate --data=PATH --images=100000  # JPEGs of 256 px
-  python -m benchmarks.streams memory --data=PATH
+  python -m benchmarks.streams memory --data=PATH [--kind=steps]
   python -m benchmarks.streams decoding --data=PATH --peer=PYTHON_WITH_TORCH
   python -m benchmarks.streams waiting --data=SMALL_PATH
   python -m benchmarks.streams kills --data=SMALL_PATH --turns=5
 
 `memory` runs a study of a small ViT at 224 px in a process of its own and looks at its peak: a
-probe, for which all images go through frozen stages once. `decoding` asks by turns the data set of
+probe, for which all images go through frozen stages once, or with --kind=steps everything trained,
+for which steps read them. `decoding` asks by turns the data set of
 a study, grain and a DataLoader of torch for the same squares of 224 px, each with two threads or
 workers. `waiting` trains EfficientNet-Lite0 at 224 px on images that are decoded on their way.
 `kills` compares a study in memory with one that is streamed, killed (-9) at random times and begun
@@ -16,6 +17,7 @@ again. The last two want few images, some thousand.
 
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
@@ -45,7 +47,7 @@ def main() -> None:
   parser.add_argument('--turns', type=int, default=5)
   parser.add_argument('--peer', default=sys.executable, help='a Python that has torch')
   parser.add_argument('--workdir', type=pathlib.Path)
-  parser.add_argument('--kind', default='memory')
+  parser.add_argument('--kind', default='memory', help='memory or steps: what `memory` runs')
   args = parser.parse_args()
   study(args) if args.what == 'study' else COMMANDS[args.what](args)
 
@@ -82,7 +84,7 @@ def generate(args: argparse.Namespace) -> None:
 
 
 def config_of(args: argparse.Namespace):
-  """The study of `memory`, `waiting` or `kills`."""
+  """The study of `memory` (two kinds), `waiting` or `kills`."""
   from tlx.study.config import base
 
   made, name = base(), f'folder:{args.data}'
@@ -104,9 +106,10 @@ def config_of(args: argparse.Namespace):
   made.targets.images = {'dataset': name, 'test_fraction': 0.2, 'val_fraction': 0.1}
   made.methods = {'full': {}} if lite else {'probe': {'phases': ({'tune': 'head'},)}, 'full': {}}
   made.baseline, made.shots, made.seeds = 'full', (0,), (0, 1)
-  if args.kind == 'memory':  # of the source's digits too
-    made.data_bytes, made.seeds, made.methods = 1e8, (0, 1, 2), {'probe': made.methods.probe}
-    made.baseline = 'probe'
+  if args.kind in ('memory', 'steps'):  # of the source's digits too
+    made.data_bytes, made.seeds = 1e8, (0, 1, 2)
+    made.baseline = 'probe' if args.kind == 'memory' else 'full'
+    made.methods = {made.baseline: made.methods[made.baseline]}
   made.train.steps, made.train.batch_size = (24, 16) if lite else (200, 32)
   made.train.evaluations = 1
   made.grid.learning_rate, made.checkpoint_seconds = (1e-3,), 1.0 if args.kind == 'kills' else 30.0
@@ -140,7 +143,7 @@ def memory(args: argparse.Namespace) -> None:
   """Peak bytes of a study: all that is resident, and what no file stands behind."""
   with tempfile.TemporaryDirectory(dir=args.workdir) as folder:
     began = time.perf_counter()
-    process = begun(args, 'memory', pathlib.Path(folder))
+    process = begun(args, args.kind, pathlib.Path(folder))
     most = {'VmHWM': 0, 'RssAnon': 0}
     while process.poll() is None:
       time.sleep(0.05)
@@ -205,6 +208,7 @@ def numbers(folder: pathlib.Path) -> dict[str, str]:
 def decoding(args: argparse.Namespace) -> None:
   """Images a second of the same squares, turn by turn."""
   files = sorted(map(str, args.data.rglob('*.jpg')))[: min(args.images, 8_000)]
+  images = looked_at(files)
   drawn = np.random.default_rng(0).permutation(len(files))[:4_000]
   peer = subprocess.Popen(
     [args.peer, '-c', PEER, *[files[row] for row in drawn]],
@@ -214,7 +218,7 @@ def decoding(args: argparse.Namespace) -> None:
   )
   assert peer.stdin and peer.stdout
   readers: dict[str, Callable[[], Iterator[np.ndarray]]] = {
-    'tlx': lambda: by_tlx(files, drawn),
+    'tlx': lambda: by_tlx(images, drawn),
     'grain, threads': lambda: by_grain(files, drawn, 0),
     'grain, processes': lambda: by_grain(files, drawn, WORKERS),
   }
@@ -238,19 +242,24 @@ def decoding(args: argparse.Namespace) -> None:
     print(f'| {name} | {np.median(of_turns):,.0f} | {share:.2f} |')
 
 
-def by_tlx(files: list[str], rows: np.ndarray) -> Iterator[np.ndarray]:
-  """As a study takes them."""
+def looked_at(files: list[str]):
+  """The images of files as a study has them after its first look, which takes their digests."""
   from etils import epath
 
   from tlx.datasets import _images
   from tlx.datasets._types import Examples, Form
-  from tlx.train import feed
 
   paths = [epath.Path(file) for file in files]
   labels = np.zeros(len(files), np.int32)
   examples = Examples(tuple(files), labels, lambda some: [paths[row] for row in some])
   form = Form(SIZE, 3, 'bicubic', 'crop', 0.875)
-  images = _images.Images(examples, form, 'none', np.zeros(len(files), np.uint64))
+  return _images.decode_all(examples, form, 'none', hashlib.sha256())[0].inputs
+
+
+def by_tlx(images, rows: np.ndarray) -> Iterator[np.ndarray]:
+  """As a study takes them, digests compared."""
+  from tlx.train import feed
+
   parts = [rows[first : first + BATCH] for first in range(0, len(rows), BATCH)]
   return feed.ahead(images.take, parts, 1)
 

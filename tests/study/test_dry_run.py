@@ -77,6 +77,24 @@ def test_settings_that_are_not_tried_are_said():
   assert 'fixed tries 1 of the 2 settings' in text and 'free tries' not in text
 
 
+def test_frozen_stages_that_are_not_kept_are_said_and_what_keeps_them():
+  made = with_methods(
+    probe={'phases': ({'tune': 'head'},)},
+    first={'phases': ({'tune': {'policy': 'after', 'k': 1}},)},
+    full={},
+  )
+  assert 'config.feature_bytes' not in dry_run.describe(made)
+  made.feature_bytes = 3e4
+  (line,) = [line for line in dry_run.describe(made).split('\n') if 'feature_bytes' in line]
+  assert line.startswith(
+    'probe, first from turned on digits run frozen stages at every step: kept of '
+  )
+  made.feature_bytes = float(line.split('With ')[1].split()[0])
+  assert 'config.feature_bytes' not in dry_run.describe(made)
+  made.feature_bytes *= 0.98
+  assert 'config.feature_bytes' in dry_run.describe(made)
+
+
 def test_evaluation_is_counted():
   made = tiny.get_config()
   study = config.resolve(made)

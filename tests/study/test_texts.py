@@ -2,14 +2,17 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from tests.datasets.test_tfds_texts import TlxTestTexts
+from tlx import inputs as forms
 from tlx import report
 from tlx.study import config, dry_run, run
 from tlx.study.pair import Pair, load
-from tlx.train import stream
+from tlx.study.stages import network_of_source
+from tlx.train import lengths, prefix, step, stream
 
 WORDS = {  # of each topic, and of any
   'money': ('bank', 'card', 'loan', 'cash'),
@@ -136,6 +139,23 @@ def test_the_dry_run_knows_texts(study):
   stored = load(resolved, resolved['targets']['new'], resolved['sources']['topics']).train.inputs
   assert line.startswith('topics/new, frozen stages: Texts go through at ')
   assert line.endswith(f', {1 - stored["mask"].mean():.0%} as stored.')
+
+
+def test_padding_of_the_dry_run_is_that_of_the_pass(study, tmp_path, monkeypatch):
+  monkeypatch.setitem(lengths.WORTH, 'cpu', 0.0)  # every length is worth its compilation
+  monkeypatch.setattr(lengths, 'GRID', tuple(range(8, 64)))
+  resolved = config.resolve(study[0])
+  pair = Pair(resolved, 'topics', 'new', study[1])
+  (line,) = dry_run._padding(resolved)
+  network, _ = network_of_source(resolved, 'topics')
+  variables = jax.jit(network.init)(jax.random.key(0), forms.entered(pair.form, 1))
+  trunk = prefix.Trunk(jax.device_get(variables), '', tmp_path)
+  phase = step.Phase((), (), start=len(network.stages) - 1)
+  said: list[str] = []
+  prefix.activations(
+    trunk, pair.data.train.inputs, '', [prefix.Point(network, pair.form, phase)], said.append
+  )
+  assert line == f'topics/new, frozen stages: {said[1]}'
 
 
 def broken(made, **changes):

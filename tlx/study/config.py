@@ -192,7 +192,7 @@ STUDY = {
   # at most so much of a split's examples on a device; 0 is a quarter of its memory
   'device_bytes': 0.0,
   'reuse': True,  # what is frozen runs once for every example
-  'feature_bytes': 4e9,  # at most so much of that is kept for a source and a target
+  'feature_bytes': 4e9,  # at most so much is kept of a stage, for a source and a target
   # where it is kept; '' is features/ in the study's folder. Studies may share one
   'feature_dir': '',
   'mesh': MESH,  # devices along runs and batches (0: as fits); parameters split over the latter

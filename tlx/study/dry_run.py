@@ -12,16 +12,19 @@ import scipy.special
 from etils import epath
 
 from tlx import checkpoint, tree
+from tlx import inputs as forms
 from tlx.study import config as configs
 from tlx.study import evaluation, merges, presets, run, zero_shot
-from tlx.study.cells import PRETRAINING, base, counts_of, settings_of
+from tlx.study.cells import PRETRAINING, base, counts_of, examples_of, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.config import form_of
-from tlx.study.cost import cost_table, frozen_flops, input_share, same_methods
+from tlx.study.cost import cost_table, frozen_flops, input_share, phases_for, same_methods
 from tlx.study.pair import load, near_copies
-from tlx.study.phases import shapes_of, task_of
+from tlx.study.phases import network_of, shapes_of, task_of
 from tlx.study.stages import network_of_source
 from tlx.train import lengths, prefix
+from tlx.train.prefix import activation
+from tlx.types import Variables
 
 
 def compiled(config: Mapping[str, Any]) -> str:
@@ -73,8 +76,12 @@ def _padding(study: Mapping[str, Any]) -> list[str]:
     if of is None:
       continue
     network, _ = network_of_source(study, source)
-    size, width = prefix.batch_size(jax.device_count()), inputs['mask'].shape[-1]
-    flops = prefix.flops_of_a_token(shapes_of(study['sources'][source], network).params)
+    shapes = shapes_of(study['sources'][source], network)
+    form = forms.of_stored(form_of(study['sources'][source]), inputs)
+    frozen = {stage: shapes.params.get(stage, {}) for stage in network.stages[:-1]}
+    shapes = Variables(frozen, shapes.stats)
+    size = prefix.batch_size(network, form, shapes, len(of), jax.device_count())
+    width, flops = inputs['mask'].shape[-1], prefix.flops_of_a_token(frozen)
     made = lengths.batches(of, len(of), size, width, flops)
     notes.append(f'{source}/{target}, frozen stages: {lengths.said(of, made, size, width)}')
   return notes
@@ -136,6 +143,7 @@ def describe(config: Mapping[str, Any], workdir: str | os.PathLike = '') -> str:
   notes = [
     *filter(None, [presets.described(study)]),
     *_frozen(study, pairs),
+    *_not_kept(study, pairs),
     *_settings(study),
     *_merges(study),
     *_same_methods(study, pairs),
@@ -168,6 +176,36 @@ def _frozen(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]
     lines.append(
       f'What frozen stages spare on {unknown} is not known yet: the data have not been prepared.'
     )
+  return lines
+
+
+def _not_kept(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[str]:
+  """The methods whose frozen stages would run once if more could be kept of them."""
+  lines = []
+  for source, target in pairs:
+    examples = examples_of(study, target)
+    if examples is None or not study['reuse']:
+      continue
+    kept, all_kept = (
+      phases_for({**study, 'feature_bytes': room}, source, target)
+      for room in (study['feature_bytes'], math.inf)
+    )
+    head, form = task_of(study, study['targets'][target]).head, form_of(study['sources'][source])
+    wanted: dict[str, int] = {}
+    for name, plans in all_kept.items():
+      network = network_of(study['sources'][source], head, study['methods'][name])
+      deeper = [
+        max(1, plan.phase.views) * tree.num_bytes(activation(network, form, plan.phase.start))
+        for plan, now in zip(plans, kept[name])
+        if plan.phase.start > now.phase.start
+      ]
+      wanted |= {name: max(deeper) * sum(examples.values())} if deeper else {}
+    if wanted:
+      lines.append(
+        f'{", ".join(wanted)} from {source} on {target} run frozen stages at every step: kept of '
+        f'{sum(examples.values()):,} examples, these would take more than config.feature_bytes = '
+        f'{study["feature_bytes"]:.3g}. With {1.005 * max(wanted.values()):.3g} they run once.'
+      )
   return lines
 
 

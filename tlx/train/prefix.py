@@ -103,9 +103,13 @@ def activation(network: Network, form: Form, start: int, num_examples: int = 1) 
   """The shapes [N, ...] of what enters stage `start`: examples as stored where it is the first."""
   if not start:
     return forms.stored(form, num_examples)
+  if num_examples != 1:  # traced once, whatever their number
+    return jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct((num_examples, *leaf.shape[1:]), leaf.dtype),
+      activation(network, form, start),
+    )
   first = start - 1
-  count = num_examples
-  inputs = activation(network, form, first, count) if first else forms.entered(form, count)
+  inputs = activation(network, form, first) if first else forms.entered(form, 1)
   return jax.eval_shape(
     lambda variables, x: network.apply(variables, x, train=False, start=first, stop=start)[0],
     variable_shapes(network, form),
@@ -249,14 +253,20 @@ def _part(network: Network, form: Form, variables: Variables) -> int:
   return min(BATCH, 1 << int(max(CPU_BYTES / largest, 1)).bit_length() - 1)
 
 
-def _size(point: Point, variables: Variables, length: int, num_devices: int) -> int:
+def batch_size(
+  network: Network, form: Form, variables: Variables, length: int, num_devices: int
+) -> int:
   """Examples that the devices take at a time: fewer on CPU where all examples are fewer, by powers
   of two, and no part is cut by it.
+
+  Args:
+    variables: of the stages that run, or their shapes.
+    length: of all examples.
   """
-  most = batch_size(num_devices)
+  most = BATCH * num_devices
   if jax.default_backend() != 'cpu':
     return most
-  least = _part(point.network, point.form, variables) * num_devices
+  least = _part(network, form, variables) * num_devices
   return min(most, least << (-(-length // least) - 1).bit_length())
 
 
@@ -273,7 +283,7 @@ def _compute(
   variables = Variables({stage: {} for stage in used} | params, stats)
   first_point = next(iter(points.values()))
   views, length = max(1, first_point.phase.views), feed.length(inputs)
-  size = _size(first_point, variables, length, mesh.size)
+  size = batch_size(first_point.network, first_point.form, variables, length, mesh.size)
   drafts: dict[str, _Draft] = {}
   for name, point in points.items():
     shapes = activation(point.network, point.form, point.phase.start)
@@ -305,11 +315,6 @@ def _compute(
     name: draft.finish({'stage': points[name].network.stages[points[name].phase.start], **about})
     for name, draft in drafts.items()
   }
-
-
-def batch_size(num_devices: int) -> int:
-  """Examples that the devices take at a time."""
-  return BATCH * num_devices
 
 
 def flops_of_a_token(params: Mapping[str, PyTree]) -> float:
