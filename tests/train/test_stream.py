@@ -11,6 +11,7 @@ from tlx import report
 from tlx.backbones import mlp
 from tlx.datasets import Split
 from tlx.inputs import image
+from tlx.plug import plug
 from tlx.study import config, pair, run
 from tlx.tasks import classification
 from tlx.train import cohort, feed, fit, prefix, step, stream
@@ -231,6 +232,53 @@ def test_parts_hold_everything_once():
   whole = stream.Parts(data, rows, Spread.over(2), limit=1e9)
   (only,), (again,) = whole, whole
   assert only.batches.inputs is again.batches.inputs and only.batches.inputs.shape == (3, 256)
+
+
+def test_large_examples_are_evaluated_a_few_at_a_time(jobs, make_phase, monkeypatch):
+  """By hand: the largest of ResNet-18 at 96 px is what enters its first block, [24, 24, 64]; of the
+  perceptron of the fixture, an image of 16 numbers.
+  """
+  resnet = plug('backbones', 'resnet').build(10, variant='resnet18')
+  form, phase = image.form(96, 3, (0.5,) * 3, (0.5,) * 3), make_phase()
+  assert prefix.largest_bytes(resnet, form, 0) == 24 * 24 * 64 * 4
+  last = len(resnet.stages) - 1
+  assert prefix.largest_bytes(resnet, form, last) == 512 * 4
+  small = jobs['epochs']
+  large = small._replace(network=resnet, form=form)
+  alone, both = Spread.over(1), Spread.over(2)
+  of_one = alone.mesh.shape['data']  # devices to one run
+  assert stream.eval_batch(small, phase, alone) == stream.EVAL_BATCH
+  assert stream.eval_batch(large, phase, both) == 32 * both.mesh.shape['data']
+  assert stream.eval_batch(large, phase, alone) == min(32 * of_one, 256)
+  assert stream.eval_batch(large, phase._replace(start=last), alone) == stream.EVAL_BATCH
+  monkeypatch.setattr(stream, 'CPU_BYTES', 1)
+  assert stream.eval_batch(large, phase, both) == both.mesh.shape['data']
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert stream.eval_batch(large, phase, both) == stream.EVAL_BATCH
+
+
+def test_how_many_are_evaluated_at_a_time_changes_nothing(jobs, tmp_path, monkeypatch):
+  job, batches = jobs['epochs'], set()
+
+  class Noted(stream.Parts):
+    def __init__(self, *arguments):
+      super().__init__(*arguments)
+      batches.add(self.batch_size)
+
+  monkeypatch.setattr(stream, 'Parts', Noted)
+  whole = fit.fit(job, epath.Path(tmp_path / 'whole'))
+  first = fit.predict(job, whole, [0, 1], lambda phase: job.train(phase))
+  assert max(batches) > 16
+  monkeypatch.setattr(stream, 'CPU_BYTES', 1)
+  batches.clear()
+  few = fit.fit(job, epath.Path(tmp_path / 'few'))
+  second = fit.predict(job, few, [0, 1], lambda phase: job.train(phase))
+  assert batches == {Spread.over(n).mesh.shape['data'] for n in (1, len(job.seeds))}
+  for one, other in zip(whole.progress['history'], few.progress['history'], strict=True):
+    np.testing.assert_allclose(one['val_loss'], other['val_loss'], rtol=1e-5)
+    np.testing.assert_array_equal(one['val_accuracy'], other['val_accuracy'])
+  for one, other in zip(first, second, strict=True):
+    np.testing.assert_allclose(one.kept['logits'], other.kept['logits'], rtol=1e-5, atol=1e-6)
 
 
 def test_frozen_stages_read_records_in_batches(small_mlp, make_phase, examples, tmp_path):

@@ -521,7 +521,8 @@ def _validation(job: Job, plan: PhasePlan, spread: Spread) -> Iterable[stream.Pa
     return ()
   examples = job.val(plan.phase)
   rows = job.val_rows or [np.arange(feed.length(examples))] * len(job.seeds)
-  return stream.Parts(examples, rows, spread, stream.device_bytes(job, examples))
+  limit, most = stream.device_bytes(job, examples), stream.eval_batch(job, plan.phase, spread)
+  return stream.Parts(examples, rows, spread, limit, most)
 
 
 def _optimizer_bytes(plan: PhasePlan, state: RunState, spread: Spread) -> int:
@@ -787,8 +788,8 @@ def predict(
   phase = job.phases[-1].phase
   examples = data(phase)
   num_examples = feed.length(examples)
-  limit = stream.device_bytes(job, examples)
-  parts = stream.Parts(examples, [np.arange(num_examples)], spread, limit)
+  limit, most = stream.device_bytes(job, examples), stream.eval_batch(job, phase, spread)
+  parts = stream.Parts(examples, [np.arange(num_examples)], spread, limit, most)
   shared = spread.whole(_leaves_that_run(job, phase, job.base.params))
   plain = step.Phase((), (), start=phase.start)  # one program for every method
   recipe = job.recipe(-1)._replace(phase=plain)

@@ -117,6 +117,12 @@ def activation(network: Network, form: Form, start: int, num_examples: int = 1) 
   )
 
 
+def largest_bytes(network: Network, form: Form, start: int) -> int:
+  """Bytes of the largest of what enters a stage from `start` on, of one example."""
+  entered = [activation(network, form, i) for i in range(start, len(network.stages)) if i]
+  return max(map(trees.num_bytes, entered if start else (forms.entered(form, 1), *entered)))
+
+
 def activations(
   trunk: Trunk,
   inputs: PyTree,

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tlx.train import cohort, feed, memory
+from tlx.train import cohort, feed, memory, step
 from tlx.train import mesh as meshes
 from tlx.train.job import Job, order_length, orders, steps_at
+from tlx.train.prefix import largest_bytes
 from tlx.train.spread import EVAL_BATCH, Spread
 from tlx.types import Batch, PyTree
 
@@ -24,6 +25,9 @@ SHARE = 0.25  # of a device's memory, where the job does not say how much
 # first step waits for the first window.
 MADE_BYTES = 2**26
 ORDER_BYTES = 4  # of a row's number
+# Of the largest of what enters a stage, so much is evaluated at a time by a CPU: it stays in its
+# cache, and large images do not fill the memory (docs/performance.md).
+CPU_BYTES = 2**23
 # Of an order: where there is a single step, XLA takes its examples out of the loop and fuses what
 # follows in another way, which rounds differently.
 LEAST_PLACES = 2
@@ -38,6 +42,14 @@ def device_bytes(job: Job, examples: feed.Arrays, least: float = 0.0) -> float:
   available = meshes.on_first(memory.available_bytes)
   limit = SHARE * available or float('inf')
   return min(limit, max(MADE_BYTES, least)) if feed.is_made(examples) else limit
+
+
+def eval_batch(job: Job, phase: step.Phase, spread: Spread) -> int:
+  """How many examples are evaluated at a time, at most."""
+  if jax.default_backend() != 'cpu':
+    return EVAL_BATCH
+  at_once = max(CPU_BYTES // largest_bytes(job.network, job.form, phase.start), 1)
+  return min(EVAL_BATCH, (1 << at_once.bit_length() - 1) * spread.mesh.shape['data'])
 
 
 class Size(NamedTuple):
@@ -244,15 +256,21 @@ class Parts:
   """The examples that some run looks at, part by part in their order; one that is all stays.
 
   rows: per run, the rows of `examples` it looks at.
+  most: examples in a batch.
   """
 
   def __init__(
-    self, examples: feed.Arrays, rows: Sequence[np.ndarray], spread: Spread, limit: float
+    self,
+    examples: feed.Arrays,
+    rows: Sequence[np.ndarray],
+    spread: Spread,
+    limit: float,
+    most: int = EVAL_BATCH,
   ):
     self.examples, self.spread = examples, spread
     self.used = np.unique(np.concatenate(rows))
     self.places = [np.searchsorted(self.used, of_run) for of_run in rows]
-    self.batch_size = min(EVAL_BATCH, len(self.used))
+    self.batch_size = min(most, len(self.used))
     batch_bytes = self.batch_size * feed.row_bytes(examples)
     self.num_batches = -(-len(self.used) // self.batch_size)  # of a part
     if self.num_batches * batch_bytes > limit:
