@@ -221,7 +221,7 @@ def test_parts_hold_everything_once():
   data = feed.Arrays(np.arange(700), np.arange(700))
   rows = [np.arange(600), np.arange(5, 300, 7)]
   seen: list[list[int]] = [[], []]
-  parts = stream.Parts(data, rows, Spread.over(2), limit=2 * 256 * 16.0)
+  parts = stream.Parts(data, rows, Spread.over(2), limit=2 * 256 * 16.0, most=256)
   for part in parts:
     assert part.batches.inputs.shape == (1, 256)
     np.testing.assert_array_equal(part.batches.inputs, part.batches.targets)
@@ -229,32 +229,28 @@ def test_parts_hold_everything_once():
     for number, of_run in enumerate(seen):
       of_run += np.asarray(part.batches.inputs)[mask[number] > 0].tolist()
   assert seen == [of_run.tolist() for of_run in rows]
-  whole = stream.Parts(data, rows, Spread.over(2), limit=1e9)
+  whole = stream.Parts(data, rows, Spread.over(2), limit=1e9, most=256)
   (only,), (again,) = whole, whole
   assert only.batches.inputs is again.batches.inputs and only.batches.inputs.shape == (3, 256)
 
 
-def test_large_examples_are_evaluated_a_few_at_a_time(jobs, make_phase, monkeypatch):
-  """By hand: the largest of ResNet-18 at 96 px is what enters its first block, [24, 24, 64]; of the
-  perceptron of the fixture, an image of 16 numbers.
+def test_large_examples_go_through_a_few_at_a_time(small_mlp, monkeypatch):
+  """By hand: of ResNet-18 at 96 px an image has [96, 96, 3] numbers, what enters its first block
+  [24, 24, 64], and what enters its head [512]; of 8 MiB that is 56 times, 32 to a power of two.
   """
   resnet = plug('backbones', 'resnet').build(10, variant='resnet18')
-  form, phase = image.form(96, 3, (0.5,) * 3, (0.5,) * 3), make_phase()
-  assert prefix.largest_bytes(resnet, form, 0) == 24 * 24 * 64 * 4
-  last = len(resnet.stages) - 1
-  assert prefix.largest_bytes(resnet, form, last) == 512 * 4
-  small = jobs['epochs']
-  large = small._replace(network=resnet, form=form)
-  alone, both = Spread.over(1), Spread.over(2)
-  of_one = alone.mesh.shape['data']  # devices to one run
-  assert stream.eval_batch(small, phase, alone) == stream.EVAL_BATCH
-  assert stream.eval_batch(large, phase, both) == 32 * both.mesh.shape['data']
-  assert stream.eval_batch(large, phase, alone) == min(32 * of_one, 256)
-  assert stream.eval_batch(large, phase._replace(start=last), alone) == stream.EVAL_BATCH
-  monkeypatch.setattr(stream, 'CPU_BYTES', 1)
-  assert stream.eval_batch(large, phase, both) == both.mesh.shape['data']
+  form = image.form(96, 3, (0.5,) * 3, (0.5,) * 3)
+  head = len(resnet.stages) - 1
+  assert prefix.at_a_time(small_mlp, image.form(4, 1), 0, 256) == 256
+  assert prefix.at_a_time(resnet, form, 0, 256) == 32
+  assert prefix.at_a_time(resnet, form, 1, 256) == 32
+  assert prefix.at_a_time(resnet, form, 0, 256, num_devices=2) == 64
+  assert prefix.at_a_time(resnet, form, 0, 20) == 20
+  assert prefix.at_a_time(resnet, form, head, 10_000) == 4_096
+  monkeypatch.setattr(prefix, 'WHOLE_BYTES', 100_000)
+  assert prefix.at_a_time(resnet, form, 0, 256) == 1
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert stream.eval_batch(large, phase, both) == stream.EVAL_BATCH
+  assert prefix.at_a_time(resnet, form, 0, 256) == 256
 
 
 def test_how_many_are_evaluated_at_a_time_changes_nothing(jobs, tmp_path, monkeypatch):
@@ -269,7 +265,7 @@ def test_how_many_are_evaluated_at_a_time_changes_nothing(jobs, tmp_path, monkey
   whole = fit.fit(job, epath.Path(tmp_path / 'whole'))
   first = fit.predict(job, whole, [0, 1], lambda phase: job.train(phase))
   assert max(batches) > 16
-  monkeypatch.setattr(stream, 'CPU_BYTES', 1)
+  monkeypatch.setattr(prefix, 'WHOLE_BYTES', 1)
   batches.clear()
   few = fit.fit(job, epath.Path(tmp_path / 'few'))
   second = fit.predict(job, few, [0, 1], lambda phase: job.train(phase))

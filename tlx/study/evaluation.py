@@ -25,13 +25,13 @@ from tlx.study.config import TARGET, form_module, form_of, located, named
 from tlx.study.pair import Pair
 from tlx.study.phases import added_of, network_of, task_of
 from tlx.study.record import Trained
-from tlx.train import feed, fit
+from tlx.train import feed, fit, prefix
 from tlx.train import mesh as meshes
 from tlx.train.job import Job
 from tlx.types import Array, Batch, Form, Network, PyTree, Task, Variables
 
 PASSES = 5  # over a batch whose time is taken
-BATCH = 256  # examples whose features are computed at a time
+BATCH = 256  # examples whose features are computed at a time, at most
 BATCH_OF_TEXTS = 8  # rows of tokens, of which outputs may be as wide as a vocabulary
 
 
@@ -262,7 +262,8 @@ class Looks:
       *({name: of_all[name] for name in needed if name in of_all} for of_all in variables)
     )
     program = _averaged(network, self.job.form, tuple(stages), start)
-    return in_batches(program, variables, self._entering(part, start), BATCH, self.rows(run, part))
+    size = prefix.at_a_time(network, self.job.form, start, BATCH)
+    return in_batches(program, variables, self._entering(part, start), size, self.rows(run, part))
 
   def _start(self, part: str) -> int:
     """The stage before which activations are kept; 0 where training kept them of augmented
@@ -320,8 +321,8 @@ class Looks:
       (with_added, adapted),
       (network_of(config, task.head), Variables(params, stats)),
     ):
-      program = _outputs(network, form)
-      found.append(in_batches(program, variables, data.inputs, BATCH))
+      program, size = _outputs(network, form), prefix.at_a_time(network, form, 0, BATCH)
+      found.append(in_batches(program, variables, data.inputs, size))
     return Recalled(found[0], found[1], data.labels)
 
   def speed(self, run: int, batch_size: int) -> Speed:

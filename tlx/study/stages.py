@@ -8,13 +8,15 @@ import jax
 import numpy as np
 
 from tlx import backbones
+from tlx import inputs as forms
 from tlx.study import config as configs
 from tlx.study.batches import in_batches
 from tlx.study.config import form_of
 from tlx.study.phases import heads_of, network_of, num_logits, task_of
+from tlx.train.prefix import at_a_time
 from tlx.types import Form, Network, PyTree, Variables
 
-BATCH = 128  # examples that go through at a time
+BATCH = 128  # examples that go through at a time, at most
 INPUT = 'input'  # the stage before the first
 SIDE = 32  # of images as a stage of their own, which are averaged to no more
 PROBS = 'probs'
@@ -27,8 +29,9 @@ def stages_of(
   the source has a head of its own.
   """
   network, num_classes = network_of_source(study, source)
-  program = _stages(network, form_of(study['sources'][source]), num_classes > 0, every)
-  found = in_batches(program, variables, examples, BATCH)
+  form = forms.of_stored(form_of(study['sources'][source]), examples)
+  program, size = _stages(network, form, num_classes > 0, every), at_a_time(network, form, 0, BATCH)
+  found = in_batches(program, variables, examples, size)
   return {stage: found[stage] for stage in (INPUT, *network.stages, PROBS) if stage in found}
 
 

@@ -19,7 +19,7 @@ from etils import epath
 
 from tlx import checkpoint
 from tlx import tree as trees
-from tlx.train import cohort, exact, feed, memory, statistics, step, stream
+from tlx.train import cohort, exact, feed, memory, prefix, statistics, step, stream
 from tlx.train import mesh as meshes
 from tlx.train.anchor import Reference
 from tlx.train.job import (
@@ -521,8 +521,16 @@ def _validation(job: Job, plan: PhasePlan, spread: Spread) -> Iterable[stream.Pa
     return ()
   examples = job.val(plan.phase)
   rows = job.val_rows or [np.arange(feed.length(examples))] * len(job.seeds)
-  limit, most = stream.device_bytes(job, examples), stream.eval_batch(job, plan.phase, spread)
-  return stream.Parts(examples, rows, spread, limit, most)
+  return _looked_at(job, plan.phase, examples, rows, spread)
+
+
+def _looked_at(
+  job: Job, phase: step.Phase, examples: feed.Arrays, rows: Sequence[np.ndarray], spread: Spread
+) -> stream.Parts:
+  """Examples that enter a phase, in parts."""
+  most, devices = stream.EVAL_BATCH, spread.mesh.shape['data']
+  most = prefix.at_a_time(job.network, job.form, phase.start, most, devices)
+  return stream.Parts(examples, rows, spread, stream.device_bytes(job, examples), most)
 
 
 def _optimizer_bytes(plan: PhasePlan, state: RunState, spread: Spread) -> int:
@@ -613,7 +621,7 @@ def _known_of_runs(job: Job, index: int, phased: Phased, spread: Spread) -> PyTr
   state, shared = phased.state, (phased.frozen, phased.reference)
   counts = spread.place(spread.pad(np.array([len(own) for own in rows], np.float32)))
   examples = job.train(plan.phase)
-  parts = stream.Parts(examples, rows, spread, stream.device_bytes(job, examples))
+  parts = _looked_at(job, plan.phase, examples, rows, spread)
   runs = state.trainable, phased.runs.frozen, state.stats, phased.runs.class_weights
   return _observed(recipe, parts, runs, shared, counts, spread)
 
@@ -634,7 +642,7 @@ def _known_of_source(job: Job, index: int) -> PyTree:
   spread, examples = Spread.over(1), origin.train()
   everything = np.arange(feed.length(examples))
   rows = _some(everything, phase.anchor.penalty.examples, 0)
-  parts = stream.Parts(examples, [rows], spread, stream.device_bytes(job, examples))
+  parts = _looked_at(job, alone, examples, [rows], spread)
   reference = spread.whole(Reference(own, origin.variables.stats, {}))
   stacked = spread.place(spread.broadcast((own, origin.variables.stats)))
   weights = None
@@ -788,8 +796,7 @@ def predict(
   phase = job.phases[-1].phase
   examples = data(phase)
   num_examples = feed.length(examples)
-  limit, most = stream.device_bytes(job, examples), stream.eval_batch(job, phase, spread)
-  parts = stream.Parts(examples, [np.arange(num_examples)], spread, limit, most)
+  parts = _looked_at(job, phase, examples, [np.arange(num_examples)], spread)
   shared = spread.whole(_leaves_that_run(job, phase, job.base.params))
   plain = step.Phase((), (), start=phase.start)  # one program for every method
   recipe = job.recipe(-1)._replace(phase=plain)

@@ -37,6 +37,9 @@ AHEAD = 2  # batches that are read meanwhile
 # Of the largest of what enters a stage, so much is taken at a time by a CPU: it stays in its cache
 # (docs/performance.md).
 CPU_BYTES = 1.25e6
+# As much where all examples but the last few come at once, as in evaluation: large images do not
+# fill the memory, and small ones are few programs' calls.
+WHOLE_BYTES = 2**23
 
 
 class Trunk(NamedTuple):
@@ -117,10 +120,16 @@ def activation(network: Network, form: Form, start: int, num_examples: int = 1) 
   )
 
 
-def largest_bytes(network: Network, form: Form, start: int) -> int:
-  """Bytes of the largest of what enters a stage from `start` on, of one example."""
+def at_a_time(network: Network, form: Form, start: int, most: int, num_devices: int = 1) -> int:
+  """How many examples go through the stages from `start` on at a time, no more than `most`: on each
+  device that is a CPU a power of two, of which WHOLE_BYTES hold the largest of what enters a stage.
+  """
+  if jax.default_backend() != 'cpu':
+    return most
   entered = [activation(network, form, i) for i in range(start, len(network.stages)) if i]
-  return max(map(trees.num_bytes, entered if start else (forms.entered(form, 1), *entered)))
+  largest = max(map(trees.num_bytes, entered if start else (forms.entered(form, 1), *entered)))
+  fitting = max(int(WHOLE_BYTES // largest), 1)
+  return min(most, (1 << fitting.bit_length() - 1) * num_devices)
 
 
 def activations(

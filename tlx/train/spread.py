@@ -8,7 +8,6 @@ import numpy as np
 from tlx.train import mesh as meshes
 from tlx.types import PyTree
 
-EVAL_BATCH = 256
 FSDP_SIZE = 2**14  # scalars in the smallest leaf that is worth splitting over devices
 
 

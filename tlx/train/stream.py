@@ -13,11 +13,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from tlx.train import cohort, feed, memory, step
+from tlx.train import cohort, feed, memory
 from tlx.train import mesh as meshes
 from tlx.train.job import Job, order_length, orders, steps_at
-from tlx.train.prefix import largest_bytes
-from tlx.train.spread import EVAL_BATCH, Spread
+from tlx.train.spread import Spread
 from tlx.types import Batch, PyTree
 
 SHARE = 0.25  # of a device's memory, where the job does not say how much
@@ -25,9 +24,7 @@ SHARE = 0.25  # of a device's memory, where the job does not say how much
 # first step waits for the first window.
 MADE_BYTES = 2**26
 ORDER_BYTES = 4  # of a row's number
-# Of the largest of what enters a stage, so much is evaluated at a time by a CPU: it stays in its
-# cache, and large images do not fill the memory (docs/performance.md).
-CPU_BYTES = 2**23
+EVAL_BATCH = 256  # examples that are evaluated at a time, at most
 # Of an order: where there is a single step, XLA takes its examples out of the loop and fuses what
 # follows in another way, which rounds differently.
 LEAST_PLACES = 2
@@ -42,14 +39,6 @@ def device_bytes(job: Job, examples: feed.Arrays, least: float = 0.0) -> float:
   available = meshes.on_first(memory.available_bytes)
   limit = SHARE * available or float('inf')
   return min(limit, max(MADE_BYTES, least)) if feed.is_made(examples) else limit
-
-
-def eval_batch(job: Job, phase: step.Phase, spread: Spread) -> int:
-  """How many examples are evaluated at a time, at most."""
-  if jax.default_backend() != 'cpu':
-    return EVAL_BATCH
-  at_once = max(CPU_BYTES // largest_bytes(job.network, job.form, phase.start), 1)
-  return min(EVAL_BATCH, (1 << at_once.bit_length() - 1) * spread.mesh.shape['data'])
 
 
 class Size(NamedTuple):
@@ -265,7 +254,7 @@ class Parts:
     rows: Sequence[np.ndarray],
     spread: Spread,
     limit: float,
-    most: int = EVAL_BATCH,
+    most: int,
   ):
     self.examples, self.spread = examples, spread
     self.used = np.unique(np.concatenate(rows))
