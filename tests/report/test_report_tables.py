@@ -595,6 +595,46 @@ def test_looking_more_often_does_not_bring_the_match_forward(small):
   assert frame.loc[('full', 2), 'median_steps'] == pytest.approx(50 * 0.5 / 0.7)
 
 
+@pytest.mark.parametrize('change', [{'merged': {'of': 'full'}}, {'cost': {'steps': 0}}])
+def test_who_takes_no_steps_is_not_read_and_changes_nothing(small, change_runs, change):
+  """A run made of others' weights, and one of no steps, have a single evaluation."""
+  before = numbers.speeds(small._replace(), 'full').set_index(['method', 'shots'])
+
+  def of_scratch(result):
+    for name, value in change.items() if result['cell']['method'] == 'scratch' else ():
+      result[name] = result.get(name, {}) | value
+
+  change_runs(small.workdir, of_scratch)
+  for seed in (0, 1):
+    curve(small.workdir, 'scratch', seed, [(100, 0.9)])
+  after = numbers.speeds(folder.load(small.workdir), 'full').set_index(['method', 'shots'])
+  assert set(after.index) == {cell for cell in before.index if cell[0] != 'scratch'}
+  for column in ('median_steps', 'reached', 'n'):
+    assert after[column].tolist() == before.loc[after.index, column].tolist()
+
+
+def test_from_a_single_evaluation_no_steps_are_read(small):
+  for method in ('full', 'scratch'):
+    for seed in (0, 1):
+      curve(small.workdir, method, seed, [(100, 0.9)])
+  frame = numbers.speeds(small._replace(), 'scratch')
+  assert not len(frame[frame['shots'] == 2])
+
+
+def test_a_score_without_chance_is_read_from_its_first_evaluation_on(small, monkeypatch):
+  """0.5 is passed by then: at 50, not at 0, whoever was evaluated at 20 too."""
+  monkeypatch.setattr(numbers, 'chance', lambda results, target: math.nan)
+  for seed in (0, 1):
+    curve(small.workdir, 'scratch', seed, [(50, 0.3), (100, 0.4), (150, 0.5)])
+    curve(small.workdir, 'full', seed, [(20, 0.6), (40, 0.7), (60, 0.8), (80, 0.9), (100, 0.9)])
+  frame = numbers.speeds(small._replace(), 'scratch').set_index(['method', 'shots'])
+  assert frame.loc[('full', 2), 'median_steps'] == 50
+  assert frame.loc[('scratch', 2), 'median_steps'] == 150
+  runs = numbers.tested(small)
+  runs = runs[(runs['method'] == 'full') & (runs['shots'] == 2)]
+  assert numbers.steps_to(small._replace(), runs, 0.55).tolist() == [20, 20]
+
+
 def test_a_random_reference_of_one_source_serves_all(tmp_path, make_study):
   make_study(
     tmp_path,

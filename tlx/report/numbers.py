@@ -256,10 +256,12 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
 
   Methods are evaluated at steps of their own, and who is looked at more often passes a threshold
   sooner by luck alone. So all curves of a source, target and size are read at the same steps, those
-  of the method that was evaluated least often, and at their own last; they begin at chance at step
-  0 and are straight between. A run that never gets there counts as infinite; `reached` of `n` runs
+  of the method that was evaluated least often, and at their own last; they are straight between.
+  They begin at chance at step 0; of a score without one at the first of these steps, at which what
+  is reached before counts. A run that never gets there counts as infinite; `reached` of `n` runs
   do.
-  Methods that are solved exactly take no steps.
+  Methods that are solved exactly or made of others' weights take no steps, and from a single
+  evaluation nothing is read.
 
   `median_seconds` are those of training steps, phase by phase, and of what frozen stages computed
   before them. They are NaN where a folder of an earlier version does not tell them by phase.
@@ -269,7 +271,7 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
   curve_of = {
     name: part[['step', 'val_score']].to_numpy() for name, part in lines(results).groupby('id')
   }
-  runs = runs[runs['id'].isin(curve_of.keys()) & ~runs['method'].isin(results.solved)]
+  runs = runs[[name in curve_of and _steps_of_its_own(results, name) for name in runs['id']]]
   for (source, target, method, shots), group in groups(runs, results):
     beside = reference_runs(source, target, shots)
     others = [curve_of[i][-1, 1] for i in beside['id'] if i in curve_of]
@@ -279,7 +281,10 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
       same = runs[
         (runs['target'] == target) & (runs['shots'] == shots) & (runs['source'] == source)
       ]
-      common = _least_often(pd.concat([same, beside])['id'], curve_of)
+      also = [name for name in beside['id'] if _steps_of_its_own(results, name)]
+      common = _least_often([*same['id'], *also], curve_of)
+      if len(common) < 2:
+        continue
       begin = chance(results, target)
       less = results.metrics[target].direction < 0
       steps = np.array(
@@ -323,6 +328,13 @@ def steps_to(results: Results, runs: pd.DataFrame, threshold: float) -> pd.Serie
   return pd.Series(found, runs.index, dtype=float)
 
 
+def _steps_of_its_own(results: Results, name: str) -> bool:
+  """Whether a run took steps of a gradient, and was not made of others."""
+  found = results.found[name]
+  solved = found['cell']['method'] in results.solved
+  return not solved and not found.get('merged') and found['cost']['steps'] > 0
+
+
 def _seconds_to(results: Results, name: str, step: float) -> float:
   """The seconds of a run's training to a step; NaN where no phase says what its steps cost."""
   phases = results.found[name]['phases']
@@ -336,10 +348,11 @@ def _seconds_to(results: Results, name: str, step: float) -> float:
 
 def _least_often(ids, lines: Mapping[str, np.ndarray]) -> np.ndarray:
   """The steps at which that run was evaluated which was evaluated least often, of those that went
-  furthest if there are several.
+  furthest if there are several; of runs that went to their end, none if no run did.
   """
-  found = [lines[name][:, 0] for name in ids if name in lines]
-  return min(found, key=lambda steps: (len(steps), -steps[-1]))
+  found = [lines[name] for name in ids if name in lines]
+  found = [line[:, 0] for line in found if math.isfinite(line[-1, 1])]
+  return min(found, key=lambda steps: (len(steps), -steps[-1]), default=np.empty(0))
 
 
 def _steps_to(
@@ -351,9 +364,10 @@ def _steps_to(
   line = line[np.isfinite(line[:, 1])]
   if not len(line):
     return math.inf
-  own = np.concatenate([[[0.0, begin if math.isfinite(begin) else line[0, 1]]], line])
-  last = own[-1, 0]
-  steps = np.unique([0.0, *common[common < last], last])
+  own = np.concatenate([[[0.0, begin]], line]) if math.isfinite(begin) else line
+  first, last = own[[0, -1], 0]
+  first = first if math.isfinite(begin) else min(max(first, common[0]), last)
+  steps = np.unique([first, *common[(common > first) & (common < last)], last])
   sign = -1.0 if less else 1.0
   scores = sign * np.interp(steps, own[:, 0], own[:, 1])
   return statistics.first_reaching(sign * threshold, steps.tolist(), scores.tolist())

@@ -319,12 +319,16 @@ def speeds(results: Results) -> list[Table]:
     shown = _wide(
       part, results, lambda row: f'{quantity(row["median_steps"])} ({row["reached"]}/{row["n"]})'
     )
-    begin = 'chance' if results.metrics[target].counted else 'its first value'
+    begin = (
+      'from chance at step 0'
+      if results.metrics[target].counted
+      else 'from the first of these on, which is the least that can be read,'
+    )
     note = (
       'Median over seeds of the steps to the last mean validation '
       f'{results.metrics[target].words} of {results.baseline} '
       'at that size (∞: half the runs never get there), and how many of the runs do. Every curve '
-      f'is read at the steps of the method that was evaluated least often, from {begin} at step 0 '
+      f'is read at the steps of the method that was evaluated least often, {begin} '
       'and straight between, so that evaluating more often brings nothing forward.'
     )
     made.append(
