@@ -146,6 +146,16 @@ def test_missing_combinations_cost_the_level_that_lacks_most():
   assert statistics.complete({}).size == 0
 
 
+def test_levels_of_one_mean_whose_values_vary_are_not_certain():
+  """By hand: of the mean 5/6 nine values depart by 1/6, 1/6 and -1/3 in each row and column."""
+  values = np.array([[1, 1, 0.5], [1, 0.5, 1], [0.5, 1, 1]])
+  error, freedom = statistics.errors(values)
+  assert error[0] == pytest.approx(math.sqrt((6 / 36 + 3 / 9) / 4 / 9)) and freedom[0] == 4
+  differences = np.array([[0.05, 0.05, -0.05], [0.05, -0.05, 0.05], [-0.05, 0.05, 0.05]])
+  (error, *_), (freedom, *_) = statistics.errors(differences)
+  assert 2 * stats.t.sf(differences.mean() / error, freedom) > 0.2
+
+
 def test_levels_that_are_all_alike_say_nothing():
   alike = dict.fromkeys(itertools.product(range(3), range(5)), 0.7)
   interval = statistics.crossed_interval(alike)

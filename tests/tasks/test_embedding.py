@@ -91,6 +91,14 @@ def test_retrieval_is_that_of_each_query_alone():
   assert embedding.retrieval(vectors[:3], np.arange(3), 10) == {'queries': 0}
 
 
+def test_an_example_is_never_among_what_it_finds():
+  """Of six examples five are left to find, and all of them are among the first ten."""
+  vectors = np.eye(6)[:, :4] + 0.1
+  found = embedding.retrieval(vectors, np.array([0, 0, 1, 1, 1, 2]), 10)
+  assert found['queries'] == 5 and found['recall_at_10'] == 1.0
+  assert 0 < found['ndcg_at_10'] <= 1.0
+
+
 def test_kept_vectors_tell_the_columns():
   kept = {name: np.asarray(leaf) for name, leaf in TASK.keep(jnp.asarray(VECTORS)).items()}
   np.testing.assert_allclose(np.linalg.norm(kept['vectors'], axis=1), 1.0, rtol=1e-6)

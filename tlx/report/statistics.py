@@ -14,6 +14,9 @@ Score = float | Fraction
 Level = Any  # a seed, or a place among crossed factors: (source seed, fold, seed)
 
 
+ROUNDING = 1e-12  # what is smaller than another mean square by so much is 0
+
+
 class Interval(NamedTuple):
   """A mean with its interval; `low` and `high` are NaN where the values say nothing about spread:
   one, none, or all equal.
@@ -153,7 +156,9 @@ def errors(
   freedom V^2 / sum((MS_T / N)^2 / df_T), taken between the smallest and the sum of those of the
   factors. With few levels V is often too small, so the other C - 1 candidates are single factors,
   sqrt(MS_A / N) with a - 1: the interval is never narrower than Student's over the means of one
-  factor's levels. One factor leaves s / sqrt(n) with n - 1.
+  factor's levels. Where the means of all levels are alike but values are not, as in the square
+  [[1, 1, 0], [1, 0, 1], [0, 1, 1]], V is what is left, MS_AB / N (the largest of several sets, the
+  fewest degrees). One factor leaves s / sqrt(n) with n - 1.
 
   overlap: for each factor the share n_test / n_train where its levels are splits of one data set,
   which are alike since their training sets overlap; 0.0 elsewhere. MS_A / N then counts 1 + a
@@ -166,7 +171,7 @@ def errors(
   axes = range(-len(several), 0)
   shares = [overlap[i] if len(overlap) else 0.0 for i in several]
   size = math.prod(sizes)
-  alone, freedoms, variance, spread = [], [], 0.0, 0.0
+  alone, together, freedoms, variance, spread = [], [], [], 0.0, 0.0
   for count in range(1, len(axes) + 1):
     for of_set in itertools.combinations(axes, count):
       freedom = math.prod(values.shape[i] - 1 for i in of_set)
@@ -175,12 +180,19 @@ def errors(
         part = part * (1 + values.shape[of_set[0]] * shares[of_set[0]])
         alone.append(part)
         freedoms.append(freedom)
+      else:
+        together.append((part, freedom))
       variance = variance - (-1) ** count * part
       spread = spread + part**2 / freedom
   variance = np.maximum(variance, 0.0)
   with np.errstate(divide='ignore', invalid='ignore'):
     freedom = np.where(spread > 0, variance**2 / spread, 1.0)
   freedom = np.clip(freedom, min(freedoms), sum(freedoms))
+  if together:
+    left = np.maximum.reduce([part for part, _ in together])
+    alike = np.maximum.reduce([variance, *alone]) <= ROUNDING * left
+    variance = np.where(alike, left, variance)
+    freedom = np.where(alike, min(freedom for _, freedom in together), freedom)
   variances = np.stack([variance, *alone], axis=-1)
   beside = [np.full(np.shape(freedom), float(one)) for one in freedoms]
   return np.sqrt(variances), np.stack([freedom, *beside], axis=-1)

@@ -117,7 +117,7 @@ def retrieval(vectors: np.ndarray, labels: np.ndarray, k: int) -> dict[str, floa
     rows = np.arange(begin, min(begin + _ROWS, len(vectors)))
     cosines = vectors[rows] @ vectors.T
     cosines[np.arange(len(rows)), rows] = -np.inf
-    order = np.argsort(-cosines, axis=-1, kind='stable')[:, :k]
+    order = np.argsort(-cosines, axis=-1, kind='stable')[:, : min(k, len(vectors) - 1)]
     found.append(number[order] == number[rows, None])
   relevant = np.concatenate(found)
   queries = counts > 0
@@ -136,7 +136,7 @@ def ranks(relevant: np.ndarray, counts: np.ndarray, k: int) -> dict[str, float]:
     2002)
 
   Args:
-    relevant: [Q, n] of the first n >= k places, 1 or 0.
+    relevant: [Q, n] of the first k places or more, or of all where there are fewer, 1 or 0.
     counts: [Q], how many relevant ones there are in all, one at least.
   """
   relevant = np.asarray(relevant, float)[:, :k]
