@@ -213,8 +213,8 @@ def test_verdicts_by_hand(write_run, tmp_path):
               (0.6, 'below', 'holds'), (0.0, 'below', 'fails')]  # fmt: skip
   for threshold, side, verdict in expected:
     (row,) = verdicts(tmp_path, claim(of=of, threshold=threshold, expected=side))
-    if verdict == 'undecided':  # (0.248 / (0.3 - 0.1)) ** 2
-      assert 'about 1.5 times as many seeds would decide it' in row['why']
+    if verdict == 'undecided':  # 3.182 * 0.1 / sqrt(4) = 0.159 is less than 0.3 - 0.1
+      assert 'about 4 seeds would decide it' in row['why']
     assert (row['estimate'], row['low'], row['high']) == pytest.approx(
       (0.3, 0.05159, 0.54841), abs=1e-4
     )

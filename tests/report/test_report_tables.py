@@ -216,6 +216,10 @@ def test_reuse_counts_examples_of_steps_and_of_solutions(everything, write_run):
   assert row['num_runs'] == 3
   assert row['passes'] == 20 + 80 + 75 * 16
   assert row['feature_seconds'] == 0.5
+  merged = {name: {**found, 'merged': {'of': 'lp_ft'}} for name, found in results.found.items()}
+  names = set(results.runs.loc[results.runs['method'] == 'lp_ft', 'id'])
+  others = {name: merged[name] if name in names else results.found[name] for name in merged}
+  assert numbers.reuse(results._replace(found=others)).iloc[0]['passes'] == 20 + 80
   assert (
     '3 runs of all sizes and settings read kept activations 1.3k times'
     in one(tables.make(results), 'cost-mnist-digits').note
@@ -259,7 +263,7 @@ def test_stages_stand_in_the_order_of_the_network(probes):
   )
 
 
-ONCE = 'depends on no seed: it is one result'
+ONCE = 'What no seed changes'
 
 
 def alike(result):
@@ -308,6 +312,47 @@ def test_results_that_depend_on_no_seed_count_once(tmp_path, make_study, change_
   assert accuracy.shown.set_index('Method').loc['probe', 'all (156)'] == '85.0 (n=1)'
   # full at both sizes, probes at 5
   assert 'Holm over the 4 comparisons' in one(made, 'differences-mnist-digits').note
+
+
+def test_validation_of_copies_is_the_mean_of_all(tmp_path, make_study, change_runs):
+  """One solution for all seeds, but (validation = 'matched') chosen on others in each."""
+  make_study(
+    tmp_path, targets=('digits',), methods=('probe',), shots=(0,), seeds=(0, 1, 2), diverged=False
+  )
+
+  def copies(result):
+    changed = alike(result)
+    result['val']['accuracy'] = 0.8 + 0.05 * result['cell']['seed']
+    return changed and result.update(deterministic=True)
+
+  change_runs(tmp_path, copies)
+  row = numbers.means(folder.load(tmp_path)).iloc[0]
+  assert row['n'] == 1 and row['val_mean'] == pytest.approx(0.85)
+
+
+def test_one_network_of_all_seeds_is_not_tested_and_costs_once(tmp_path, make_study, change_runs):
+  make_study(
+    tmp_path,
+    targets=('digits',),
+    methods=('scratch', 'probe'),
+    shots=(0,),
+    seeds=(0, 1, 2),
+    rates=(0.003,),
+    diverged=False,
+  )
+  change_runs(
+    tmp_path, lambda result: result.update(deterministic=True) if alike(result) else False
+  )
+  results = folder.load(tmp_path)
+  assert not np.isnan(numbers.differences(results, 'scratch').iloc[0]['t_p'])
+  soup = {**results.config['methods']['probe'], 'merge': {'over': 'seeds', 'of': 'full'}}
+  config = {**results.config, 'methods': {**results.config['methods'], 'probe': soup}}
+  results = results._replace(config=config)
+  row = numbers.differences(results, 'scratch').iloc[0]
+  assert row['n'] == 3 and row['verdict'] == ''
+  assert row[['low', 'high', 't_p', 'wilcoxon_p', 'holm_p']].isna().all()
+  costs = numbers.costs(results).set_index('method')
+  assert costs.loc['probe', 'search_seconds'] == pytest.approx(costs.loc['probe', 'train_seconds'])
 
 
 def test_one_run_that_depends_on_no_seed_stands_beside_all_seeds(tmp_path, make_study, change_runs):

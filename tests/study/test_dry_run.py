@@ -230,6 +230,15 @@ def test_what_the_planned_seeds_could_show_is_said(finished):
   assert 'With one seed no difference' in dry_run.describe(made)
 
 
+def test_differences_of_other_scores_than_accuracy_are_no_points():
+  made = tiny.get_config()
+  made.targets.digits.task = 'regression'
+  text = dry_run.describe(made)
+  factor = dry_run.detectable(len(made.seeds))
+  assert f'from {factor:.1f} times their standard deviation over seeds on.' in text
+  assert 'point' not in text.splitlines()[-1]
+
+
 def test_the_spread_of_finished_runs_is_that_of_their_differences(finished):
   runs = report.read(finished[0])
   runs = runs[runs.chosen]

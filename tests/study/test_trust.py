@@ -450,6 +450,19 @@ def test_matched_rows_are_balanced_and_a_runs_metrics_are_those_of_its_rows(
   assert set(pair.looked_at(cells[0])) != set(pair.looked_at(cells[0]._replace(seed=1)))
 
 
+def test_matched_rows_of_a_rare_class_are_all_it_has(config, data_dir):
+  from tlx.study import config as configs
+
+  config.validation, config.shots = 'matched', (4,)
+  study = configs.resolve(config)
+  pair = pairs.Pair(study, 'turned', 'digits', None)
+  val = pair.data.val
+  rare = np.flatnonzero(val.labels == 3)[1:]
+  pair.data = pair.data._replace(val=val.take(np.setdiff1d(np.arange(len(val.labels)), rare)))
+  labels = pair.data.val.labels[pair.looked_at(cells_of(study)[0])]
+  assert np.bincount(labels, minlength=10).tolist() == [4, 4, 4, 1, 4, 4, 4, 4, 4, 4]
+
+
 def test_the_kinds_of_time_sum_to_the_wall(finished):
   (times,) = json.loads((finished / 'time.json').read_text())
   kinds = {name: seconds for name, seconds in times.items() if name != 'wall_seconds'}

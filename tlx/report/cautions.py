@@ -114,7 +114,8 @@ def best_steps(results: Results, source: str, target: str) -> str:
       continue
     own = runs[(runs['select'] == column) & runs[f'last_test_{column}'].notna()]
     gains = {split: own[f'{split}_{column}'] - own[f'last_{split}_{column}'] for split in _SPLITS}
-    differ = int((gains['val'] != 0).sum() if len(own) else 0)
+    found = [results.found[name] for name in own['id']]
+    differ = sum(one['kept_steps'] != [one['phases'][-1]['steps']] for one in found)
     if len(own):
       lines.append(
         f'{differ:,} of {len(own):,} chosen runs ended with other weights than their last step, '

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from tlx import ranges
 from tlx.plug import closest
@@ -291,8 +292,11 @@ def _row(results: Results, claim: Mapping[str, Any]) -> dict[str, Any]:
   runs = pd.concat([results.runs[:0], *itertools.chain(*cells)])
   pair = statistics.paired(values, dict.fromkeys(values, threshold), overlap=levels.overlap(runs))
   low, high, t_p = pair.low + threshold, pair.high + threshold, pair.t_p
-  if math.isnan(t_p) and (ends := KINDS[claim['kind']].ends):
-    low, high, t_p = statistics.all_at_an_end(values, ends, threshold, overlap=levels.overlap(runs))
+  if ends := KINDS[claim['kind']].ends:
+    if math.isnan(t_p):
+      overlap = levels.overlap(runs)
+      low, high, t_p = statistics.all_at_an_end(values, ends, threshold, overlap=overlap)
+    low, high = np.clip((low, high), *ends).tolist()  # beyond there is nothing
   return {
     **{name: claim[name] for name in ('paper', 'kind', 'column', 'expected', 'threshold')},
     'claim': claim['name'],
@@ -391,14 +395,22 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _needed(row: Mapping[str, Any]) -> str:
-  """What would decide a claim: half an interval shrinks by the root of the number of results."""
-  apart = abs(row['estimate'] - row['threshold'])
-  if not apart or row['estimate'] in (row['low'], row['high']):  # the latter shrink otherwise
+  """How many results would decide a claim: half an interval is t_{n-1} s / sqrt(n). Where several
+  factors vary, more levels of which is not known.
+  """
+  apart, n = abs(row['estimate'] - row['threshold']), row['n']
+  if n < 2 or ' and ' in row['over'] or row['estimate'] in (row['low'], row['high']):
     return ''
-  times = ((row['high'] - row['low']) / 2 / apart) ** 2
-  if times > 100:
+
+  def shrinks(number: int) -> float:
+    return float(special.stdtrit(number - 1, 0.975)) / math.sqrt(number)
+
+  half = max(row['high'] - row['estimate'], row['estimate'] - row['low'])
+  wanted = (m for m in range(n + 1, 100 * n) if half * shrinks(m) / shrinks(n) < apart)
+  if not (number := next(wanted, 0)):
     return ''
-  return f'; about {times:.1f} times as many seeds would decide it, if the mean stays as it is'
+  what = row['over'].split(' ', 1)[1]
+  return f'; about {number} {what} would decide it, if mean and spread stay as they are'
 
 
 def rule(claim: Mapping[str, Any]) -> str:

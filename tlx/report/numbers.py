@@ -85,12 +85,13 @@ def means(results: Results) -> pd.DataFrame:
   """
   rows = []
   for cell, group in groups(tested(results), results):
+    validation = group['val_score'].mean()  # of copies of one run too, which others may choose
     group = once(group)
     t = levels.interval(group, 'test_score')
     boot = statistics.Interval(t.mean, math.nan, math.nan, t.n)  # of a single factor only
     if not levels.are_crossed(group):
       boot = statistics.bootstrap_interval(group['test_score'])
-    rows.append((*cell, *t, boot.low, boot.high, group['val_score'].mean()))
+    rows.append((*cell, *t, boot.low, boot.high, validation))
   return pd.DataFrame(
     rows, columns=[*CELL, 'mean', 'low', 'high', 'n', 'bootstrap_low', 'bootstrap_high', 'val_mean']
   )
@@ -140,8 +141,10 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
   seed of the other method, and count once if both are such. `holm_p` corrects the t-test over all
   methods and sizes of one source and target; `verdict` is 'higher' or 'lower', as the difference
   is, where the interval excludes 0 and `holm_p` is below 0.05, 'not shown' where one of them is
-  not or there are two pairs alone, '' where nothing could be tested. Where a randomly started
-  reference was run under another source only, those runs serve: they hold nothing of it.
+  not or there are two pairs alone, '' where nothing could be tested. One network made of all seeds
+  is one draw, which says nothing of others: there is neither an interval nor a test. Where a
+  randomly started reference was run under another source only, those runs serve: they hold nothing
+  of it.
   """
   runs, rows = tested(results), []
   reference_runs = references(runs, reference)
@@ -152,12 +155,20 @@ def differences(results: Results, reference: str) -> pd.DataFrame:
         pair = levels.paired(group, reference_runs(source, target, shots), _scores)
         if results.metrics[target].direction < 0:
           pair = pair._replace(wins=pair.losses, losses=pair.wins)
+        if any(_is_of_all_seeds(results, one) for one in (method, reference)):
+          pair = pair._replace(low=math.nan, high=math.nan, t_p=math.nan, wilcoxon_p=math.nan)
         if pair.n:
           rows.append((source, target, method, shots, *pair))
   frame = pd.DataFrame(rows, columns=[*CELL, *statistics.Paired._fields])
   frame['holm_p'] = frame.groupby(['source', 'target'])['t_p'].transform(statistics.holm)
   frame['verdict'] = [_verdict(row) for row in frame.to_dict('records')]
   return frame
+
+
+def _is_of_all_seeds(results: Results, method: str) -> bool:
+  """Whether all runs of a method are copies of one network that was made of every seed's."""
+  merge = results.config.get('methods', {}).get(method, {}).get('merge') or {}
+  return merge.get('over') == 'seeds' and not levels.are_crossed(results.runs)
 
 
 def _verdict(row: Mapping[str, float]) -> str:
@@ -271,7 +282,8 @@ def speeds(results: Results, reference: str) -> pd.DataFrame:
   curve_of = {
     name: part[['step', 'val_score']].to_numpy() for name, part in lines(results).groupby('id')
   }
-  runs = runs[[name in curve_of and _steps_of_its_own(results, name) for name in runs['id']]]
+  own = [name in curve_of and _steps_of_its_own(results, name) for name in runs['id']]
+  runs = runs[np.asarray(own, bool)]
   for (source, target, method, shots), group in groups(runs, results):
     beside = reference_runs(source, target, shots)
     others = [curve_of[i][-1, 1] for i in beside['id'] if i in curve_of]
@@ -496,7 +508,7 @@ def costs(results: Results) -> pd.DataFrame:
           *cell,
           *mean,
           mean['trainable_params'] / mean['total_params'],
-          group['train_seconds'].sum(),
+          (once(group) if _is_of_all_seeds(results, cell[2]) else group)['train_seconds'].sum(),
           features,
         )
       )
@@ -511,6 +523,8 @@ def reuse(results: Results) -> pd.DataFrame:
   Where a method's phases differ in batch size the smallest counts, so there are at least so many.
   """
   runs = results.runs[results.runs['reused_steps'] > 0]
+  merged = [bool(results.found[name].get('merged')) for name in runs['id']]  # others' steps
+  runs = runs[~np.asarray(merged, bool)]
   batch = {}
   for name in results.methods:
     sizes = [phase.get('batch_size', 0) for phase in phases_of(results.config, name)]

@@ -171,7 +171,8 @@ def errors(
   axes = range(-len(several), 0)
   shares = [overlap[i] if len(overlap) else 0.0 for i in several]
   size = math.prod(sizes)
-  alone, together, freedoms, variance, spread = [], [], [], 0.0, 0.0
+  alone, together, freedoms = [], [], []
+  variance = spread = np.zeros(())
   for count in range(1, len(axes) + 1):
     for of_set in itertools.combinations(axes, count):
       freedom = math.prod(values.shape[i] - 1 for i in of_set)
@@ -192,7 +193,8 @@ def errors(
     left = np.maximum.reduce([part for part, _ in together])
     alike = np.maximum.reduce([variance, *alone]) <= ROUNDING * left
     variance = np.where(alike, left, variance)
-    freedom = np.where(alike, min(freedom for _, freedom in together), freedom)
+    fewest = float(min(degrees for _, degrees in together))
+    freedom = np.where(alike, fewest, freedom)
   variances = np.stack([variance, *alone], axis=-1)
   beside = [np.full(np.shape(freedom), float(one)) for one in freedoms]
   return np.sqrt(variances), np.stack([freedom, *beside], axis=-1)

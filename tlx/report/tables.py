@@ -126,8 +126,8 @@ def _unvaried(part: pd.DataFrame, results: Results) -> str:
   copies = numbers.tested(results).groupby(numbers.CELL)['deterministic'].all()
   if any(copies.get(_cell(row), False) for row in part.to_dict('records')):
     note += (
-      ' An exact solution of all examples depends on no seed: it is one result, whatever the '
-      'number of seeds.'
+      ' What no seed changes (an exact solution of all examples, weights as they are, a network '
+      'made of all seeds) is one result, whatever the number of seeds.'
     )
   return note
 

@@ -326,6 +326,12 @@ def _power(study: Mapping[str, Any], workdir: str | os.PathLike) -> str:
   if num_seeds < 2:
     return 'With one seed no difference between methods can be told from chance; take more seeds.'
   factor = detectable(num_seeds)
+  shown = (
+    f'With {num_seeds} seeds, paired differences to another method show (95% confidence, 80% '
+    'power, before correction for many) from'
+  )
+  if not _of_accuracy(study):
+    return f'{shown} {factor:.1f} times their standard deviation over seeds on.{_levels(study)}'
   spread = _spread(study, workdir) if workdir else float('nan')
   known = (
     ''
@@ -335,11 +341,15 @@ def _power(study: Mapping[str, Any], workdir: str | os.PathLike) -> str:
     )
   )
   return (
-    f'With {num_seeds} seeds, paired differences to another method show (95% confidence, 80% '
-    f'power, before correction for many) from {factor:.1f} points on where they vary by 1 '
-    f'point (standard deviation over seeds), {2 * factor:.1f} by 2 and {5 * factor:.1f} by '
-    f'5.{known}{_levels(study)}'
+    f'{shown} {factor:.1f} points on where they vary by 1 point (standard deviation over seeds), '
+    f'{2 * factor:.1f} by 2 and {5 * factor:.1f} by 5.{known}{_levels(study)}'
   )
+
+
+def _of_accuracy(study: Mapping[str, Any]) -> bool:
+  """Whether accuracy chooses and is compared on every target: points are of percent."""
+  targets = study['targets'].values()
+  return {task_of(study, target).select[0] for target in targets} == {'accuracy'}
 
 
 def _levels(study: Mapping[str, Any]) -> str:

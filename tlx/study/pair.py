@@ -401,10 +401,11 @@ class Pair:
     val = self.data.val
     if self.study['validation'] == 'all':
       return np.arange(len(val.labels))
-    _, counts = np.unique(val.labels, return_counts=True)
-    per_class = cell.shots or max(1, len(self.examples(cell)) // len(counts))
-    per_class = min(per_class, int(counts.min()))
-    return np.sort(datasets.subsets(val.labels, val.ids, (per_class,), cell.seed)[per_class])
+    classes = np.unique(val.labels)
+    per_class = cell.shots or max(1, len(self.examples(cell)) // len(classes))
+    order = datasets.subsets(val.labels, val.ids, (0,), cell.seed)[0]
+    of_classes = (order[val.labels[order] == label][:per_class] for label in classes)
+    return np.sort(np.concatenate([*of_classes]))
 
   def arrays(
     self, split: str, variables: Variables | None, method: str

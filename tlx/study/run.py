@@ -261,7 +261,7 @@ def data_of(
       except ValueError as error:
         raise ValueError(f'config.sources.{name} on {target_name}: {error}') from None
       of_source = (
-        *(pretraining.notes if pretraining else ()),
+        *(f"The source's own data: {note}" for note in (pretraining.notes if pretraining else ())),
         *dict.fromkeys(overlaps),
         *(pairs.nearly_seen(study, name, target_name, pretraining) if pretraining else ()),
         *itertools.chain(
