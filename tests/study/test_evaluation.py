@@ -207,6 +207,31 @@ def test_two_evaluators_of_one_column_are_refused(config, tmp_path, monkeypatch)
     run.run(config, tmp_path / 'task')
 
 
+def test_barriers_of_a_grown_study_are_those_of_a_fresh_one(config, tmp_path):
+  """Seeds that come between two others are their neighbours from then on."""
+  config.evaluators = ({'name': 'barrier', 'points': 3},)
+  keep(config, 'scratch')
+  config.baseline = ''
+
+  def lines(folder, seeds):
+    config.seeds = seeds
+    table = report.read(run.run(config, folder)).sort_values('seed')
+    table = table[table.chosen]
+    written = [folder / 'runs' / name / 'result.json' for name in table.id]
+    tests = [checkpoint.read_json(path)['test'] for path in written]
+    times = [path.stat().st_mtime_ns for path in written]
+    return [(one.get('line_seeds'), one.get('loss_barrier')) for one in tests], times
+
+  first, _ = lines(tmp_path / 'grown', (1, 3))
+  assert [seeds for seeds, _ in first] == [None, [1, 3]]
+  grown, before = lines(tmp_path / 'grown', (0, 1, 2, 3))
+  fresh, _ = lines(tmp_path / 'fresh', (0, 1, 2, 3))
+  assert [seeds for seeds, _ in grown] == [None, [0, 1], [1, 2], [2, 3]]
+  assert [seeds for seeds, _ in fresh] == [seeds for seeds, _ in grown]
+  np.testing.assert_allclose([b for _, b in grown[1:]], [b for _, b in fresh[1:]], rtol=1e-5)
+  assert lines(tmp_path / 'grown', (0, 1, 2, 3)) == (grown, before)  # nothing is done again
+
+
 def test_the_last_step_is_scored_beside_the_best(config, tmp_path):
   """Both are in the run's result and in the table, and the report says how they differ."""
   config.train.keep = {'name': 'soup', 'top': 2}

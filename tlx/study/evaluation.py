@@ -93,10 +93,22 @@ def _kept(task: Task) -> tuple[str, ...]:
 
 def missing(study: Mapping[str, Any], result: Mapping[str, Any] | None) -> bool:
   """Whether a run has not seen the test set yet, or not for every evaluator."""
-  there = (result or {}).get('evaluators', [])
-  return not (result or {}).get('test') or any(
-    dict(evaluator) not in there for evaluator in described(study)
+  if not result or not result['test']:
+    return True
+  there = result.get('evaluators', [])
+  wanted = described(study)
+  return any(evaluator not in there for evaluator in wanted) or (
+    'barrier' in [evaluator['name'] for evaluator in wanted]
+    and _has_another_neighbour(study, result)
   )
+
+
+def _has_another_neighbour(study: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+  """Whether seeds came between a run and the one to which its line was drawn (`Looks.line`)."""
+  lower = [seed for seed in study['seeds'] if seed < result['cell']['seed']]
+  if not lower or result.get('deterministic') or result.get('merged'):
+    return False
+  return max(lower) not in result['test'].get('line_seeds', ())
 
 
 def described(study: Mapping[str, Any]) -> list[dict[str, Any]]:
