@@ -110,7 +110,8 @@ def config_of(args: argparse.Namespace):
     made.data_bytes, made.seeds = 1e8, (0, 1, 2)
     made.baseline = 'probe' if args.kind == 'memory' else 'full'
     made.methods = {made.baseline: made.methods[made.baseline]}
-  made.train.steps, made.train.batch_size = (24, 16) if lite else (200, 32)
+  made.train.batch_size = 16 if lite else 32
+  made.train.steps = {'waiting': 24, 'kills': 2_000}.get(args.kind, 200)
   made.train.evaluations = 1
   made.grid.learning_rate, made.checkpoint_seconds = (1e-3,), 1.0 if args.kind == 'kills' else 30.0
   if lite:
@@ -178,7 +179,7 @@ def kills(args: argparse.Namespace) -> None:
     seconds, kept = time.perf_counter() - began, 0
     for turn in range(args.turns):
       process = begun(args, 'kills', killed, STREAMED='1')
-      after = random.Random(turn).uniform(0.3, 1.0) * seconds
+      after = random.Random(turn).uniform(0.3, 0.7) * seconds
       try:
         process.wait(after)
       except subprocess.TimeoutExpired:
