@@ -50,15 +50,16 @@ def load(path):
 
 def begin(tmp_path, path, **asked):
   """(what is found, the config that is written)."""
+  (tmp_path / 'mine.jsonl').unlink(missing_ok=True)
   found = start.find(path, start.Asked(**asked), tmp_path / 'mine.jsonl')
   file = tmp_path / 'mine.py'
   file.write_text(start.written(found, start.Asked(**asked), 'mine'), encoding='utf-8')
   return found, load(file)
 
 
-def command(folder, path):
+def command(folder, path, *flags):
   """experiments.start of `path` in a folder."""
-  arguments = [sys.executable, '-m', 'experiments.start', str(path)]
+  arguments = [sys.executable, '-m', 'experiments.start', str(path), *flags]
   paths = {**os.environ, 'PYTHONPATH': str(ROOT)}
   return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, env=paths)
 
@@ -102,6 +103,34 @@ def test_a_spreadsheet_says_which_columns_it_takes(tmp_path):
   assert first['text'] == 'Größe\nMy order 0 did not arrive; please help' and first['group'] == '0'
   with pytest.raises(ValueError, match=r'--label=queu: there is no such column; have Ticket ID'):
     begin(tmp_path, file, label='queu')
+
+
+def tickets(file):
+  """A table whose columns are not called as tlx/datasets wants it; one agent has all."""
+  rows = [f'My order {i} did not arrive;{("open", "closed")[i % 2]};Ann' for i in range(40)]
+  file.write_text('\n'.join(['Message;Status;Agent', *rows]))
+  return file
+
+
+def test_files_that_are_there_are_kept(tmp_path):
+  """The user's own rows beside a table, and the very rows that are asked about."""
+  tickets(tmp_path / 'tickets.csv')
+  mine = '\n'.join(json.dumps({'body': f'that is {i}', 'queue': 'ab'[i % 2]}) for i in range(40))
+  (tmp_path / 'tickets.jsonl').write_text(mine)
+  for name, flag in (('tickets.csv', '--label=Status'), ('tickets.jsonl', '--label=queue')):
+    done = command(tmp_path, name, flag)
+    assert 'tickets.jsonl, which is there already: name another config by --out' in done.stderr
+    assert (tmp_path / 'tickets.jsonl').read_text() == mine
+    assert not (tmp_path / 'tickets.py').exists()
+  done = command(tmp_path, 'tickets.csv', '--label=Status', '--out=other.py')
+  assert done.returncode == 0 and '--out=FILE.py' in done.stdout, done.stderr
+  assert load(tmp_path / 'other.py').targets.other.dataset == f'jsonl:{tmp_path}/other.jsonl'
+
+
+def test_rows_that_no_study_takes_are_not_left(tmp_path):
+  with pytest.raises(ValueError, match='by group leaves one side without'):
+    begin(tmp_path, tickets(tmp_path / 'tickets.csv'), group='Agent')
+  assert [file.name for file in tmp_path.iterdir()] == ['tickets.csv']
 
 
 def test_other_columns_that_may_be_the_class_are_named(tmp_path):

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -99,10 +99,11 @@ class Found(NamedTuple):
 
 def find(path: str | os.PathLike, asked: Asked, out: pathlib.Path) -> Found:
   """What is at `path`. A table whose columns have other names than tlx/datasets wants is written
-  again as `out`, a .jsonl beside the config.
+  again as `out`, a new .jsonl beside the config.
 
   Raises:
-    ValueError: nothing there, or nothing that a study takes; the message says what would be.
+    ValueError: nothing there, nothing that a study takes, or a file in the place of `out`; the
+      message says what would be.
   """
   root = pathlib.Path(path).expanduser().absolute()
   if not root.exists():
@@ -363,12 +364,8 @@ def _written(
     )
   if kept.label.nunique() < 2:
     raise ValueError(f'{file}: the column {label} has no two classes of {LEAST} rows or more.')
-  with _opened(out) as stream:
-    for row in kept.to_dict('records'):
-      stream.write(json.dumps(row, ensure_ascii=False) + '\n')
   said.append(f'Wrote {out}, {len(kept):,} rows with the columns text and label.')
-  found = _of_dataset(f'jsonl:{out}', asked._replace(group=''), tuple(said))
-  return found
+  return _saved(kept, out, asked, tuple(said))
 
 
 def _asked_and_answered(columns: Iterable[str]) -> tuple[str, ...]:
@@ -390,22 +387,38 @@ def _of_answers(
   if asked.group:
     rows['group'] = table[spreadsheet.column(table, asked.group, '--group')]
   whole = rows[(rows.prompt.str.strip() != '') & (rows.answer.str.strip() != '')]
-  with _opened(out) as stream:
-    for row in whole.to_dict('records'):
-      stream.write(json.dumps(row, ensure_ascii=False) + '\n')
   said = (
     f'{columns[0]} is what is asked and {columns[1]} the answer: a language model learns it. For '
     'classes of the rows say --label=COLUMN.',
     f'{len(rows) - len(whole):,} of {len(rows):,} rows lack one of them, and are left out.',
     f'Wrote {out}, {len(whole):,} rows with the columns prompt and answer.',
   )
-  return _of_dataset(f'jsonl:{out}', asked._replace(group=''), said)
+  return _saved(whole, out, asked, said)
 
 
-def _opened(out: pathlib.Path) -> IO[str]:
-  """A file to write lines of JSON in."""
+def _saved(rows: pd.DataFrame, out: pathlib.Path, asked: Asked, said: tuple[str, ...]) -> Found:
+  """The data set of rows, written as `out`, a new file; none is left where no study takes it.
+
+  Raises:
+    ValueError: there is such a file already, or as `_of_dataset`.
+  """
+  out = out.absolute()
   out.parent.mkdir(parents=True, exist_ok=True)
-  return out.open('w', encoding='utf-8')
+  try:
+    stream = out.open('x', encoding='utf-8', errors='backslashreplace')  # as JSON writes halves
+  except FileExistsError:
+    raise ValueError(
+      f'The rows that a study takes would be written as {out}, which is there already: name '
+      'another config by --out=FILE.py; they go beside it.'
+    ) from None
+  try:
+    with stream:
+      for row in rows.to_dict('records'):
+        stream.write(json.dumps(row, ensure_ascii=False) + '\n')
+    return _of_dataset(f'jsonl:{out}', asked._replace(group=''), said)
+  except BaseException:
+    out.unlink()
+    raise
 
 
 def _text_column(table: pd.DataFrame) -> tuple[str, ...]:
@@ -616,7 +629,10 @@ def choices(found: Found, asked: Asked) -> str:
   """What the config is set to, in a line."""
   entry, called = _SOURCES[found.kind]
   name = asked.source or f'{called}, {entry}'
-  return f'source {name} (--source=NAME); sizes {_sizes(found)}; the rest is explained in the file.'
+  return (
+    f'source {name} (--source=NAME); sizes {_sizes(found)}; the rest is explained in the file. '
+    'For other arguments name another by --out=FILE.py: this one is kept.'
+  )
 
 
 def commands(found: Found, asked: Asked, config: pathlib.Path) -> str:
