@@ -395,6 +395,12 @@ def small(root: pathlib.Path):
       Image.new('RGB', (4, 4), (i, i, i)).save(root / name / f'{i}.png')
 
 
+def three(root: pathlib.Path):
+  """Of which one is for test and none for validation."""
+  small(root)
+  Image.new('RGB', (4, 4), (9, 9, 9)).save(root / 'dogs' / '2.png')
+
+
 def flat(root: pathlib.Path):
   root.mkdir()
   Image.new('RGB', (4, 4)).save(root / '0.png')
@@ -418,6 +424,7 @@ def missing(root: pathlib.Path):
   'make, name, said',
   [
     (small, 'x', r'too small to be divided .*dogs \(2\)\. Want 5 examples'),
+    (three, 'x', r'too small to be divided .*dogs \(3\)\. Want 5 examples'),
     (flat, 'x', 'holds 1 images and no folder for each class'),
     (parts, 'x', 'divided into test, train, and none of these holds a folder for each class'),
     (other_json, 'x.json', 'is no COCO file'),

@@ -53,7 +53,7 @@ from tlx.datasets._near import across as nearly_across
 from tlx.datasets._near import prints
 from tlx.datasets._near import seen as nearly_seen
 from tlx.datasets._near import taken as taken_prints
-from tlx.datasets._splits import check_folds
+from tlx.datasets._splits import check_folds, num_held
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
   HEIF,
@@ -94,6 +94,7 @@ __all__ = [
   'load_text',
   'nearly_across',
   'nearly_seen',
+  'num_held',
   'overlap',
   'prints',
   'raw_images',

@@ -244,8 +244,8 @@ def _counted(kind: str, counts: Mapping[str, Sequence[int]], names: Sequence[str
 
 
 def _smallest_train(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> int:
-  """The training examples of the smallest class, or all without classes, about: what is held out
-  is rounded.
+  """The training examples of the smallest class, or all without classes, about: groups change what
+  is held out.
 
   Raises:
     ValueError: a class that cannot be divided.
@@ -253,17 +253,24 @@ def _smallest_train(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -
   of_train = list(counts.get('train', counts.get('all', ())))
   if not names:
     of_train = [sum(of_train)]
-  for part in ('test', 'val'):
-    if part not in counts:
-      of_train = [n - round(TARGET[f'{part}_fraction'] * n) for n in of_train]
-  if names and min(of_train, default=0) < 2:
-    total = [sum(column) for column in zip(*counts.values())]
-    few = [f'{name} ({count:,})' for name, count in zip(names, total) if count < LEAST]
+  parts = [part for part in ('test', 'val') if part not in counts]
+  left = [_left_to_train(count, parts) for count in of_train]
+  if few := [f'{name} ({n:,})' for name, n, rest in zip(names, of_train, left) if rest < 2]:
     raise ValueError(
       f'Some classes are too small to be divided into training, validation and test: '
       f'{_listed(few)}. Want {LEAST} examples of each: add some, or take the class away.'
     )
-  return min(of_train, default=0)
+  return min(left, default=0)
+
+
+def _left_to_train(count: int, parts: Iterable[str]) -> int:
+  """The examples of a class that are left once these parts are held out; 0 where one gets none."""
+  for part in parts:
+    held = datasets.num_held(count, TARGET[f'{part}_fraction'])
+    if not 0 < held < count:
+      return 0
+    count -= held
+  return count
 
 
 def _of_images(dataset: str) -> tuple[str, ...]:
