@@ -66,7 +66,7 @@ def command(folder, path, *flags):
 
 def test_photographs_get_a_config_that_runs(photographs, tmp_path, data_dir):
   said = command(tmp_path, photographs).stdout
-  assert '26 images of 2 classes (the smallest: Cats, 13), not divided' in said
+  assert '24 images of 2 classes (the smallest: Cats, 12), not divided' in said
   assert '2 are HEIC' in said and 'source EfficientNet-Lite0, lite0.imagenet' in said
   assert '--config=my_photos.py --dry_run' in said and '--workdir=runs/my_photos' in said
   assert 'is there already: name another by --out' in command(tmp_path, photographs).stderr
@@ -292,6 +292,20 @@ def test_columns_that_may_be_the_class_are_named(tmp_path):
     begin(tmp_path, tmp_path / 'x.csv')
 
 
+def test_images_that_nothing_reads_are_not_counted(photographs, tmp_path):
+  """Nor are those that a table lists."""
+  for i in range(40):
+    (photographs / 'dogs' / f'IMG_{i:04}.nef').write_bytes(b'MM')
+  found, _ = begin(tmp_path, photographs)
+  assert '24 images of 2 classes' in found.said[0] and found.smallest == 6
+  assert any(said.startswith('40 are NEF, which are left out') for said in found.said)
+  files = [file.relative_to(photographs) for file in photographs.glob('*/IMG*')]
+  rows = [f'{file},{file.parent}' for file in files]
+  (photographs / 'labels.csv').write_text('\n'.join(['image,label', *rows]))
+  found, _ = begin(tmp_path, photographs / 'labels.csv')
+  assert '24 images of 2 classes' in found.said[0] and found.smallest == 6
+
+
 def test_what_lies_beside_the_classes_is_said(photographs, tmp_path):
   """An empty folder and what a Mac packs are no classes, an image by itself is in none."""
   (photographs / 'New Folder').mkdir()
@@ -299,7 +313,7 @@ def test_what_lies_beside_the_classes_is_said(photographs, tmp_path):
   Image.new('L', (4, 4)).save(photographs / '__MACOSX' / '0.png')
   Image.new('L', (4, 4)).save(photographs / 'alone.png')
   found, _ = begin(tmp_path, photographs)
-  assert '26 images of 2 classes' in found.said[0]
+  assert '24 images of 2 classes' in found.said[0]
   assert any(said.startswith('1 images lie in no class') and 'alone' in said for said in found.said)
 
 
@@ -401,6 +415,14 @@ def three(root: pathlib.Path):
   Image.new('RGB', (4, 4), (9, 9, 9)).save(root / 'dogs' / '2.png')
 
 
+def raw(root: pathlib.Path):
+  """A class as a camera leaves it."""
+  small(root)
+  for i in range(12):
+    (root / 'dogs' / f'{i}.NEF').write_bytes(b'MM')
+    (root / 'dogs' / f'{i}.png').unlink(missing_ok=True)
+
+
 def flat(root: pathlib.Path):
   root.mkdir()
   Image.new('RGB', (4, 4)).save(root / '0.png')
@@ -425,6 +447,7 @@ def missing(root: pathlib.Path):
   [
     (small, 'x', r'too small to be divided .*dogs \(2\)\. Want 5 examples'),
     (three, 'x', r'too small to be divided .*dogs \(3\)\. Want 5 examples'),
+    (raw, 'x', r'no image of dogs that can be read: 12 are NEF, which are left out until you conv'),
     (flat, 'x', 'holds 1 images and no folder for each class'),
     (parts, 'x', 'divided into test, train, and none of these holds a folder for each class'),
     (other_json, 'x.json', 'is no COCO file'),

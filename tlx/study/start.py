@@ -2,7 +2,6 @@
 sizes it allows.
 """
 
-import importlib.util
 import json
 import keyword
 import os
@@ -156,16 +155,6 @@ def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
       'class. Want PATH/<part>/<class>/<image>.'
     )
   said = []
-  for kind, endings, reader, extra in (
-    ('HEIC', datasets.HEIF, 'pillow_heif', 'heif'),
-    ('PDF', datasets.PDF, 'pypdfium2', 'pdf'),
-  ):
-    count = sum(name.lower().endswith(endings) for name in images)
-    if count and importlib.util.find_spec(reader) is None:
-      install = f"pip install 'tlx-jax[{extra}]'"
-      if count == len(images):
-        raise ValueError(f'{root} holds nothing but {kind}, which is read after {install}.')
-      said.append(f'{count:,} are {kind}, which are left out until you {install}.')
   if stray := [name for name in images if '/' not in name]:
     said.append(f'{len(stray):,} images lie in no class and are left out: {_listed(stray)}.')
   return _of_dataset(f'folder:{root}', asked, tuple(said))
@@ -195,9 +184,20 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
     if answers != TARGET['answers'] and answers != 'gpt':
       target['answers'] = answers
     said += (f'Answers are what {answers} says, of the roles {_listed(roles)} (--answers=ROLE).',)
+  if kind in ('image', 'annotated image'):
+    said += tuple(
+      f'{count:,} are {ending[1:].upper()}, which are left out until you {how}.'
+      for ending, (count, how) in datasets.unread(dataset, asked.group).items()
+    )
   answers = target.get('answers', TARGET['answers'])
   counts = datasets.class_counts(dataset, asked.group, True, answers)
   names = datasets.info(dataset, group=asked.group, skip_bad=True, answers=answers).class_names
+  bare = [name for name, *of_part in zip(names, *counts.values()) if not any(of_part)]
+  if kind == 'image' and bare:
+    raise ValueError(
+      f'{dataset} has no image of {_listed(bare)} that can be read: {" ".join(said)} Or take the '
+      'class away.'
+    )
   valued = datasets.is_valued(dataset, asked.group, skip_bad=True)
   task = {
     'dialogue': 'dialogue',
