@@ -317,6 +317,78 @@ def test_what_lies_beside_the_classes_is_said(photographs, tmp_path):
   assert any(said.startswith('1 images lie in no class') and 'alone' in said for said in found.said)
 
 
+def listed(folder: pathlib.Path, header: str, name='labels.csv', more=()) -> pathlib.Path:
+  """A table of its images in it, by turns of two kinds of which no folder is one."""
+  files = [file.relative_to(folder) for file in sorted(folder.glob('*/*.[jJ]*'))]
+  rows = [f'{file},{"xy"[i % 2]},{i}' for i, file in enumerate(files, 1)]
+  (folder / name).write_text('\n'.join([header, *rows, *more]))
+  return folder / name
+
+
+@pytest.mark.parametrize('header', ['file,kind,number', 'image,width,number', 'name,label,number'])
+def test_of_classes_and_another_table_the_classes_are_taken(photographs, tmp_path, header):
+  (photographs / 'notes.csv').write_text('text,label\nof a day,good\nof a night,bad')
+  for _ in range(2):
+    found, made = begin(tmp_path, photographs)
+    assert '24 images of 2 classes (the smallest: Cats' in found.said[0]
+    assert made.targets.mine.dataset == f'folder:{photographs}'
+    assert any(said.startswith('notes.csv is not taken but the folders') for said in found.said)
+    listed(photographs, header, 'notes.csv')
+
+
+def test_of_classes_and_a_table_of_the_images_the_table_is_taken(photographs, tmp_path):
+  listed(photographs, 'Image,label,number')
+  found, made = begin(tmp_path, photographs)
+  assert '24 images of 2 classes (the smallest: x, 12)' in found.said[0]
+  assert made.targets.mine.dataset == f'csv:{photographs}/labels.csv'
+  assert 'Of the folder the table labels.csv is taken.' in found.said
+
+
+def test_a_table_of_images_stays_one_where_its_class_is_named(photographs, tmp_path):
+  file = listed(photographs, 'image,label,number')
+  found, made = begin(tmp_path, file, label='Label')
+  assert found.kind == 'image' and made.targets.mine.dataset == f'csv:{file}'
+  with pytest.raises(ValueError, match='rename the column number to label, and label to another'):
+    begin(tmp_path, file, label='number')
+  with pytest.raises(ValueError, match='--label=none: there is no such column; have image, label'):
+    begin(tmp_path, file, label='none')
+
+
+def test_why_a_table_of_images_is_refused_is_said(photographs, tmp_path):
+  file = listed(photographs, 'image,label,number', more=['Cats/IMG_0001.JPG,x,9'])
+  with pytest.raises(ValueError, match=r"line 26 of .* names the image 'Cats/IMG_0001.JPG', as do"):
+    begin(tmp_path, file)
+  elsewhere = tmp_path / 'labels.csv'
+  elsewhere.write_bytes(file.read_bytes())
+  with pytest.raises(ValueError, match=r'lists no image.*Cats/IMG_0000.jpeg is no file'):
+    begin(tmp_path, elsewhere)
+
+
+def test_names_of_image_files_are_no_texts(photographs, tmp_path):
+  """Whether they are asked for, or longest, or the only ones."""
+  file = listed(photographs, 'Foto,Kategorie,Nr')
+  for asked in ({'text': ('Foto',), 'label': 'Kategorie'}, {'label': 'Kategorie'}, {}):
+    with pytest.raises(
+      ValueError, match=r'cells of Foto are files of images\. Want .* image and l'
+    ):
+      begin(tmp_path, file, **asked)
+  for i, image in enumerate(photographs.glob('*/*.[jJ]*')):
+    image.rename(image.with_name(f'of a day {i}.jpg'))
+  file = listed(photographs, 'Foto,Kategorie,Nr')
+  with pytest.raises(ValueError, match='cells of Foto are files of images'):
+    begin(tmp_path, file)
+
+
+def test_a_text_beside_an_image_of_it_is_one(photographs, tmp_path):
+  file = photographs / 'shop.csv'
+  rows = [f'Cats/{i}.jpg,a thing of number {i},{"xy"[i % 2]}' for i in range(20)]
+  file.write_text('\n'.join(['file,what it is,kind', *rows]))
+  with pytest.raises(ValueError, match='rename the column kind to label. For .* texts say --text'):
+    begin(tmp_path, file, label='kind')
+  found, _ = begin(tmp_path, file, text=('what it is',), label='kind')
+  assert found.kind == 'text' and found.columns == ('what it is',)
+
+
 def test_documents_of_several_pages_are_taken_by_the_first(tmp_path):
   pages = [Image.new('1', (8, 10), i % 2) for i in range(3)]
   for name in ('bill', 'form'):
@@ -438,6 +510,17 @@ def other_json(root: pathlib.Path):
   root.write_text(json.dumps({'images': [1, 2]}))
 
 
+def two_rows(root: pathlib.Path):
+  root.write_text('{"text": "yes", "label": "a"}\n{"text": "no", "label": "b"}')
+
+
+def rare(root: pathlib.Path):
+  """Pairs, and texts in groups, of which some class has three."""
+  columns = {'pairs.csv': 'premise,hypothesis,label', 'groups.csv': 'text,patient,label'}[root.name]
+  rows = [f'it is {i},that of {i},{"b" if i < 3 else "a"}' for i in range(20)]
+  root.write_text('\n'.join([columns, *rows]))
+
+
 def missing(root: pathlib.Path):
   del root
 
@@ -453,6 +536,9 @@ def missing(root: pathlib.Path):
     (other_json, 'x.json', 'is no COCO file'),
     (other_json, 'x.pdf', r'documents of one \(\.pdf, \.tif\)'),
     (missing, 'x', 'There is nothing at'),
+    (two_rows, 'x.jsonl', 'the column label has no two classes of 5 rows or more'),
+    (rare, 'pairs.csv', r'too small to be divided .*b \(3\)'),
+    (rare, 'groups.csv', r'too small to be divided .*b \(3\)'),
   ],
 )
 def test_what_no_study_takes_is_told(tmp_path, make, name, said):

@@ -6,6 +6,7 @@ import json
 import keyword
 import os
 import pathlib
+import posixpath
 import re
 import shlex
 from collections import Counter
@@ -15,14 +16,18 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 import pandas as pd
+from etils import epath
 
 from tlx import datasets, sources
 from tlx.command import spelled
+from tlx.datasets import _csv, _tables, _texts
+from tlx.datasets._types import SUFFIXES, UNREADABLE
 from tlx.study import config as configs
 from tlx.study import spreadsheet
 
 TARGET: Mapping[str, Any] = configs.TARGET  # its defaults
 _listed = spreadsheet.listed
+_LOOKED_AT = 20  # cells of a column that tell whether they are files of images
 LEAST = 5  # rows of a class of a table; with fewer no part has enough of them
 PARTS = ('train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing')
 SIZES = (1, 5, 20, 80)  # examples a class that are offered
@@ -131,14 +136,20 @@ def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
     return _of_dataset(dataset, asked, ())
   tables = {'.jsonl': 'jsonl', '.csv': 'csv', '.tsv': 'csv', '.txt': 'text'}
   images = _images(root)
+  said = []
   for ending, kind in tables.items():
     files = [name for name in names if name.lower().removesuffix('.gz').endswith(ending)]
     if any(re.match(r'train(ing)?\.', name.lower()) for name in files) and not images:
       return _of_dataset(f'{kind}:{root}', asked, ())
     if len(files) == 1 and kind == 'csv' and files[0].lower() != 'groups.csv':
-      return _records(root / files[0], asked, out)
+      if not _in_classes(images) or _lists(root / files[0], images):
+        return _of_table(root / files[0], asked, out)
+      said.append(
+        f'{files[0]} is not taken but the folders: in it no columns image and label name these '
+        'images and their classes.'
+      )
     if len(files) == 1 and kind == 'jsonl' and not images:
-      return _records(root / files[0], asked, out)
+      return _of_table(root / files[0], asked, out)
     if files and kind == 'text' and not images:
       return _of_dataset(f'text:{root}', asked, ())
   classes = sorted({name.split('/')[0] for name in images if '/' in name})
@@ -154,10 +165,47 @@ def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
       f'{root} is divided into {_listed(classes)}, and none of these holds a folder for each '
       'class. Want PATH/<part>/<class>/<image>.'
     )
-  said = []
   if stray := [name for name in images if '/' not in name]:
     said.append(f'{len(stray):,} images lie in no class and are left out: {_listed(stray)}.')
   return _of_dataset(f'folder:{root}', asked, tuple(said))
+
+
+def _of_table(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
+  """The one table of a folder, which is said."""
+  found = _records(file, asked, out)
+  taken = f'Of the folder the table {file.name} is taken.'
+  return found._replace(said=(found.said[0], taken, *found.said[1:]))
+
+
+def _in_classes(images: Iterable[str]) -> bool:
+  """Whether images lie in folders of several classes, perhaps within parts.
+
+  >>> _in_classes(['cat/0.png', 'dog/0.png']), _in_classes(['train/0.png', 'test/0.png'])
+  (True, False)
+  """
+  classes = set()
+  for name in images:
+    folders = name.split('/')[:-1]
+    if len(folders) > 1 and folders[0].lower() in PARTS:
+      folders = folders[1:]
+    classes.update(folders[:1])
+  return len(classes) > 1 and not all(name.lower() in PARTS for name in classes)
+
+
+def _lists(file: pathlib.Path, images: Iterable[str]) -> bool:
+  """Whether a table says the classes of images: has the columns of both, and most cells of the one
+  name some of these, as paths from its folder with their endings or without.
+  """
+  try:
+    table, _ = spreadsheet.read(file)
+    columns = _csv.columns(epath.Path(file), list(table.columns))
+  except ValueError:
+    return False
+  if not {'image', 'label'} <= columns.keys():
+    return False
+  known = {name for image in images for name in (image, posixpath.splitext(image)[0])}
+  cells = table[columns['image']].map(posixpath.normpath)
+  return bool(cells.isin(known).mean() > 0.5)
 
 
 def _images(root: pathlib.Path) -> tuple[str, ...]:
@@ -207,10 +255,11 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
   }.get(kind, '')
   if not task and valued:
     task = 'regression' if len(names) < 2 else 'multi_label'
-  data = None
+  smallest = _smallest_train(counts, names if not task else ())
   if kind not in ('image', 'annotated image'):
     read = {'group': asked.group, 'skip_bad': True, 'answers': answers, 'wanted': kind}
-    data = datasets.load_text(dataset, **read)
+    fractions = {name: TARGET[name] for name in ('val_fraction', 'test_fraction')}
+    data = datasets.load_text(dataset, **read, **fractions)
     said += tuple(note for note in data.notes if '(skip_bad)' in note)
     if task == 'regression' and np.isnan(data.train.values).all():
       task = 'retrieval'
@@ -222,7 +271,7 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
     target,
     task,
     0 if task else len(names),
-    _smallest_train(counts, names if not task else ()),
+    smallest,
     (_counted(kind, counts, names if not task else ()), *said),
   )
 
@@ -295,24 +344,37 @@ def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
   columns that it wants.
   """
   kind = 'jsonl' if '.jsonl' in file.name.lower() else 'csv'
+  dataset = f'{kind}:{file}'
+  if kind == 'csv' and not asked.text and (images := _images_listed(file)) is not None:
+    return _of_image_table(file, images, asked)
   chosen = asked.text or asked.label
   ours = not chosen and file.suffix.lower() not in spreadsheet.WORKBOOKS
+  refused = None
   if ours and (kind == 'jsonl' or spreadsheet.is_utf8(file)):
     try:
-      found = _of_dataset(f'{kind}:{file}', asked, ())
+      found = _of_dataset(dataset, asked, ())
       if found.task != 'retrieval':
         return found
       pair = _asked_and_answered(spreadsheet.read(file)[0].columns)
       if not pair:
         return found
-    except ValueError:
-      if kind == 'jsonl' and datasets.kind(f'jsonl:{file}') != 'text':
+    except ValueError as error:
+      if kind == 'jsonl' and datasets.kind(dataset) != 'text':
         raise
+      refused = error
   table, said = spreadsheet.read(file)
   if not chosen and (pair := _asked_and_answered(table.columns)):
     return _of_answers(file, table, pair, asked, out)
+  if refused and _says_more(table.columns):
+    raise refused
   text = tuple(spreadsheet.column(table, name, '--text') for name in asked.text)
   text = text or _text_column(table)
+  of_images = [name for name in text or table.columns if _are_images(file.parent, table[name])]
+  if len(of_images) >= max(1, len(text)):
+    raise ValueError(
+      f'{file}: the cells of {of_images[0]} are files of images. Want a table of images as CSV in '
+      'UTF-8, whose first line names the columns image and label.'
+    )
   label = ''
   if asked.label:
     label = spreadsheet.column(table, asked.label, '--label')
@@ -339,6 +401,61 @@ def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
     said = (*said, f'The class may as well be {listed}: --label=COLUMN takes another column.')
   found = _written(file, table, (text, label), asked, out)
   return found._replace(said=(found.said[0], *said, *found.said[1:]), columns=text)
+
+
+def _images_listed(file: pathlib.Path) -> pd.DataFrame | None:
+  """A table that tlx/datasets takes as one of images and whose cells are such; None for others."""
+  try:
+    if datasets.kind(f'csv:{file}') != 'image':
+      return None
+    table, _ = spreadsheet.read(file)
+  except ValueError:
+    return None
+  names = {name.lower(): name for name in table.columns}
+  images = [names[name] for name in _csv.IMAGE if name in names]
+  return table if not images or _are_images(file.parent, table[images[0]]) else None
+
+
+def _of_image_table(file: pathlib.Path, table: pd.DataFrame, asked: Asked) -> Found:
+  """A table of images, as it is.
+
+  Raises:
+    ValueError: another column is asked for than the class is taken from, or as `_of_dataset`.
+  """
+  taken = _csv.columns(epath.Path(file), list(table.columns), asked.group).get('label', '')
+  if asked.label and (wanted := spreadsheet.column(table, asked.label, '--label')) != taken:
+    free = ', and label to another name' if taken.lower() == 'label' else ''
+    raise ValueError(
+      f'{file} is a table of images, which is taken as it is: rename the column {wanted} to '
+      f'label{free}. For a study of texts say --text=COLUMN.'
+    )
+  return _of_dataset(f'csv:{file}', asked, ())
+
+
+def _are_images(folder: pathlib.Path, cells: pd.Series) -> bool:
+  """Whether most of the first cells name files of images, which need not be there where their
+  endings say it, or may lack the endings where they are.
+  """
+  first = [cell for cell in cells.str.strip() if cell][:_LOOKED_AT]
+  endings = (*SUFFIXES, *UNREADABLE)
+
+  def is_image(cell: str) -> bool:
+    if cell.lower().endswith(endings):
+      return ' ' not in cell or os.path.isfile(folder / cell)
+    return any(os.path.isfile(folder / f'{cell}{ending}') for ending in endings)
+
+  return sum(map(is_image, first)) > len(first) / 2
+
+
+def _says_more(columns: Iterable[str]) -> bool:
+  """Whether columns that tlx/datasets takes for a text and its class have a second text, a part or
+  a group beside them, which would be lost where they are written again.
+  """
+  names = {name.lower() for name in columns}
+  texts = _texts.text_columns(names)
+  more = names.intersection((*_tables.SPLIT, *_tables.GROUP))
+  labelled = names.intersection(_texts.LABEL)
+  return bool(texts and labelled and (texts in _texts.PAIRS or more))
 
 
 def _written(
@@ -429,24 +546,30 @@ def _saved(rows: pd.DataFrame, out: pathlib.Path, asked: Asked, said: tuple[str,
 
 
 def _text_column(table: pd.DataFrame) -> tuple[str, ...]:
-  """The column whose cells are longest, of those that are mostly different; or ()."""
+  """The column whose cells are longest, of those that are mostly different; else one that is called
+  as tlx/datasets wants it; or ().
+  """
+  names = [name.lower() for name in table.columns]
   lengths = {
     column: table[column].str.len().mean()
     for column in table.columns
     if table[column].nunique() > len(table) / 2 and table[column].str.contains(' ').mean() > 0.5
   }
-  return (max(lengths, key=lengths.__getitem__),) if lengths else ()
+  called = [name for name in table.columns if (name.lower(),) == _texts.text_columns(names)]
+  return (max(lengths, key=lengths.__getitem__),) if lengths else tuple(called)
 
 
 def _label_column(table: pd.DataFrame, text: Sequence[str]) -> str:
-  """The column of classes: of those with few different cells the one that is called like one, or
-  ''.
+  """The column of classes: of those with few different cells the one that is called like one; where
+  none has few, one that is called as tlx/datasets wants it; or ''.
   """
   few = _few_values(table, text)
   for word in _LABELS:
     for column in few:
       if word in column.lower():
         return column
+  if not few:
+    few = {name: 0 for name in table.columns if name.lower() in _texts.LABEL and name not in text}
   return next(iter(few)) if len(few) == 1 else ''
 
 
