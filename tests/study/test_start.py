@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -110,6 +111,15 @@ def tickets(file):
   rows = [f'My order {i} did not arrive;{("open", "closed")[i % 2]};Ann' for i in range(40)]
   file.write_text('\n'.join(['Message;Status;Agent', *rows]))
   return file
+
+
+def test_commands_can_be_typed_whatever_the_name(tmp_path):
+  done = command(tmp_path, tickets(tmp_path / 'x.csv'), '--label=Status', '--out=My table.py')
+  written = (tmp_path / 'My table.py').read_text()
+  for text in (done.stdout, written):
+    lines = [line for line in text.splitlines() if '--config' in line and '--workdir=' in line]
+    typed = shlex.split(lines[0])
+    assert {'--config=My table.py', '--workdir=runs/My table'} <= set(typed)
 
 
 def test_files_that_are_there_are_kept(tmp_path):

@@ -629,7 +629,8 @@ def written(found: Found, asked: Asked, name: str) -> str:
   unit = 'examples a class' if found.num_classes else 'examples'
   return _CONFIG.format(
     title=f'{called} to {name}',
-    name=_inert(name),
+    config=_inert(shlex.quote(f'{name}.py')),
+    workdir=_inert(shlex.quote(f'runs/{name}')),
     first=_inert(found.said[0]),
     source=source,
     key=_key(name),
@@ -688,8 +689,8 @@ def _sizes(found: Found) -> tuple[int, ...]:
 
 _CONFIG = '''"""{first}
 
-  {study} --config={name}.py --workdir=runs/{name}
-  {predict} --workdir=runs/{name} --inputs={inputs} --out=labels.csv
+  {study} --config={config} --workdir={workdir}
+  {predict} --workdir={workdir} --inputs={inputs} --out=labels.csv
 """
 
 from tlx.study.config import base
@@ -701,7 +702,7 @@ def get_config():
   # Where features come from. Others: {listing} weights
   config.sources.pretrained = {source}
   # What cannot be read is left out (skip_bad), as are copies of test examples (duplicates); both
-  # are counted and named, as by {look} --config={name}.py
+  # are counted and named, as by {look} --config={config}
   config.targets.{key} = {target}
   config.shots = {shots}  # {unit}; there are about {smallest:,} to train on. 0 is all
   config.seeds = {seeds}  # each draws its own examples; five tell smaller differences from chance
@@ -768,10 +769,8 @@ def choices(found: Found, asked: Asked) -> str:
 def commands(found: Found, asked: Asked, config: pathlib.Path) -> str:
   """The commands that follow: one more where the weights are not here yet."""
   entry = asked.source or _SOURCES[found.kind][0]
-  lines = [
-    f'{spelled("study")} --config={config} --dry_run',
-    f'{spelled("study")} --config={config} --workdir=runs/{config.stem}',
-  ]
+  study = f'{spelled("study")} --config={shlex.quote(str(config))}'
+  lines = [f'{study} --dry_run', f'{study} --workdir={shlex.quote(f"runs/{config.stem}")}']
   try:
     sources.resolve(sources.entry(entry).uri)
   except (ValueError, ImportError):
