@@ -141,6 +141,10 @@ def test_rows_that_no_study_takes_are_not_left(tmp_path):
   with pytest.raises(ValueError, match='by group leaves one side without'):
     begin(tmp_path, tickets(tmp_path / 'tickets.csv'), group='Agent')
   assert [file.name for file in tmp_path.iterdir()] == ['tickets.csv']
+  (tmp_path / 'tickets.py').symlink_to(tmp_path / 'none' / 'x.py')  # which cannot be written
+  done = command(tmp_path, 'tickets.csv', '--label=Status')
+  assert done.returncode and done.stderr.startswith('Error: ')
+  assert not (tmp_path / 'tickets.jsonl').exists()
 
 
 def test_other_columns_that_may_be_the_class_are_named(tmp_path):
