@@ -34,6 +34,8 @@ def main(argv):
   path = pathlib.Path(argv[1])
   stem = re.sub(r'\W+', '_', path.resolve().name.split('.')[0]).strip('_').lower() or 'data'
   out = pathlib.Path(OUT.value or f'{stem}.py')
+  rows = out.with_suffix('.jsonl')
+  kept = rows.exists()
   asked = start.Asked(tuple(TEXT.value), LABEL.value, GROUP.value, ANSWERS.value, SOURCE.value)
   try:
     if out.suffix != '.py' or out.exists():
@@ -41,9 +43,11 @@ def main(argv):
       raise ValueError(f'{out} {why}: name another by --out=FILE.py.')
     if SOURCE.value:
       sources.entry(SOURCE.value)
-    found = start.find(path, asked, out.with_suffix('.jsonl'))
+    found = start.find(path, asked, rows)
     out.write_text(start.written(found, asked, out.stem), encoding='utf-8')
   except (ValueError, OSError) as error:
+    if not kept:
+      rows.unlink(missing_ok=True)
     sys.exit(f'Error: {error}')
   print('\n'.join(found.said))
   print(f'Wrote {out}: {start.choices(found, asked)}')

@@ -10,6 +10,7 @@ import contextlib
 import os
 import pathlib
 import re
+import shlex
 import signal
 import sys
 from typing import Any
@@ -199,12 +200,7 @@ def main(argv: list[str]) -> None:
       said, path = report.written(workdir)
       print(f'{said}\nReport: {path}')
       boxes = any('detection' in str(target.get('task')) for target in config.targets.values())
-      out = 'FOLDER' if boxes else 'labels.csv'
-      print(f'Use: {spelled("predict")} --workdir={workdir} --inputs=NEW --out={out}')
-      if not boxes:  # which tlx.predict does not give
-        print(
-          f"Or in Python:\nimport tlx\nmodel = tlx.load_run('{workdir}')\ntlx.predict(model, 'NEW')"
-        )
+      print(to_use(os.fspath(workdir), boxes))
   except Exception as error:
     mesh.leave()
     if not isinstance(error, (ValueError, OSError, ImportError)):
@@ -216,6 +212,16 @@ def main(argv: list[str]) -> None:
       file=sys.stderr,
     )
     sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
+
+
+def to_use(workdir: str, boxes: bool) -> str:
+  """What to type to use what was trained; of boxes no Python, as tlx.predict does not give them."""
+  out = 'FOLDER' if boxes else 'labels.csv'
+  command = f'Use: {spelled("predict")} --workdir={shlex.quote(workdir)} --inputs=NEW --out={out}'
+  if boxes:
+    return command
+  lines = ('import tlx', f'model = tlx.load_run({workdir!r})', "tlx.predict(model, 'NEW')")
+  return '\n'.join((command, 'Or in Python:', *lines))
 
 
 if __name__ == '__main__':

@@ -156,6 +156,7 @@ def test_the_config_that_is_written_runs_on_the_same_data(written, found, tmp_pa
   path = tmp_path / 'test_advice.py'
   path.write_text(advise.test_of(written, found, str(path)))
   assert f'{command.spelled("study")} --config={path}' in path.read_text()
+  assert "--config='my photos.py'" in advise.test_of(written, found, 'my photos.py')
   spec = importlib.util.spec_from_file_location('test_advice', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)

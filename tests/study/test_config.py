@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import re
+import shlex
 import sys
 
 import jax
@@ -381,6 +382,14 @@ def test_a_config_file_that_is_not_there_is_said_in_one_line():
   path = tiny.__file__.replace('tiny.py', 'tinny.py')
   with pytest.raises(SystemExit, match=rf'^Error: There is no file {path}. Did you mean .*tiny.py'):
     command.parse(['study', f'--config={path}:argument', '--config.only=probe'])
+
+
+def test_what_is_said_at_the_end_can_be_typed():
+  """Also where a folder's name has spaces and quotes."""
+  workdir = "runs/Anna's photos"
+  said, _, *lines = command.to_use(workdir, boxes=False).splitlines()
+  assert f'--workdir={workdir}' in shlex.split(said) and lines[1].endswith(f'({workdir!r})')
+  assert '--out=FOLDER' in command.to_use('x', boxes=True)
 
 
 def test_only_takes_methods_there_are():

@@ -45,3 +45,24 @@ def test_tables_that_cannot_be_read_are_told(tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ValueError, match=words):
       spreadsheet.read(tmp_path / name)
+
+
+def test_of_lines_of_json_the_broken_ones_are_named(tmp_path):
+  """Under the numbers of lines, as tlx/datasets has them."""
+  file = tmp_path / 'new.jsonl'
+  lines = ['{"body": "Größe", "n": 2.0}', '', '{"body": "cut', '{"body": null, "at": [1]}', '[1]']
+  file.write_text('\n'.join(lines), encoding='utf-8')
+  table, said = spreadsheet.read(file)
+  assert table.to_dict('index') == {
+    1: {'body': 'Größe', 'n': '2', 'at': ''},
+    3: {'body': '', 'n': '', 'at': ''},
+    4: {'body': '', 'n': '', 'at': '[1]'},
+    5: {'body': '', 'n': '', 'at': ''},
+  }
+  assert f'2 lines cannot be read: line 3 of {file} has no JSON: ' in said[0]
+  assert f'line 5 of {file} has a JSON list, wanted an object' in said[0]
+  new = spreadsheet.unlabelled(file, ('body',))
+  assert new.ids == ('1', '3', '4', '5') and new.records[0] == 'Größe' and new.notes == said
+  file.write_text('[1]')
+  with pytest.raises(ValueError, match=r'no object of JSON. line 1 of .* has a JSON list'):
+    spreadsheet.read(file)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -50,22 +51,23 @@ def load(path):
 
 def begin(tmp_path, path, **asked):
   """(what is found, the config that is written)."""
+  (tmp_path / 'mine.jsonl').unlink(missing_ok=True)
   found = start.find(path, start.Asked(**asked), tmp_path / 'mine.jsonl')
   file = tmp_path / 'mine.py'
   file.write_text(start.written(found, start.Asked(**asked), 'mine'), encoding='utf-8')
   return found, load(file)
 
 
-def command(folder, path):
+def command(folder, path, *flags):
   """experiments.start of `path` in a folder."""
-  arguments = [sys.executable, '-m', 'experiments.start', str(path)]
+  arguments = [sys.executable, '-m', 'experiments.start', str(path), *flags]
   paths = {**os.environ, 'PYTHONPATH': str(ROOT)}
   return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, env=paths)
 
 
 def test_photographs_get_a_config_that_runs(photographs, tmp_path, data_dir):
   said = command(tmp_path, photographs).stdout
-  assert '26 images of 2 classes (the smallest: Cats, 13), not divided' in said
+  assert '24 images of 2 classes (the smallest: Cats, 12), not divided' in said
   assert '2 are HEIC' in said and 'source EfficientNet-Lite0, lite0.imagenet' in said
   assert '--config=my_photos.py --dry_run' in said and '--workdir=runs/my_photos' in said
   assert 'is there already: name another by --out' in command(tmp_path, photographs).stderr
@@ -102,6 +104,47 @@ def test_a_spreadsheet_says_which_columns_it_takes(tmp_path):
   assert first['text'] == 'Größe\nMy order 0 did not arrive; please help' and first['group'] == '0'
   with pytest.raises(ValueError, match=r'--label=queu: there is no such column; have Ticket ID'):
     begin(tmp_path, file, label='queu')
+
+
+def tickets(file):
+  """A table whose columns are not called as tlx/datasets wants it; one agent has all."""
+  rows = [f'My order {i} did not arrive;{("open", "closed")[i % 2]};Ann' for i in range(40)]
+  file.write_text('\n'.join(['Message;Status;Agent', *rows]))
+  return file
+
+
+def test_commands_can_be_typed_whatever_the_name(tmp_path):
+  done = command(tmp_path, tickets(tmp_path / 'x.csv'), '--label=Status', '--out=My table.py')
+  written = (tmp_path / 'My table.py').read_text()
+  for text in (done.stdout, written):
+    lines = [line for line in text.splitlines() if '--config' in line and '--workdir=' in line]
+    typed = shlex.split(lines[0])
+    assert {'--config=My table.py', '--workdir=runs/My table'} <= set(typed)
+
+
+def test_files_that_are_there_are_kept(tmp_path):
+  """The user's own rows beside a table, and the very rows that are asked about."""
+  tickets(tmp_path / 'tickets.csv')
+  mine = '\n'.join(json.dumps({'body': f'that is {i}', 'queue': 'ab'[i % 2]}) for i in range(40))
+  (tmp_path / 'tickets.jsonl').write_text(mine)
+  for name, flag in (('tickets.csv', '--label=Status'), ('tickets.jsonl', '--label=queue')):
+    done = command(tmp_path, name, flag)
+    assert 'tickets.jsonl, which is there already: name another config by --out' in done.stderr
+    assert (tmp_path / 'tickets.jsonl').read_text() == mine
+    assert not (tmp_path / 'tickets.py').exists()
+  done = command(tmp_path, 'tickets.csv', '--label=Status', '--out=other.py')
+  assert done.returncode == 0 and '--out=FILE.py' in done.stdout, done.stderr
+  assert load(tmp_path / 'other.py').targets.other.dataset == f'jsonl:{tmp_path}/other.jsonl'
+
+
+def test_rows_that_no_study_takes_are_not_left(tmp_path):
+  with pytest.raises(ValueError, match='by group leaves one side without'):
+    begin(tmp_path, tickets(tmp_path / 'tickets.csv'), group='Agent')
+  assert [file.name for file in tmp_path.iterdir()] == ['tickets.csv']
+  (tmp_path / 'tickets.py').symlink_to(tmp_path / 'none' / 'x.py')  # which cannot be written
+  done = command(tmp_path, 'tickets.csv', '--label=Status')
+  assert done.returncode and done.stderr.startswith('Error: ')
+  assert not (tmp_path / 'tickets.jsonl').exists()
 
 
 def test_other_columns_that_may_be_the_class_are_named(tmp_path):
@@ -263,6 +306,20 @@ def test_columns_that_may_be_the_class_are_named(tmp_path):
     begin(tmp_path, tmp_path / 'x.csv')
 
 
+def test_images_that_nothing_reads_are_not_counted(photographs, tmp_path):
+  """Nor are those that a table lists."""
+  for i in range(40):
+    (photographs / 'dogs' / f'IMG_{i:04}.nef').write_bytes(b'MM')
+  found, _ = begin(tmp_path, photographs)
+  assert '24 images of 2 classes' in found.said[0] and found.smallest == 6
+  assert any(said.startswith('40 are NEF, which are left out') for said in found.said)
+  files = [file.relative_to(photographs) for file in photographs.glob('*/IMG*')]
+  rows = [f'{file},{file.parent}' for file in files]
+  (photographs / 'labels.csv').write_text('\n'.join(['image,label', *rows]))
+  found, _ = begin(tmp_path, photographs / 'labels.csv')
+  assert '24 images of 2 classes' in found.said[0] and found.smallest == 6
+
+
 def test_what_lies_beside_the_classes_is_said(photographs, tmp_path):
   """An empty folder and what a Mac packs are no classes, an image by itself is in none."""
   (photographs / 'New Folder').mkdir()
@@ -270,8 +327,80 @@ def test_what_lies_beside_the_classes_is_said(photographs, tmp_path):
   Image.new('L', (4, 4)).save(photographs / '__MACOSX' / '0.png')
   Image.new('L', (4, 4)).save(photographs / 'alone.png')
   found, _ = begin(tmp_path, photographs)
-  assert '26 images of 2 classes' in found.said[0]
+  assert '24 images of 2 classes' in found.said[0]
   assert any(said.startswith('1 images lie in no class') and 'alone' in said for said in found.said)
+
+
+def listed(folder: pathlib.Path, header: str, name='labels.csv', more=()) -> pathlib.Path:
+  """A table of its images in it, by turns of two kinds of which no folder is one."""
+  files = [file.relative_to(folder) for file in sorted(folder.glob('*/*.[jJ]*'))]
+  rows = [f'{file},{"xy"[i % 2]},{i}' for i, file in enumerate(files, 1)]
+  (folder / name).write_text('\n'.join([header, *rows, *more]))
+  return folder / name
+
+
+@pytest.mark.parametrize('header', ['file,kind,number', 'image,width,number', 'name,label,number'])
+def test_of_classes_and_another_table_the_classes_are_taken(photographs, tmp_path, header):
+  (photographs / 'notes.csv').write_text('text,label\nof a day,good\nof a night,bad')
+  for _ in range(2):
+    found, made = begin(tmp_path, photographs)
+    assert '24 images of 2 classes (the smallest: Cats' in found.said[0]
+    assert made.targets.mine.dataset == f'folder:{photographs}'
+    assert any(said.startswith('notes.csv is not taken but the folders') for said in found.said)
+    listed(photographs, header, 'notes.csv')
+
+
+def test_of_classes_and_a_table_of_the_images_the_table_is_taken(photographs, tmp_path):
+  listed(photographs, 'Image,label,number')
+  found, made = begin(tmp_path, photographs)
+  assert '24 images of 2 classes (the smallest: x, 12)' in found.said[0]
+  assert made.targets.mine.dataset == f'csv:{photographs}/labels.csv'
+  assert 'Of the folder the table labels.csv is taken.' in found.said
+
+
+def test_a_table_of_images_stays_one_where_its_class_is_named(photographs, tmp_path):
+  file = listed(photographs, 'image,label,number')
+  found, made = begin(tmp_path, file, label='Label')
+  assert found.kind == 'image' and made.targets.mine.dataset == f'csv:{file}'
+  with pytest.raises(ValueError, match='rename the column number to label, and label to another'):
+    begin(tmp_path, file, label='number')
+  with pytest.raises(ValueError, match='--label=none: there is no such column; have image, label'):
+    begin(tmp_path, file, label='none')
+
+
+def test_why_a_table_of_images_is_refused_is_said(photographs, tmp_path):
+  file = listed(photographs, 'image,label,number', more=['Cats/IMG_0001.JPG,x,9'])
+  with pytest.raises(ValueError, match=r"line 26 of .* names the image 'Cats/IMG_0001.JPG', as do"):
+    begin(tmp_path, file)
+  elsewhere = tmp_path / 'labels.csv'
+  elsewhere.write_bytes(file.read_bytes())
+  with pytest.raises(ValueError, match=r'lists no image.*Cats/IMG_0000.jpeg is no file'):
+    begin(tmp_path, elsewhere)
+
+
+def test_names_of_image_files_are_no_texts(photographs, tmp_path):
+  """Whether they are asked for, or longest, or the only ones."""
+  file = listed(photographs, 'Foto,Kategorie,Nr')
+  for asked in ({'text': ('Foto',), 'label': 'Kategorie'}, {'label': 'Kategorie'}, {}):
+    with pytest.raises(
+      ValueError, match=r'cells of Foto are files of images\. Want .* image and l'
+    ):
+      begin(tmp_path, file, **asked)
+  for i, image in enumerate(photographs.glob('*/*.[jJ]*')):
+    image.rename(image.with_name(f'of a day {i}.jpg'))
+  file = listed(photographs, 'Foto,Kategorie,Nr')
+  with pytest.raises(ValueError, match='cells of Foto are files of images'):
+    begin(tmp_path, file)
+
+
+def test_a_text_beside_an_image_of_it_is_one(photographs, tmp_path):
+  file = photographs / 'shop.csv'
+  rows = [f'Cats/{i}.jpg,a thing of number {i},{"xy"[i % 2]}' for i in range(20)]
+  file.write_text('\n'.join(['file,what it is,kind', *rows]))
+  with pytest.raises(ValueError, match='rename the column kind to label. For .* texts say --text'):
+    begin(tmp_path, file, label='kind')
+  found, _ = begin(tmp_path, file, text=('what it is',), label='kind')
+  assert found.kind == 'text' and found.columns == ('what it is',)
 
 
 def test_documents_of_several_pages_are_taken_by_the_first(tmp_path):
@@ -366,6 +495,20 @@ def small(root: pathlib.Path):
       Image.new('RGB', (4, 4), (i, i, i)).save(root / name / f'{i}.png')
 
 
+def three(root: pathlib.Path):
+  """Of which one is for test and none for validation."""
+  small(root)
+  Image.new('RGB', (4, 4), (9, 9, 9)).save(root / 'dogs' / '2.png')
+
+
+def raw(root: pathlib.Path):
+  """A class as a camera leaves it."""
+  small(root)
+  for i in range(12):
+    (root / 'dogs' / f'{i}.NEF').write_bytes(b'MM')
+    (root / 'dogs' / f'{i}.png').unlink(missing_ok=True)
+
+
 def flat(root: pathlib.Path):
   root.mkdir()
   Image.new('RGB', (4, 4)).save(root / '0.png')
@@ -381,6 +524,17 @@ def other_json(root: pathlib.Path):
   root.write_text(json.dumps({'images': [1, 2]}))
 
 
+def two_rows(root: pathlib.Path):
+  root.write_text('{"text": "yes", "label": "a"}\n{"text": "no", "label": "b"}')
+
+
+def rare(root: pathlib.Path):
+  """Pairs, and texts in groups, of which some class has three."""
+  columns = {'pairs.csv': 'premise,hypothesis,label', 'groups.csv': 'text,patient,label'}[root.name]
+  rows = [f'it is {i},that of {i},{"b" if i < 3 else "a"}' for i in range(20)]
+  root.write_text('\n'.join([columns, *rows]))
+
+
 def missing(root: pathlib.Path):
   del root
 
@@ -389,11 +543,16 @@ def missing(root: pathlib.Path):
   'make, name, said',
   [
     (small, 'x', r'too small to be divided .*dogs \(2\)\. Want 5 examples'),
+    (three, 'x', r'too small to be divided .*dogs \(3\)\. Want 5 examples'),
+    (raw, 'x', r'no image of dogs that can be read: 12 are NEF, which are left out until you conv'),
     (flat, 'x', 'holds 1 images and no folder for each class'),
     (parts, 'x', 'divided into test, train, and none of these holds a folder for each class'),
     (other_json, 'x.json', 'is no COCO file'),
     (other_json, 'x.pdf', r'documents of one \(\.pdf, \.tif\)'),
     (missing, 'x', 'There is nothing at'),
+    (two_rows, 'x.jsonl', 'the column label has no two classes of 5 rows or more'),
+    (rare, 'pairs.csv', r'too small to be divided .*b \(3\)'),
+    (rare, 'groups.csv', r'too small to be divided .*b \(3\)'),
   ],
 )
 def test_what_no_study_takes_is_told(tmp_path, make, name, said):

@@ -21,6 +21,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -53,7 +54,7 @@ from tlx.datasets._near import across as nearly_across
 from tlx.datasets._near import prints
 from tlx.datasets._near import seen as nearly_seen
 from tlx.datasets._near import taken as taken_prints
-from tlx.datasets._splits import check_folds
+from tlx.datasets._splits import check_folds, num_held
 from tlx.datasets._subsets import subsets
 from tlx.datasets._types import (
   HEIF,
@@ -94,6 +95,7 @@ __all__ = [
   'load_text',
   'nearly_across',
   'nearly_seen',
+  'num_held',
   'overlap',
   'prints',
   'raw_images',
@@ -105,6 +107,7 @@ __all__ = [
   'taken_prints',
   'trained_elsewhere',
   'unlabelled',
+  'unread',
 ]
 
 _ANNOTATED = {'coco': _coco, 'voc': _voc, 'yolo': _yolo}
@@ -179,16 +182,38 @@ def class_counts(
   name: str, group: str = '', skip_bad: bool = False, answers: str = _dialogues.ANSWERS
 ) -> dict[str, list[int]]:
   """{part as published, 'all' where nothing divides it: the examples of each class of `info`},
-  without decoding.
+  without decoding; with `skip_bad` not those of `unread`.
 
   Raises:
     ValueError: as `info`.
   """
   found = _published(name, None, group, skip_bad, answers)
-  return {
-    part: np.bincount(examples.labels, minlength=len(found.class_names)).tolist()
-    for part, examples in found.splits.items()
-  }
+  of_images = skip_bad and kind(name) in _IMAGES
+  counts = {}
+  for part, examples in found.splits.items():
+    labels = examples.labels
+    if of_images:
+      labels = labels[[not _images.lacking(_ending(image)) for image in examples.ids]]
+    counts[part] = np.bincount(labels, minlength=len(found.class_names)).tolist()
+  return counts
+
+
+def unread(name: str, group: str = '') -> dict[str, tuple[int, str]]:
+  """{ending of its name: (how many images of a set have it, what to do so that they are read)} of
+  the images that nothing installed reads.
+
+  Raises:
+    ValueError: as `info`.
+  """
+  published = _published(name, None, group, skip_bad=True)
+  images = [image for examples in published.splits.values() for image in examples.ids]
+  counts = Counter(map(_ending, images))
+  found = {ending: (count, _images.lacking(ending)) for ending, count in sorted(counts.items())}
+  return {ending: (count, how) for ending, (count, how) in found.items() if how}
+
+
+def _ending(image: str) -> str:
+  return os.path.splitext(image)[1].lower()
 
 
 def roles(name: str) -> tuple[str, ...]:

@@ -145,9 +145,8 @@ def _read(path: str, group: str, skip_bad: bool) -> tuple[list[_Row], tuple[str,
     )
   notes = _tables.left_out(file, bad, skip_bad, MOST_NAMED)
   if not rows:
-    raise ValueError(
-      f'{file} lists no image. Want a first line of column names and a line for every image.'
-    )
+    want = ' '.join(('Want a first line of column names and a line for every image.', *notes))
+    raise ValueError(f'{file} lists no image. {want}')
   _tables.check_trained(
     file, [row.label for row in rows], {row.label for row in rows if row.split in ('train', 'all')}
   )
@@ -157,6 +156,15 @@ def _read(path: str, group: str, skip_bad: bool) -> tuple[list[_Row], tuple[str,
       for row, found in zip(rows, _groups.matched(group, [row.id for row in rows]))
     ]
   return rows, notes
+
+
+def columns(file: epath.Path, header: Sequence[str], group: str = '') -> dict[str, str]:
+  """{'image', 'pixels', 'label', 'split' or 'group': the column that is taken for it}.
+
+  Raises:
+    ValueError: two columns that may be the label or the group, or no such group.
+  """
+  return _tables.columns(file, header, _NAMES, group)
 
 
 def groups(file: epath.Path) -> dict[str, str]:

@@ -72,10 +72,7 @@ def decode(file: bytes | epath.Path | ValueError, form: Form) -> np.ndarray:
   if isinstance(file, ValueError):
     raise file
   if not isinstance(file, bytes):
-    ending = file.suffix.lower()
-    read = (ending in HEIF and _reads_heif()) or (ending == PDF and _reads_pdf())
-    if ending in UNREADABLE and not read:
-      how = {PDF: _PDF_READER, **dict.fromkeys(HEIF, _HEIF_READER)}.get(ending, _CONVERT)
+    if how := lacking(file.suffix):
       raise ValueError(f'{file.suffix} files are not read; {how}')
     if not is_file(file):
       raise ValueError('it is no file')
@@ -101,6 +98,15 @@ _PDF_READER = f"pip install 'tlx-jax[pdf]', or {_CONVERT}"
 _PDF_MARK = b'%PDF-'
 _PDF_DPI, _PDF_SIDE = 150, 4000  # as offices scan; pixels of a longer side at most
 _pdfium = threading.Lock()  # PDFium is for one thread at a time
+
+
+def lacking(ending: str) -> str:
+  """What to do so that images whose names have this ending are read; '' where they are."""
+  ending = ending.lower()
+  read = (ending in HEIF and _reads_heif()) or (ending == PDF and _reads_pdf())
+  if ending not in UNREADABLE or read:
+    return ''
+  return {PDF: _PDF_READER, **dict.fromkeys(HEIF, _HEIF_READER)}.get(ending, _CONVERT)
 
 
 @functools.cache

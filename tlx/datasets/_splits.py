@@ -13,6 +13,11 @@ from tlx.datasets._types import Examples
 _WORDS = {'train': 'training', 'val': 'validation', 'test': 'test'}
 
 
+def num_held(count: int, fraction: float) -> int:
+  """How many of a class's examples are held out; both sides want one, which is for the caller."""
+  return round(fraction * count)
+
+
 def hold_out(
   labels: np.ndarray,
   ids: Sequence[str],
@@ -36,15 +41,15 @@ def hold_out(
   held = np.zeros(len(labels), bool)
   for label in np.unique(labels):
     members = np.flatnonzero(labels == label)
-    num_held = round(fraction * len(members))
-    if not 0 < num_held < len(members):
+    taken = num_held(len(members), fraction)
+    if not 0 < taken < len(members):
       raise ValueError(
-        f'Holding out {fraction} of class {_named(label, names)} takes {num_held} of its '
+        f'Holding out {fraction} of class {_named(label, names)} takes {taken} of its '
         f'{len(members)} examples; '
         'both sides need one. Change val_fraction or test_fraction, or give the class more '
         'examples.'
       )
-    held[sorted(members.tolist(), key=lambda i: _hash(ids[i]))[:num_held]] = True
+    held[sorted(members.tolist(), key=lambda i: _hash(ids[i]))[:taken]] = True
   return held
 
 
@@ -62,7 +67,7 @@ def _hold_out_groups(
   np.add.at(counts, (of_group, of_class), 1)
   totals = counts.sum(0)
   weights = 2**32 // totals  # a class's distance from its share counts in relation to its size
-  missing = np.array([round(fraction * int(total)) for total in totals])
+  missing = np.array([num_held(int(total), fraction) for total in totals])
   held = np.zeros(len(group_names), bool)
   order = sorted(range(len(group_names)), key=lambda i: _hash(group_names[i]))
   changed = True
@@ -72,15 +77,15 @@ def _hold_out_groups(
       after = missing + counts[i] if held[i] else missing - counts[i]
       if (weights * abs(after)).sum() < (weights * abs(missing)).sum():
         missing, held[i], changed = after, not held[i], True
-  num_held = counts[held].sum(0)
-  for k in np.flatnonzero((num_held == 0) | (num_held == totals)):
+  taken = counts[held].sum(0)
+  for k in np.flatnonzero((taken == 0) | (taken == totals)):
     raise ValueError(
       f'Holding out {fraction} by group leaves one side without class '
       f'{_named(classes[k], names)}, whose '
       f'{totals[k]} examples are in {np.count_nonzero(counts[:, k])} groups. Change val_fraction '
       'or test_fraction, give the class examples of more groups, or take coarser classes.'
     )
-  share = num_held.sum() / len(labels)
+  share = taken.sum() / len(labels)
   if abs(share - fraction) > min(fraction, 1 - fraction) / 2:
     raise ValueError(
       f'Holding out {fraction} of {len(labels):,} examples by group cannot be met: of '

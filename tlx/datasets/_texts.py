@@ -13,7 +13,7 @@ from tlx.datasets import _csv, _dialogues, _lines, _tables, _tagged, _values
 from tlx.datasets._types import Published
 
 # The names that a column may have, whatever the case. Pairs are looked for before single texts.
-_PAIRS = (
+PAIRS = (
   ('text', 'text_pair'),
   ('text_a', 'text_b'),
   ('text1', 'text2'),
@@ -126,7 +126,7 @@ def text_columns(names: Iterable[str]) -> tuple[str, ...]:
   names = set(names)
   if 'text' in names and 'text_pair' not in names:
     return ('text',)
-  for pair in _PAIRS:
+  for pair in PAIRS:
     if names.issuperset(pair):
       return pair
   return tuple(name for name in _TEXT if name in names)
@@ -191,9 +191,9 @@ def _of_texts(file: epath.Path, header: list[str]) -> dict[str, str]:
   if not texts:
     raise ValueError(
       f'{_have(file, header)} one for the text, named {", ".join(_TEXT)}, or two for a pair, such '
-      f'as {" and ".join(_PAIRS[0])} or {" and ".join(_PAIRS[5])}. Rename the ones that are meant.'
+      f'as {" and ".join(PAIRS[0])} or {" and ".join(PAIRS[5])}. Rename the ones that are meant.'
     )
-  if len(texts) > 1 and texts not in _PAIRS:
+  if len(texts) > 1 and texts not in PAIRS:
     raise ValueError(
       f"{file} has the columns {' and '.join(texts)}. Rename the one that is meant to 'text'."
     )

@@ -7,6 +7,7 @@ to know what to do; the table has what it rests on.
 import functools
 import os
 import pprint
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -392,7 +393,10 @@ def test_of(config: Mapping[str, Any], found: list[Advice], name: str) -> str:
   lines = [f'  config.{field} = {_literal(value)}' for field, value in fields.items()]
   advised = '\n'.join(f'  {advice.source} -> {advice.target}: {_short(advice)}' for advice in found)
   return _FILE.format(
-    study=command.spelled('study'), name=name, advised=advised, lines='\n'.join(lines)
+    study=command.spelled('study'),
+    name=shlex.quote(name),
+    advised=advised,
+    lines='\n'.join(lines),
   )
 
 

@@ -21,6 +21,7 @@ from tlx.sources._budget import Budget
 
 WORKBOOKS = ('.xlsx', '.xlsm')  # what the extra `excel` reads
 _MARKS = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
+_MOST_BAD = 5  # lines that are named
 _LOOKED_AT = 20  # rows among which the one with the names of the columns is looked for
 _MOST_CELLS = 2**25  # of rows as wide as the widest: a few bytes may name a cell far away
 _MOST_COLUMNS = 2**14  # as workbooks have
@@ -45,8 +46,7 @@ def read(file: str | os.PathLike) -> tuple[pd.DataFrame, tuple[str, ...]]:
   if path.suffix.lower() in WORKBOOKS:
     rows, said = _of_workbook(path)
   elif path.name.lower().removesuffix('.gz').endswith('.jsonl'):
-    table = pd.read_json(io.BytesIO(_bytes(path)), lines=True, dtype=False)
-    return table.map(_cell), ()
+    return _of_lines(path)
   else:
     rows, said = _of_text(path)
   filled = [sum(bool(cell.strip()) for cell in row) for row in rows]
@@ -152,6 +152,23 @@ def listed(names: Iterable[str], most: int = 12) -> str:
   """'a, b, c and 3 more'."""
   names = list(names)
   return ', '.join(names[:most]) + (f' and {len(names) - most:,} more' if names[most:] else '')
+
+
+def _of_lines(path: pathlib.Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+  """The objects of lines of JSON under the numbers of their lines; one that is none is an empty
+  row, and said.
+
+  Raises:
+    ValueError: none is one.
+  """
+  with _lines.opened(epath.Path(path)) as stream:
+    columns, lines = _lines.jsonl(stream)
+  bad = [f'line {line.number} of {path} has {line.wrong}' for line in lines if line.wrong]
+  if len(bad) == len(lines):
+    raise ValueError(f'{path} holds no object of JSON. {"; ".join(bad[:_MOST_BAD])}')
+  rows = [[_cell(line.values.get(column)) for column in columns] for line in lines]
+  table = pd.DataFrame(rows, [line.number for line in lines], columns, dtype=str)
+  return table, (f'{len(bad):,} lines cannot be read: {listed(bad, _MOST_BAD)}.',) if bad else ()
 
 
 def _of_workbook(path: pathlib.Path) -> tuple[list[list[str]], tuple[str, ...]]:

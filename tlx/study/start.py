@@ -2,28 +2,32 @@
 sizes it allows.
 """
 
-import importlib.util
 import json
 import keyword
 import os
 import pathlib
+import posixpath
 import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
 import pandas as pd
+from etils import epath
 
 from tlx import datasets, sources
 from tlx.command import spelled
+from tlx.datasets import _csv, _tables, _texts
+from tlx.datasets._types import SUFFIXES, UNREADABLE
 from tlx.study import config as configs
 from tlx.study import spreadsheet
 
 TARGET: Mapping[str, Any] = configs.TARGET  # its defaults
 _listed = spreadsheet.listed
+_LOOKED_AT = 20  # cells of a column that tell whether they are files of images
 LEAST = 5  # rows of a class of a table; with fewer no part has enough of them
 PARTS = ('train', 'training', 'val', 'valid', 'validation', 'dev', 'test', 'testing')
 SIZES = (1, 5, 20, 80)  # examples a class that are offered
@@ -99,10 +103,11 @@ class Found(NamedTuple):
 
 def find(path: str | os.PathLike, asked: Asked, out: pathlib.Path) -> Found:
   """What is at `path`. A table whose columns have other names than tlx/datasets wants is written
-  again as `out`, a .jsonl beside the config.
+  again as `out`, a new .jsonl beside the config.
 
   Raises:
-    ValueError: nothing there, or nothing that a study takes; the message says what would be.
+    ValueError: nothing there, nothing that a study takes, or a file in the place of `out`; the
+      message says what would be.
   """
   root = pathlib.Path(path).expanduser().absolute()
   if not root.exists():
@@ -131,14 +136,20 @@ def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
     return _of_dataset(dataset, asked, ())
   tables = {'.jsonl': 'jsonl', '.csv': 'csv', '.tsv': 'csv', '.txt': 'text'}
   images = _images(root)
+  said = []
   for ending, kind in tables.items():
     files = [name for name in names if name.lower().removesuffix('.gz').endswith(ending)]
     if any(re.match(r'train(ing)?\.', name.lower()) for name in files) and not images:
       return _of_dataset(f'{kind}:{root}', asked, ())
     if len(files) == 1 and kind == 'csv' and files[0].lower() != 'groups.csv':
-      return _records(root / files[0], asked, out)
+      if not _in_classes(images) or _lists(root / files[0], images):
+        return _of_table(root / files[0], asked, out)
+      said.append(
+        f'{files[0]} is not taken but the folders: in it no columns image and label name these '
+        'images and their classes.'
+      )
     if len(files) == 1 and kind == 'jsonl' and not images:
-      return _records(root / files[0], asked, out)
+      return _of_table(root / files[0], asked, out)
     if files and kind == 'text' and not images:
       return _of_dataset(f'text:{root}', asked, ())
   classes = sorted({name.split('/')[0] for name in images if '/' in name})
@@ -154,20 +165,47 @@ def _folder(root: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
       f'{root} is divided into {_listed(classes)}, and none of these holds a folder for each '
       'class. Want PATH/<part>/<class>/<image>.'
     )
-  said = []
-  for kind, endings, reader, extra in (
-    ('HEIC', datasets.HEIF, 'pillow_heif', 'heif'),
-    ('PDF', datasets.PDF, 'pypdfium2', 'pdf'),
-  ):
-    count = sum(name.lower().endswith(endings) for name in images)
-    if count and importlib.util.find_spec(reader) is None:
-      install = f"pip install 'tlx-jax[{extra}]'"
-      if count == len(images):
-        raise ValueError(f'{root} holds nothing but {kind}, which is read after {install}.')
-      said.append(f'{count:,} are {kind}, which are left out until you {install}.')
   if stray := [name for name in images if '/' not in name]:
     said.append(f'{len(stray):,} images lie in no class and are left out: {_listed(stray)}.')
   return _of_dataset(f'folder:{root}', asked, tuple(said))
+
+
+def _of_table(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
+  """The one table of a folder, which is said."""
+  found = _records(file, asked, out)
+  taken = f'Of the folder the table {file.name} is taken.'
+  return found._replace(said=(found.said[0], taken, *found.said[1:]))
+
+
+def _in_classes(images: Iterable[str]) -> bool:
+  """Whether images lie in folders of several classes, perhaps within parts.
+
+  >>> _in_classes(['cat/0.png', 'dog/0.png']), _in_classes(['train/0.png', 'test/0.png'])
+  (True, False)
+  """
+  classes = set()
+  for name in images:
+    folders = name.split('/')[:-1]
+    if len(folders) > 1 and folders[0].lower() in PARTS:
+      folders = folders[1:]
+    classes.update(folders[:1])
+  return len(classes) > 1 and not all(name.lower() in PARTS for name in classes)
+
+
+def _lists(file: pathlib.Path, images: Iterable[str]) -> bool:
+  """Whether a table says the classes of images: has the columns of both, and most cells of the one
+  name some of these, as paths from its folder with their endings or without.
+  """
+  try:
+    table, _ = spreadsheet.read(file)
+    columns = _csv.columns(epath.Path(file), list(table.columns))
+  except ValueError:
+    return False
+  if not {'image', 'label'} <= columns.keys():
+    return False
+  known = {name for image in images for name in (image, posixpath.splitext(image)[0])}
+  cells = table[columns['image']].map(posixpath.normpath)
+  return bool(cells.isin(known).mean() > 0.5)
 
 
 def _images(root: pathlib.Path) -> tuple[str, ...]:
@@ -194,9 +232,20 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
     if answers != TARGET['answers'] and answers != 'gpt':
       target['answers'] = answers
     said += (f'Answers are what {answers} says, of the roles {_listed(roles)} (--answers=ROLE).',)
+  if kind in ('image', 'annotated image'):
+    said += tuple(
+      f'{count:,} are {ending[1:].upper()}, which are left out until you {how}.'
+      for ending, (count, how) in datasets.unread(dataset, asked.group).items()
+    )
   answers = target.get('answers', TARGET['answers'])
   counts = datasets.class_counts(dataset, asked.group, True, answers)
   names = datasets.info(dataset, group=asked.group, skip_bad=True, answers=answers).class_names
+  bare = [name for name, *of_part in zip(names, *counts.values()) if not any(of_part)]
+  if kind == 'image' and bare:
+    raise ValueError(
+      f'{dataset} has no image of {_listed(bare)} that can be read: {" ".join(said)} Or take the '
+      'class away.'
+    )
   valued = datasets.is_valued(dataset, asked.group, skip_bad=True)
   task = {
     'dialogue': 'dialogue',
@@ -206,10 +255,11 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
   }.get(kind, '')
   if not task and valued:
     task = 'regression' if len(names) < 2 else 'multi_label'
-  data = None
+  smallest = _smallest_train(counts, names if not task else ())
   if kind not in ('image', 'annotated image'):
     read = {'group': asked.group, 'skip_bad': True, 'answers': answers, 'wanted': kind}
-    data = datasets.load_text(dataset, **read)
+    fractions = {name: TARGET[name] for name in ('val_fraction', 'test_fraction')}
+    data = datasets.load_text(dataset, **read, **fractions)
     said += tuple(note for note in data.notes if '(skip_bad)' in note)
     if task == 'regression' and np.isnan(data.train.values).all():
       task = 'retrieval'
@@ -221,7 +271,7 @@ def _of_dataset(dataset: str, asked: Asked, said: tuple[str, ...]) -> Found:
     target,
     task,
     0 if task else len(names),
-    _smallest_train(counts, names if not task else ()),
+    smallest,
     (_counted(kind, counts, names if not task else ()), *said),
   )
 
@@ -243,8 +293,8 @@ def _counted(kind: str, counts: Mapping[str, Sequence[int]], names: Sequence[str
 
 
 def _smallest_train(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -> int:
-  """The training examples of the smallest class, or all without classes, about: what is held out
-  is rounded.
+  """The training examples of the smallest class, or all without classes, about: groups change what
+  is held out.
 
   Raises:
     ValueError: a class that cannot be divided.
@@ -252,17 +302,24 @@ def _smallest_train(counts: Mapping[str, Sequence[int]], names: Sequence[str]) -
   of_train = list(counts.get('train', counts.get('all', ())))
   if not names:
     of_train = [sum(of_train)]
-  for part in ('test', 'val'):
-    if part not in counts:
-      of_train = [n - round(TARGET[f'{part}_fraction'] * n) for n in of_train]
-  if names and min(of_train, default=0) < 2:
-    total = [sum(column) for column in zip(*counts.values())]
-    few = [f'{name} ({count:,})' for name, count in zip(names, total) if count < LEAST]
+  parts = [part for part in ('test', 'val') if part not in counts]
+  left = [_left_to_train(count, parts) for count in of_train]
+  if few := [f'{name} ({n:,})' for name, n, rest in zip(names, of_train, left) if rest < 2]:
     raise ValueError(
       f'Some classes are too small to be divided into training, validation and test: '
       f'{_listed(few)}. Want {LEAST} examples of each: add some, or take the class away.'
     )
-  return min(of_train, default=0)
+  return min(left, default=0)
+
+
+def _left_to_train(count: int, parts: Iterable[str]) -> int:
+  """The examples of a class that are left once these parts are held out; 0 where one gets none."""
+  for part in parts:
+    held = datasets.num_held(count, TARGET[f'{part}_fraction'])
+    if not 0 < held < count:
+      return 0
+    count -= held
+  return count
 
 
 def _of_images(dataset: str) -> tuple[str, ...]:
@@ -287,24 +344,37 @@ def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
   columns that it wants.
   """
   kind = 'jsonl' if '.jsonl' in file.name.lower() else 'csv'
+  dataset = f'{kind}:{file}'
+  if kind == 'csv' and not asked.text and (images := _images_listed(file)) is not None:
+    return _of_image_table(file, images, asked)
   chosen = asked.text or asked.label
   ours = not chosen and file.suffix.lower() not in spreadsheet.WORKBOOKS
+  refused = None
   if ours and (kind == 'jsonl' or spreadsheet.is_utf8(file)):
     try:
-      found = _of_dataset(f'{kind}:{file}', asked, ())
+      found = _of_dataset(dataset, asked, ())
       if found.task != 'retrieval':
         return found
       pair = _asked_and_answered(spreadsheet.read(file)[0].columns)
       if not pair:
         return found
-    except ValueError:
-      if kind == 'jsonl' and datasets.kind(f'jsonl:{file}') != 'text':
+    except ValueError as error:
+      if kind == 'jsonl' and datasets.kind(dataset) != 'text':
         raise
+      refused = error
   table, said = spreadsheet.read(file)
   if not chosen and (pair := _asked_and_answered(table.columns)):
     return _of_answers(file, table, pair, asked, out)
+  if refused and _says_more(table.columns):
+    raise refused
   text = tuple(spreadsheet.column(table, name, '--text') for name in asked.text)
   text = text or _text_column(table)
+  of_images = [name for name in text or table.columns if _are_images(file.parent, table[name])]
+  if len(of_images) >= max(1, len(text)):
+    raise ValueError(
+      f'{file}: the cells of {of_images[0]} are files of images. Want a table of images as CSV in '
+      'UTF-8, whose first line names the columns image and label.'
+    )
   label = ''
   if asked.label:
     label = spreadsheet.column(table, asked.label, '--label')
@@ -331,6 +401,61 @@ def _records(file: pathlib.Path, asked: Asked, out: pathlib.Path) -> Found:
     said = (*said, f'The class may as well be {listed}: --label=COLUMN takes another column.')
   found = _written(file, table, (text, label), asked, out)
   return found._replace(said=(found.said[0], *said, *found.said[1:]), columns=text)
+
+
+def _images_listed(file: pathlib.Path) -> pd.DataFrame | None:
+  """A table that tlx/datasets takes as one of images and whose cells are such; None for others."""
+  try:
+    if datasets.kind(f'csv:{file}') != 'image':
+      return None
+    table, _ = spreadsheet.read(file)
+  except ValueError:
+    return None
+  names = {name.lower(): name for name in table.columns}
+  images = [names[name] for name in _csv.IMAGE if name in names]
+  return table if not images or _are_images(file.parent, table[images[0]]) else None
+
+
+def _of_image_table(file: pathlib.Path, table: pd.DataFrame, asked: Asked) -> Found:
+  """A table of images, as it is.
+
+  Raises:
+    ValueError: another column is asked for than the class is taken from, or as `_of_dataset`.
+  """
+  taken = _csv.columns(epath.Path(file), list(table.columns), asked.group).get('label', '')
+  if asked.label and (wanted := spreadsheet.column(table, asked.label, '--label')) != taken:
+    free = ', and label to another name' if taken.lower() == 'label' else ''
+    raise ValueError(
+      f'{file} is a table of images, which is taken as it is: rename the column {wanted} to '
+      f'label{free}. For a study of texts say --text=COLUMN.'
+    )
+  return _of_dataset(f'csv:{file}', asked, ())
+
+
+def _are_images(folder: pathlib.Path, cells: pd.Series) -> bool:
+  """Whether most of the first cells name files of images, which need not be there where their
+  endings say it, or may lack the endings where they are.
+  """
+  first = [cell for cell in cells.str.strip() if cell][:_LOOKED_AT]
+  endings = (*SUFFIXES, *UNREADABLE)
+
+  def is_image(cell: str) -> bool:
+    if cell.lower().endswith(endings):
+      return ' ' not in cell or os.path.isfile(folder / cell)
+    return any(os.path.isfile(folder / f'{cell}{ending}') for ending in endings)
+
+  return sum(map(is_image, first)) > len(first) / 2
+
+
+def _says_more(columns: Iterable[str]) -> bool:
+  """Whether columns that tlx/datasets takes for a text and its class have a second text, a part or
+  a group beside them, which would be lost where they are written again.
+  """
+  names = {name.lower() for name in columns}
+  texts = _texts.text_columns(names)
+  more = names.intersection((*_tables.SPLIT, *_tables.GROUP))
+  labelled = names.intersection(_texts.LABEL)
+  return bool(texts and labelled and (texts in _texts.PAIRS or more))
 
 
 def _written(
@@ -363,12 +488,8 @@ def _written(
     )
   if kept.label.nunique() < 2:
     raise ValueError(f'{file}: the column {label} has no two classes of {LEAST} rows or more.')
-  with _opened(out) as stream:
-    for row in kept.to_dict('records'):
-      stream.write(json.dumps(row, ensure_ascii=False) + '\n')
   said.append(f'Wrote {out}, {len(kept):,} rows with the columns text and label.')
-  found = _of_dataset(f'jsonl:{out}', asked._replace(group=''), tuple(said))
-  return found
+  return _saved(kept, out, asked, tuple(said))
 
 
 def _asked_and_answered(columns: Iterable[str]) -> tuple[str, ...]:
@@ -390,43 +511,65 @@ def _of_answers(
   if asked.group:
     rows['group'] = table[spreadsheet.column(table, asked.group, '--group')]
   whole = rows[(rows.prompt.str.strip() != '') & (rows.answer.str.strip() != '')]
-  with _opened(out) as stream:
-    for row in whole.to_dict('records'):
-      stream.write(json.dumps(row, ensure_ascii=False) + '\n')
   said = (
     f'{columns[0]} is what is asked and {columns[1]} the answer: a language model learns it. For '
     'classes of the rows say --label=COLUMN.',
     f'{len(rows) - len(whole):,} of {len(rows):,} rows lack one of them, and are left out.',
     f'Wrote {out}, {len(whole):,} rows with the columns prompt and answer.',
   )
-  return _of_dataset(f'jsonl:{out}', asked._replace(group=''), said)
+  return _saved(whole, out, asked, said)
 
 
-def _opened(out: pathlib.Path) -> IO[str]:
-  """A file to write lines of JSON in."""
+def _saved(rows: pd.DataFrame, out: pathlib.Path, asked: Asked, said: tuple[str, ...]) -> Found:
+  """The data set of rows, written as `out`, a new file; none is left where no study takes it.
+
+  Raises:
+    ValueError: there is such a file already, or as `_of_dataset`.
+  """
+  out = out.absolute()
   out.parent.mkdir(parents=True, exist_ok=True)
-  return out.open('w', encoding='utf-8')
+  try:
+    stream = out.open('x', encoding='utf-8', errors='backslashreplace')  # as JSON writes halves
+  except FileExistsError:
+    raise ValueError(
+      f'The rows that a study takes would be written as {out}, which is there already: name '
+      'another config by --out=FILE.py; they go beside it.'
+    ) from None
+  try:
+    with stream:
+      for row in rows.to_dict('records'):
+        stream.write(json.dumps(row, ensure_ascii=False) + '\n')
+    return _of_dataset(f'jsonl:{out}', asked._replace(group=''), said)
+  except BaseException:
+    out.unlink()
+    raise
 
 
 def _text_column(table: pd.DataFrame) -> tuple[str, ...]:
-  """The column whose cells are longest, of those that are mostly different; or ()."""
+  """The column whose cells are longest, of those that are mostly different; else one that is called
+  as tlx/datasets wants it; or ().
+  """
+  names = [name.lower() for name in table.columns]
   lengths = {
     column: table[column].str.len().mean()
     for column in table.columns
     if table[column].nunique() > len(table) / 2 and table[column].str.contains(' ').mean() > 0.5
   }
-  return (max(lengths, key=lengths.__getitem__),) if lengths else ()
+  called = [name for name in table.columns if (name.lower(),) == _texts.text_columns(names)]
+  return (max(lengths, key=lengths.__getitem__),) if lengths else tuple(called)
 
 
 def _label_column(table: pd.DataFrame, text: Sequence[str]) -> str:
-  """The column of classes: of those with few different cells the one that is called like one, or
-  ''.
+  """The column of classes: of those with few different cells the one that is called like one; where
+  none has few, one that is called as tlx/datasets wants it; or ''.
   """
   few = _few_values(table, text)
   for word in _LABELS:
     for column in few:
       if word in column.lower():
         return column
+  if not few:
+    few = {name: 0 for name in table.columns if name.lower() in _texts.LABEL and name not in text}
   return next(iter(few)) if len(few) == 1 else ''
 
 
@@ -486,7 +629,8 @@ def written(found: Found, asked: Asked, name: str) -> str:
   unit = 'examples a class' if found.num_classes else 'examples'
   return _CONFIG.format(
     title=f'{called} to {name}',
-    name=_inert(name),
+    config=_inert(shlex.quote(f'{name}.py')),
+    workdir=_inert(shlex.quote(f'runs/{name}')),
     first=_inert(found.said[0]),
     source=source,
     key=_key(name),
@@ -545,8 +689,8 @@ def _sizes(found: Found) -> tuple[int, ...]:
 
 _CONFIG = '''"""{first}
 
-  {study} --config={name}.py --workdir=runs/{name}
-  {predict} --workdir=runs/{name} --inputs={inputs} --out=labels.csv
+  {study} --config={config} --workdir={workdir}
+  {predict} --workdir={workdir} --inputs={inputs} --out=labels.csv
 """
 
 from tlx.study.config import base
@@ -558,7 +702,7 @@ def get_config():
   # Where features come from. Others: {listing} weights
   config.sources.pretrained = {source}
   # What cannot be read is left out (skip_bad), as are copies of test examples (duplicates); both
-  # are counted and named, as by {look} --config={name}.py
+  # are counted and named, as by {look} --config={config}
   config.targets.{key} = {target}
   config.shots = {shots}  # {unit}; there are about {smallest:,} to train on. 0 is all
   config.seeds = {seeds}  # each draws its own examples; five tell smaller differences from chance
@@ -616,16 +760,17 @@ def choices(found: Found, asked: Asked) -> str:
   """What the config is set to, in a line."""
   entry, called = _SOURCES[found.kind]
   name = asked.source or f'{called}, {entry}'
-  return f'source {name} (--source=NAME); sizes {_sizes(found)}; the rest is explained in the file.'
+  return (
+    f'source {name} (--source=NAME); sizes {_sizes(found)}; the rest is explained in the file. '
+    'For other arguments name another by --out=FILE.py: this one is kept.'
+  )
 
 
 def commands(found: Found, asked: Asked, config: pathlib.Path) -> str:
   """The commands that follow: one more where the weights are not here yet."""
   entry = asked.source or _SOURCES[found.kind][0]
-  lines = [
-    f'{spelled("study")} --config={config} --dry_run',
-    f'{spelled("study")} --config={config} --workdir=runs/{config.stem}',
-  ]
+  study = f'{spelled("study")} --config={shlex.quote(str(config))}'
+  lines = [f'{study} --dry_run', f'{study} --workdir={shlex.quote(f"runs/{config.stem}")}']
   try:
     sources.resolve(sources.entry(entry).uri)
   except (ValueError, ImportError):
