@@ -180,6 +180,17 @@ def test_the_best_run_is_of_the_last_config(finished, tmp_path):
   assert use.best_run(tmp_path / 'grown')[0] == best
 
 
+def test_of_equals_the_best_is_the_one_that_the_report_names(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / 'equal')
+  for path in (tmp_path / 'equal').glob('runs/*/result.json'):
+    result = checkpoint.unsealed(path)
+    result['val'] |= {'accuracy': 0.7, 'correct': 7, 'count': 10}
+    checkpoint.write_json(path, checkpoint.sealed(result))
+  _, why = use.best_run(tmp_path / 'equal')
+  assert ': scratch from turned is best on validation' in why  # the first of the config
+  assert 'of 3 methods scratch is best on validation' in report.summary(tmp_path / 'equal')
+
+
 def test_a_task_without_answers_is_one_error(texts):
   path, workdir = texts
   model = use.load_run(workdir)._replace(task='embedding')

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from etils import epath
 from tlx import backbones, checkpoint, datasets, sources
 from tlx.command import spelled
 from tlx.plug import closest, plug
+from tlx.report import numbers
+from tlx.report.folder import ordered
 from tlx.study import artefact, store
 from tlx.study import config as configs
 from tlx.study import pair as pairs
@@ -106,7 +109,8 @@ def _ensemble(folder: epath.Path) -> Model:
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   """(the run that validation prefers, why): of the largest training sets the source and method
-  with the best mean over seeds (source seeds and folds too), and of these runs the best.
+  with the best mean over seeds (source seeds and folds too), of equals the first in the config, and
+  of these runs the best.
 
   Raises:
     ValueError: no study, no run that was chosen yet, or runs of several targets.
@@ -144,9 +148,15 @@ def _best_setting(folder: epath.Path) -> tuple[list[dict], Callable[[Sequence], 
       settings.setdefault((base(run['cell']['source']), run['cell']['method']), []).append(run)
 
   def worth(runs: Sequence[Mapping[str, Any]]) -> float:
-    return direction * float(np.mean([run['val'][column] for run in runs]))
+    return direction * numbers.mean([run['val'][column] for run in runs])
 
-  source, method = max(settings, key=lambda setting: worth(settings[setting]))
+  # of equals the first of the config, as the report has it
+  order = itertools.product(
+    ordered((source for source, _ in settings), map(base, study['sources'])),
+    ordered((method for _, method in settings), study['methods']),
+  )
+  there = [setting for setting in order if setting in settings]
+  source, method = max(there, key=lambda setting: worth(settings[setting]))
   alike = settings[source, method]
   why = (
     f'{method} from {source} is best on validation with {alike[0]["num_train"]:,} training '
