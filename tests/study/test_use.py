@@ -219,6 +219,28 @@ def test_another_tokenizer_under_the_same_name_is_one_error(texts):
   use.load_run(workdir)
 
 
+def test_python_labels_what_the_command_does(texts, tmp_path):
+  """Tables as people keep them, and texts at hand."""
+  said = ['the bank', 'rain']
+  model = tlx.load_run(texts[1])
+  wanted = tlx.predict(model, said)['probability']
+  table = pd.DataFrame({'Nr': ['1', '2'], 'Größe': said})
+  table.to_excel(tmp_path / 'new.xlsx', index=False)
+  (tmp_path / 'new.csv').write_bytes(table.to_csv(index=False).encode('utf-16'))
+  for name, column in (('new.xlsx', 'größe'), ('new.csv', ['Größe'])):
+    np.testing.assert_array_equal(
+      tlx.predict(model, tmp_path / name, text=column)['probability'], wanted
+    )
+  (tmp_path / 'old.csv').write_bytes('text\nder Käse\n'.encode('cp1252'))
+  with pytest.warns(UserWarning, match='was read as the Windows of western Europe'):
+    assert tlx.predict(model, tmp_path / 'old.csv')['error'] == ['']
+  assert tlx.predict(model, ['rain', ' '])['error'] == ['', 'an empty text']
+  with pytest.raises(ValueError, match='Number 2 of the texts is .*, or the name of one file'):
+    tlx.predict(model, ['rain', tmp_path])
+  with pytest.raises(ValueError, match='There is no text'):
+    tlx.predict(model, [])
+
+
 def test_pairs_for_a_run_of_single_texts_are_one_error(texts):
   path, workdir = texts
   (path / 'pairs.jsonl').write_text('{"text1": "the bank", "text2": "rain"}\n')

@@ -69,7 +69,7 @@ from tlx.datasets._types import (
   listing,
   rows_of,
 )
-from tlx.datasets._unlabelled import Unlabelled, unlabelled
+from tlx.datasets._unlabelled import Unlabelled, of_texts, unlabelled
 from tlx.plug import available, closest, plug
 
 __all__ = [
@@ -94,6 +94,7 @@ __all__ = [
   'load_text',
   'nearly_across',
   'nearly_seen',
+  'of_texts',
   'overlap',
   'prints',
   'raw_images',
