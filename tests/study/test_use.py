@@ -191,6 +191,23 @@ def test_of_equals_the_best_is_the_one_that_the_report_names(finished, tmp_path)
   assert 'of 3 methods scratch is best on validation' in report.summary(tmp_path / 'equal')
 
 
+def test_what_cannot_be_used_is_said_where_it_is_used(finished, tmp_path):
+  assert 'cannot be used' not in use.load_run(finished[0]).about
+  guessing = tmp_path / 'guessing'
+  shutil.copytree(finished[0], guessing)
+  for path in guessing.glob('runs/*/result.json'):
+    result = checkpoint.unsealed(path)
+    if result['test']:
+      result['test'] |= {'accuracy': 0.1, 'correct': 50, 'count': 500, 'balanced_accuracy': 0.1}
+    checkpoint.write_json(path, checkpoint.sealed(result))
+  words = 'Its report says that it cannot be used: at chance (10.0%).'
+  best, _ = use.best_run(guessing)
+  for name in ('best', 'ensemble'):
+    assert use.load_run(guessing, name).about.endswith(words)
+  assert export.to_artefact(guessing, 'best', tmp_path / 'artefact') == f'{best}: {words}'
+  assert f'The run is {best}. {words}' in (tmp_path / 'artefact' / 'README.md').read_text()
+
+
 def test_a_task_without_answers_is_one_error(texts):
   path, workdir = texts
   model = use.load_run(workdir)._replace(task='embedding')
@@ -495,6 +512,7 @@ def test_a_card_tells_the_cells_of_its_runs_apart():
     'num_train': 5,
     'run': 'r',
     'column': 'accuracy',
+    'caution': 'Its report says no good.',
     'dataset': 'd',
     'provenance': {},
     'versions': {},
@@ -502,5 +520,6 @@ def test_a_card_tells_the_cells_of_its_runs_apart():
     'data': {'num_examples': {'train': 5}, 'sha256': 'f', 'notes': []},
   }
   lines = artefact.of_card(card).splitlines()
+  assert lines[4].endswith('The run is r. Its report says no good.')
   start = lines.index('| source seed | seed | validation | test |')
   assert lines[start + 3] == '| 0 | 1 | 0.5000 |  |' and lines[start + 4].startswith('| 1 | 0 |')

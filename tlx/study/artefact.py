@@ -117,7 +117,7 @@ def of_card(card: Mapping[str, Any]) -> str:
     card['claim'],
     '',
     f'{card["method"]} from {card["source"]} on {card["target"]}, {card["num_train"]:,} training '
-    f'examples. The run is {card["run"]}.',
+    f'examples. The run is {card["run"]}. {card["caution"]}'.strip(),
     '',
     '## Results',
     '',

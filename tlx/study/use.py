@@ -14,7 +14,7 @@ from etils import epath
 from tlx import backbones, checkpoint, datasets, sources
 from tlx.command import spelled
 from tlx.plug import closest, plug
-from tlx.report import numbers
+from tlx.report import cautions, numbers
 from tlx.report.folder import ordered
 from tlx.study import artefact, store
 from tlx.study import config as configs
@@ -65,7 +65,10 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
     return _of_artefact(folder)
   if run == 'ensemble':
     return _ensemble(folder)
-  name, about = best_run(folder) if run == 'best' else (run, run)
+  name, about = run, run
+  if run == 'best':
+    name, about = best_run(folder)
+    about = f'{about} {cautions.of_run(folder, name)}'.strip()
   of_run, _ = configs.of_run(f'study:{folder}/{name}')
   cell = Cell(**of_run['cell'])
   source, method = of_run['sources'][cell.source], of_run['methods'][cell.method]
@@ -104,6 +107,7 @@ def _ensemble(folder: epath.Path) -> Model:
   alike, _, why = _best_setting(folder)
   first, *others = (load_run(folder, run['id']) for run in alike)
   about = f'ensemble: the average of {len(alike)} runs, whose own score is in no table. {why}.'
+  about = f'{about} {cautions.of_run(folder, alike[0]["id"])}'.strip()
   return first._replace(others=tuple(one.variables for one in others), about=about)
 
 
