@@ -122,6 +122,27 @@ def test_texts_are_labelled_from_the_command_line(texts):
   ]
 
 
+def test_nothing_to_label_and_nowhere_to_write_are_errors(texts):
+  path, workdir = texts
+  (path / 'worse.jsonl').write_text('{"text": ""}\nno json\n')
+  command = [sys.executable, '-m', 'experiments.predict', f'--workdir={workdir}']
+  command += [f'--inputs={path}/worse.jsonl']
+  done = subprocess.run([*command, f'--out={path}/worse.csv'], capture_output=True, text=True)
+  assert done.returncode == 1 and 'worse.csv: 0 labelled, 2 could not be read' in done.stdout
+  assert done.stderr == 'Error: nothing could be read. The first, 1: an empty text.\n'
+  code = (  # before any work
+    'import sys, types, experiments.predict as command\nfrom tlx.study import use\n'
+    'use.predict = None\n'
+    "for name, value in zip(('WORKDIR', 'INPUTS', 'OUT', 'RUN', 'TEXT'), sys.argv[1:]):\n"
+    '  setattr(command, name, types.SimpleNamespace(value=value))\n'
+    "command.main(['predict'])"
+  )
+  (path / 'folder.csv').mkdir()
+  values = [str(workdir), str(path / 'worse.jsonl'), str(path / 'folder.csv'), 'best', '']
+  done = subprocess.run([sys.executable, '-c', code, *values], capture_output=True, text=True)
+  assert 'folder.csv is a folder, or cannot be written' in done.stderr
+
+
 def test_texts_are_labelled_as_in_their_study(texts):
   path, workdir = texts
   for name in [folder.name for folder in (workdir / 'runs').iterdir()]:
