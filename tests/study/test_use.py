@@ -380,6 +380,15 @@ def test_an_artefact_needs_nothing_else(exported, texts, tmp_path):
     export.to_artefact(texts[1], 'best', folder)
 
 
+def test_what_is_exported_may_be_read_as_other_new_files_may(exported, texts, tmp_path):
+  export.to_peft(texts[1], name_of(texts[1], 'lora'), tmp_path / 'adapter')
+  (tmp_path / 'new').touch()
+  folders = (exported[0] / 'artefact', exported[0] / 'official', tmp_path / 'adapter')
+  files = [file for folder in folders for file in folder.iterdir()]
+  assert sum(file.suffix == '.safetensors' for file in files) == 4
+  assert {file.stat().st_mode for file in files} == {(tmp_path / 'new').stat().st_mode}
+
+
 def test_official_names_give_the_same_network(exported, texts):
   """With LoRA merged; the same name map reads them back, and transformers computes the same."""
   path, new, logits = exported

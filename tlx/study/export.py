@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import export as jax_export
-from safetensors.numpy import save_file
 
 from tlx import adapters, checkpoint, peft, report, sources, tree
 from tlx.backbones._inverse import official as official_arrays
@@ -57,7 +56,7 @@ def to_official(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
   name, model = _model(workdir, run)
   made, pretrained = _official(workdir, name, model, _merged(model))
   folder = artefact.new_folder(out)
-  save_file(made, folder / OFFICIAL, {'format': 'pt'})
+  checkpoint.write_arrays(folder / OFFICIAL, made, {'format': 'pt'})
   _write_about(folder, name, model, pretrained)
   return model.about
 
@@ -83,7 +82,8 @@ def to_peft(workdir: str | os.PathLike, run: str, out: str | os.PathLike) -> str
   adapters.save(folder, model.variables.params, method, layers, base=pretrained['weights'])
   if make_task(model.task, len(model.class_names)).head is not None:
     head = tree.named_leaves(alone[model.network.stages[-1]])
-    save_file({leaf: np.asarray(array) for leaf, array in head}, folder / HEAD)
+    arrays = {leaf: np.asarray(array) for leaf, array in head}
+    checkpoint.write_arrays(folder / HEAD, arrays)
   _write_about(folder, name, model, pretrained)
   return model.about
 
