@@ -141,9 +141,7 @@ def of_card(card: Mapping[str, Any]) -> str:
     '',
     '```python',
     'import tlx',
-    'from tlx import datasets',
-    'from tlx.study import use',
-    "answers = use.predict(tlx.load_run('THIS FOLDER'), datasets.unlabelled('NEW'))",
+    "answers = tlx.predict(tlx.load_run('THIS FOLDER'), 'NEW')",
     '```',
     '',
   ]
