@@ -16,6 +16,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import run_command
+
 from .study import CONFIG, WORKDIR, parse, set_up_jax
 
 SHOTS = flags.DEFINE_integer(
@@ -73,4 +75,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  run_command(main, flags_parser=parse)

@@ -10,6 +10,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import run_command
+
 from . import generate
 
 flags.adopt_module_key_flags(generate)
@@ -53,4 +55,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_command(main)

@@ -13,6 +13,8 @@ import sys
 import numpy as np
 from absl import app, flags, logging
 
+from tlx.command import new_file, run_command
+
 WORKDIR = flags.DEFINE_string('workdir', '', "A study's folder;")
 RUN = flags.DEFINE_string('run', 'best', '  a folder of its runs/, or best.')
 BACKBONE = flags.DEFINE_string('backbone', '', 'Or a file of tlx/backbones[:variant]')
@@ -48,10 +50,10 @@ def main(argv):
     model = load()
     for line in (*new.notes, model.about):
       print(line)
+    new_file(OUT.value)
     vectors, bad = use.embed(model, new, STAGE.value)
     if UNIT.value:
       vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     np.save(OUT.value, vectors)
     pathlib.Path(f'{OUT.value}.ids.txt').write_text('\n'.join(new.ids) + '\n', encoding='utf-8')
   except (ValueError, OSError) as error:
@@ -59,6 +61,8 @@ def main(argv):
   for row, why in bad.items():
     print(f'{new.ids[row]}: {why}')
   print(f'Wrote {OUT.value}, {vectors.shape[0]:,} x {vectors.shape[1]:,}, and {OUT.value}.ids.txt.')
+  if len(bad) == len(new.ids):
+    sys.exit('Error: nothing could be read.')
 
 
 if __name__ == '__main__':
@@ -67,4 +71,4 @@ if __name__ == '__main__':
   INPUTS = flags.DEFINE_string('inputs', None, 'Images or texts, as for predict.', required=True)
   TEXT = flags.DEFINE_list('text', [], 'The columns of a table that the text is made of.')
   OUT = flags.DEFINE_string('out', None, 'A .npy file.', required=True)
-  app.run(main)
+  run_command(main)

@@ -16,6 +16,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import run_command
+
 WORKDIR = flags.DEFINE_string('workdir', None, "The study's folder.", required=True)
 RUN = flags.DEFINE_string('run', 'best', 'A folder of its runs/, or best.')
 TO = flags.DEFINE_enum('to', 'artefact', ('artefact', 'official', 'peft', 'stablehlo'), 'As what.')
@@ -42,4 +44,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_command(main)

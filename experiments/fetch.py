@@ -10,6 +10,7 @@ import sys
 
 from absl import app, flags
 
+from tlx.command import run_command
 from tlx.sources import CATALOGUE, digest, fetch
 
 _SHA256 = flags.DEFINE_string(
@@ -32,4 +33,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_command(main)

@@ -14,6 +14,8 @@ import sys
 
 from absl import app, flags
 
+from tlx.command import run_command
+
 from .study import WORKDIR, set_up_jax
 
 ONLY = flags.DEFINE_list('only', None, 'Some of them, by the names of their files.')
@@ -55,4 +57,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_command(main)

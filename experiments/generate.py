@@ -15,6 +15,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import run_command
+
 from . import embed
 
 flags.adopt_module_key_flags(embed)
@@ -59,4 +61,4 @@ def main(argv):
 if __name__ == '__main__':
   INPUTS = flags.DEFINE_string('inputs', None, 'A .txt or .jsonl file of prompts.', required=True)
   OUT = flags.DEFINE_string('out', '/dev/stdout', 'A .jsonl file.')
-  app.run(main)
+  run_command(main)

@@ -10,10 +10,10 @@ import inspect
 import re
 import sys
 
-from absl import app, logging
+from absl import logging
 
 from tlx import sources
-from tlx.command import spare_collections
+from tlx.command import run_command, spare_collections
 from tlx.plug import available, plug
 
 ROOMS = (
@@ -138,4 +138,4 @@ def _first(text: str | None) -> str:
 
 if __name__ == '__main__':
   spare_collections()
-  app.run(main)
+  run_command(main)

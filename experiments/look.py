@@ -11,6 +11,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import run_command
+
 from .study import CONFIG, parse
 
 OUT = flags.DEFINE_string('out', '', 'A folder for pictures of the examples.')
@@ -38,4 +40,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  run_command(main, flags_parser=parse)

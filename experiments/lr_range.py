@@ -12,6 +12,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import run_command
+
 from .study import CONFIG, WORKDIR, parse, set_up_jax
 
 METHOD = flags.DEFINE_list('method', (), 'Methods of the config; all that take steps, if none.')
@@ -62,4 +64,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  run_command(main, flags_parser=parse)

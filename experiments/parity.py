@@ -13,6 +13,7 @@ import sys
 from absl import app, flags, logging
 
 from tlx import parity
+from tlx.command import run_command
 from tlx.parity import cases
 
 _FOLDER = flags.DEFINE_string('parity_dir', str(cases.FOLDER), 'The folder of the cases.')
@@ -68,4 +69,4 @@ def show(name, folder):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_command(main)

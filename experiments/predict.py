@@ -13,11 +13,12 @@ Of a detector --out is a folder, --out=FOLDER: boxes.json, a COCO file with a sc
 and the images with their boxes drawn. --least=0.7 leaves out boxes of lower scores.
 """
 
-import pathlib
 import sys
 
 import pandas as pd
 from absl import app, flags, logging
+
+from tlx.command import new_file, run_command
 
 WORKDIR = flags.DEFINE_string('workdir', None, "The study's folder.", required=True)
 RUN = flags.DEFINE_string('run', 'best', 'A folder of its runs/, best, or ensemble.')
@@ -48,10 +49,11 @@ def main(argv):
     for line in (*new.notes, model.about):
       print(line)
     if boxes.finds(model):
+      new_file(f'{OUT.value}/boxes.json')
       print(boxes.write(model, new, OUT.value, LEAST.value))
       return
+    out = new_file(OUT.value)
     found = pd.DataFrame(use.predict(model, new))
-    pathlib.Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
     if OUT.value.endswith('.csv'):
       found.to_csv(OUT.value, index=False)
     elif OUT.value.endswith('.xlsx'):
@@ -59,7 +61,7 @@ def main(argv):
     elif OUT.value.endswith('.html'):
       contents = shown.of_records(new, predicted.rows_shown(found))
       page = predicted.page(model.about, INPUTS.value, found, contents)
-      pathlib.Path(OUT.value).write_text(page, encoding='utf-8')
+      out.write_text(page, encoding='utf-8')
     else:
       found.to_json(OUT.value, orient='records', lines=True, force_ascii=False)
   except (ValueError, OSError, ImportError) as error:
@@ -68,9 +70,11 @@ def main(argv):
     print(f'{cut:,} texts are longer than the run was trained on and were cut (input.length).')
   unread = int((found.error != '').sum())
   print(f'Wrote {OUT.value}: {len(found) - unread:,} labelled, {unread:,} could not be read.')
+  if unread == len(found):
+    sys.exit(f'Error: nothing could be read. The first, {found.id[0]}: {found.error[0]}.')
   if 'class' in found:
     print(found['class'][found.error == ''].value_counts().head(10).to_string())
 
 
 if __name__ == '__main__':
-  app.run(main)
+  run_command(main)

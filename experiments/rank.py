@@ -12,6 +12,8 @@ import sys
 
 from absl import app, flags, logging
 
+from tlx.command import run_command
+
 from .study import CONFIG, WORKDIR, parse
 
 SCORES = flags.DEFINE_list(
@@ -54,4 +56,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse)
+  run_command(main, flags_parser=parse)

@@ -10,7 +10,7 @@ import sys
 from absl import app, flags
 
 from tlx import report
-from tlx.command import spare_collections
+from tlx.command import run_command, spare_collections
 
 WORKDIR = flags.DEFINE_string(
   'workdir', None, 'The folder of a study, finished or not.', required=True
@@ -36,4 +36,4 @@ def main(argv):
 
 if __name__ == '__main__':
   spare_collections()
-  app.run(main)
+  run_command(main)

@@ -11,7 +11,7 @@ import sys
 
 from absl import app, flags, logging
 
-from tlx.command import spare_collections
+from tlx.command import run_command, spare_collections
 
 OUT = flags.DEFINE_string('out', '', 'The config to write; by default the name of PATH, .py.')
 TEXT = flags.DEFINE_list('text', [], 'The columns of a table that the text is made of.')
@@ -56,4 +56,4 @@ def main(argv):
 
 if __name__ == '__main__':
   spare_collections()
-  app.run(main)
+  run_command(main)

@@ -18,7 +18,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tlx.command import collect_again, spare_collections, spelled
+from tlx.command import collect_again, run_command, spare_collections, spelled
 from tlx.plug import available, closest, plug
 from tlx.study.config import add_defaults, missing_field
 
@@ -226,4 +226,4 @@ def to_use(workdir: str, boxes: bool) -> str:
 
 if __name__ == '__main__':
   spare_collections()
-  app.run(main, flags_parser=parse)
+  run_command(main, flags_parser=parse)

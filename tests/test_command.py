@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import os
 import pathlib
 import subprocess
 import sys
@@ -16,6 +17,41 @@ ROOT = pathlib.Path(__file__).parents[1]
 def test_every_file_of_experiments_is_a_command():
   assert command.commands() == sorted(file.stem for file in (ROOT / 'experiments').glob('*.py'))
   assert command.spelled('study') in ('python -m experiments.study', 'tlx study')
+
+
+def command_of(body, **options):
+  """A process that runs a command with this body."""
+  code = f'from tlx.command import run_command\ndef main(argv):\n  {body}\nrun_command(main)'
+  env = {name: value for name, value in os.environ.items() if name != 'PYTHONUNBUFFERED'}
+  return subprocess.Popen(
+    [sys.executable, '-c', code], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, **options
+  )
+
+
+def test_every_command_ends_alike_when_it_is_stopped():
+  for file in (ROOT / 'experiments').glob('*.py'):
+    assert '\n  run_command(main' in file.read_text(), file
+  process = command_of('raise KeyboardInterrupt')
+  assert process.communicate()[1] == 'Interrupted.\n' and process.returncode == 130
+  process = command_of('raise SystemExit("Error: x")')
+  assert process.communicate()[1] == 'Error: x\n' and process.returncode == 1
+
+
+@pytest.mark.parametrize('size', [1, 10**6])
+def test_a_reader_that_went_is_no_traceback(size):
+  read, write = os.pipe()
+  os.close(read)
+  process = command_of(f'print("x" * {size})', stdout=write)
+  os.close(write)
+  assert process.communicate()[1] == '' and process.returncode == 141
+
+
+def test_where_nothing_can_be_written_is_told(tmp_path):
+  assert command.new_file(str(tmp_path / 'new' / 'x.csv')) == tmp_path / 'new' / 'x.csv'
+  (tmp_path / 'file').touch()
+  for out in (tmp_path, tmp_path / 'file' / 'x.csv'):
+    with pytest.raises(ValueError, match=f'--out={out} .*cannot be written'):
+      command.new_file(str(out))
 
 
 def test_a_command_runs_as_its_module_does(monkeypatch, capsys):

@@ -3,7 +3,8 @@ trained.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # brings jax, which a config file does not need
@@ -39,21 +40,34 @@ def load_source(
 
 
 def predict(
-  model: 'Model', inputs: str | os.PathLike, least: float = 0.5
+  model: 'Model',
+  inputs: str | os.PathLike | Iterable[str],
+  least: float = 0.5,
+  text: str | Sequence[str] = (),
 ) -> dict[str, Sequence[Any]]:
   """{'id': ..., what the model answers, a value an example, 'error': '' or why there is none}, for
-  a folder of images or a file of texts: pandas.DataFrame(predict(model, 'NEW')).
+  a folder of images, a file of texts, or texts: pandas.DataFrame(predict(model, 'NEW')). What is
+  guessed of a file is a warning.
 
   Of a detector a value a box of a score of `least` or more: its class, score and x0, y0, x1, y1 in
   pixels of the photograph.
 
+  Args:
+    text: the columns of a table that the text is made of.
+
   Raises:
-    ValueError: nothing there, bare weights, or examples of another kind than the network takes.
+    ValueError: nothing there, no such column, bare weights, or examples of another kind than the
+      network takes.
   """
   from tlx import datasets
-  from tlx.study import boxes, use
+  from tlx.study import boxes, spreadsheet, use
 
-  new = datasets.unlabelled(inputs)
+  if isinstance(inputs, (str, os.PathLike)):
+    new = spreadsheet.unlabelled(inputs, [text] if isinstance(text, str) else text)
+  else:
+    new = datasets.of_texts(inputs)
+  for note in new.notes:
+    warnings.warn(note, stacklevel=2)
   if boxes.finds(model):
     return boxes.rows(boxes.find(model, new, least), new.ids)
   return use.predict(model, new)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from tlx import peft
+from tlx import checkpoint, peft
 from tlx.peft._layers import by_layer
 from tlx.plug import plug
 from tlx.types import PyTree
@@ -205,7 +205,8 @@ def save(
   }
   place = pathlib.Path(folder)
   place.mkdir(parents=True, exist_ok=True)
-  save_file({key: np.ascontiguousarray(leaf) for key, leaf in tensors.items()}, place / WEIGHTS)
+  arrays = {key: np.ascontiguousarray(leaf) for key, leaf in tensors.items()}
+  checkpoint.write_arrays(place / WEIGHTS, arrays)
   (place / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + '\n')
 
 

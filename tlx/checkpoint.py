@@ -11,15 +11,17 @@ import errno
 import hashlib
 import json
 import os
+import pathlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from absl import logging
 from etils import epath
+from safetensors.numpy import save_file
 
 from tlx import tree as trees
 from tlx.types import PyTree
@@ -211,6 +213,19 @@ def write_json(path: epath.Path, content: Any) -> None:
     encoding='utf-8',
   )
   draft.replace(path)
+
+
+def write_arrays(
+  path: os.PathLike | str, arrays: Mapping[str, np.ndarray], about: Mapping[str, str] | None = None
+) -> None:
+  """Writes a .safetensors that others may read as they may other new files: the library gives it to
+  its owner alone.
+  """
+  place = pathlib.Path(path)
+  place.touch()
+  mode = place.stat().st_mode
+  save_file(dict(arrays), place, dict(about) if about else None)
+  place.chmod(mode)
 
 
 def json_line(content: Any) -> str:

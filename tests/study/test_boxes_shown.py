@@ -109,6 +109,8 @@ def test_new_photographs(workdir, tmp_path):
   assert 0 < len(half.scores) < len(found.scores)
   said = finder.write(model, new, tmp_path / 'out', least=0.0)
   assert 'in 2 images, 1 could not be read' in said and 'broken.png' in said
+  with pytest.raises(ValueError, match='nothing could be read. The first, broken.png: '):
+    finder.write(model, datasets.unlabelled(tmp_path / 'new' / 'broken.png'), tmp_path / 'none')
   with Image.open(tmp_path / 'out' / 'drawn' / 'tall.png.png') as picture:
     assert picture.size[0] == 9 * 30 and picture.size[1] > 9 * 90  # enlarged, and colours below
   content = json.loads((tmp_path / 'out' / 'boxes.json').read_text())

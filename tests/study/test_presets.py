@@ -34,7 +34,7 @@ def test_quick_is_two_seeds_two_sizes_the_middle_setting_and_a_quarter_of_the_st
   assert [phase['steps'] for phase in study['methods']['times']['phases']] == [3, 10]
   assert len(cells_of(study)) == 6 * 2 * 2
   assert config.resolve(written('quick', shots=(0,)))['shots'] == (0,)
-  assert config.resolve(written('quick', shots=(5, 0)))['shots'] == (5,)
+  assert config.resolve(written('quick', shots=(1, 5, 0)))['shots'] == (1, 0)
 
 
 def test_standard_and_paper_leave_steps_and_sizes_as_written():
@@ -49,9 +49,30 @@ def test_standard_and_paper_leave_steps_and_sizes_as_written():
   assert config.resolve(written('standard'))['methods'] == plain['methods']
 
 
-def test_the_dry_run_says_what_was_set():
+def test_what_a_flag_sets_is_as_it_says():
+  made = written('quick', seeds=(0, 1, 2), shots=(1, 2, 0))
+  flags = ('preset', 'seeds', 'methods.long.phases[0].steps', 'methods.exact.grid.weight_decay')
+  config.add_defaults(made, [f'config.{name}' for name in flags])
+  study = config.resolve(made)
+  assert (study['seeds'], study['shots']) == ((0, 1, 2), (1, 0))
+  assert study['methods']['exact']['grid']['weight_decay'] == (0.1, 1.0, 10.0)
+  assert study['methods']['scratch']['grid']['learning_rate'] == (1e-3, 3e-3, 1e-2)  # one budget
+  long = study['methods']['long']['phases']
+  assert long[0]['steps'] == 40 and long[1]['epochs'] == 0.5
+
+
+def test_a_seed_is_added_to_a_finished_quick_study(study, tmp_path):
+  quick = ('--config.preset=quick', '--config.only=probe', '--config.shots=(1,)')
+  first = study(tmp_path / 'quick', *quick)
+  grown = study(tmp_path / 'quick', *quick, '--config.seeds=(0,1,2)')
+  assert "config.preset 'quick': seeds (0, 1), shots (1,), 1 settings a method" in first.stdout
+  assert "config.preset 'quick': seeds (0, 1, 2)" in grown.stdout
+  assert len(list((tmp_path / 'quick').glob('runs/*seed2*/result.json'))) == 1
+
+
+def test_the_dry_run_says_what_runs():
   assert (
-    "config.preset 'quick' set seeds (3, 4), shots (1, 4), 1 settings a method, and phases of 2 "
+    "config.preset 'quick': seeds (3, 4), shots (1, 4), 1 settings a method, and phases of 2 "
     'steps where they have none of their own.'
   ) in dry_run.describe(written('quick'))
   assert 'config.preset' not in dry_run.describe(written(''))

@@ -32,6 +32,9 @@ def test_what_cannot_be_told_is_asked_for(table, tmp_path):
   table.write_text(TABLE.partition(';;\n;;\n')[2])
   with pytest.raises(ValueError, match=r'Or say it by --text=COLUMN'):
     spreadsheet.unlabelled(table)
+  table.write_bytes(b'\xff\xfe' + 'text,Nr\n'.encode('utf-16-le'))
+  with pytest.raises(ValueError, match='holds no text'):
+    spreadsheet.unlabelled(table)
   with pytest.raises(ValueError, match=r'--text=x names columns of a table'):
     spreadsheet.unlabelled(tmp_path, ('x',))
 

@@ -122,6 +122,27 @@ def test_texts_are_labelled_from_the_command_line(texts):
   ]
 
 
+def test_nothing_to_label_and_nowhere_to_write_are_errors(texts):
+  path, workdir = texts
+  (path / 'worse.jsonl').write_text('{"text": ""}\nno json\n')
+  command = [sys.executable, '-m', 'experiments.predict', f'--workdir={workdir}']
+  command += [f'--inputs={path}/worse.jsonl']
+  done = subprocess.run([*command, f'--out={path}/worse.csv'], capture_output=True, text=True)
+  assert done.returncode == 1 and 'worse.csv: 0 labelled, 2 could not be read' in done.stdout
+  assert done.stderr == 'Error: nothing could be read. The first, 1: an empty text.\n'
+  code = (  # before any work
+    'import sys, types, experiments.predict as command\nfrom tlx.study import use\n'
+    'use.predict = None\n'
+    "for name, value in zip(('WORKDIR', 'INPUTS', 'OUT', 'RUN', 'TEXT'), sys.argv[1:]):\n"
+    '  setattr(command, name, types.SimpleNamespace(value=value))\n'
+    "command.main(['predict'])"
+  )
+  (path / 'folder.csv').mkdir()
+  values = [str(workdir), str(path / 'worse.jsonl'), str(path / 'folder.csv'), 'best', '']
+  done = subprocess.run([sys.executable, '-c', code, *values], capture_output=True, text=True)
+  assert 'folder.csv is a folder, or cannot be written' in done.stderr
+
+
 def test_texts_are_labelled_as_in_their_study(texts):
   path, workdir = texts
   for name in [folder.name for folder in (workdir / 'runs').iterdir()]:
@@ -180,6 +201,34 @@ def test_the_best_run_is_of_the_last_config(finished, tmp_path):
   assert use.best_run(tmp_path / 'grown')[0] == best
 
 
+def test_of_equals_the_best_is_the_one_that_the_report_names(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / 'equal')
+  for path in (tmp_path / 'equal').glob('runs/*/result.json'):
+    result = checkpoint.unsealed(path)
+    result['val'] |= {'accuracy': 0.7, 'correct': 7, 'count': 10}
+    checkpoint.write_json(path, checkpoint.sealed(result))
+  _, why = use.best_run(tmp_path / 'equal')
+  assert ': scratch from turned is best on validation' in why  # the first of the config
+  assert 'of 3 methods scratch is best on validation' in report.summary(tmp_path / 'equal')
+
+
+def test_what_cannot_be_used_is_said_where_it_is_used(finished, tmp_path):
+  assert 'cannot be used' not in use.load_run(finished[0]).about
+  guessing = tmp_path / 'guessing'
+  shutil.copytree(finished[0], guessing)
+  for path in guessing.glob('runs/*/result.json'):
+    result = checkpoint.unsealed(path)
+    if result['test']:
+      result['test'] |= {'accuracy': 0.1, 'correct': 50, 'count': 500, 'balanced_accuracy': 0.1}
+    checkpoint.write_json(path, checkpoint.sealed(result))
+  words = 'Its report says that it cannot be used: at chance (10.0%).'
+  best, _ = use.best_run(guessing)
+  for name in ('best', 'ensemble'):
+    assert use.load_run(guessing, name).about.endswith(words)
+  assert export.to_artefact(guessing, 'best', tmp_path / 'artefact') == f'{best}: {words}'
+  assert f'The run is {best}. {words}' in (tmp_path / 'artefact' / 'README.md').read_text()
+
+
 def test_a_task_without_answers_is_one_error(texts):
   path, workdir = texts
   model = use.load_run(workdir)._replace(task='embedding')
@@ -206,6 +255,28 @@ def test_another_tokenizer_under_the_same_name_is_one_error(texts):
     vocabulary.write_text(before)
     pair.forget()
   use.load_run(workdir)
+
+
+def test_python_labels_what_the_command_does(texts, tmp_path):
+  """Tables as people keep them, and texts at hand."""
+  said = ['the bank', 'rain']
+  model = tlx.load_run(texts[1])
+  wanted = tlx.predict(model, said)['probability']
+  table = pd.DataFrame({'Nr': ['1', '2'], 'Größe': said})
+  table.to_excel(tmp_path / 'new.xlsx', index=False)
+  (tmp_path / 'new.csv').write_bytes(table.to_csv(index=False).encode('utf-16'))
+  for name, column in (('new.xlsx', 'größe'), ('new.csv', ['Größe'])):
+    np.testing.assert_array_equal(
+      tlx.predict(model, tmp_path / name, text=column)['probability'], wanted
+    )
+  (tmp_path / 'old.csv').write_bytes('text\nder Käse\n'.encode('cp1252'))
+  with pytest.warns(UserWarning, match='was read as the Windows of western Europe'):
+    assert tlx.predict(model, tmp_path / 'old.csv')['error'] == ['']
+  assert tlx.predict(model, ['rain', ' '])['error'] == ['', 'an empty text']
+  with pytest.raises(ValueError, match='Number 2 of the texts is .*, or the name of one file'):
+    tlx.predict(model, ['rain', tmp_path])
+  with pytest.raises(ValueError, match='There is no text'):
+    tlx.predict(model, [])
 
 
 def test_pairs_for_a_run_of_single_texts_are_one_error(texts):
@@ -307,6 +378,15 @@ def test_an_artefact_needs_nothing_else(exported, texts, tmp_path):
     tlx.load_run(folder)
   with pytest.raises(ValueError, match='is there already and not empty. Name another --out'):
     export.to_artefact(texts[1], 'best', folder)
+
+
+def test_what_is_exported_may_be_read_as_other_new_files_may(exported, texts, tmp_path):
+  export.to_peft(texts[1], name_of(texts[1], 'lora'), tmp_path / 'adapter')
+  (tmp_path / 'new').touch()
+  folders = (exported[0] / 'artefact', exported[0] / 'official', tmp_path / 'adapter')
+  files = [file for folder in folders for file in folder.iterdir()]
+  assert sum(file.suffix == '.safetensors' for file in files) == 4
+  assert {file.stat().st_mode for file in files} == {(tmp_path / 'new').stat().st_mode}
 
 
 def test_official_names_give_the_same_network(exported, texts):
@@ -462,6 +542,7 @@ def test_a_card_tells_the_cells_of_its_runs_apart():
     'num_train': 5,
     'run': 'r',
     'column': 'accuracy',
+    'caution': 'Its report says no good.',
     'dataset': 'd',
     'provenance': {},
     'versions': {},
@@ -469,5 +550,6 @@ def test_a_card_tells_the_cells_of_its_runs_apart():
     'data': {'num_examples': {'train': 5}, 'sha256': 'f', 'notes': []},
   }
   lines = artefact.of_card(card).splitlines()
+  assert lines[4].endswith('The run is r. Its report says no good.')
   start = lines.index('| source seed | seed | validation | test |')
   assert lines[start + 3] == '| 0 | 1 | 0.5000 |  |' and lines[start + 4].startswith('| 1 | 0 |')

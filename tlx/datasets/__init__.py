@@ -70,7 +70,7 @@ from tlx.datasets._types import (
   listing,
   rows_of,
 )
-from tlx.datasets._unlabelled import Unlabelled, unlabelled
+from tlx.datasets._unlabelled import Unlabelled, of_texts, unlabelled
 from tlx.plug import available, closest, plug
 
 __all__ = [
@@ -96,6 +96,7 @@ __all__ = [
   'nearly_across',
   'nearly_seen',
   'num_held',
+  'of_texts',
   'overlap',
   'prints',
   'raw_images',

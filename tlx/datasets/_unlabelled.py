@@ -3,7 +3,7 @@
 import codecs
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -53,6 +53,25 @@ def unlabelled(path: str | os.PathLike) -> Unlabelled:
   if not texts:
     raise ValueError(f'{path} holds no text.')
   return Unlabelled('text', tuple(name for name, _ in texts), [text for _, text in texts])
+
+
+def of_texts(texts: Iterable[str]) -> Unlabelled:
+  """Texts by their numbers from 1, as the lines of a file would be.
+
+  Raises:
+    ValueError: there is none, or one is no text.
+  """
+  records: list[Any] = []
+  for number, text in enumerate(texts, 1):
+    if not isinstance(text, str):
+      raise ValueError(
+        f'Number {number} of the texts is {text!r}, no text. Give texts, or the name of one file '
+        'or folder.'
+      )
+    records.append(text if text.strip() else ValueError('an empty text'))
+  if not records:
+    raise ValueError('There is no text.')
+  return Unlabelled('text', tuple(map(str, range(1, len(records) + 1))), records)
 
 
 def _lines(data: bytes) -> list[tuple[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from tlx.report import levels, numbers, statistics
-from tlx.report.folder import Results, base, in_order, read_subsets, target_names
+from tlx.report.folder import Results, base, in_order, load, read_subsets, target_names
 from tlx.report.formats import percent, quantity
 
 
@@ -193,6 +193,19 @@ def unusable(results: Results) -> pd.DataFrame:
     elif (val > 2 * guess or (val > guess and fits)) and poor:
       rows.append((source, target, method, shots, f'worse than guessing by its loss ({words})'))
   return pd.DataFrame(rows, columns=[*numbers.CELL, 'reason'])
+
+
+def of_run(workdir, name: str) -> str:
+  """What the report says against what a run and its like learned, a sentence, or ''."""
+  try:
+    results = load(workdir)
+    setting = results.runs.loc[results.runs['id'] == name, numbers.CELL].iloc[:1]
+    # of the same size: nothing else is compared
+    alike = results.runs.merge(setting[['source', 'target', 'shots']])
+    found = unusable(results._replace(runs=alike)).merge(setting)
+  except ValueError as error:
+    return f'What its report says of it cannot be told: {error}'
+  return ''.join(f'Its report says that it cannot be used: {why}.' for why in found['reason'])
 
 
 def notes(results: Results) -> list[str]:

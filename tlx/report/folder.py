@@ -382,14 +382,14 @@ def load(workdir) -> Results:
   # pandas takes rows of Python's strings all at once, and of its own a column at a time
   runs = _frame(found, config).astype(dict.fromkeys(_TEXT, object))
   runs.columns = runs.columns.astype(object)
-  methods = _ordered(runs['method'], config.get('methods'))
+  methods = ordered(runs['method'], config.get('methods'))
   seen = set(zip(runs['source'], runs['target']))
   every_pair = itertools.product(
-    *(_ordered(runs[kind], _bases(config.get(f'{kind}s'))) for kind in ('source', 'target'))
+    *(ordered(runs[kind], _bases(config.get(f'{kind}s'))) for kind in ('source', 'target'))
   )
   pairs = [pair for pair in every_pair if pair in seen]
   remedy = 'Delete that source folder and run the study again.'
-  names = _ordered((result['cell']['source'] or '' for _, result in found), config.get('sources'))
+  names = ordered((result['cell']['source'] or '' for _, result in found), config.get('sources'))
   sources = {
     name: _sealed(folder / 'sources' / name / 'result.json', remedy) or {} for name in names
   }
@@ -524,7 +524,7 @@ def _name(entry: Any) -> str:
   return entry.get('name') or '' if isinstance(entry, Mapping) else entry
 
 
-def _ordered(found: Iterable[str], declared) -> list[str]:
+def ordered(found: Iterable[str], declared) -> list[str]:
   """The names found in the runs, those the config declares (a dict, or a list of names or of
   {'name'}) first and in its order.
   """

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from tlx import checkpoint, tree
 from tlx.inputs import _tokenizers, dialogue
@@ -68,7 +68,7 @@ def write(
   for kind, part in zip(Variables._fields, variables):
     for name, leaf in tree.named_leaves(part):
       arrays[f'{kind}/{name}'] = np.ascontiguousarray(leaf)
-  save_file(arrays, folder / WEIGHTS, {'format': 'tlx'})
+  checkpoint.write_arrays(folder / WEIGHTS, arrays, {'format': 'tlx'})
   (folder / CARD).write_text(of_card(card), encoding='utf-8')
   files = {path.name: _digest(path) for path in sorted(folder.iterdir())}
   about = {**model, 'source': source, 'card': card, 'format': _FORMAT, 'files': files}
@@ -117,7 +117,7 @@ def of_card(card: Mapping[str, Any]) -> str:
     card['claim'],
     '',
     f'{card["method"]} from {card["source"]} on {card["target"]}, {card["num_train"]:,} training '
-    f'examples. The run is {card["run"]}.',
+    f'examples. The run is {card["run"]}. {card["caution"]}'.strip(),
     '',
     '## Results',
     '',
@@ -141,9 +141,7 @@ def of_card(card: Mapping[str, Any]) -> str:
     '',
     '```python',
     'import tlx',
-    'from tlx import datasets',
-    'from tlx.study import use',
-    "answers = use.predict(tlx.load_run('THIS FOLDER'), datasets.unlabelled('NEW'))",
+    "answers = tlx.predict(tlx.load_run('THIS FOLDER'), 'NEW')",
     '```',
     '',
   ]

@@ -127,8 +127,14 @@ def write(
 ) -> str:
   """What was written into the folder, in words: boxes.json (`as_coco`), and drawn/ with a PNG of
   each image under its own path.
+
+  Raises:
+    ValueError: as `find`, or no image can be read.
   """
   found = find(model, new, least)
+  if len(found.bad) == len(new.ids):
+    row, why = next(iter(found.bad.items()))
+    raise ValueError(f'nothing could be read. The first, {new.ids[row]}: {why}.')
   root = pathlib.Path(folder)
   root.mkdir(parents=True, exist_ok=True)
   content = as_coco(found, new.ids)

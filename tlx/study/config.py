@@ -252,6 +252,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   Raises:
     ValueError: what is wrong, where in the config, and what would be right.
   """
+  of_flags = getattr(config, '_of_flags', ())
   config = (
     _as_written(config).to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
   )
@@ -259,7 +260,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
   study['train'] = _fields('config.train', study['train'], TRAIN, 'train')
   study['mesh'] = _fields('config.mesh', study['mesh'], MESH, 'mesh')
   study['grid'] = _fields('config.grid', study['grid'], GRID, 'grid')
-  study = presets.applied(study)
+  study = presets.applied(study, of_flags)
   for i, evaluator in enumerate(study['evaluators']):
     located(f'config.evaluators[{i}]', functools.partial(_check_evaluator, evaluator))
   for kind in ('sources', 'targets', 'methods'):
@@ -380,9 +381,11 @@ def named(value: str | Mapping[str, Any], key: str = 'name') -> tuple[str, dict[
 
 
 def add_defaults(config: ml_collections.ConfigDict, paths: Iterable[str]) -> None:
-  """Adds each field 'config.sources.mnist.seed' of `paths` that a study may have and the config
-  does not set, at its default.
+  """Adds each field 'config.sources.mnist.seed' of `paths`, which flags set, that a study may have
+  and the config does not set, at its default. What flags set no preset changes.
   """
+  paths = tuple(paths)
+  object.__setattr__(config, '_of_flags', paths)
   for path in paths:
     _, *names = config_path.split(path)
     place: Any = config

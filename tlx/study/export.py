@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import export as jax_export
-from safetensors.numpy import save_file
 
 from tlx import adapters, checkpoint, peft, report, sources, tree
 from tlx.backbones._inverse import official as official_arrays
 from tlx.inputs import _tokenizers
 from tlx.plug import plug
+from tlx.report import cautions
 from tlx.study import artefact, standalone, use
 from tlx.study import config as configs
 from tlx.study.cells import base
@@ -38,6 +38,7 @@ def to_artefact(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
   """
   name, model = _model(workdir, run)
   card = _card(epath.Path(workdir).expanduser(), name)
+  card['caution'] = model.about.partition(': ')[2]
   fields = ('source', 'method', 'task', 'class_names', 'leaves', 'about')
   folder = artefact.new_folder(out)
   artefact.write(folder, {field: getattr(model, field) for field in fields}, model.variables, card)
@@ -55,7 +56,7 @@ def to_official(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
   name, model = _model(workdir, run)
   made, pretrained = _official(workdir, name, model, _merged(model))
   folder = artefact.new_folder(out)
-  save_file(made, folder / OFFICIAL, {'format': 'pt'})
+  checkpoint.write_arrays(folder / OFFICIAL, made, {'format': 'pt'})
   _write_about(folder, name, model, pretrained)
   return model.about
 
@@ -81,7 +82,8 @@ def to_peft(workdir: str | os.PathLike, run: str, out: str | os.PathLike) -> str
   adapters.save(folder, model.variables.params, method, layers, base=pretrained['weights'])
   if make_task(model.task, len(model.class_names)).head is not None:
     head = tree.named_leaves(alone[model.network.stages[-1]])
-    save_file({leaf: np.asarray(array) for leaf, array in head}, folder / HEAD)
+    arrays = {leaf: np.asarray(array) for leaf, array in head}
+    checkpoint.write_arrays(folder / HEAD, arrays)
   _write_about(folder, name, model, pretrained)
   return model.about
 
@@ -184,7 +186,8 @@ def _model(workdir: str | os.PathLike, run: str) -> tuple[str, use.Model]:
   name = use.best_run(folder)[0] if run == 'best' else run
   model = use.load_run(folder, name)
   host = jax.tree.map(np.asarray, jax.device_get(model.variables))
-  return name, model._replace(variables=host)
+  caution = cautions.of_run(folder, name)
+  return name, model._replace(variables=host, about=f'{name}: {caution}' if caution else name)
 
 
 def _card(folder: epath.Path, name: str) -> dict[str, Any]:

@@ -6,28 +6,58 @@ quick     a first table: two seeds, the smallest and the largest size, the middl
 standard  five seeds; sizes, grids and steps as written
 paper     ten seeds, and up to two more learning rates where the best lies at the edge of a grid;
           the rest as written, so that it goes on in the folder of standard
+
+A field that a flag sets (--config.seeds=...) is as the flag says, whatever the preset; where it is
+one of a grid, quick leaves all grids as written, since every method gets the same budget.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from ml_collections.config_flags import config_path
 
 _SEEDS = {'quick': 2, 'standard': 5, 'paper': 10}
 _EXTEND = 2  # of paper
 
 
-def applied(study: Mapping[str, Any]) -> dict[str, Any]:
-  """The study with the fields that its preset sets, methods not resolved yet."""
+def applied(study: Mapping[str, Any], kept: Iterable[str] = ()) -> dict[str, Any]:
+  """The study with the fields that its preset sets, methods not resolved yet.
+
+  Args:
+    kept: the fields 'config.train.steps' that stay as they are.
+  """
   preset = study['preset']
   if not preset:
     return dict(study)
   made = {**study, 'seeds': _seeds(study['seeds'], _SEEDS[preset])}
   if preset == 'quick':
-    return _quick(made)
-  return _paper(made) if preset == 'paper' else made
+    made = _quick(made)
+  elif preset == 'paper':
+    made = _paper(made)
+  paths = [config_path.split(path)[1:] for path in kept]
+  if preset == 'quick' and any('grid' in names for names in paths):
+    paths += [['grid'], *(['methods', name, 'grid'] for name in study['methods'])]
+  for names in paths:
+    made = _restored(made, study, names)
+  return made
+
+
+def _restored(made: Any, before: Any, names: Sequence[Any]) -> Any:
+  """`made` with the field of these names as it was."""
+  if not names:
+    return before
+  name, *rest = names
+  if isinstance(made, Mapping) and name in made and name in before:
+    return {**made, name: _restored(made[name], before[name], rest)}
+  if isinstance(made, (list, tuple)) and name in range(len(made)):
+    of_name = _restored(made[name], before[name], rest)
+    return tuple(of_name if place == name else one for place, one in enumerate(made))
+  return made
 
 
 def described(study: Mapping[str, Any]) -> str:
-  """What the preset of a resolved study set, in a sentence; '' without one."""
+  """What there is to run under the preset of a resolved study, in a sentence; '' without one."""
   if not study['preset']:
     return ''
   grid, train = study['grid'], study['train']
@@ -35,7 +65,7 @@ def described(study: Mapping[str, Any]) -> str:
   more = f' (and up to {grid["extend"]} beyond its edge)' if grid['extend'] else ''
   length = f'{train["epochs"]:g} epochs' if train['epochs'] else f'{train["steps"]:,} steps'
   return (
-    f'config.preset {study["preset"]!r} set seeds {study["seeds"]}, shots {study["shots"]}, '
+    f'config.preset {study["preset"]!r}: seeds {study["seeds"]}, shots {study["shots"]}, '
     f'{settings} settings a method{more}, and phases of {length} where they have none of their own.'
   )
 
@@ -51,7 +81,7 @@ def _seeds(written: Sequence[int], count: int) -> tuple[int, ...]:
 
 
 def _quick(study: Mapping[str, Any]) -> dict[str, Any]:
-  sizes = sorted(size for size in study['shots'] if size) or list(study['shots'])
+  sizes = sorted(study['shots'], key=lambda size: size or math.inf)  # 0 is all
   methods = {}
   for name, method in study['methods'].items():
     methods[name] = _shorter_method(method) if isinstance(method, Mapping) else method

@@ -28,6 +28,7 @@ from tlx.study import (
   evaluation,
   locks,
   merges,
+  presets,
   progress,
   record,
   shown,
@@ -187,7 +188,8 @@ def run(
         profile,
       )
       with board.shown(), _remedied(folder):
-        for line in (*_notes(data, told), store.made_elsewhere(made.values())):
+        notes = _notes(data, told)
+        for line in (presets.described(study), *notes, store.made_elsewhere(made.values())):
           reporter.line(line)
         try:
           _share(lab, cohorts, weights)

@@ -104,6 +104,8 @@ def unlabelled(path: str | os.PathLike, text: Sequence[str] = ()) -> datasets.Un
       '--text=COLUMN[,COLUMN].'
     )
   columns = [column(table, one, '--text') for one in text or ('text',)]
+  if table.empty:
+    raise ValueError(f'{path} holds no text.')
   records = [one if one.strip() else ValueError('no text') for one in texts(table, columns)]
   return datasets.Unlabelled('text', tuple(map(str, table.index)), records, notes)
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -62,7 +63,10 @@ def load_run(workdir: str | os.PathLike, run: str = 'best') -> Model:
     return _of_artefact(folder)
   if run == 'ensemble':
     return _ensemble(folder)
-  name, about = best_run(folder) if run == 'best' else (run, run)
+  name, about = run, run
+  if run == 'best':
+    name, about = best_run(folder)
+    about = f'{about} {_caution(folder, name)}'.strip()
   of_run, _ = configs.of_run(f'study:{folder}/{name}')
   cell = Cell(**of_run['cell'])
   source, method = of_run['sources'][cell.source], of_run['methods'][cell.method]
@@ -101,12 +105,21 @@ def _ensemble(folder: epath.Path) -> Model:
   alike, _, why = _best_setting(folder)
   first, *others = (load_run(folder, run['id']) for run in alike)
   about = f'ensemble: the average of {len(alike)} runs, whose own score is in no table. {why}.'
+  about = f'{about} {_caution(folder, alike[0]["id"])}'.strip()
   return first._replace(others=tuple(one.variables for one in others), about=about)
+
+
+def _caution(folder: epath.Path, name: str) -> str:
+  """What the report says against a run."""
+  from tlx.report import cautions  # brings pandas and scipy, which a study does not need at once
+
+  return cautions.of_run(folder, name)
 
 
 def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
   """(the run that validation prefers, why): of the largest training sets the source and method
-  with the best mean over seeds (source seeds and folds too), and of these runs the best.
+  with the best mean over seeds (source seeds and folds too), of equals the first in the config, and
+  of these runs the best.
 
   Raises:
     ValueError: no study, no run that was chosen yet, or runs of several targets.
@@ -120,6 +133,9 @@ def best_run(workdir: str | os.PathLike) -> tuple[str, str]:
 
 def _best_setting(folder: epath.Path) -> tuple[list[dict], Callable[[Sequence], float], str]:
   """(the runs of the source and method that validation prefers, what runs are worth, why)."""
+  from tlx.report import numbers  # as in `_caution`
+  from tlx.report.folder import ordered
+
   if not folder.exists():
     raise ValueError(f'There is no study at {folder}.')
   runs = [checkpoint.unsealed(path) for path in sorted(folder.glob('runs/*/result.json'))]
@@ -144,9 +160,15 @@ def _best_setting(folder: epath.Path) -> tuple[list[dict], Callable[[Sequence], 
       settings.setdefault((base(run['cell']['source']), run['cell']['method']), []).append(run)
 
   def worth(runs: Sequence[Mapping[str, Any]]) -> float:
-    return direction * float(np.mean([run['val'][column] for run in runs]))
+    return direction * numbers.mean([run['val'][column] for run in runs])
 
-  source, method = max(settings, key=lambda setting: worth(settings[setting]))
+  # of equals the first of the config, as the report has it
+  order = itertools.product(
+    ordered((source for source, _ in settings), map(base, study['sources'])),
+    ordered((method for _, method in settings), study['methods']),
+  )
+  there = [setting for setting in order if setting in settings]
+  source, method = max(there, key=lambda setting: worth(settings[setting]))
   alike = settings[source, method]
   why = (
     f'{method} from {source} is best on validation with {alike[0]["num_train"]:,} training '
