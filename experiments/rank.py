@@ -42,9 +42,11 @@ def main(argv):
       tables['agreement'] = ranking.against_results(ranked, folder.load(workdir))
   except (ValueError, OSError, ImportError) as error:
     sys.exit(f'Error: {error}')
+  note = ranking.note(tables.get('agreement'))
+  tables = {name: table for name, table in tables.items() if len(table)}
   for table in tables.values():
     print(table.to_string(index=False, float_format=lambda value: f'{value:.3f}') + '\n')
-  if note := ranking.note(tables.get('agreement')):
+  if note:
     print(note + '\n')
   if OUT.value:
     place = pathlib.Path(OUT.value)

@@ -40,6 +40,25 @@ def study(tmp_path, make_study, change_runs):
   return folder.load(tmp_path)
 
 
+def test_copies_are_apart_where_an_evaluator_saw_their_own_examples(
+  tmp_path, make_study, change_runs
+):
+  make_study(
+    tmp_path, targets=('digits',), methods=('full',), shots=(5,), seeds=(0, 1), diverged=False
+  )
+
+  def zero_shot(result):
+    result['deterministic'] = True
+    if result['test']:
+      result['test'] |= {'accuracy': 0.5, 'ece': 0.1}
+      result['test']['knn_accuracy'] = 0.9 + 0.02 * result['cell']['seed']
+
+  change_runs(tmp_path, zero_shot)
+  frame = beside.measures(folder.load(tmp_path)).set_index('column')
+  assert frame.loc['knn_accuracy', 'mean'] == pytest.approx(0.91)
+  assert frame.loc[['knn_accuracy', 'ece'], 'n'].tolist() == [2, 1]
+
+
 def test_other_measures_are_those_of_the_test(study):
   frame = beside.measures(study)
   assert set(frame['column']) == {'ece', 'temperature', 'top_3_accuracy'}

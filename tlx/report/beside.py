@@ -17,10 +17,9 @@ def measures(results: Results) -> pd.DataFrame:
   found = [name.removeprefix('test_') for name in runs if name.startswith('test_')]
   found.remove('score')
   for cell, group in numbers.groups(runs, results):
-    group = numbers.once(group)
     for metric in metrics.others(found, results.metrics[cell[1]]):
       column = f'test_{metric.column}'
-      asked = group[np.isfinite(group[column])]
+      asked = levels.telling_apart(group[np.isfinite(group[column])], column)
       if len(asked):
         rows.append((*cell, metric.column, *levels.interval(asked, column)))
   return pd.DataFrame(rows, columns=[*numbers.CELL, 'column', 'mean', 'low', 'high', 'n'])

@@ -366,7 +366,7 @@ def _values(kind: Kind, sides: Sequence[Sequence[pd.DataFrame]]) -> dict[Place, 
   """{place: what a claim is about, there}; a side is the mean of its cells."""
   scores = []
   for cell in itertools.chain(*sides):
-    once = levels.once(cell)
+    once = levels.once(levels.telling_apart(cell, 'claimed'))
     claimed = once['claimed']
     if kind.spread:
       claimed = (claimed - claimed.median()).abs()

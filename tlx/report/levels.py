@@ -11,11 +11,13 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tlx.report import statistics
 
 FACTORS = ['source_seed', 'fold', 'seed']
+ROUNDING = 1e-5  # copies may differ by so much of a value
 _NAMES = {'source_seed': 'source seed', 'fold': 'fold', 'seed': 'seed'}
 
 
@@ -28,6 +30,15 @@ def factors(runs: pd.DataFrame) -> list[str]:
 def once(runs: pd.DataFrame) -> pd.DataFrame:
   """The runs of a cell as results: one alone of those that are copies, as no seed changes them."""
   return runs.drop_duplicates(factors(runs)) if runs['deterministic'].all() else runs
+
+
+def telling_apart(runs: pd.DataFrame, column: str) -> pd.DataFrame:
+  """The runs of a cell, none of them a copy where what they have in a column differs: an evaluator
+  may look at a run's own training examples.
+  """
+  values = runs[column].dropna().astype(float)
+  differ = len(values) and np.ptp(values) > ROUNDING * np.abs(values).max()
+  return runs.assign(deterministic=False) if differ else runs
 
 
 def counts(runs: pd.DataFrame) -> dict[str, int]:
