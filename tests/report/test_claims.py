@@ -153,6 +153,24 @@ def test_steps_to_a_score_are_read_off_the_curves(make_study, tmp_path):
   claims.check_column('config.claims[0]', claim(column=column), ['accuracy'])
 
 
+def test_an_interval_of_a_fraction_ends_where_fractions_do(write_run, tmp_path):
+  """full is better on both targets at two seeds and on one at the third: 5/6 ± 4.303 / 6 to 1."""
+  for seed in range(3):
+    for target in ('near', 'far'):
+      better = not (seed == 2 and target == 'far')
+      write_run(tmp_path, ('mnist', target, 'full', 1, seed, 0.003), 0.6 if better else 0.4)
+      write_run(tmp_path, ('mnist', target, 'scratch', 1, seed, 0.003), 0.5)
+  (tmp_path / 'study.json').write_text('{"config": {}}')
+  of = {'method': 'full', 'shots': 1}
+  stated = claim(
+    {'source': ('mnist',), 'target': ('near', 'far'), 'method': ('full', 'scratch'), 'shots': (1,)},
+    kind='fraction', of=of, along={'target': ('near', 'far')}, threshold=0.5,
+  )  # fmt: skip
+  (row,) = verdicts(tmp_path, stated)
+  assert row['estimate'] == pytest.approx(5 / 6) and row['high'] == 1.0
+  assert row['low'] == pytest.approx(5 / 6 - 4.3027 / 6, abs=1e-4)
+
+
 def test_a_trend_turned_around_changes_its_sign(plain):
   methods = ('scratch', 'linear', 'full')
   of = {'target': 'digits', 'shots': 1}

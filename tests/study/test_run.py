@@ -19,6 +19,8 @@ from tests.study import tiny
 from tests.study.conftest import ROOT
 from tlx import checkpoint, report
 from tlx.backbones import mlp
+from tlx.study import config as configs
+from tlx.study import pair as pairs
 from tlx.study import run, store
 from tlx.train import cohort
 from tlx.types import Variables
@@ -117,6 +119,21 @@ def test_a_finished_study_is_not_run_again(finished, study):
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('result.json')}
   assert study(workdir).returncode == 0
   assert {path: path.stat().st_mtime_ns for path in workdir.rglob('result.json')} == before
+
+
+def test_notes_of_a_sources_own_data_are_not_told_as_the_targets(data_dir, monkeypatch):
+  made = tiny.get_config()
+  made.data_dir = str(data_dir)
+  source_data = pairs.source_data
+
+  def noted(*arguments):
+    return source_data(*arguments)._replace(notes=('Three images are gone.',))
+
+  monkeypatch.setattr(pairs, 'source_data', noted)
+  about, _ = run.data_of(configs.resolve(made))
+  (of_pair,) = about.values()
+  assert "The source's own data: Three images are gone." in of_pair['notes']
+  assert 'Three images are gone.' not in of_pair['notes']
 
 
 def test_a_start_reads_results_twice_at_most_and_repeats_no_note(
