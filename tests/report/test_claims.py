@@ -153,6 +153,15 @@ def test_steps_to_a_score_are_read_off_the_curves(make_study, tmp_path):
   claims.check_column('config.claims[0]', claim(column=column), ['accuracy'])
 
 
+@pytest.mark.parametrize(
+  'over, wanted', [('3 source seeds', '; about 4 source seeds'), ('3 folds', '')]
+)
+def test_how_many_folds_would_decide_is_not_known(over, wanted):
+  """Folds are parts of one set of examples: more of them are not so many results more."""
+  row = {'estimate': 0.3, 'low': 0.05159, 'high': 0.54841, 'threshold': 0.1, 'n': 3, 'over': over}
+  assert claims._needed(row)[: len(wanted) or None] == wanted
+
+
 def test_an_interval_of_a_fraction_ends_where_fractions_do(write_run, tmp_path):
   """full is better on both targets at two seeds and on one at the third: 5/6 ± 4.303 / 6 to 1."""
   for seed in range(3):

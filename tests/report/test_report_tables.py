@@ -330,7 +330,9 @@ def test_validation_of_copies_is_the_mean_of_all(tmp_path, make_study, change_ru
   assert row['n'] == 1 and row['val_mean'] == pytest.approx(0.85)
 
 
-def test_one_network_of_all_seeds_is_not_tested_and_costs_once(tmp_path, make_study, change_runs):
+@pytest.fixture
+def beside_copies(tmp_path, make_study, change_runs):
+  """The folder of a study of three seeds whose probes are one result."""
   make_study(
     tmp_path,
     targets=('digits',),
@@ -343,7 +345,11 @@ def test_one_network_of_all_seeds_is_not_tested_and_costs_once(tmp_path, make_st
   change_runs(
     tmp_path, lambda result: result.update(deterministic=True) if alike(result) else False
   )
-  results = folder.load(tmp_path)
+  return tmp_path
+
+
+def test_one_network_of_all_seeds_is_not_tested_and_costs_once(beside_copies):
+  results = folder.load(beside_copies)
   assert not np.isnan(numbers.differences(results, 'scratch').iloc[0]['t_p'])
   soup = {**results.config['methods']['probe'], 'merge': {'over': 'seeds', 'of': 'full'}}
   config = {**results.config, 'methods': {**results.config['methods'], 'probe': soup}}
@@ -355,22 +361,10 @@ def test_one_network_of_all_seeds_is_not_tested_and_costs_once(tmp_path, make_st
   assert costs.loc['probe', 'search_seconds'] == pytest.approx(costs.loc['probe', 'train_seconds'])
 
 
-def test_one_run_that_depends_on_no_seed_stands_beside_all_seeds(tmp_path, make_study, change_runs):
-  make_study(
-    tmp_path,
-    targets=('digits',),
-    methods=('scratch', 'probe'),
-    shots=(0,),
-    seeds=(0, 1, 2),
-    rates=(0.003,),
-    diverged=False,
-  )
-  change_runs(
-    tmp_path, lambda result: result.update(deterministic=True) if alike(result) else False
-  )
-  for path in tmp_path.glob('runs/*probe-*seed[12]*/result.json'):
+def test_one_run_that_depends_on_no_seed_stands_beside_all_seeds(beside_copies):
+  for path in beside_copies.glob('runs/*probe-*seed[12]*/result.json'):
     path.unlink()
-  row = numbers.differences(folder.load(tmp_path), 'scratch').iloc[0]
+  row = numbers.differences(folder.load(beside_copies), 'scratch').iloc[0]
   assert row['n'] == 3 and row['num_missing'] == 0 and not np.isnan(row['t_p'])
 
 

@@ -395,11 +395,12 @@ def _verdict(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _needed(row: Mapping[str, Any]) -> str:
-  """How many results would decide a claim: half an interval is t_{n-1} s / sqrt(n). Where several
-  factors vary, more levels of which is not known.
+  """How many seeds would decide a claim: half an interval is t_{n-1} s / sqrt(n). Where several
+  factors vary, more levels of which is not known; folds are parts of one set of examples.
   """
   apart, n = abs(row['estimate'] - row['threshold']), row['n']
-  if n < 2 or ' and ' in row['over'] or row['estimate'] in (row['low'], row['high']):
+  what = row['over'].partition(' ')[2]
+  if n < 2 or what not in ('seeds', 'source seeds') or row['estimate'] in (row['low'], row['high']):
     return ''
 
   def shrinks(number: int) -> float:
@@ -409,7 +410,6 @@ def _needed(row: Mapping[str, Any]) -> str:
   wanted = (m for m in range(n + 1, 100 * n) if half * shrinks(m) / shrinks(n) < apart)
   if not (number := next(wanted, 0)):
     return ''
-  what = row['over'].split(' ', 1)[1]
   return f'; about {number} {what} would decide it, if mean and spread stay as they are'
 
 

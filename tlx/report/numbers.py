@@ -386,12 +386,14 @@ def _steps_to(
   line = line[np.isfinite(line[:, 1])]
   if not len(line):
     return math.inf
-  own = np.concatenate([[[0.0, begin]], line]) if math.isfinite(begin) else line
-  first, last = own[[0, -1], 0]
-  first = first if math.isfinite(begin) else min(max(first, common[0]), last)
+  last = line[-1, 0]
+  if math.isfinite(begin):
+    first, line = 0.0, np.concatenate([[[0.0, begin]], line])
+  else:
+    first = min(max(line[0, 0], common[0]), last)
   steps = np.unique([first, *common[(common > first) & (common < last)], last])
   sign = -1.0 if less else 1.0
-  scores = sign * np.interp(steps, own[:, 0], own[:, 1])
+  scores = sign * np.interp(steps, line[:, 0], line[:, 1])
   return statistics.first_reaching(sign * threshold, steps.tolist(), scores.tolist())
 
 

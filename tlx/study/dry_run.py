@@ -23,7 +23,6 @@ from tlx.study.pair import load, near_copies
 from tlx.study.phases import network_of, shapes_of, task_of
 from tlx.study.stages import network_of_source
 from tlx.train import lengths, prefix
-from tlx.train.prefix import activation
 from tlx.types import Variables
 
 
@@ -195,7 +194,8 @@ def _not_kept(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[st
     for name, plans in all_kept.items():
       network = network_of(study['sources'][source], head, study['methods'][name])
       deeper = [
-        max(1, plan.phase.views) * tree.num_bytes(activation(network, form, plan.phase.start))
+        max(1, plan.phase.views)
+        * tree.num_bytes(prefix.activation(network, form, plan.phase.start))
         for plan, now in zip(plans, kept[name])
         if plan.phase.start > now.phase.start
       ]

@@ -36,9 +36,9 @@ def to_artefact(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
   Raises:
     ValueError: no such run, or `out` is there already.
   """
-  name, model = _model(workdir, run)
+  name, model, caution = _model(workdir, run)
   card = _card(epath.Path(workdir).expanduser(), name)
-  card['caution'] = model.about.partition(': ')[2]
+  card['caution'] = caution
   fields = ('source', 'method', 'task', 'class_names', 'leaves', 'about')
   folder = artefact.new_folder(out)
   artefact.write(folder, {field: getattr(model, field) for field in fields}, model.variables, card)
@@ -53,7 +53,7 @@ def to_official(workdir: str | os.PathLike, run: str, out: str | os.PathLike) ->
     ValueError: as `to_artefact`; or officially there is no such network: another head, added
       weights that cannot be merged, an architecture of ours alone.
   """
-  name, model = _model(workdir, run)
+  name, model, _ = _model(workdir, run)
   made, pretrained = _official(workdir, name, model, _merged(model))
   folder = artefact.new_folder(out)
   checkpoint.write_arrays(folder / OFFICIAL, made, {'format': 'pt'})
@@ -69,7 +69,7 @@ def to_peft(workdir: str | os.PathLike, run: str, out: str | os.PathLike) -> str
   Raises:
     ValueError: as `to_official`, or nothing was added, or what peft does not keep.
   """
-  name, model = _model(workdir, run)
+  name, model, _ = _model(workdir, run)
   added, options = configs.named(model.method.get('added', ''))
   if not added:
     raise ValueError(f'{name} added nothing to its source: --to=official writes all weights.')
@@ -134,7 +134,7 @@ def to_stablehlo(workdir: str | os.PathLike, run: str, out: str | os.PathLike) -
   """
   if importlib.util.find_spec('flatbuffers') is None:
     raise ValueError("A program is written by flatbuffers: pip install 'tlx-jax[stablehlo]'.")
-  name, model = _model(workdir, run)
+  name, model, _ = _model(workdir, run)
   task_name, _ = configs.named(model.task)
   if task_name not in standalone.ANSWERS:
     have = ', '.join(standalone.ANSWERS)
@@ -172,8 +172,8 @@ def to_stablehlo(workdir: str | os.PathLike, run: str, out: str | os.PathLike) -
   return model.about
 
 
-def _model(workdir: str | os.PathLike, run: str) -> tuple[str, use.Model]:
-  """(the name of the run, what it is).
+def _model(workdir: str | os.PathLike, run: str) -> tuple[str, use.Model, str]:
+  """(the name of the run, what it is, what the report says against it or '').
 
   Raises:
     ValueError: no such run, or several.
@@ -187,7 +187,8 @@ def _model(workdir: str | os.PathLike, run: str) -> tuple[str, use.Model]:
   model = use.load_run(folder, name)
   host = jax.tree.map(np.asarray, jax.device_get(model.variables))
   caution = cautions.of_run(folder, name)
-  return name, model._replace(variables=host, about=f'{name}: {caution}' if caution else name)
+  about = f'{name}: {caution}' if caution else name
+  return name, model._replace(variables=host, about=about), caution
 
 
 def _card(folder: epath.Path, name: str) -> dict[str, Any]:

@@ -188,8 +188,8 @@ def run(
         profile,
       )
       with board.shown(), _remedied(folder):
-        notes = _notes(data, told)
-        for line in (presets.described(study), *notes, store.made_elsewhere(made.values())):
+        said = *filter(None, [presets.described(study)]), *_notes(data, told)
+        for line in (*said, store.made_elsewhere(made.values())):
           reporter.line(line)
         try:
           _share(lab, cohorts, weights)

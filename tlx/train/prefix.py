@@ -37,8 +37,8 @@ AHEAD = 2  # batches that are read meanwhile
 # Of the largest of what enters a stage, so much is taken at a time by a CPU: it stays in its cache
 # (docs/performance.md).
 CPU_BYTES = 1.25e6
-# As much where all examples but the last few come at once, as in evaluation: large images do not
-# fill the memory, and small ones are few programs' calls.
+# The same of evaluation, where each run has a device: large images do not fill the memory, and of
+# small ones a batch is not cut into many.
 WHOLE_BYTES = 2**23
 
 
@@ -128,8 +128,12 @@ def at_a_time(network: Network, form: Form, start: int, most: int, num_devices: 
     return most
   entered = [activation(network, form, i) for i in range(start, len(network.stages)) if i]
   largest = max(map(trees.num_bytes, entered if start else (forms.entered(form, 1), *entered)))
-  fitting = max(int(WHOLE_BYTES // largest), 1)
-  return min(most, (1 << fitting.bit_length() - 1) * num_devices)
+  return min(most, _fitting(WHOLE_BYTES, largest) * num_devices)
+
+
+def _fitting(room: float, size: int) -> int:
+  """How many examples of a size fit into so many bytes: a power of two, one at least."""
+  return 1 << int(max(room / size, 1)).bit_length() - 1
 
 
 def activations(
@@ -265,7 +269,7 @@ def _part(network: Network, form: Form, variables: Variables) -> int:
     return entered
 
   largest = max(map(trees.num_bytes, jax.eval_shape(between, variables, forms.stored(form, 1))))
-  return min(BATCH, 1 << int(max(CPU_BYTES / largest, 1)).bit_length() - 1)
+  return min(BATCH, _fitting(CPU_BYTES, largest))
 
 
 def batch_size(
