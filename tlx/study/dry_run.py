@@ -18,12 +18,19 @@ from tlx.study import evaluation, merges, presets, run, zero_shot
 from tlx.study.cells import PRETRAINING, base, counts_of, examples_of, settings_of
 from tlx.study.cohorts import cohorts_of
 from tlx.study.config import form_of
-from tlx.study.cost import cost_table, frozen_flops, input_share, phases_for, same_methods
+from tlx.study.cost import (
+  cost_table,
+  frozen_flops,
+  input_share,
+  phases_for,
+  room_of,
+  same_methods,
+)
 from tlx.study.pair import load, near_copies
 from tlx.study.phases import network_of, shapes_of, task_of
 from tlx.study.stages import network_of_source
 from tlx.train import lengths, prefix
-from tlx.types import Variables
+from tlx.types import Form, Network, Variables
 
 
 def compiled(config: Mapping[str, Any]) -> str:
@@ -185,14 +192,22 @@ def _not_kept(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[st
     examples = examples_of(study, target)
     if examples is None or not study['reuse']:
       continue
+    head, form = task_of(study, study['targets'][target]).head, form_of(study['sources'][source])
+    networks = {
+      name: network_of(study['sources'][source], head, method)
+      for name, method in study['methods'].items()
+    }
+    phases = [phase for method in study['methods'].values() for phase in method['phases']]
+    views = max([phase['views'] for phase in phases], default=0)
+    if all(_fits(study, network, form, examples, views) for network in {*networks.values()}):
+      continue
     kept, all_kept = (
       phases_for({**study, 'feature_bytes': room}, source, target)
       for room in (study['feature_bytes'], math.inf)
     )
-    head, form = task_of(study, study['targets'][target]).head, form_of(study['sources'][source])
     wanted: dict[str, int] = {}
     for name, plans in all_kept.items():
-      network = network_of(study['sources'][source], head, study['methods'][name])
+      network = networks[name]
       deeper = [
         max(1, plan.phase.views)
         * tree.num_bytes(prefix.activation(network, form, plan.phase.start))
@@ -207,6 +222,15 @@ def _not_kept(study: Mapping[str, Any], pairs: list[tuple[str, str]]) -> list[st
         f'{study["feature_bytes"]:.3g}. With {1.005 * max(wanted.values()):.3g} they run once.'
       )
   return lines
+
+
+def _fits(
+  study: Mapping[str, Any], network: Network, form: Form, examples: Mapping[str, int], views: int
+) -> bool:
+  """Whether what enters any stage of a network may be kept."""
+  stages = range(1, len(network.stages))
+  largest = max(tree.num_bytes(prefix.activation(network, form, i)) for i in stages)
+  return max(1, views) * largest <= room_of(study, examples)
 
 
 def _settings(study: Mapping[str, Any]) -> list[str]:
